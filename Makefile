@@ -1,0 +1,49 @@
+# make demo   install, make synthetic people, train on them, validate, draw    (no GPU needed, about 15 minutes after installation)
+# make test   install what the tests need and run them all
+# make faults the longer fault-injection scripts (kill, full disk, lost node), 15 minutes at most
+PYTHON ?= python3
+VENV   ?= .venv
+BIN    := $(VENV)/bin
+
+DEMO_CFG  := experiments/synthetic/tiny_192_cpu.yaml
+DEMO_DATA := data/synthetic
+DEMO_OUT  := output/coco_kpt/pose_higher_hrnet/tiny_192_cpu
+
+.PHONY: demo test lint faults clean
+
+$(BIN)/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' || \
+		{ echo "This project needs Python 3.10 or newer; $(PYTHON) is older. Try: make PYTHON=python3.12"; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.installed: $(BIN)/python requirements.txt pyproject.toml
+	$(BIN)/python -m pip install -e .
+	@touch $@
+
+$(VENV)/.installed-test: $(VENV)/.installed
+	$(BIN)/python -m pip install -e '.[test]'
+	@touch $@
+
+demo: $(VENV)/.installed
+	$(BIN)/python tools/make_synthetic.py --preset calm --out $(DEMO_DATA) --train 2000 --val 100
+	$(BIN)/python tools/dist_train.py --cfg $(DEMO_CFG)
+	$(BIN)/python tools/dist_valid.py --cfg $(DEMO_CFG)
+	$(BIN)/python tools/dist_inference.py --cfg $(DEMO_CFG) --img_dir $(DEMO_DATA)/images/val2017 --save_dir $(DEMO_OUT)/pictures
+	@echo
+	@echo "AP table          $(DEMO_OUT)/results"
+	@echo "pictures          $(DEMO_OUT)/pictures"
+	@echo "checkpoint        $(DEMO_OUT)/model_best.pth.tar"
+	@echo "TensorBoard       $(BIN)/python -m tensorboard.main --logdir log   (pip install tensorboard)"
+
+lint: $(VENV)/.installed-test
+	$(BIN)/python -m ruff check .
+	$(BIN)/python -m mypy
+
+test: lint
+	$(BIN)/python -m pytest
+
+faults: $(VENV)/.installed-test
+	$(BIN)/python -m pytest tests/faults
+
+clean:
+	rm -rf $(VENV) output log

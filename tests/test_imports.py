@@ -1,0 +1,74 @@
+"""Imports point down only (DESIGN 2), and nothing that comes from outside is executed."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+PACKAGE = ROOT / "lib" / "swahr"
+# What each part of the package may import, itself aside. Tools may import anything.
+ALLOWED = {
+    "skeleton": set(),
+    "geometry": set(),
+    "visualize": {"skeleton"},
+    "config": {"skeleton"},
+    "codec": {"skeleton", "geometry"},
+    "models": {"codec", "skeleton", "geometry"},
+    "losses": {"codec", "models"},
+    "data": {"codec", "skeleton", "geometry"},
+    "evaluation": {"codec", "skeleton", "geometry"},
+    "inference": {"codec", "skeleton", "geometry", "models", "data"},
+    "engine": {"inference", "evaluation", "data", "losses", "models", "codec", "skeleton", "geometry", "config",
+               "visualize"},
+}
+FORBIDDEN = ("eval", "exec", "pickle.load", "pickle.loads", "yaml.unsafe_load")
+MODULES = sorted(PACKAGE.rglob("*.py"))
+SOURCES = [*MODULES, *sorted((ROOT / "tools").glob("*.py"))]
+
+
+def imported_modules(path: Path) -> Iterator[str]:
+    """Absolute dotted names of everything a file imports, relative imports resolved, type-checking imports included."""
+    here = path.relative_to(ROOT / "lib").with_suffix("").parts if PACKAGE in path.parents else ()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            base = ".".join(here[:len(here) - node.level]) if node.level else ""
+            module = ".".join(part for part in (base, node.module) if part)
+            yield module
+            yield from (f"{module}.{alias.name}" for alias in node.names)
+
+
+@pytest.mark.parametrize("path", MODULES, ids=lambda p: str(p.relative_to(PACKAGE)))
+def test_imports_point_down(path: Path) -> None:
+    part = path.relative_to(PACKAGE).with_suffix("").parts[0]
+    if part == "__init__":
+        return
+    used = {name.split(".")[1] for name in imported_modules(path) if name.startswith("swahr.")} & set(ALLOWED)
+    assert used <= ALLOWED[part] | {part}, f"{path.name} in {part} imports {sorted(used - ALLOWED[part] - {part})}"
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=lambda p: str(p.relative_to(ROOT)))
+def test_nothing_is_executed(path: Path) -> None:
+    """No eval, no exec, no pickle, and every torch.load reads weights only."""
+    for node in ast.walk(ast.parse(path.read_text())):
+        if not isinstance(node, ast.Call):
+            continue
+        name = ast.unparse(node.func)
+        assert name not in FORBIDDEN, f"{path}:{node.lineno}: {name}"
+        if name == "torch.load":
+            given = {k.arg: ast.unparse(k.value) for k in node.keywords}
+            assert given.get("weights_only") == "True", f"{path}:{node.lineno}: torch.load without weights_only=True"
+
+
+def test_torchvision_stays_optional() -> None:
+    """torchvision is imported inside functions only, so that a CPU-only torch works without it."""
+    for path in SOURCES:
+        for node in ast.parse(path.read_text()).body:
+            names = [alias.name for alias in getattr(node, "names", ()) if isinstance(node, ast.Import)]
+            names += [getattr(node, "module", None) or ""]
+            assert not any(name.startswith("torchvision") for name in names), path
