@@ -22,8 +22,6 @@ Matrix = NDArray[np.float64]
 class TestGeometry(NamedTuple):
     """A test image's place on the network's input: size (w, h) there, the image point at its centre, box in 200 px."""
 
-    __test__ = False  # not a test, whatever its name looks like to pytest
-
     size: tuple[int, int]
     center: tuple[int, int]
     box_scale: tuple[float, float]
@@ -66,9 +64,6 @@ def test_geometry(width: int, height: int, input_size: int, scale: float, min_sc
     return TestGeometry((long, short), center, (box_long, box_short))
 
 
-test_geometry.__test__ = False  # type: ignore[attr-defined]
-
-
 def test_matrix(center: ArrayLike, box_scale: ArrayLike, size: tuple[int, int], inverse: bool = False) -> Matrix:
     """The affine map (2, 3) from the image to an input or map of `size` (w, h) pixels: the box's width fills the map's
     width.
@@ -84,10 +79,8 @@ def test_matrix(center: ArrayLike, box_scale: ArrayLike, size: tuple[int, int], 
 
     image = corners(center, box_width)
     target = corners((size[0] * 0.5, size[1] * 0.5), size[0])
-    return cv2.getAffineTransform(target, image) if inverse else cv2.getAffineTransform(image, target)
-
-
-test_matrix.__test__ = False  # type: ignore[attr-defined]
+    source, goal = (target, image) if inverse else (image, target)
+    return np.asarray(cv2.getAffineTransform(source, goal), np.float64)
 
 
 def transform_points(points: ArrayLike, matrix: ArrayLike) -> NDArray[np.float64]:
@@ -100,3 +93,7 @@ def to_image(points: ArrayLike, center: ArrayLike, box_scale: ArrayLike, size: t
     """Points (n, >= 2) in pixels of a map of `size` (w, h) -> (n, 2) in image pixels, through the test image's centre
     and box."""
     return transform_points(np.asarray(points, np.float64)[..., :2], test_matrix(center, box_scale, size, inverse=True))
+
+
+for _named_like_a_test in (TestGeometry, test_geometry, test_matrix):  # so that pytest does not collect them
+    _named_like_a_test.__test__ = False  # type: ignore[attr-defined]
