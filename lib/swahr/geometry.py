@@ -96,4 +96,4 @@ def to_image(points: ArrayLike, center: ArrayLike, box_scale: ArrayLike, size: t
 
 
 for _named_like_a_test in (TestGeometry, test_geometry, test_matrix):  # so that pytest does not collect them
-    _named_like_a_test.__test__ = False  # type: ignore[attr-defined]
+    _named_like_a_test.__test__ = False  # type: ignore[union-attr]

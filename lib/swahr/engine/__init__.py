@@ -1,1 +1,1 @@
-
+"""What runs for hours: training and validation, on one process or many."""

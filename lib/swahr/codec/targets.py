@@ -1,0 +1,132 @@
+"""Joints -> training targets: heatmaps, the joints' places in the tag maps, and the mask of what is learnt.
+
+A whole batch is encoded at once, on whatever device its joints are. Joints are padded to the most people in the batch; a row
+of zeros is nobody. A joint's pixel is int(coordinate), so -0.4 is pixel 0; joints outside the map are dropped.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+
+class StageTarget(NamedTuple):
+    """What one stage of the network is trained towards.
+
+    heatmaps: (B, K, h, w) float32.
+    mask: (B, h, w) float32, 0 where nothing is learnt.
+    index: (B, N, K) int64, each joint's place in its image's tag maps: flat over K*h*w, or over h*w where joints share a map.
+    present: (B, N, K) bool, whether the joint is labelled and inside the map; where it is not, index is 0.
+    """
+
+    heatmaps: Tensor
+    mask: Tensor
+    index: Tensor  # type: ignore[assignment]  # it hides tuple.index, which nobody needs here
+    present: Tensor
+
+
+def _pixels(joints: Tensor, size: int) -> tuple[Tensor, Tensor]:
+    """joints (B, N, K, >=3) -> whole pixels (B, N, K, 2), as floats, and which are labelled and in the map (B, N, K)."""
+    pixels = joints[..., :2].trunc()
+    return pixels, (joints[..., 2] > 0) & ((pixels >= 0) & (pixels < size)).all(-1)
+
+
+def _render(joints: Tensor, sigma: Tensor, size: int, span: int) -> Tensor:
+    """Joints (B, N, K, >=3) as Gaussian patches at most span wide; sigma broadcasts to (B, N, K) -> (B, K, size, size).
+
+    The rule is the published one. A patch is sampled at 0, 1, 2, ... with its peak at 3 sigma + 1, and its first sample lies
+    on pixel round(x - 3 sigma - 1), its last on round(x + 3 sigma + 1), rounded to even. Where 3 sigma is whole that is
+    6 sigma + 3 samples with the peak on the joint's pixel; elsewhere the peak is up to half a pixel off.
+    Patches are merged by maximum, so their order does not matter, on a GPU either.
+    """
+    batch, _, num_joints = joints.shape[:3]
+    pixels, present = _pixels(joints, size)
+    sigma = sigma.expand_as(present)
+    present = present & (sigma > 0)
+    channels = torch.arange(batch * num_joints, device=joints.device).view(batch, 1, -1).expand_as(present)
+    # Joints that are not there are left out, but on a GPU, where counting the others would stall it, drawn as zeros.
+    drawn = slice(None) if joints.is_cuda else present.flatten().nonzero().squeeze(1)
+    pixels, sigma, channels, present = (part.flatten(0, 2)[drawn] for part in (pixels, sigma, channels, present))
+
+    steps = torch.arange(span, device=joints.device)
+    reach = (3 * sigma + 1)[:, None]
+    samples = torch.exp((steps - reach).square() / (-2 * sigma.square())[:, None]).float()  # (joints, span)
+    first, last = torch.round(pixels - reach), torch.round(pixels + reach)
+    places = first[..., None] + steps  # (joints, 2, span), x and y
+    inside = (places >= 0) & (places <= last[..., None]) & (places < size) & present[:, None, None]
+    samples = torch.where(inside, samples[:, None], 0)
+    x, y = places.clamp(0, size - 1).long().unbind(1)
+    places = ((channels[:, None] * size + y) * size)[:, :, None] + x[:, None, :]
+    patches = samples[:, 1, :, None] * samples[:, 0, None, :]
+    heatmaps = torch.zeros(batch * num_joints * size * size, device=joints.device)
+    heatmaps.scatter_reduce_(0, places.flatten(), patches.flatten(), "amax")
+    return heatmaps.view(batch, num_joints, size, size)
+
+
+def render_heatmaps(joints: Tensor, size: int, sigma: float) -> Tensor:
+    """joints (B, N, K, >=3) in pixels of the map, there where the third number is > 0 -> (B, K, size, size) float32.
+
+    sigma: standard deviation of a joint's Gaussian in pixels; a negative one stands for size / 64.
+    """
+    sigma = sigma if sigma > 0 else size / 64
+    return _render(joints, joints.new_tensor(sigma), size, math.ceil(6 * sigma + 3))
+
+
+def render_scale_aware(joints: Tensor, size: int) -> Tensor:
+    """As render_heatmaps, for joints (B, N, K, 4) whose fourth number is the joint's own sigma in pixels."""
+    sigma = joints[..., 3]
+    widest = float(sigma.max()) if sigma.numel() else 0.0  # a GPU is waited for here: patches need a size
+    return _render(joints, sigma, size, math.ceil(6 * widest + 3))
+
+
+def tag_index(joints: Tensor, size: int, tag_per_joint: bool) -> tuple[Tensor, Tensor]:
+    """joints (B, N, K, >=3) -> index (B, N, K) int64 and present (B, N, K) bool, as in StageTarget.
+
+    tag_per_joint: whether each joint has a tag map of its own or all share one.
+    """
+    pixels, present = _pixels(joints, size)
+    x, y = torch.where(present[..., None], pixels, 0).long().unbind(-1)
+    index = y * size + x
+    if tag_per_joint:
+        index = index + torch.arange(joints.shape[2], device=joints.device) * (size * size)
+    return torch.where(present, index, 0), present
+
+
+class TargetEncoder:
+    """Joints and masks of a batch -> one StageTarget for each stage of the network.
+
+    sizes: side of each stage's square maps in pixels.
+    sigma: see render_heatmaps. When scale_aware it is not used: each joint brings its own.
+    tag_per_joint: see tag_index.
+    """
+
+    def __init__(self, *, sizes: Sequence[int], sigma: float, scale_aware: bool, tag_per_joint: bool) -> None:
+        if sigma == 0:
+            raise ValueError("DATASET.SIGMA is 0: it is a width in pixels, or -1 for a 64th of the map's side")
+        self.sizes, self.sigma = tuple(sizes), sigma
+        self.scale_aware, self.tag_per_joint = scale_aware, tag_per_joint
+
+    def __call__(self, joints: Sequence[Tensor], masks: Sequence[Tensor]) -> list[StageTarget]:
+        """For each stage joints (B, N, K, 3), or (B, N, K, 4) when scale_aware, in its pixels, and a mask (B, h, w)."""
+        if not len(joints) == len(masks) == len(self.sizes):
+            raise ValueError(f"joints of {len(joints)} stages, masks of {len(masks)}: there are {len(self.sizes)} stages")
+        return [self._encode(*stage) for stage in zip(joints, masks, self.sizes)]
+
+    def _encode(self, joints: Tensor, mask: Tensor, size: int) -> StageTarget:
+        columns = 4 if self.scale_aware else 3
+        if joints.ndim != 4 or joints.shape[-1] < columns:
+            raise ValueError(f"joints have shape {tuple(joints.shape)}: it should be (B, N, K, {columns})")
+        if mask.shape != (len(joints), size, size):
+            raise ValueError(f"mask has shape {tuple(mask.shape)}: it should be {(len(joints), size, size)}")
+        heatmaps = render_scale_aware(joints, size) if self.scale_aware else render_heatmaps(joints, size, self.sigma)
+        return StageTarget(heatmaps, mask.float(), *tag_index(joints, size, self.tag_per_joint))
+
+
+def build_target_encoder(cfg: Any) -> TargetEncoder:
+    """The encoder that cfg.DATASET and cfg.MODEL.TAG_PER_JOINT describe."""
+    return TargetEncoder(sizes=cfg.DATASET.OUTPUT_SIZE, sigma=cfg.DATASET.SIGMA,
+                         scale_aware=cfg.DATASET.SCALE_AWARE_SIGMA, tag_per_joint=cfg.MODEL.TAG_PER_JOINT)

@@ -1,0 +1,64 @@
+"""The range of values in each tile of a stack of maps: what lets the decoder leave most of the pixels unread."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .jit import kernel
+
+TILE = 16  # pixels: a row of a tile is one cache line of float32
+
+Floats = NDArray[np.float32]
+
+
+class TileRange(NamedTuple):
+    """low, high (C, ceil(H / 16), ceil(W / 16), T): the smallest and the largest value of each tile."""
+
+    low: Floats
+    high: Floats
+    finite: bool  # whether every value is a finite number
+
+
+def tile_range(maps: Floats) -> TileRange:
+    """The range of every 16 x 16 tile of maps (C, H, W, T), contiguous; one pass over memory."""
+    channels, height, width, values = maps.shape
+    shape = (channels, -(-height // TILE), -(-width // TILE), values)
+    low, high = np.empty(shape, np.float32), np.empty(shape, np.float32)
+    finite = _tile_range(maps.reshape(channels, height, width * values), values, low, high)
+    return TileRange(low, high, bool(finite))
+
+
+@kernel
+def _tile_range(rows: Floats, values: int, low: Floats, high: Floats) -> bool:
+    channels, height, length = rows.shape
+    # Rows are merged value by value, which vectorises; only then are columns merged to tiles.
+    row_low, row_high = np.empty(length, np.float32), np.empty(length, np.float32)
+    check = np.zeros(length, np.float32)  # value x 0 summed: not 0 where anything is infinite or not a number
+    zero = np.float32(0)
+    for c in range(channels):
+        for ty in range(low.shape[1]):
+            first = ty * TILE
+            for i in range(length):
+                value = rows[c, first, i]
+                row_low[i] = value
+                row_high[i] = value
+                check[i] += value * zero
+            for y in range(first + 1, min(first + TILE, height)):
+                for i in range(length):
+                    value = rows[c, y, i]
+                    row_low[i] = value if value < row_low[i] else row_low[i]
+                    row_high[i] = value if value > row_high[i] else row_high[i]
+                    check[i] += value * zero
+            for tx in range(low.shape[2]):
+                for t in range(values):
+                    start = tx * TILE * values + t
+                    least, most = row_low[start], row_high[start]
+                    for i in range(start + values, min(start + TILE * values, length), values):
+                        least = min(least, row_low[i])
+                        most = max(most, row_high[i])
+                    low[c, ty, tx, t] = least
+                    high[c, ty, tx, t] = most
+    return bool(np.all(check == zero))

@@ -1,0 +1,143 @@
+"""Training batches: which image comes when, on which replica, and how samples are put together.
+
+Everything about a sample follows from (seed, epoch, index), so that runs agree whatever the number of workers and processes, and
+a run can go on in the middle of an epoch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
+
+import cv2
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset, Sampler, default_collate
+from yacs.config import CfgNode
+
+from swahr.data.images import Image, ImageError
+from swahr.data.keypoints import KeypointDataset
+from swahr.data.transforms import Joints, Mask, TrainTransform, build_transform
+
+
+class Sample(NamedTuple):
+    """One image, augmented: image (S, S, 3) uint8; for each output joints (N, K, 3|4) and mask (h, w) uint8; the ids of images that
+    could not be read and that it stands in for."""
+
+    image: Image
+    joints: list[Joints]
+    masks: list[Mask]
+    image_id: int
+    bad_ids: list[int]
+
+
+class Batch(NamedTuple):
+    """B samples: images (B, S, S, 3) uint8; for each output joints (B, N, K, 3|4) float32 in its px, zero where a sample has fewer
+    people, N >= 1, and masks (B, h, w) uint8; image_ids (B,) int64; bad_ids of images that could not be read and were replaced."""
+
+    images: Tensor
+    joints: list[Tensor]
+    masks: list[Tensor]
+    image_ids: Tensor
+    bad_ids: list[int]
+
+    def to(self, device: torch.device | str, non_blocking: bool = False) -> Batch:
+        def move(tensor: Tensor) -> Tensor:
+            return tensor.to(device, non_blocking=non_blocking)
+        return Batch(move(self.images), [move(t) for t in self.joints], [move(t) for t in self.masks], move(self.image_ids), self.bad_ids)
+
+
+class TrainingSet(Dataset[Sample]):
+    """Augmented samples of a data set, by (epoch, index)."""
+
+    def __init__(self, dataset: KeypointDataset, transform: TrainTransform, *, seed: int = 0, skip_bad: bool = False) -> None:
+        """skip_bad: an image that cannot be read is replaced by the next one that can, instead of raising its ImageError."""
+        self.dataset, self.transform, self.seed, self.skip_bad = dataset, transform, seed, skip_bad
+
+    def __len__(self) -> int:
+        return len(self.dataset)
+
+    def __getitem__(self, key: tuple[int, int]) -> Sample:
+        epoch, index = key
+        rng = np.random.default_rng(np.random.SeedSequence([self.seed, epoch, index]))
+        bad_ids: list[int] = []
+        for step in range(len(self.dataset)):
+            image_id = self.dataset.image_ids[(index + step) % len(self.dataset)]
+            try:
+                image, mask = self.dataset.read(image_id), self.dataset.mask(image_id)
+            except ImageError:
+                if not self.skip_bad:
+                    raise
+                bad_ids.append(image_id)
+                continue
+            return Sample(*self.transform(image, self.dataset.joints(image_id), mask, rng), image_id, bad_ids)
+        raise ImageError(f"{self.dataset.annotation_file}: not one of its {len(self.dataset)} images can be read")
+
+
+def collate(samples: Sequence[Sample]) -> Batch:
+    """Stack samples; people are padded with zeros (no joint visible) to the batch's most, at least one."""
+    outputs = range(len(samples[0].masks))
+    joints = [torch.from_numpy(_pad([sample.joints[i] for sample in samples])) for i in outputs]
+    masks = [default_collate([sample.masks[i] for sample in samples]) for i in outputs]
+    images = default_collate([sample.image for sample in samples])  # which, in a worker, stacks into memory shared with the parent
+    ids = torch.tensor([sample.image_id for sample in samples], dtype=torch.int64)
+    return Batch(images, joints, masks, ids, [image_id for sample in samples for image_id in sample.bad_ids])
+
+
+def _pad(joints: Sequence[Joints]) -> NDArray[np.float32]:
+    padded = np.zeros((len(joints), max(1, *map(len, joints)), *joints[0].shape[1:]), np.float32)
+    for row, people in zip(padded, joints):
+        row[:len(people)] = people
+    return padded
+
+
+class EpochSampler(Sampler[list[tuple[int, int]]]):
+    """Batches of (epoch, index) for one replica.
+
+    An epoch is a permutation of the images drawn from (seed, epoch). Step s takes the next batch_size x world_size of them, of which
+    replica r takes the r-th part: two replicas with half the batch see what one with the whole batch sees. An epoch has as many
+    steps as fit, in whole groups of `group` (accumulated) steps, so that every replica and every update has its full number of
+    images; the few left over differ from epoch to epoch. A set too small for one group is repeated to fill it.
+    """
+
+    def __init__(self, num_images: int, batch_size: int, *, rank: int = 0, world_size: int = 1, seed: int = 0, group: int = 1) -> None:
+        self.num_images, self.batch_size, self.rank, self.world_size, self.seed = num_images, batch_size, rank, world_size, seed
+        self.steps = max(1, num_images // (batch_size * world_size * group)) * group
+        self.epoch = self.start_step = 0
+
+    def set_epoch(self, epoch: int, start_step: int = 0) -> None:
+        """Choose the epoch to be iterated over, from step start_step on (to go on in the middle of an epoch)."""
+        self.epoch, self.start_step = epoch, start_step
+
+    def __len__(self) -> int:
+        """Steps of a whole epoch."""
+        return self.steps
+
+    def __iter__(self) -> Iterator[list[tuple[int, int]]]:
+        order = self.permutation(self.epoch)
+        whole = self.batch_size * self.world_size
+        for step in range(self.start_step, self.steps):
+            first = step * whole + self.rank * self.batch_size
+            places = np.arange(first, first + self.batch_size) % self.num_images
+            yield [(self.epoch, index) for index in order[places].tolist()]
+
+    def permutation(self, epoch: int) -> NDArray[np.int64]:
+        """The order of the images in an epoch; its random stream is another than those of the samples, [seed, epoch, index]."""
+        return np.random.default_rng(np.random.SeedSequence([self.seed, epoch], spawn_key=(0,))).permutation(self.num_images)
+
+
+def build_train_loader(cfg: CfgNode, dataset: KeypointDataset, rank: int = 0, world_size: int = 1) -> DataLoader[Sample]:
+    """The loader of one replica's training batches; choose the epoch by `.batch_sampler.set_epoch(epoch, start_step)`."""
+    skeleton = dataset.skeleton.with_center() if dataset.with_center else dataset.skeleton
+    samples = TrainingSet(dataset, build_transform(cfg, skeleton), seed=cfg.TRAIN.SEED, skip_bad=cfg.DATASET.ON_BAD_SAMPLE == "skip")
+    sampler = EpochSampler(len(dataset), cfg.TRAIN.IMAGES_PER_GPU, rank=rank, world_size=world_size, seed=cfg.TRAIN.SEED,
+                           group=cfg.TRAIN.ACCUMULATION_STEPS)
+    return DataLoader(samples, batch_sampler=sampler, num_workers=cfg.WORKERS, collate_fn=collate, worker_init_fn=start_worker,
+                      pin_memory=cfg.PIN_MEMORY and torch.cuda.is_available(), persistent_workers=cfg.WORKERS > 0)
+
+
+def start_worker(_: int) -> None:
+    """Workers are many already: none of them gets threads of its own."""
+    cv2.setNumThreads(0)

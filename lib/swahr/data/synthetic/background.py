@@ -1,0 +1,186 @@
+"""What people stand before: sky and ground, walls, foliage, and shapes that could be mistaken for parts of people."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from swahr.data.synthetic.outfit import CLOTH, COOL, HAIR, SKIN, WARM, pick
+from swahr.data.synthetic.shapes import SHIFT, Array, Color, Image, capsules, dark, ellipses, fixed, light, mix
+
+TILE = 512  # side of a stored texture, pixels; larger ones repeat
+
+
+def background(rng: np.random.Generator, width: int, height: int, clutter: float) -> Image:
+    """An empty scene (height, width, 3). clutter: share of scenes with tiled, leafy or built-up walls; the others are plain."""
+    image = _gradient(pick(rng, CLOTH), pick(rng, CLOTH), width, height)
+    horizon = int(height * rng.uniform(0.35, 0.85))
+    if rng.random() < clutter:
+        _WALLS[int(rng.integers(len(_WALLS)))](rng, image, horizon)
+    if rng.random() < 0.75:
+        ground = _gradient(light(pick(rng, CLOTH)), dark(pick(rng, CLOTH)), width, height - horizon)
+        image[horizon:] = ground
+        if rng.random() < clutter:
+            _floor(rng, image, horizon)
+    shade(image, np.full((height, width), 255, np.uint8), texture(int(rng.integers(NUM_TEXTURES))),
+          (int(rng.integers(TILE)), int(rng.integers(TILE))))
+    return image
+
+
+def distractors(rng: np.random.Generator, image: Image, count: int, owner: NDArray[np.int16] | None = None) -> None:
+    """Paint poles, balls, boxes, rings and lettering; where owner (H, W) is given, they take what they cover from its people."""
+    height, width = image.shape[:2]
+    for _ in range(count):
+        cover = np.zeros((height, width), np.uint8) if owner is not None else None
+        size = height * 10 ** rng.uniform(-1.7, -0.6)
+        at = np.array([rng.uniform(0, width), rng.uniform(0, height)])
+        for polygon, color in _object(rng, at, size):
+            cv2.fillConvexPoly(image, fixed(polygon), color, cv2.LINE_AA, SHIFT)
+            if cover is not None:
+                cv2.fillConvexPoly(cover, fixed(polygon), 255, cv2.LINE_8, SHIFT)
+        if owner is not None and cover is not None:
+            owner[cover > 0] = 0
+        elif rng.random() < 0.15:
+            cv2.putText(image, "AHOSWR"[int(rng.integers(6))] * int(rng.integers(1, 4)), (int(at[0]), int(at[1])),
+                        cv2.FONT_HERSHEY_SIMPLEX, max(0.4, size / 60), pick(rng, CLOTH), max(1, int(size / 20)), cv2.LINE_AA)
+
+
+def _object(rng: np.random.Generator, at: Array, size: float) -> list[tuple[Array, Color]]:
+    """One thing of several convex pieces: a pole, a ball, a box, a bare limb, or a dummy's head."""
+    color = pick(rng, (*CLOTH, *WARM, *COOL))
+    angle = rng.uniform(0, 2 * np.pi)
+    across = np.array([np.cos(angle), np.sin(angle)]) * size
+    side = np.array([-across[1], across[0]]) * rng.uniform(0.3, 1.0)
+    kind = int(rng.integers(5))
+    if kind == 0:     # a leaning or upright pole
+        tip = at + np.array([rng.uniform(-0.3, 0.3), 2.5]) * size
+        r = np.array([size * 0.1])
+        return [(capsules(at[None], tip[None], r, r)[0], dark(color)), (capsules(at[None], tip[None], r * 0.7, r * 0.6)[0], color)]
+    if kind == 1:     # a ball
+        round_ = (np.array([[size, 0]]), np.array([[0, size]]))
+        return [(ellipses(at[None], *round_)[0], dark(color)), (ellipses(at[None], round_[0] * 0.92, round_[1] * 0.92)[0], color),
+                (ellipses(at[None] - size * 0.35, round_[0] * 0.3, round_[1] * 0.3)[0], light(color, 4))]
+    if kind == 2:     # a box
+        corners = np.stack([at - across - side, at + across - side, at + across + side, at - across + side])
+        return [(corners, dark(color)), (at + (corners - at) * 0.9, color), (at + (corners - at) * 0.45, light(color))]
+    if kind == 3:     # something jointed, the colours of an arm
+        skin, bend = pick(rng, SKIN), at + across + side * 0.8
+        r = np.array([size * 0.16])
+        return [(capsules(at[None], (at + across)[None], r, r * 0.8)[0], dark(color)),
+                (capsules(at[None], (at + across)[None], r * 0.85, r * 0.65)[0], color),
+                (capsules((at + across)[None], bend[None], r * 0.75, r * 0.6)[0], skin)]
+    hair, skin = pick(rng, HAIR), pick(rng, SKIN)   # a head without a face
+    wide, tall = np.array([[size * 0.4, 0]]), np.array([[0, size * 0.5]])
+    return [(ellipses(at[None], wide * 1.1, tall * 1.1)[0], hair), (ellipses(at[None] + [0, size * 0.12], wide * 0.8, tall * 0.8)[0], skin)]
+
+
+# -- walls and floors ----------------------------------------------------------------------------------------------------------
+
+
+def _gradient(top: Color, bottom: Color, width: int, height: int) -> Image:
+    steps = np.arange(max(1, height), dtype=np.int64)[:, None]
+    rows = (np.array(top) * (len(steps) - steps) + np.array(bottom) * steps) // len(steps)
+    return np.repeat(rows.astype(np.uint8)[:, None], width, axis=1)
+
+
+def _clouds(rng: np.random.Generator, image: Image, horizon: int) -> None:
+    """Coloured noise of three sizes."""
+    height, width = image.shape[:2]
+    total = np.zeros((height, width, 3), np.uint8)
+    for cells, weight in ((4, 2), (11, 4), (40, 8)):
+        grid = rng.integers(0, 256 // weight, (cells, cells, 3)).astype(np.uint8)
+        cv2.add(total, cv2.resize(grid, (width, height), interpolation=cv2.INTER_LINEAR_EXACT), total)
+    cv2.addWeighted(image, 0.5, total, 0.5, 0, image)
+
+
+def _leaves(rng: np.random.Generator, image: Image, horizon: int) -> None:
+    height, width = image.shape[:2]
+    color, count = pick(rng, CLOTH), int(rng.integers(40, 120))
+    at = rng.uniform(0, 1, (count, 2)) * [width, max(1, horizon)]
+    size = height * rng.uniform(0.02, 0.09, (count, 1))
+    angle = rng.uniform(0, np.pi, count)
+    heading = np.stack([np.cos(angle), np.sin(angle)], axis=1)
+    polygons = fixed(ellipses(at, heading * size, heading[:, ::-1] * [-1, 1] * size * 0.6))
+    for polygon, tone in zip(polygons, rng.integers(0, 6, count), strict=True):
+        cv2.fillConvexPoly(image, polygon, dark(color, int(tone)) if tone % 2 else mix(color, (120, 160, 90), int(tone)), cv2.LINE_AA,
+                           SHIFT)
+
+
+def _bricks(rng: np.random.Generator, image: Image, horizon: int) -> None:
+    height, width = image.shape[:2]
+    color, rows = pick(rng, CLOTH), int(rng.integers(4, 16))
+    tall = max(3, height // rows)
+    wide = int(tall * rng.uniform(0.8, 2.5)) + 1
+    for j, y in enumerate(range(0, height, tall)):
+        for x in range(-(j % 2) * wide // 2, width, wide):
+            cv2.rectangle(image, (x, y), (x + wide - 2, y + tall - 2), dark(color, int(rng.integers(0, 4))), -1)
+
+
+def _houses(rng: np.random.Generator, image: Image, horizon: int) -> None:
+    height, width = image.shape[:2]
+    x = 0
+    while x < width:
+        wide, top, color = int(width * rng.uniform(0.1, 0.3)) + 4, int(horizon * rng.uniform(0, 0.7)), pick(rng, CLOTH)
+        cv2.rectangle(image, (x, top), (x + wide, height), color, -1)
+        step, glass = max(5, wide // int(rng.integers(2, 6))), light(color, 5) if rng.random() < 0.5 else dark(color, 4)
+        for y in range(top + step // 2, horizon, step + step // 3):
+            for left in range(x + step // 4, x + wide - step // 2, step):
+                cv2.rectangle(image, (left, y), (left + step // 2, y + step * 2 // 3), glass, -1)
+        x += wide
+
+
+def _stripes(rng: np.random.Generator, image: Image, horizon: int) -> None:
+    height, width = image.shape[:2]
+    color, step = pick(rng, CLOTH), width * rng.uniform(0.03, 0.15)
+    slant = rng.uniform(-1, 1) * height
+    for x in np.arange(-height, width + height, 2 * step):
+        cv2.fillConvexPoly(image, fixed([(x, 0), (x + step, 0), (x + step + slant, height), (x + slant, height)]), color, cv2.LINE_AA, SHIFT)
+
+
+def _floor(rng: np.random.Generator, image: Image, horizon: int) -> None:
+    """Lines that run to a vanishing point, or across."""
+    height, width = image.shape[:2]
+    color, middle = pick(rng, CLOTH), width * rng.uniform(0.2, 0.8)
+    for x in np.linspace(-2 * width, 3 * width, int(rng.integers(8, 24))):
+        cv2.line(image, tuple(fixed((middle + (x - middle) * 0.2, horizon)).tolist()), tuple(fixed((x, height)).tolist()), color, 1,
+                 cv2.LINE_AA, SHIFT)
+    if rng.random() < 0.5:
+        for t in (0.06, 0.16, 0.32, 0.58):
+            y = int(horizon + t * (height - horizon))
+            cv2.line(image, (0, y), (width, y), color, 1)
+
+
+_WALLS = (_clouds, _leaves, _bricks, _houses, _stripes)
+
+
+# -- texture -------------------------------------------------------------------------------------------------------------------
+
+NUM_TEXTURES = 5
+
+
+@lru_cache(maxsize=NUM_TEXTURES)
+def texture(kind: int) -> Image:
+    """A grey texture (TILE, TILE, 3) whose value 128 leaves a colour as it is: fine noise, weave, knit, check, or large spots."""
+    rng = np.random.default_rng(kind)
+    noise = rng.integers(118, 139, (TILE, TILE))
+    y, x = np.mgrid[:TILE, :TILE]
+    if kind == 1:
+        noise = noise + 6 * ((x + y) % 4 < 2) - 3
+    elif kind == 2:
+        noise = noise + 8 * ((y + np.abs(x % 8 - 4)) % 6 < 3) - 4
+    elif kind == 3:
+        noise = noise + 8 * ((x // 8 + y // 8) % 2) - 4
+    elif kind == 4:
+        spots = rng.integers(100, 157, (24, 24)).astype(np.uint8)
+        noise = (noise + cv2.resize(spots, (TILE, TILE), interpolation=cv2.INTER_LINEAR_EXACT).astype(int)) // 2
+    return np.repeat(noise.astype(np.uint8)[..., None], 3, axis=2)
+
+
+def shade(image: Image, mask: Image, tone: Image, start: tuple[int, int]) -> None:
+    """Multiply image (H, W, 3) by tone / 128, taken from `start` (y, x) on, where mask (H, W) is not 0; in place."""
+    height, width = image.shape[:2]
+    rows, columns = (np.arange(height) + start[0]) % TILE, (np.arange(width) + start[1]) % TILE
+    cv2.copyTo(cv2.multiply(image, tone[rows[:, None], columns], scale=1 / 128), mask, image)

@@ -1,0 +1,181 @@
+"""Questions and small collectives of a group of processes, with answers also where there is no group.
+
+Every function works in a plain process (rank 0 of 1), so nothing else has to ask whether training is distributed. Processes are
+started by `swahr.engine.launcher.launch` (also reachable as `distributed.launch`) or by torchrun.
+"""
+
+from __future__ import annotations
+
+import datetime
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any, TypeVar
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+
+T = TypeVar("T")
+
+TIMEOUT = datetime.timedelta(minutes=30)  # the longest that one rank may wait for another, for instance while it scores
+
+
+class DeviceError(ValueError):
+    """A device that was asked for and is not there; the message says what there is."""
+
+
+def joined() -> bool:
+    """Whether a launcher (torchrun, or ours) started this process and told it its place."""
+    return all(name in os.environ for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR"))
+
+
+def has_group() -> bool:
+    return dist.is_available() and dist.is_initialized()
+
+
+def rank() -> int:
+    """This process's number among all, 0 where there is one."""
+    if has_group():
+        return dist.get_rank()
+    return int(os.environ["RANK"]) if joined() else 0
+
+
+def world_size() -> int:
+    """How many processes there are on all nodes together."""
+    if has_group():
+        return dist.get_world_size()
+    return int(os.environ["WORLD_SIZE"]) if joined() else 1
+
+
+def local_rank() -> int:
+    """This process's number on its node: the number of its GPU among the visible ones."""
+    return int(os.environ["LOCAL_RANK"]) if joined() else 0
+
+
+def local_world_size() -> int:
+    """How many processes this node has."""
+    return int(os.environ.get("LOCAL_WORLD_SIZE", 1)) if joined() else 1
+
+
+def is_main() -> bool:
+    """Whether this process is the one that logs and writes."""
+    return rank() == 0
+
+
+def select_device(name: str = "") -> torch.device:
+    """The device of this process. name: '' (a GPU if there is one), 'cpu', 'cuda' (the GPU of the local rank) or 'cuda:3'.
+
+    Raises DeviceError where that GPU does not exist. CUDA_VISIBLE_DEVICES is respected, since numbers count the visible GPUs.
+    """
+    kind, _, index = (name or ("cuda" if torch.cuda.is_available() else "cpu")).partition(":")
+    if kind == "cpu":
+        return torch.device("cpu")
+    if kind != "cuda":
+        raise DeviceError(f"DEVICE is {name!r}; it must be '' (a GPU if there is one), cpu, cuda or cuda:NUMBER")
+    number = int(index) if index.isdigit() else local_rank()
+    if number >= torch.cuda.device_count():
+        raise DeviceError(f"GPU {number} was asked for, but {_count_gpus()}; --device cpu runs without one")
+    device = torch.device("cuda", number)
+    torch.cuda.set_device(device)
+    return device
+
+
+def count_processes(device: str = "", gpus: int | None = None) -> int:
+    """How many processes to start on this node: gpus if given, else one for every visible GPU, else one.
+
+    Raises DeviceError for more processes than visible GPUs, unless they run on the CPU.
+    """
+    on_gpu = device.startswith("cuda") or (not device and torch.cuda.is_available())
+    available = torch.cuda.device_count() if on_gpu else 0
+    if on_gpu and available == 0:
+        raise DeviceError(f"--device cuda was asked for, but {_count_gpus()}")
+    if ":" in device:
+        return 1  # that GPU alone
+    if gpus is None:
+        return max(available, 1)
+    if gpus < 1 or (on_gpu and gpus > available):
+        raise DeviceError(f"--gpus {gpus} was asked for, but {_count_gpus()}; --device cpu starts that many CPU processes")
+    return gpus
+
+
+def limit_threads() -> None:
+    """Shares the cores of this node among its processes; OMP_NUM_THREADS, where it is set, decides instead."""
+    if local_world_size() > 1 and "OMP_NUM_THREADS" not in os.environ:
+        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+        torch.set_num_threads(max(1, cores // local_world_size()))
+
+
+def init_process_group(device: torch.device, backend: str = "") -> None:
+    """Joins the other processes a launcher started; does nothing in a plain process or where there is a group already.
+
+    backend: that of the GPU tensors ('' is nccl); objects and CPU tensors always travel by gloo.
+    """
+    limit_threads()
+    if has_group() or not joined() or world_size() == 1:
+        return
+    on_gpu = device.type == "cuda" and backend != "gloo"
+    dist.init_process_group(f"cpu:gloo,cuda:{backend or 'nccl'}" if on_gpu else "gloo", timeout=TIMEOUT)
+
+
+def destroy_process_group() -> None:
+    if has_group():
+        dist.destroy_process_group()
+
+
+@contextmanager
+def process_group(device: torch.device, backend: str = "") -> Iterator[None]:
+    """`init_process_group` for as long as the block runs. An error leaves at once: the others may never answer again."""
+    init_process_group(device, backend)
+    yield
+    destroy_process_group()
+
+
+def barrier() -> None:
+    """Waits until every process is here. Goes over the CPU, so that it is not taken for GPU work."""
+    if has_group():
+        dist.all_reduce(torch.zeros(1))
+
+
+def all_gather(value: T) -> list[T]:
+    """The picklable values of all processes, in the order of their ranks, on every process."""
+    if not has_group():
+        return [value]
+    values: list[Any] = [None] * world_size()
+    dist.all_gather_object(values, value)
+    return values
+
+
+def reduce_max(values: Tensor) -> Tensor:
+    """The element-wise maximum over all processes, in place and returned; on a GPU nothing waits for it."""
+    if has_group():
+        dist.all_reduce(values, op=dist.ReduceOp.MAX)
+    return values
+
+
+def reduce_mean(values: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Scalars by name -> their means over all processes, in one exchange; every process must name the same ones."""
+    if not has_group() or not values:
+        return values
+    together = torch.stack([value.detach().float() for value in values.values()])
+    dist.all_reduce(together)
+    return dict(zip(values, together / world_size(), strict=True))
+
+
+def broadcast_buffers(model: nn.Module) -> None:
+    """Gives every process rank 0's buffers: the batch norms' running statistics differ between replicas, as their batches do."""
+    if has_group():
+        for buffer in model.buffers():
+            dist.broadcast(buffer, src=0)
+
+
+def launch(function: Callable[..., T], args: tuple = (), processes: int = 1, **options: Any) -> T | None:
+    """See `swahr.engine.launcher.launch`."""
+    from swahr.engine import launcher
+
+    return launcher.launch(function, args, processes, **options)
+
+
+def _count_gpus() -> str:
+    count = torch.cuda.device_count()
+    return f"{count or 'no'} GPU{'s' if count > 1 else ''} {'are' if count > 1 else 'is'} visible"

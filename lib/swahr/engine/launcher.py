@@ -1,0 +1,169 @@
+"""Starting one process per GPU through torch's elastic launcher, and saying in one place how a run went wrong.
+
+A rank that dies takes the others down: the launcher notices it, ends the rest, and prints the culprit's own traceback last.
+"""
+
+from __future__ import annotations
+
+import logging
+import signal
+import sys
+import tempfile
+import time
+import traceback
+import uuid
+from collections.abc import Callable
+from dataclasses import fields
+from types import FrameType
+from typing import Any, NoReturn, TypeVar
+from urllib.parse import urlsplit
+
+from torch.distributed import DistError
+from torch.distributed.elastic.multiprocessing import DefaultLogsSpecs
+from torch.distributed.elastic.multiprocessing.api import SignalException
+from torch.distributed.elastic.multiprocessing.errors import ChildFailedError, get_error_handler, record
+from torch.distributed.launcher.api import LaunchConfig, elastic_launch
+
+from swahr.engine import distributed
+from swahr.engine.signals import Interrupted
+
+T = TypeVar("T")
+
+LOST_PEER_GRACE = 5.0  # seconds that a rank which lost another waits, so that the other one's end is what is reported
+
+
+class LaunchError(ValueError):
+    """Addresses or numbers of nodes that make no sense."""
+
+
+class WorkerError(RuntimeError):
+    """One of the launched processes failed; the text ends with its traceback, or is its one line where it had one."""
+
+    def __init__(self, message: str, exit_status: int = 1) -> None:
+        self.exit_status = exit_status
+        super().__init__(message)
+
+
+def launch(function: Callable[..., T], args: tuple = (), processes: int = 1, *, nodes: int = 1, node_rank: int = 0,
+           url: str = "", restarts: int = 0) -> T | None:
+    """Calls function(*args) in `processes` processes on each of `nodes` nodes and returns what rank 0 returned (None on other nodes).
+
+    A process that a launcher started already (torchrun) joins, and one process on one node needs no launcher: both call the
+    function here. Otherwise function must be importable and args picklable.
+    url: tcp://host:port of the node of rank 0, the same on all nodes. restarts: how often all processes start again after a failure.
+    Raises WorkerError, Interrupted (a signal, passed on to the processes), LaunchError.
+    """
+    if distributed.joined():
+        return record(_wait_for_culprit)(function, args)
+    if processes == 1 and nodes == 1:
+        return function(*args)
+    logging.getLogger("torch.distributed.elastic").setLevel(logging.CRITICAL)
+    with tempfile.TemporaryDirectory(prefix="swahr_launch_") as folder:
+        config = _launch_config(processes, nodes, node_rank, url, restarts, folder)
+        signal.signal(signal.SIGUSR1, _pass_on)  # the launcher itself passes on SIGTERM, SIGINT, SIGHUP and SIGQUIT
+        try:
+            return elastic_launch(config, _run_rank)(function, args).get(0)
+        except SignalException as stop:
+            raise Interrupted(stop.sigval) from None
+        except ChildFailedError as failed:
+            raise _worker_error(failed) from None
+
+
+def run_tool(main: Callable[[], Any]) -> NoReturn:
+    """Runs a tool's main function and exits: 0; 2 after bad input and 1 after other known errors, with their one line; 128 + n
+    after signal n. Errors that nobody foresaw keep their traceback."""
+    try:
+        main()
+    except Exception as error:
+        if not is_known(error):
+            raise
+        print(f"{_place()}{error}", file=sys.stderr, flush=True)
+        sys.exit(exit_status(error))
+    sys.exit(0)
+
+
+def is_known(error: BaseException) -> bool:
+    """Whether this project raised the error with a message that says everything, so that a traceback would only hide it."""
+    return type(error).__module__.split(".")[0] == __name__.split(".")[0]
+
+
+def exit_status(error: BaseException) -> int:
+    return int(getattr(error, "exit_status", 2 if isinstance(error, ValueError) else 1))
+
+
+def _launch_config(processes: int, nodes: int, node_rank: int, url: str, restarts: int, folder: str) -> LaunchConfig:
+    if nodes > 1 and not 0 <= node_rank < nodes:
+        raise LaunchError(f"--rank {node_rank} of --world-size {nodes}: nodes are numbered from 0 to {nodes - 1}")
+    settings: dict[str, Any] = dict(
+        min_nodes=nodes, max_nodes=nodes, nproc_per_node=processes, max_restarts=restarts, monitor_interval=0.5,
+        rdzv_backend="c10d", start_method="spawn", logs_specs=DefaultLogsSpecs(log_dir=folder))
+    if nodes == 1:  # a name that resolves on every machine, and any free port
+        settings.update(run_id=uuid.uuid4().hex, rdzv_endpoint="localhost:0", local_addr="localhost")
+    else:
+        host, port = _host_and_port(url)
+        settings.update(run_id="swahr", rdzv_endpoint=f"{host}:{port}", rdzv_configs={"is_host": node_rank == 0})
+        if host in ("localhost", "127.0.0.1"):
+            settings.update(local_addr=host)
+    known = {field.name for field in fields(LaunchConfig)}
+    return LaunchConfig(**{name: value for name, value in settings.items() if name in known})
+
+
+def _host_and_port(url: str) -> tuple[str, int]:
+    try:
+        parts = urlsplit(url)
+        if parts.scheme == "tcp" and parts.hostname and parts.port:
+            return parts.hostname, parts.port
+    except ValueError:  # a port that is no number
+        pass
+    raise LaunchError(f"--dist-url is {url!r}; several nodes need tcp://HOST:PORT of node 0, for example tcp://10.0.0.1:23456")
+
+
+def _run_rank(function: Callable[..., T], args: tuple) -> T:
+    """What each launched process calls: known errors go to the launcher as their one line, by the error file and the exit status."""
+    try:
+        return _wait_for_culprit(function, args)
+    except Exception as error:
+        if not is_known(error):
+            raise
+        get_error_handler().record_exception(error)
+        raise SystemExit(exit_status(error)) from None
+
+
+def _wait_for_culprit(function: Callable[..., T], args: tuple) -> T:
+    try:
+        return function(*args)
+    except Exception as error:
+        if _lost_peer(error):
+            time.sleep(LOST_PEER_GRACE)
+        raise
+
+
+def _lost_peer(error: BaseException) -> bool:
+    """Whether the error only says that another process is gone (gloo's are plain RuntimeErrors)."""
+    text = str(error).lower()
+    return isinstance(error, DistError) or (
+        isinstance(error, RuntimeError) and any(part in text for part in ("gloo", "connection closed", "connection reset")))
+
+
+def _pass_on(number: int, frame: FrameType | None) -> None:
+    raise SignalException(f"got signal {number}", signal.Signals(number))
+
+
+def _worker_error(failed: ChildFailedError) -> WorkerError:
+    rank, failure = failed.get_first_failure()
+    message = failure.message if isinstance(failure.message, dict) else {"message": failure.message}
+    if failure.exitcode > 1:  # a known error's own status: its line is enough
+        return WorkerError(str(message["message"]).partition(": ")[2], failure.exitcode)
+    lines = [f"process {rank} of the run failed: {message['message']}"]
+    if trace := message.get("extraInfo", {}).get("py_callstack"):
+        lines.append(trace.rstrip())
+    return WorkerError("\n".join(lines), 1 if failure.exitcode > 0 else 128 - failure.exitcode)
+
+
+def _place() -> str:
+    return f"rank {distributed.rank()}: " if distributed.world_size() > 1 else ""
+
+
+def format_error(error: BaseException) -> str:
+    """The traceback of an error, as text."""
+    return "".join(traceback.format_exception(type(error), error, error.__traceback__))

@@ -1,0 +1,129 @@
+"""One update of the weights: accumulation, mixed precision, and steps that are left out because the loss is no finite number."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.amp import GradScaler
+from torch.nn.parallel import DistributedDataParallel
+
+from swahr.data.images import normalize
+from swahr.losses.criterion import total
+
+if TYPE_CHECKING:
+    from swahr.data.loaders import Batch
+
+DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+class StepResult(NamedTuple):
+    """Losses by name, means over this process's images, detached; norm of the gradient; whether the step was left out (bool)."""
+
+    losses: dict[str, Tensor]
+    gradient: Tensor
+    bad: Tensor
+
+
+class LossScaler:
+    """The factor of the loss under fp16, and what leaves a step out without asking the GPU: a GradScaler, its scale fixed or dynamic."""
+
+    def __init__(self, device: torch.device, fixed: float | None = 1.0) -> None:
+        self.fixed = fixed  # None: dynamic
+        self.scaler = GradScaler(device.type, init_scale=65536.0 if fixed is None else fixed)
+
+    def scale(self, loss: Tensor) -> Tensor:
+        return self.scaler.scale(loss)
+
+    def step(self, optimizer: torch.optim.Optimizer) -> None:
+        """The optimiser's step, unless a gradient is not finite."""
+        self.scaler.step(optimizer)
+        self.scaler.update(self.fixed)
+
+    def state_dict(self) -> dict[str, Any]:
+        return self.scaler.state_dict()
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """A fixed scale stays the one that was asked for."""
+        if state and self.fixed is None:
+            self.scaler.load_state_dict(state)
+
+
+class Stepper:
+    """Callable: the batches of one step and its learning rate -> StepResult, with the weights updated.
+
+    model: bare, or in DistributedDataParallel, whose gradients are exchanged with the last of the batches only. encoder: joints and
+    masks of the stages -> their targets. dtype: of the network's convolutions, None for float32; losses are float32 always.
+    """
+
+    def __init__(self, *, model: nn.Module, encoder: Callable[..., Any], criterion: nn.Module, optimizer: torch.optim.Optimizer,
+                 scaler: LossScaler, device: torch.device, dtype: torch.dtype | None = None, channels_last: bool = False) -> None:
+        self.model, self.encoder, self.criterion = model, encoder, criterion
+        self.optimizer, self.scaler, self.device, self.dtype = optimizer, scaler, device, dtype
+        self.layout = torch.channels_last if channels_last else torch.contiguous_format
+        self.parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
+        self.statistics = [buffer for buffer in model.buffers() if buffer.is_floating_point()]
+
+    def __call__(self, batches: Sequence[Batch], lr: float) -> StepResult:
+        for group in self.optimizer.param_groups:
+            group["lr"] = lr
+        self.optimizer.zero_grad(set_to_none=True)
+        before = self._flat_statistics()
+        losses = [self._backward(batch, len(batches), last=number == len(batches)) for number, batch in enumerate(batches, 1)]
+        # A limit of infinity changes no finite gradient, and one that is not finite becomes NaN throughout: either the
+        # scaler lets the whole step through or nothing of it, and `bad` says which, with no wait for the GPU.
+        gradient = nn.utils.clip_grad_norm_(self.parameters, float("inf"))
+        self.scaler.step(self.optimizer)
+        bad = ~gradient.isfinite()
+        self._restore_statistics(before, bad)
+        means = {name: torch.stack([each[name] for each in losses]).mean() for name in losses[0]}
+        return StepResult(means, gradient, bad)
+
+    def _backward(self, batch: Batch, parts: int, last: bool) -> dict[str, Tensor]:
+        with self._exchange(last):
+            losses = self.losses(batch)
+            loss = total(losses)
+            # Infinity times zero: a loss that is not finite makes every gradient NaN, and those of all processes with them.
+            poison = torch.where(loss.detach().isfinite(), 1.0, float("nan"))
+            self.scaler.scale(loss * poison / parts).backward()
+        return {name: value.detach().mean() for name, value in losses.items()}
+
+    def losses(self, batch: Batch) -> dict[str, Tensor]:
+        """Losses of each image, (B,) by name, of a batch that is on the device."""
+        targets = self.encoder(batch.joints, batch.masks)
+        images = normalize(batch.images).contiguous(memory_format=self.layout)
+        with torch.autocast(self.device.type, dtype=self.dtype, enabled=self.dtype is not None):
+            outputs = self.model(images)
+        return self.criterion(outputs, targets)
+
+    def _exchange(self, last: bool) -> AbstractContextManager[Any]:
+        return self.model.no_sync() if isinstance(self.model, DistributedDataParallel) and not last else nullcontext()
+
+    def _flat_statistics(self) -> Tensor | None:
+        return torch.cat([buffer.flatten() for buffer in self.statistics]) if self.statistics else None
+
+    def _restore_statistics(self, before: Tensor | None, bad: Tensor) -> None:
+        """One NaN would stay in the batch norms' running means for ever: they too are as before a step that is left out."""
+        if before is not None:
+            kept = torch.where(bad, before, self._flat_statistics()).split([buffer.numel() for buffer in self.statistics])
+            torch._foreach_copy_(self.statistics, [part.view_as(buffer) for part, buffer in zip(kept, self.statistics, strict=True)])
+
+
+def build_optimizer(cfg: Any, model: nn.Module) -> torch.optim.Optimizer:
+    """Adam, to which TRAIN.WD is not applied, as published; or SGD with momentum, weight decay and Nesterov."""
+    parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    train = cfg.TRAIN
+    if train.OPTIMIZER == "sgd":
+        return torch.optim.SGD(parameters, lr=train.LR, momentum=train.MOMENTUM, weight_decay=train.WD,
+                               nesterov=train.NESTEROV and train.MOMENTUM > 0, fused=True)
+    return torch.optim.Adam(parameters, lr=train.LR, fused=True)
+
+
+def build_scaler(cfg: Any, device: torch.device) -> LossScaler:
+    """Scaled losses where AMP.DTYPE is fp16 (FP16.STATIC_LOSS_SCALE, or FP16.DYNAMIC_LOSS_SCALE); otherwise the scale is 1."""
+    if not (cfg.AMP.ENABLED and cfg.AMP.DTYPE == "fp16"):
+        return LossScaler(device)
+    return LossScaler(device, None if cfg.FP16.DYNAMIC_LOSS_SCALE else cfg.FP16.STATIC_LOSS_SCALE)

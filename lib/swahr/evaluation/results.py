@@ -1,0 +1,127 @@
+"""COCO result records: made from predictions, written whole or not at all, and kept as they are produced.
+
+A record is what the COCO and CrowdPose servers take: image_id, category_id, keypoints [x, y, score] * K in image pixels, score, and
+bbox, the box (x, y, width, height) around the K points as the published results have it.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Protocol, TextIO
+
+import numpy as np
+from numpy.typing import NDArray
+
+Record = dict[str, Any]
+DECIMALS = 4  # of a pixel; more would only make the files longer
+
+
+class PeopleFound(Protocol):
+    """What records are made from: keypoints (P, K, 3) as x, y, score in image pixels, and scores (P,)."""
+
+    @property
+    def keypoints(self) -> NDArray[np.floating]: ...
+
+    @property
+    def scores(self) -> NDArray[np.floating]: ...
+
+
+def to_records(image_id: int, prediction: PeopleFound, category_id: int = 1) -> list[Record]:
+    """One record for each of the P people found in an image, in their order; [] where there is nobody."""
+    keypoints = np.asarray(prediction.keypoints, np.float64)
+    if not len(keypoints):
+        return []
+    low, high = keypoints[..., :2].min(1), keypoints[..., :2].max(1)
+    boxes = np.concatenate([low, high - low], 1).round(DECIMALS).tolist()
+    points = keypoints.reshape(len(keypoints), -1).round(DECIMALS).tolist()
+    scores = np.asarray(prediction.scores, np.float64).tolist()
+    return [{"image_id": int(image_id), "category_id": int(category_id), "keypoints": flat, "score": score, "bbox": box}
+            for flat, score, box in zip(points, scores, boxes)]
+
+
+def write_text(path: str | Path, text: str) -> None:
+    """Write a file beside its place and rename it into it, so that a full disk leaves the previous one whole."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    beside = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        with open(beside, "w", encoding="utf-8") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(beside, path)
+    finally:
+        beside.unlink(missing_ok=True)
+
+
+def write_results(path: str | Path, records: Iterable[Mapping[str, Any]]) -> None:
+    """Write records as one JSON list that can be uploaded; NumPy numbers and arrays are written as plain ones."""
+    write_text(path, json.dumps(list(records), default=_plain))
+
+
+def _plain(value: object) -> object:
+    if isinstance(value, np.ndarray | np.generic):
+        return value.tolist()
+    raise TypeError(f"a {type(value).__name__} cannot be written as JSON")
+
+
+class PartFiles:
+    """The records of a run in progress: one file of JSON lines [image_id, records] for each process, in one folder.
+
+    run: what distinguishes this run from others in the folder, as part of a file name; files of other runs are left out of what
+    is read and removed by `clear`. A line that a killed process left half written counts as not there.
+    """
+
+    def __init__(self, folder: str | Path, run: str) -> None:
+        self.folder, self.run = Path(folder), run
+
+    def read(self) -> dict[int, list[Record]]:
+        """Records by image, of all processes of this run so far."""
+        found: dict[int, list[Record]] = {}
+        for path in sorted(self.folder.glob(f"part-{self.run}-*.jsonl")):
+            for line in path.read_text(encoding="utf-8").splitlines():
+                try:
+                    image_id, records = json.loads(line)
+                except ValueError:
+                    continue
+                found[image_id] = records
+        return found
+
+    def clear(self, keep: Mapping[int, Sequence[Record]] | None = None) -> None:
+        """Remove the parts of every run; what is to be kept is written to one file first, so that nothing is lost in between."""
+        kept = self.folder / f"part-{self.run}-kept.jsonl"
+        if keep:
+            write_text(kept, "".join(_line(*item) for item in keep.items()))
+        for path in self.folder.glob("part-*.jsonl"):
+            if not keep or path != kept:
+                path.unlink(missing_ok=True)
+
+    def writer(self, process: int) -> PartWriter:
+        """Where process number `process` writes its records."""
+        return PartWriter(self.folder / f"part-{self.run}-{process}.jsonl")
+
+
+class PartWriter:
+    """Appends the records of one image after another to one file; use as a context."""
+
+    def __init__(self, path: Path) -> None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        self._file: TextIO = open(path, "w", encoding="utf-8")
+
+    def write(self, image_id: int, records: Sequence[Record]) -> None:
+        self._file.write(_line(image_id, records))
+        self._file.flush()
+
+    def __enter__(self) -> PartWriter:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self._file.close()
+
+
+def _line(image_id: int, records: Sequence[Record]) -> str:
+    return json.dumps([image_id, records], default=_plain) + "\n"

@@ -1,0 +1,184 @@
+"""Pictures in, people out: warping, the network with its test-time augmentation, decoding, and the way back to image pixels.
+
+Validation and users run the same code. The three steps can be called one by one (`prepare`, `maps`, `decode`), so that pictures are
+prepared by one thread and people decoded by another while the network runs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, NamedTuple
+
+import cv2
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from swahr import geometry
+from swahr.codec.decode import Decoder, build_decoder
+from swahr.data.images import normalize
+from swahr.inference.tta import Maps, average_flips, average_scales, average_stages
+from swahr.models.higher_hrnet import StageOutput
+from swahr.skeleton import Skeleton
+
+Image = NDArray[np.uint8]
+MAX_INPUT_PIXELS = 1 << 25  # of one picture at its largest scale; a thread of pixels would be stretched to gigabytes
+
+
+class PredictionError(ValueError):
+    """A picture that cannot be looked at; the message says why."""
+
+
+class Prediction(NamedTuple):
+    """The P people found in one picture: keypoints (P, K, 3) as x, y in image pixels and score, and scores (P,)."""
+
+    keypoints: NDArray[np.float32]
+    scores: NDArray[np.float32]
+
+
+class PreparedBatch(NamedTuple):
+    """B pictures that share their input sizes, warped: images (B, h, w, 3) uint8 of every scale, largest first.
+
+    places: where each picture lies on the input of the smallest scale. size: (w, h) of the input at scale 1.
+    """
+
+    images: list[Tensor]
+    places: list[geometry.TestGeometry]
+    size: tuple[int, int]
+
+
+class Predictor:
+    """A network and a decoder with the way in between.
+
+    model: images (B, 3, h, w) -> a StageOutput for each resolution, in evaluation mode on `device`. decoder: maps -> people.
+    num_keypoints: K of what is returned; a centre behind them is left out. input_size: of the short side at scale 1.
+    use_heatmaps, use_tags: for each resolution whether its maps count. flip_index: of the joints, for flip testing; None is without.
+    drop_center: leave the last joint's maps out before decoding. project: resize maps to the input size at scale 1.
+    batch_size: most pictures in one pass (twice as many with flip testing). amp_dtype: of mixed precision; None is float32.
+    """
+
+    def __init__(self, model: Callable[[Tensor], Sequence[StageOutput]], decoder: Decoder, *, num_keypoints: int, input_size: int,
+                 use_heatmaps: Sequence[bool], use_tags: Sequence[bool], scales: Sequence[float] = (1.0,),
+                 flip_index: Sequence[int] | None = None, drop_center: bool = False, project: bool = True, batch_size: int = 1,
+                 device: torch.device | str = "cpu", amp_dtype: torch.dtype | None = None) -> None:
+        if not any(use_heatmaps):
+            raise ValueError("no resolution's heatmaps are learnt and used (LOSS.WITH_HEATMAPS_LOSS, TEST.WITH_HEATMAPS)")
+        self.model, self.decoder, self.num_keypoints = model, decoder, num_keypoints
+        self.input_size, self.scales = input_size, sorted(scales, reverse=True)
+        self.use_heatmaps, self.use_tags, self.flip_index = list(use_heatmaps), list(use_tags), flip_index
+        self.drop_center, self.project, self.batch_size = drop_center, project, batch_size
+        self.device, self.amp_dtype = torch.device(device), amp_dtype
+
+    def __call__(self, images: Sequence[Image]) -> list[Prediction]:
+        """Pictures (H, W, 3) uint8 RGB of any sizes -> the people of each, in the same order."""
+        found: dict[int, Prediction] = {}
+        for indices, batch in self.prepare(images):
+            found |= zip(indices, self.decode(batch, *self.maps(batch)))
+        return [found[i] for i in range(len(images))]
+
+    def prepare(self, images: Sequence[Image]) -> Iterator[tuple[list[int], PreparedBatch]]:
+        """Batches of at most `batch_size` pictures of the same input size, with the pictures' numbers; PredictionError as below."""
+        by_size: dict[tuple[int, int], list[int]] = {}
+        for number, image in enumerate(images):
+            by_size.setdefault(self.input_size_of(image), []).append(number)
+        for numbers in by_size.values():
+            for start in range(0, len(numbers), self.batch_size):
+                chosen = numbers[start:start + self.batch_size]
+                yield chosen, self._collate([images[number] for number in chosen])
+
+    @torch.inference_mode()
+    def maps(self, batch: PreparedBatch) -> tuple[Tensor, Tensor]:
+        """Aggregated heatmaps (B, K, h, w) and tags (B, K or 1, h, w, T) of a batch, float32 on the device."""
+        return average_scales(self._maps_at(scale, images, batch.size[::-1]) for scale, images in zip(self.scales, batch.images))
+
+    @torch.inference_mode()
+    def decode(self, batch: PreparedBatch, heatmaps: Tensor, tags: Tensor) -> list[Prediction]:
+        """The people in the maps of a batch, in image pixels."""
+        size = (heatmaps.shape[3], heatmaps.shape[2])
+        return [self._to_image(people.keypoints, people.scores, place, size)
+                for people, place in zip(self.decoder(heatmaps, tags), batch.places)]
+
+    def aggregate(self, scale: float, outputs: Sequence[StageOutput], mirrored: Sequence[StageOutput] | None,
+                  size: Sequence[int]) -> Maps:
+        """What the network said about pictures at one scale, and about them mirrored -> their maps. size: (h, w) at scale 1."""
+        # Tags are comparable within one pass only, so those of one scale are all that is used.
+        use_tags = self.use_tags if scale == 1 or len(self.scales) == 1 else ()
+        passes = [average_stages(outputs, use_heatmaps=self.use_heatmaps, use_tags=use_tags)]
+        if mirrored is not None:
+            passes.append(average_stages(mirrored, use_heatmaps=self.use_heatmaps, use_tags=use_tags, mirrored_by=self.flip_index))
+        return average_flips(passes, size=size if self.project else None, drop_center=self.drop_center)
+
+    def input_size_of(self, image: Image) -> tuple[int, int]:
+        """Size (w, h) of the network's largest input for a picture; pictures for which it is the same can share a batch.
+
+        Raises PredictionError for what is no picture, and for one so long and thin that its input would be too large.
+        """
+        if getattr(image, "dtype", None) != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or not image.size:
+            shape = f"{image.dtype} {image.shape}" if isinstance(image, np.ndarray) else type(image).__name__
+            raise PredictionError(f"a picture must be a uint8 array (height, width, 3) in RGB, not {shape}")
+        size = self.place(image.shape[1], image.shape[0], self.scales[0]).size
+        if size[0] * size[1] > MAX_INPUT_PIXELS:
+            raise PredictionError(f"a picture of {image.shape[1]} x {image.shape[0]} pixels is too long and thin: with a short side "
+                                  f"of {self.input_size} it would become {size[0]} x {size[1]}")
+        return size
+
+    def place(self, width: int, height: int, scale: float) -> geometry.TestGeometry:
+        """Where a picture of this size lies on the network's input at one of the scales."""
+        return geometry.test_geometry(width, height, self.input_size, scale, self.scales[-1])
+
+    def _collate(self, images: Sequence[Image]) -> PreparedBatch:
+        warped = [torch.from_numpy(np.stack([self._warp(image, scale) for image in images])) for scale in self.scales]
+        if self.device.type == "cuda":
+            warped = [inputs.pin_memory() for inputs in warped]
+        places = [self.place(image.shape[1], image.shape[0], self.scales[-1]) for image in images]
+        return PreparedBatch(warped, places, self.place(images[0].shape[1], images[0].shape[0], 1.0).size)
+
+    def _warp(self, image: Image, scale: float) -> Image:
+        place = self.place(image.shape[1], image.shape[0], scale)
+        matrix = geometry.test_matrix(place.center, place.box_scale, place.size)
+        return cv2.warpAffine(image, matrix, place.size)  # type: ignore[return-value]
+
+    def _maps_at(self, scale: float, images: Tensor, size: Sequence[int]) -> Maps:
+        inputs = normalize(images.to(self.device, non_blocking=True), torch.channels_last)
+        if self.flip_index is not None:
+            inputs = torch.cat([inputs, inputs.flip(3)])
+        with torch.autocast(self.device.type, self.amp_dtype, enabled=self.amp_dtype is not None):
+            outputs = self.model(inputs)
+        plain = [_cut(stage, slice(len(images))) for stage in outputs]
+        mirrored = [_cut(stage, slice(len(images), None)) for stage in outputs] if self.flip_index is not None else None
+        return self.aggregate(scale, plain, mirrored, size)
+
+    def _to_image(self, keypoints: NDArray[np.float32], scores: NDArray[np.float32], place: geometry.TestGeometry,
+                  size: tuple[int, int]) -> Prediction:
+        keypoints = keypoints[:, :self.num_keypoints].copy()
+        keypoints[..., :2] = geometry.to_image(keypoints, place.center, place.box_scale, size)
+        return Prediction(keypoints, scores)
+
+
+def build_predictor(cfg: Any, model: nn.Module, skeleton: Skeleton, device: torch.device | str = "cpu") -> Predictor:
+    """The predictor of a configuration; skeleton is that of the annotations, without a centre.
+
+    The model is moved to the device and set to evaluation mode. With TEST.FUSE a copy of it does the work.
+    """
+    device, test, loss = torch.device(device), cfg.TEST, cfg.LOSS
+    kept = skeleton.with_center() if cfg.DATASET.WITH_CENTER and not test.IGNORE_CENTER else skeleton
+    seen = skeleton.with_center() if cfg.DATASET.WITH_CENTER else skeleton
+    model = model.to(device).eval()
+    if test.FUSE:
+        model = optimize_for_inference(model)
+    run = torch.compile(model) if test.COMPILE else model
+    return Predictor(
+        run, build_decoder(cfg, kept), num_keypoints=skeleton.num_keypoints, input_size=cfg.DATASET.INPUT_SIZE,
+        scales=test.SCALE_FACTOR, flip_index=seen.flip_index if test.FLIP_TEST else None, drop_center=seen is not kept,
+        use_heatmaps=[learnt and used for learnt, used in zip(loss.WITH_HEATMAPS_LOSS, test.WITH_HEATMAPS)],
+        use_tags=[learnt and used for learnt, used in zip(loss.WITH_AE_LOSS, test.WITH_AE)],
+        project=test.PROJECT2IMAGE, batch_size=test.IMAGES_PER_GPU, device=device,
+        amp_dtype={"bf16": torch.bfloat16, "fp16": torch.float16}[cfg.AMP.DTYPE] if cfg.AMP.ENABLED else None)
+
+
+def _cut(stage: StageOutput, part: slice) -> StageOutput:
+    """The heatmaps and tags of some of the images as plain float32, so that what follows is the same whatever the network's layout."""
+    heatmaps, tags = (maps if maps is None else maps[part].to(torch.float32, memory_format=torch.contiguous_format)
+                      for maps in (stage.heatmaps, stage.tags))
+    return StageOutput(None, heatmaps, tags)

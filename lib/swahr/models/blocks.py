@@ -1,0 +1,74 @@
+"""Residual blocks and the small convolution groups HRNet is made of.
+
+Deep Residual Learning for Image Recognition (He et al., CVPR 2016), in the arrangement of HRNet (Sun et al., CVPR 2019). The
+attribute names are those of the published checkpoints.
+"""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+
+
+def conv_bn(in_channels: int, out_channels: int, kernel: int = 3, stride: int = 1, relu: bool = True) -> nn.Sequential:
+    """Convolution without bias that keeps the size (divided by stride), batch norm, and a ReLU unless told otherwise."""
+    layers = [nn.Conv2d(in_channels, out_channels, kernel, stride, padding=kernel // 2, bias=False), nn.BatchNorm2d(out_channels)]
+    return nn.Sequential(*layers, nn.ReLU(inplace=True)) if relu else nn.Sequential(*layers)
+
+
+class BasicBlock(nn.Module):
+    """Two 3x3 convolutions beside a shortcut: (B, in_channels, h, w) -> (B, channels, h, w)."""
+
+    expansion = 1
+
+    def __init__(self, in_channels: int, channels: int) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(in_channels, channels, 3, padding=1, bias=False)
+        self.bn1 = nn.BatchNorm2d(channels)
+        self.conv2 = nn.Conv2d(channels, channels, 3, padding=1, bias=False)
+        self.bn2 = nn.BatchNorm2d(channels)
+        self.relu = nn.ReLU(inplace=True)
+        self.downsample = _shortcut(in_channels, channels)
+
+    def forward(self, x: Tensor) -> Tensor:
+        out = self.relu(self.bn1(self.conv1(x)))
+        out = self.bn2(self.conv2(out))
+        return self.relu(out.add_(x if self.downsample is None else self.downsample(x)))
+
+
+class Bottleneck(nn.Module):
+    """1x1, 3x3 and 1x1 convolutions beside a shortcut: (B, in_channels, h, w) -> (B, 4 channels, h, w)."""
+
+    expansion = 4
+
+    def __init__(self, in_channels: int, channels: int) -> None:
+        super().__init__()
+        out_channels = channels * self.expansion
+        self.conv1 = nn.Conv2d(in_channels, channels, 1, bias=False)
+        self.bn1 = nn.BatchNorm2d(channels)
+        self.conv2 = nn.Conv2d(channels, channels, 3, padding=1, bias=False)
+        self.bn2 = nn.BatchNorm2d(channels)
+        self.conv3 = nn.Conv2d(channels, out_channels, 1, bias=False)
+        self.bn3 = nn.BatchNorm2d(out_channels)
+        self.relu = nn.ReLU(inplace=True)
+        self.downsample = _shortcut(in_channels, out_channels)
+
+    def forward(self, x: Tensor) -> Tensor:
+        out = self.relu(self.bn1(self.conv1(x)))
+        out = self.relu(self.bn2(self.conv2(out)))
+        out = self.bn3(self.conv3(out))
+        return self.relu(out.add_(x if self.downsample is None else self.downsample(x)))
+
+
+BLOCKS: dict[str, type[BasicBlock] | type[Bottleneck]] = {"BASIC": BasicBlock, "BOTTLENECK": Bottleneck}
+
+
+def _shortcut(in_channels: int, out_channels: int) -> nn.Sequential | None:
+    """The identity needs no module, and no name in the checkpoint; other widths are projected."""
+    return None if in_channels == out_channels else conv_bn(in_channels, out_channels, kernel=1, relu=False)
+
+
+def residual_blocks(block: str, in_channels: int, channels: int, count: int) -> nn.Sequential:
+    """`count` blocks of a kind, a name in BLOCKS: (B, in_channels, h, w) -> (B, channels * expansion, h, w)."""
+    kind = BLOCKS[block]
+    widths = [in_channels] + [channels * kind.expansion] * (count - 1)
+    return nn.Sequential(*(kind(width, channels) for width in widths[:count]))
