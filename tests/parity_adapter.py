@@ -120,7 +120,7 @@ def decode_maps(cfg_file: str, opts: list[str], heatmaps: Array, tags: Array) ->
 
 def validate(cfg_file: str, opts: list[str], weights_file: str, image_dir: str, annotation_file: str,
              image_ids: list[int]) -> list[dict[str, Any]]:
-    cfg = load_config(cfg_file, opts)
+    cfg = load_config(cfg_file, [*opts, 'TEST.FUSE', 'False'])
     skeleton = _skeleton(cfg)
     model = build_model(cfg)
     load_weights(model, weights_file)

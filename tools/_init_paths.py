@@ -1,4 +1,5 @@
-"""Imported first by every tool: puts lib/ on the path, so that the tools run from a clone without `pip install -e .`."""
+"""Imported first by every tool: puts lib/ on the path, so that the tools run from a clone without `pip install -e .`.
+"""
 
 from __future__ import annotations
 

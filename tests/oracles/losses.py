@@ -1,4 +1,4 @@
-"""The losses in plain loops, as their formulas read; slow, and differentiable by torch's own automatic differentiation."""
+"""The losses in plain loops, as their formulas read; slow, and with torch's own automatic differentiation."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """Joints -> training targets: heatmaps, the joints' places in the tag maps, and the mask of what is learnt.
 
-A whole batch is encoded at once, on whatever device its joints are. Joints are padded to the most people in the batch; a row
-of zeros is nobody. A joint's pixel is int(coordinate), so -0.4 is pixel 0; joints outside the map are dropped.
+A whole batch is encoded at once, on whatever device its joints are. Joints are padded to the most people in the batch;
+a row of zeros is nobody. A joint's pixel is int(coordinate), so -0.4 is pixel 0; joints outside the map are dropped.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ class StageTarget(NamedTuple):
 
     heatmaps: (B, K, h, w) float32.
     mask: (B, h, w) float32, 0 where nothing is learnt.
-    index: (B, N, K) int64, each joint's place in its image's tag maps: flat over K*h*w, or over h*w where joints share a map.
+    index: (B, N, K) int64, each joint's place in its image's tag maps, flat over K*h*w, or over h*w if they share one.
     present: (B, N, K) bool, whether the joint is labelled and inside the map; where it is not, index is 0.
     """
 
@@ -30,7 +30,7 @@ class StageTarget(NamedTuple):
 
 
 def _pixels(joints: Tensor, size: int) -> tuple[Tensor, Tensor]:
-    """joints (B, N, K, >=3) -> whole pixels (B, N, K, 2), as floats, and which are labelled and in the map (B, N, K)."""
+    """joints (B, N, K, >=3) -> whole pixels (B, N, K, 2) as floats, and which are labelled and in the map (B, N, K)."""
     pixels = joints[..., :2].trunc()
     return pixels, (joints[..., 2] > 0) & ((pixels >= 0) & (pixels < size)).all(-1)
 
@@ -38,9 +38,9 @@ def _pixels(joints: Tensor, size: int) -> tuple[Tensor, Tensor]:
 def _render(joints: Tensor, sigma: Tensor, size: int, span: int) -> Tensor:
     """Joints (B, N, K, >=3) as Gaussian patches at most span wide; sigma broadcasts to (B, N, K) -> (B, K, size, size).
 
-    The rule is the published one. A patch is sampled at 0, 1, 2, ... with its peak at 3 sigma + 1, and its first sample lies
-    on pixel round(x - 3 sigma - 1), its last on round(x + 3 sigma + 1), rounded to even. Where 3 sigma is whole that is
-    6 sigma + 3 samples with the peak on the joint's pixel; elsewhere the peak is up to half a pixel off.
+    The rule is the published one. A patch is sampled at 0, 1, 2, ... with its peak at 3 sigma + 1, and is laid on the
+    pixels from round(x - 3 sigma - 1) up to, not including, round(x + 3 sigma + 2), halves going to the even number.
+    Where 3 sigma is whole that is 6 sigma + 3 samples with the peak on the joint; elsewhere it is up to half a pixel off.
     Patches are merged by maximum, so their order does not matter, on a GPU either.
     """
     batch, _, num_joints = joints.shape[:3]
@@ -48,16 +48,16 @@ def _render(joints: Tensor, sigma: Tensor, size: int, span: int) -> Tensor:
     sigma = sigma.expand_as(present)
     present = present & (sigma > 0)
     channels = torch.arange(batch * num_joints, device=joints.device).view(batch, 1, -1).expand_as(present)
-    # Joints that are not there are left out, but on a GPU, where counting the others would stall it, drawn as zeros.
+    # Absent joints are left out, but on a GPU drawn as zeros: it would have to be waited for to count the others.
     drawn = slice(None) if joints.is_cuda else present.flatten().nonzero().squeeze(1)
     pixels, sigma, channels, present = (part.flatten(0, 2)[drawn] for part in (pixels, sigma, channels, present))
 
     steps = torch.arange(span, device=joints.device)
     reach = (3 * sigma + 1)[:, None]
     samples = torch.exp((steps - reach).square() / (-2 * sigma.square())[:, None]).float()  # (joints, span)
-    first, last = torch.round(pixels - reach), torch.round(pixels + reach)
+    first, end = torch.round(pixels - reach), torch.round(pixels + reach + 1)
     places = first[..., None] + steps  # (joints, 2, span), x and y
-    inside = (places >= 0) & (places <= last[..., None]) & (places < size) & present[:, None, None]
+    inside = (places >= 0) & (places < end[..., None]) & (places < size) & present[:, None, None]
     samples = torch.where(inside, samples[:, None], 0)
     x, y = places.clamp(0, size - 1).long().unbind(1)
     places = ((channels[:, None] * size + y) * size)[:, :, None] + x[:, None, :]
@@ -113,7 +113,7 @@ class TargetEncoder:
     def __call__(self, joints: Sequence[Tensor], masks: Sequence[Tensor]) -> list[StageTarget]:
         """For each stage joints (B, N, K, 3), or (B, N, K, 4) when scale_aware, in its pixels, and a mask (B, h, w)."""
         if not len(joints) == len(masks) == len(self.sizes):
-            raise ValueError(f"joints of {len(joints)} stages, masks of {len(masks)}: there are {len(self.sizes)} stages")
+            raise ValueError(f"joints of {len(joints)} stages, masks of {len(masks)}: there are {len(self.sizes)}")
         return [self._encode(*stage) for stage in zip(joints, masks, self.sizes)]
 
     def _encode(self, joints: Tensor, mask: Tensor, size: int) -> StageTarget:

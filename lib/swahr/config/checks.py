@@ -9,7 +9,7 @@ from typing import Any
 from ..skeleton import SkeletonError
 from .errors import Problem
 from .keys import lookup
-from .paths import configured_skeleton
+from .paths import SKELETON_OF, configured_skeleton
 
 CHOICES: dict[str, tuple[Any, ...]] = {
     "DIST_BACKEND": ("nccl", "gloo"),
@@ -27,8 +27,7 @@ CHOICES: dict[str, tuple[Any, ...]] = {
     "TRAIN.LR_SCHEDULE": ("linear", "step"),
     "TRAIN.OPTIMIZER": ("adam", "sgd"),
 }
-DATASETS = {"DATASET.DATASET": ("coco_kpt", "crowd_pose_kpt"),
-            "DATASET.DATASET_TEST": ("coco", "crowd_pose", "coco_kpt", "crowd_pose_kpt")}
+DATASETS = dict.fromkeys(("DATASET.DATASET", "DATASET.DATASET_TEST"), tuple(SKELETON_OF))
 
 ABOVE_ZERO = (
     "PRINT_FREQ", "FP16.STATIC_LOSS_SCALE", "MODEL.NUM_JOINTS", "MODEL.EXTRA.DECONV.NUM_CHANNELS",
@@ -98,11 +97,11 @@ def _stages(cfg: Any) -> Iterator[Problem]:
     for key in PER_STAGE:
         length = len(lookup(cfg, key))
         if length != stages:
-            yield Problem((key, number), f"has {length} entries; LOSS.NUM_STAGES is {stages}, so it needs {stages}")
+            yield Problem((key, number), f"has length {length}; LOSS.NUM_STAGES is {stages}, so it must be {stages}")
     for key in ("NUM_CHANNELS", "KERNEL_SIZE", "CAT_OUTPUT"):
         length = len(cfg.MODEL.EXTRA.DECONV[key])
         if length < deconvs:
-            text = f"has {length} entries; NUM_DECONVS is {deconvs}, so it needs {deconvs}"
+            text = f"has length {length}; NUM_DECONVS is {deconvs}, so it must be {deconvs}"
             yield Problem((f"MODEL.EXTRA.DECONV.{key}", count), text)
 
 
@@ -112,27 +111,30 @@ def _stage_lists(cfg: Any) -> Iterator[Problem]:
         for key in ("NUM_BLOCKS", "NUM_CHANNELS"):
             length = len(lookup(cfg, section)[key])
             if length != branches:
-                text = f"has {length} entries; NUM_BRANCHES is {branches}, so it needs {branches}"
+                text = f"has length {length}; NUM_BRANCHES is {branches}, so it must be {branches}"
                 yield Problem((f"{section}.{key}", f"{section}.NUM_BRANCHES"), text)
 
 
 def _joints(cfg: Any) -> Iterator[Problem]:
-    names = ("DATASET.SKELETON", "DATASET.DATASET", "DATASET.WITH_CENTER")
-    if cfg.DATASET.SKELETON or cfg.DATASET.DATASET in DATASETS["DATASET.DATASET"]:
-        try:
-            skeleton = configured_skeleton(cfg)
-        except SkeletonError as error:
-            yield Problem(names, str(error))
-        else:
-            for key in ("MODEL.NUM_JOINTS", "DATASET.NUM_JOINTS"):
-                right, value = skeleton.num_keypoints, lookup(cfg, key)
-                if value != right:
-                    yield Problem((key, *names), f"is {value}; the skeleton {skeleton.name} has {right} joints"
-                                  + (" with its centre (DATASET.WITH_CENTER)" if cfg.DATASET.WITH_CENTER else ""))
+    """The skeleton, and the numbers that follow from it."""
     training, testing = cfg.DATASET.DATASET, cfg.DATASET.DATASET_TEST
-    if not cfg.DATASET.SKELETON and training.removesuffix("_kpt") != testing.removesuffix("_kpt"):
+    if not cfg.DATASET.SKELETON and not {training, testing} <= set(SKELETON_OF):
+        return  # an unknown data set, which _choices names
+    if not cfg.DATASET.SKELETON and SKELETON_OF[training] != SKELETON_OF[testing]:
         text = f"is {testing}; it must have the joints of DATASET.DATASET, which is {training}"
         yield Problem(("DATASET.DATASET_TEST", "DATASET.DATASET"), text)
+    try:
+        skeleton = configured_skeleton(cfg)
+    except (OSError, TypeError, ValueError) as error:
+        text = f"{cfg.DATASET.SKELETON} is not the YAML file of a skeleton ({error})"
+        yield Problem(("DATASET.SKELETON",), str(error) if isinstance(error, SkeletonError) else text)
+        return
+    joints = skeleton.num_keypoints + cfg.DATASET.WITH_CENTER
+    for key in ("MODEL.NUM_JOINTS", "DATASET.NUM_JOINTS"):
+        if lookup(cfg, key) != joints:
+            center = " with its centre (DATASET.WITH_CENTER)" if cfg.DATASET.WITH_CENTER else ""
+            text = f"is {lookup(cfg, key)}; the skeleton {skeleton.name} has {joints} joints{center}"
+            yield Problem((key, "DATASET.SKELETON", "DATASET.DATASET", "DATASET.WITH_CENTER"), text)
 
 
 def _sizes(cfg: Any) -> Iterator[Problem]:
@@ -175,11 +177,11 @@ def _testing(cfg: Any) -> Iterator[Problem]:
     elif padding != kernel // 2:
         text = f"is {padding}; with NMS_KERNEL {kernel} it must be {kernel // 2}"
         yield Problem(("TEST.NMS_PADDING", "TEST.NMS_KERNEL"), text)
-    if not any(cfg.TEST.WITH_HEATMAPS):
-        yield Problem(("TEST.WITH_HEATMAPS",), "is false everywhere; at least one resolution must give heatmaps")
-    if not any(tags and used for tags, used in zip(cfg.LOSS.WITH_AE_LOSS, cfg.TEST.WITH_AE, strict=False)):
-        text = "uses no resolution that has tags (LOSS.WITH_AE_LOSS); people are told apart by them"
-        yield Problem(("TEST.WITH_AE", "LOSS.WITH_AE_LOSS"), text)
+    for used, learnt, maps in (("TEST.WITH_HEATMAPS", "LOSS.WITH_HEATMAPS_LOSS", "heatmaps"),
+                               ("TEST.WITH_AE", "LOSS.WITH_AE_LOSS", "tags")):
+        if not any(map(all, zip(lookup(cfg, used), lookup(cfg, learnt), strict=False))):
+            text = f"uses no resolution that learns {maps} ({learnt}); testing needs at least one"
+            yield Problem((used, learnt, "LOSS.NUM_STAGES"), text)
 
 
 def without_effect(cfg: Any) -> Iterator[tuple[str, str]]:
@@ -200,7 +202,8 @@ def without_effect(cfg: Any) -> Iterator[tuple[str, str]]:
     }.items()
     conditions: tuple[tuple[bool, str, tuple[str, ...]], ...] = (
         (cfg.TRAIN.LR_SCHEDULE != "step", "only with TRAIN.LR_SCHEDULE step", ("TRAIN.LR_STEP", "TRAIN.LR_FACTOR")),
-        (cfg.TRAIN.LR_SCHEDULE != "linear", "only with TRAIN.LR_SCHEDULE linear", ("TRAIN.WARM_UP_EPOCH",)),
+        (cfg.TRAIN.LR_SCHEDULE != "linear", "only with TRAIN.LR_SCHEDULE linear",
+         ("TRAIN.WARM_UP_EPOCH", "WORLD_SIZE")),
         (cfg.TRAIN.OPTIMIZER != "sgd", "only with TRAIN.OPTIMIZER sgd",
          ("TRAIN.MOMENTUM", "TRAIN.WD", "TRAIN.NESTEROV")),
         (not cfg.LOSS.WEIGHT_ADAPTIVE, "only with LOSS.WEIGHT_ADAPTIVE", ("LOSS.GAMMA",)),

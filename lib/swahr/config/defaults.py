@@ -18,7 +18,7 @@ defaults.DATA_DIR = ""  # prefix of DATASET.ROOT, MODEL.PRETRAINED and TEST.MODE
 defaults.GPUS = [0]  # [no effect] every GPU in CUDA_VISIBLE_DEVICES is used, or as many as --gpus says
 defaults.DEVICE = ""  # cpu, cuda or cuda:N; '' = CUDA where there is a GPU, else cpu
 defaults.WORKERS = 4  # processes that load images, for each replica; 0 = load in the training process
-defaults.WORLD_SIZE = 0  # factor of TRAIN.LR; 0 = real number of replicas x TRAIN.ACCUMULATION_STEPS
+defaults.WORLD_SIZE = 0  # factor of TRAIN.LR in the linear schedule; 0 = replicas x TRAIN.ACCUMULATION_STEPS
 defaults.PRINT_FREQ = 20  # steps between two log lines and two panels of training pictures
 defaults.AUTO_RESUME = False  # go on from the run's last checkpoint where there is one
 defaults.PIN_MEMORY = True  # page-locked host memory for batches on their way to a GPU
@@ -29,7 +29,7 @@ defaults.MULTIPROCESSING_DISTRIBUTED = True  # [no effect] one process for each 
 
 # ----------------------------------------------------------------------------------------------------- mixed precision
 defaults.AMP = CfgNode()
-defaults.AMP.ENABLED = False  # mixed precision in training; losses stay float32
+defaults.AMP.ENABLED = False  # mixed precision; losses stay float32
 defaults.AMP.DTYPE = "bf16"  # bf16 (Ampere and later) or fp16 (with loss scaling)
 
 defaults.FP16 = CfgNode()  # the published names; FP16.ENABLED is AMP.ENABLED with AMP.DTYPE fp16
@@ -98,8 +98,8 @@ defaults.LOSS.SCALE_LOSS_FACTOR = 1.0  # weight of the squared scale maps on the
 # ---------------------------------------------------------------------------------------------------- data and targets
 defaults.DATASET = CfgNode()
 defaults.DATASET.ROOT = ""  # folder of the data set (see data/README.md)
-defaults.DATASET.DATASET = "coco_kpt"  # for training: coco_kpt or crowd_pose_kpt; any name with DATASET.SKELETON
-defaults.DATASET.DATASET_TEST = "coco"  # for testing: coco or crowd_pose (or as above); any name with DATASET.SKELETON
+defaults.DATASET.DATASET = "coco_kpt"  # to train on: coco_kpt or crowd_pose_kpt; any name with DATASET.SKELETON
+defaults.DATASET.DATASET_TEST = "coco"  # to test on: coco or crowd_pose; any name with DATASET.SKELETON
 defaults.DATASET.SKELETON = ""  # coco, crowd_pose or the path of a skeleton's YAML file; '' = by DATASET.DATASET
 defaults.DATASET.NUM_JOINTS = 17  # joints of the skeleton; + 1 with WITH_CENTER
 defaults.DATASET.MAX_NUM_PEOPLE = 30  # most people found in an image when testing; training takes all
@@ -114,7 +114,7 @@ defaults.DATASET.MAX_TRANSLATE = 40.0  # the window is shifted by up to this x i
 defaults.DATASET.INPUT_SIZE = 512  # training images and the short side of test images, px; a multiple of 32
 defaults.DATASET.OUTPUT_SIZE = [128, 256, 512]  # S entries: sides of the output maps, px: INPUT_SIZE / 4, / 2, ...
 defaults.DATASET.FLIP = 0.5  # share of training images that are mirrored; 0 to 1
-defaults.DATASET.SIGMA = -1  # standard deviation of target Gaussians, map px; below 0: map side / 64
+defaults.DATASET.SIGMA = -1.0  # standard deviation of target Gaussians, map px; below 0: map side / 64
 defaults.DATASET.SCALE_AWARE_SIGMA = False  # a sigma for each person, by size: BASE_SIGMA x person / BASE_SIZE
 defaults.DATASET.BASE_SIZE = 256.0  # size of the person whose sigma is BASE_SIGMA, px
 defaults.DATASET.BASE_SIGMA = 2.0  # its sigma, map px
@@ -126,7 +126,7 @@ defaults.DATASET.ON_BAD_SAMPLE = "stop"  # an image that cannot be read: stop, o
 
 # ------------------------------------------------------------------------------------------------------------ training
 defaults.TRAIN = CfgNode()
-defaults.TRAIN.LR = 0.001  # learning rate of one replica; multiplied by WORLD_SIZE; above 0
+defaults.TRAIN.LR = 0.001  # learning rate; of one replica (see WORLD_SIZE) in the linear schedule, in all in the other
 defaults.TRAIN.LR_SCHEDULE = "linear"  # linear (warm-up, then to 0 at END_EPOCH) or step (x LR_FACTOR at LR_STEP)
 defaults.TRAIN.WARM_UP_EPOCH = 3  # epochs over which the linear schedule rises from 0.1 to 1 x the learning rate
 defaults.TRAIN.LR_STEP = [90, 110]  # epochs at which the step schedule falls, rising

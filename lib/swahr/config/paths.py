@@ -11,7 +11,7 @@ from ..skeleton import SKELETONS, Skeleton, get_skeleton
 from .errors import ConfigError, Problem
 
 REPOSITORY = Path(__file__).resolve().parents[3]
-_SKELETON_OF = {"coco": "coco", "coco_kpt": "coco", "crowd_pose": "crowd_pose", "crowd_pose_kpt": "crowd_pose"}
+SKELETON_OF = {"coco": "coco", "coco_kpt": "coco", "crowd_pose": "crowd_pose", "crowd_pose_kpt": "crowd_pose"}
 
 
 def resolve_path(path: str | os.PathLike[str]) -> Path:
@@ -28,13 +28,12 @@ def resolve_path(path: str | os.PathLike[str]) -> Path:
 
 
 def configured_skeleton(cfg: Any) -> Skeleton:
-    """The skeleton of DATASET.SKELETON, else of the data set DATASET.DATASET; with its centre if DATASET.WITH_CENTER.
+    """The skeleton of the annotations (so without a centre): of DATASET.SKELETON, else of the data set DATASET.DATASET.
 
     Raises SkeletonError where there is none of that name, or its file does not describe one.
     """
-    name = cfg.DATASET.SKELETON or _SKELETON_OF.get(cfg.DATASET.DATASET, cfg.DATASET.DATASET)
-    skeleton = get_skeleton(name if name in SKELETONS else str(resolve_path(name)))
-    return skeleton.with_center() if cfg.DATASET.WITH_CENTER else skeleton
+    name = cfg.DATASET.SKELETON or SKELETON_OF[cfg.DATASET.DATASET]
+    return get_skeleton(name if name in SKELETONS else str(resolve_path(name)))
 
 
 def check_files(cfg: Any, *, pretrained: bool = False, model_file: bool = False, dataset: bool = False) -> None:

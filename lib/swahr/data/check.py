@@ -1,4 +1,4 @@
-"""Annotation files from outside: read, checked, and repaired where that is possible, before anything is built upon them."""
+"""Annotation files from outside: read, checked, and repaired where that is possible, before they are used."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ import json
 import logging
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
-from math import isfinite
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +14,7 @@ from swahr.skeleton import Skeleton
 
 MAX_LINES = 20  # that a report prints; the rest is counted
 BOX_SLACK = 8   # px by which a box may leave its picture: COCO's come from outlines drawn a little beyond it
+MAX_SIDE = 2**20  # px of an image; no format in use has more
 
 logger = logging.getLogger(__name__)
 
@@ -58,14 +58,14 @@ def read_annotations(path: str | Path) -> dict[str, Any]:
     try:
         data = json.loads(Path(path).read_bytes())
     except OSError as error:
-        raise AnnotationError(f"{path}: cannot be read ({error.strerror}); data/README.md shows the files a set needs") from None
+        raise AnnotationError(f"{path}: cannot be read ({error.strerror}); see data/README.md") from None
     except (ValueError, RecursionError) as error:
         raise AnnotationError(f"{path}: not a JSON file ({error})") from None
     finally:
         if collecting:
             gc.enable()
     if not isinstance(data, dict) or not isinstance(data.get("images"), list) or not data["images"]:
-        raise AnnotationError(f"{path}: no images; an annotation file is a JSON object with the lists images, categories, annotations")
+        raise AnnotationError(f"{path}: no images; annotation files have the lists images, categories and annotations")
     if not isinstance(data.get("annotations", []), list):
         raise AnnotationError(f"{path}: annotations is not a list")
     return data
@@ -74,30 +74,41 @@ def read_annotations(path: str | Path) -> dict[str, Any]:
 def person_category(data: Mapping[str, Any], skeleton: Skeleton, path: str | Path) -> int:
     """The id of the category whose keypoints are the skeleton's: of several, the one called person.
 
-    Files of pictures to be tested have categories without keypoints; there the name decides. AnnotationError where there is none,
-    or where the keypoints have the skeleton's names in another order.
+    Files of pictures to be tested have categories without keypoints; there the name decides. AnnotationError where
+    there is none, or where the keypoints have the skeleton's names in another order.
     """
-    listed = data.get("categories")
-    categories = [c for c in listed if isinstance(c, dict) and type(c.get("id")) is int] if isinstance(listed, list) else []
-    names = list(skeleton.keypoints)
-    fitting = [c for c in categories if len(c.get("keypoints") or ()) == len(names)]
-    fitting = fitting or [c for c in categories if c.get("name") == "person" and not c.get("keypoints")]
+    names, categories = list(skeleton.keypoints), _categories(data)
+    fitting = [c for c in categories if len(_names(c)) == len(names)]
+    fitting = fitting or [c for c in categories if c.get("name") == "person" and not _names(c)]
     if not fitting:
-        found = ", ".join(f"{c.get('name')!r} with {len(c.get('keypoints') or ())}" for c in categories[:5]) or "none at all"
-        raise AnnotationError(f"{path}: no category has the {len(names)} keypoints of the skeleton {skeleton.name!r}; found {found}")
+        found = ", ".join(f"{shorten(c.get('name'))} with {len(_names(c))}" for c in categories[:5]) or "none at all"
+        raise AnnotationError(f"{path}: no category has {len(names)} keypoints, as the skeleton {skeleton.name!r} has; "
+                              f"found {found}")
     category = next((c for c in fitting if c.get("name") == "person"), fitting[0])
-    given = [str(name) for name in category.get("keypoints") or ()]
-    if given and given != names and sorted(given) == sorted(names):
+    given = _names(category)
+    if given != names and sorted(given) == sorted(names):
         first = next(i for i, (a, b) in enumerate(zip(given, names)) if a != b)
-        raise AnnotationError(f"{path}: the category's keypoints are in another order than those of the skeleton {skeleton.name!r}: "
+        raise AnnotationError(f"{path}: the keypoints are not in the order of the skeleton {skeleton.name!r}: "
                               f"number {first} is {given[first]}, not {names[first]}")
     return category["id"]
+
+
+def _categories(data: Mapping[str, Any]) -> list[dict[str, Any]]:
+    listed = data.get("categories")
+    listed = listed if isinstance(listed, list) else []
+    return [category for category in listed if isinstance(category, dict) and _is_id(category.get("id"))]
+
+
+def _names(category: Mapping[str, Any]) -> list[str]:
+    names = category.get("keypoints")
+    return [str(name) for name in names] if isinstance(names, list) else []
 
 
 def repair(data: dict[str, Any], category_id: int, skeleton: Skeleton, report: Report) -> None:
     """Leave in `data` only images and annotations (of the category) that are sound; what was wrong goes to the report.
 
-    Boxes are clipped or made anew, ids given anew, what cannot be mended is left out. Fields that may be missing are not added.
+    Boxes are clipped or made anew, ids given anew, what cannot be mended is left out. Fields that may be missing are
+    not added. Raises AnnotationError where no image is left.
     """
     sizes: dict[int, tuple[int, int]] = {}
     images = []
@@ -109,34 +120,33 @@ def repair(data: dict[str, Any], category_id: int, skeleton: Skeleton, report: R
             sizes[image["id"]] = (image["width"], image["height"])
             images.append(image)
     data["images"] = images
-    if "annotations" in data:
-        data["annotations"] = list(_sound(data["annotations"], sizes, category_id, data["categories"], skeleton, report))
     if not images:
         raise AnnotationError(f"{report}\n  no image is left")
+    if "annotations" in data:
+        others = {category["id"] for category in _categories(data)} - {category_id}
+        ours = [a for a in data["annotations"] if not _is_other(a, others)]
+        data["annotations"] = list(_sound(ours, sizes, category_id, 3 * skeleton.num_keypoints, report))
 
 
 def _image_problem(image: Any, known: Mapping[int, Any]) -> str:
-    if not isinstance(image, dict) or type(image.get("id")) is not int:
+    if not isinstance(image, dict) or not _is_id(image.get("id")):
         return f"image {shorten(image)}: its id is not a whole number"
     if image["id"] in known:
         return f"image {image['id']}: another image has this id"
-    if not isinstance(image.get("file_name"), str) or not image["file_name"]:
-        return f"image {image['id']}: no file_name"
-    if any(type(image.get(side)) is not int or image[side] <= 0 for side in ("width", "height")):
-        return f"image {image['id']} ({image['file_name']}): no width and height in pixels"
+    name = image.get("file_name")
+    if not isinstance(name, str) or not name or not name.isprintable():
+        return f"image {image['id']}: file_name {shorten(name)} names no file"
+    if any(type(image.get(side)) is not int or not 0 < image[side] < MAX_SIDE for side in ("width", "height")):
+        return f"image {image['id']} ({name}): no width and height in pixels"
     return ""
 
 
-def _sound(annotations: Iterable[Any], sizes: Mapping[int, tuple[int, int]], category_id: int, categories: Iterable[Any],
-           skeleton: Skeleton, report: Report) -> Iterator[dict[str, Any]]:
-    known = {c.get("id") for c in categories if isinstance(c, dict)}
-    annotations = list(annotations)
+def _sound(annotations: list[Any], sizes: Mapping[int, tuple[int, int]], category_id: int, length: int,
+           report: Report) -> Iterator[dict[str, Any]]:
     used: set[int] = set()
-    spare = max((a["id"] for a in annotations if isinstance(a, dict) and type(a.get("id")) is int), default=0)
+    spare = max((a["id"] for a in annotations if isinstance(a, dict) and _is_id(a.get("id"))), default=0)
     for annotation in annotations:
-        if isinstance(annotation, dict) and annotation.get("category_id") != category_id and annotation.get("category_id") in known:
-            continue  # of another category, which is none of ours
-        problem = _hopeless(annotation, sizes, known, 3 * skeleton.num_keypoints)
+        problem = _hopeless(annotation, sizes, category_id, length)
         if problem:
             report.add(problem, "annotation left out")
             continue
@@ -146,32 +156,36 @@ def _sound(annotations: Iterable[Any], sizes: Mapping[int, tuple[int, int]], cat
             report.add(problem, "new id")
             annotation["id"] = spare
         used.add(annotation["id"])
-        for problem, mend in _mend(annotation, sizes[annotation["image_id"]]):
-            report.add(problem, mend)
+        for problem, mended in _mend(annotation, sizes[annotation["image_id"]]):
+            report.add(problem, mended)
         yield annotation
 
 
-def _hopeless(annotation: Any, sizes: Mapping[int, Any], categories: set[Any], length: int) -> str:
+def _is_other(annotation: Any, others: set[int]) -> bool:
+    category = annotation.get("category_id") if isinstance(annotation, dict) else None
+    return type(category) is int and category in others
+
+
+def _hopeless(annotation: Any, sizes: Mapping[int, Any], category_id: int, length: int) -> str:
     """Why an annotation cannot be kept, or ''."""
     if not isinstance(annotation, dict):
         return f"annotation {shorten(annotation)}: not an object"
     name = f"annotation {shorten(annotation.get('id'))}"
-    if annotation.get("category_id") not in categories:
-        return f"{name}: category_id {shorten(annotation.get('category_id'))} is not in categories"
-    if type(annotation.get("image_id")) is not int or annotation["image_id"] not in sizes:
-        return f"{name}: there is no image {shorten(annotation.get('image_id'))}"
+    if annotation.get("category_id") != category_id:
+        return f"{name}: there is no category {shorten(annotation.get('category_id'))}"
+    image = annotation.get("image_id")
+    if type(image) is not int or image not in sizes:
+        return f"{name}: there is no image {shorten(image)}"
     keypoints = annotation.get("keypoints")
     if not isinstance(keypoints, list) or len(keypoints) != length:
         many = len(keypoints) if isinstance(keypoints, list) else 0
-        return f"{name} (image {annotation['image_id']}): {many} keypoint numbers instead of {length} (x, y, visibility of each)"
-    if not _finite(keypoints):
-        return f"{name} (image {annotation['image_id']}): keypoints are not all finite numbers"
-    return ""
+        return f"{name} (image {image}): keypoints has {many} numbers, not {length} (x, y, visibility of each)"
+    return "" if _are_numbers(keypoints) else f"{name} (image {image}): keypoints are not all finite numbers"
 
 
 def _id_problem(annotation: Mapping[str, Any], used: set[int]) -> str:
     name = f"annotation {shorten(annotation.get('id'))} (image {annotation['image_id']})"
-    if type(annotation.get("id")) is not int:
+    if not _is_id(annotation.get("id")):
         return f"{name}: its id is not a whole number"
     if annotation["id"] in used:
         return f"{name}: another annotation has this id"
@@ -182,25 +196,27 @@ def _mend(annotation: dict[str, Any], size: tuple[int, int]) -> Iterator[tuple[s
     """Put right the box, the segmentation and num_keypoints of an annotation; what was wrong, and what was done."""
     name = f"annotation {annotation['id']} (image {annotation['image_id']})"
     box, keypoints = annotation.get("bbox"), annotation["keypoints"]
-    if not isinstance(box, list) or len(box) != 4 or not _finite(box) or min(box[2:]) < 0:
+    if not isinstance(box, list) or len(box) != 4 or not _are_numbers(box) or min(box[2:]) < 0:
         annotation["bbox"] = _extent(keypoints)
         yield f"{name}: bbox {shorten(box)} is not x, y, width, height", "box put around the keypoints"
-    elif box[0] < -BOX_SLACK or box[1] < -BOX_SLACK or box[0] + box[2] > size[0] + BOX_SLACK or box[1] + box[3] > size[1] + BOX_SLACK:
+    elif min(box[:2]) < -BOX_SLACK or any(box[i] + box[i + 2] > size[i] + BOX_SLACK for i in (0, 1)):
         annotation["bbox"] = _clip(box, size)
         yield f"{name}: bbox {shorten(box)} leaves its image of {size[0]} x {size[1]}", "box clipped"
     count = annotation.get("num_keypoints", 0)
     if type(count) is not int or count < 0:
         annotation["num_keypoints"] = sum(v > 0 for v in keypoints[2::3])
         yield f"{name}: num_keypoints {shorten(count)} is not a number of keypoints", "keypoints counted"
-    if "segmentation" in annotation and not _is_segmentation(annotation["segmentation"], size):
-        shown = shorten(annotation.pop("segmentation"))
-        yield f"{name}: segmentation {shown} is neither polygons nor run lengths of the image's size", "segmentation left out"
+    outline = annotation.get("segmentation", [])
+    if not _is_segmentation(outline, size):
+        del annotation["segmentation"]
+        what = "neither polygons nor run lengths of the image's size"
+        yield f"{name}: segmentation {shorten(outline)} is {what}", "segmentation left out"
 
 
 def _is_segmentation(value: Any, size: tuple[int, int]) -> bool:
     """Polygons [[x, y, x, y, x, y, ...], ...] or run lengths {'size': [h, w], 'counts': [...] or text}."""
     if isinstance(value, list):
-        return all(isinstance(p, list) and len(p) >= 6 and len(p) % 2 == 0 and _finite(p) for p in value)
+        return all(isinstance(p, list) and len(p) >= 6 and len(p) % 2 == 0 and _are_numbers(p) for p in value)
     if not isinstance(value, dict) or value.get("size") != [size[1], size[0]]:
         return False
     counts = value.get("counts")
@@ -209,10 +225,15 @@ def _is_segmentation(value: Any, size: tuple[int, int]) -> bool:
     return isinstance(counts, str)
 
 
-def _finite(values: Iterable[Any]) -> bool:
+def _is_id(value: Any) -> bool:
+    return type(value) is int and abs(value) < 2**53
+
+
+def _are_numbers(values: Iterable[Any]) -> bool:
+    """Whether all are numbers that are finite, and small enough to be pixels."""
     try:
-        return all(map(isfinite, values))
-    except (TypeError, OverflowError):
+        return sum(map(abs, values)) < 1e9  # false for NaN too
+    except TypeError:
         return False
 
 

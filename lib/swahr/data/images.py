@@ -1,12 +1,13 @@
 """Pictures as 8-bit RGB arrays, from a folder or a zip file, and their normalisation for the network.
 
-The colour order (RGB) and the statistics are declared here and nowhere else. Decoding is OpenCV's, with the EXIF rotation
-ignored, because annotations are given in the stored picture's pixels.
+The colour order (RGB) and the statistics are declared here and nowhere else. Decoding is OpenCV's, with the EXIF
+rotation ignored, because annotations are given in the stored picture's pixels.
 """
 
 from __future__ import annotations
 
 import os
+import struct
 import zipfile
 import zlib
 from collections import defaultdict
@@ -32,7 +33,7 @@ class ImageError(ValueError):
     """A picture that cannot be read, or is not what its annotation says; the message names it."""
 
     def __init__(self, message: str) -> None:
-        # A DataLoader raises a worker's error again with the worker's traceback as its message, whose last line is the error.
+        # A DataLoader raises a worker's error again, with the worker's traceback, which ends in the error, as its message.
         super().__init__(message.strip().rpartition("ImageError: ")[2])
 
 
@@ -62,14 +63,18 @@ def read_image(source: str | Path | bytes, name: str = "") -> Image:
 
 
 def normalize(images: Tensor, memory_format: torch.memory_format = torch.contiguous_format) -> Tensor:
-    """Pictures (B, H, W, 3) uint8 on any device -> (B, 3, H, W) float32 in the given memory format: (x / 255 - MEAN) / STD."""
+    """Pictures (B, H, W, 3) uint8 on any device -> (B, 3, H, W) float32 in the given memory format: (x / 255 - MEAN) /
+    STD.
+    """
     planes = images.permute(0, 3, 1, 2).to(torch.float32, memory_format=memory_format)
     mean, std = (torch.tensor(values, device=images.device).view(1, 3, 1, 1) for values in (MEAN, STD))
     return planes.div_(255).sub_(mean).div_(std)
 
 
 class ImageStore:
-    """The pictures of one folder or zip file, by file name. Keeps no file open, so it can be shared with worker processes."""
+    """The pictures of one folder or zip file, by file name. Keeps no file open, so it can be shared with worker
+    processes.
+    """
 
     def __init__(self, root: str | Path) -> None:
         self.root = Path(root)
@@ -104,9 +109,10 @@ class ImageStore:
 class ZipIndex:
     """Where the members of a zip file are, in a few flat arrays.
 
-    zipfile's own index of COCO's 118,287 pictures takes some hundred bytes and Python objects for each, in every worker, and its
-    open file must not be shared between processes; these arrays are shared, and a read opens the file for itself. Members are
-    known by their path below the folder named like the zip file, if there is one ("train2017/1.jpg" in train2017.zip: "1.jpg").
+    zipfile's own index of COCO's 118,287 pictures takes some hundred bytes and Python objects for each, in every
+    worker, and its open file must not be shared between processes; these arrays are shared, and a read opens the file
+    for itself. Members are known by their path below the folder named like the zip file, if there is one
+    ("train2017/1.jpg" in train2017.zip: "1.jpg").
     """
 
     def __init__(self, path: Path) -> None:
@@ -138,12 +144,12 @@ class ZipIndex:
         try:
             with self._path.open("rb") as file:
                 file.seek(offset)
-                header = file.read(30)  # its last two numbers are the lengths of the name and the extra field, which follow it
-                file.seek(int.from_bytes(header[26:28], "little") + int.from_bytes(header[28:30], "little"), os.SEEK_CUR)
+                header = file.read(30)  # its last two numbers are the lengths of the name and the extra field behind it
+                file.seek(sum(struct.unpack("<HH", header[26:])), os.SEEK_CUR)
                 data = file.read(size)
             if method == zipfile.ZIP_DEFLATED:
                 data = zlib.decompress(data, -zlib.MAX_WBITS)
-        except (OSError, zlib.error) as error:
+        except (OSError, struct.error, zlib.error) as error:
             raise ImageError(f"{where}: cannot be read ({error})") from None
         if zlib.crc32(data) != crc:
             raise ImageError(f"{where}: damaged in the zip file (or compressed in a way other than deflate)")

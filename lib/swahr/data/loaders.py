@@ -1,7 +1,7 @@
 """Training batches: which image comes when, on which replica, and how samples are put together.
 
-Everything about a sample follows from (seed, epoch, index), so that runs agree whatever the number of workers and processes, and
-a run can go on in the middle of an epoch.
+Everything about a sample follows from (seed, epoch, index), so that runs agree whatever the number of workers and
+processes, and a run can go on in the middle of an epoch.
 """
 
 from __future__ import annotations
@@ -23,8 +23,9 @@ from swahr.data.transforms import Joints, Mask, TrainTransform, build_transform
 
 
 class Sample(NamedTuple):
-    """One image, augmented: image (S, S, 3) uint8; for each output joints (N, K, 3|4) and mask (h, w) uint8; the ids of images that
-    could not be read and that it stands in for."""
+    """One image, augmented: image (S, S, 3) uint8; for each output joints (N, K, 3|4) and mask (h, w) uint8; the ids of
+    images that could not be read and that it stands in for.
+    """
 
     image: Image
     joints: list[Joints]
@@ -34,8 +35,10 @@ class Sample(NamedTuple):
 
 
 class Batch(NamedTuple):
-    """B samples: images (B, S, S, 3) uint8; for each output joints (B, N, K, 3|4) float32 in its px, zero where a sample has fewer
-    people, N >= 1, and masks (B, h, w) uint8; image_ids (B,) int64; bad_ids of images that could not be read and were replaced."""
+    """B samples: images (B, S, S, 3) uint8; for each output joints (B, N, K, 3|4) float32 in its px, zero where a
+    sample has fewer people, N >= 1, and masks (B, h, w) uint8; image_ids (B,) int64; bad_ids of images that could not
+    be read and were replaced.
+    """
 
     images: Tensor
     joints: list[Tensor]
@@ -46,14 +49,18 @@ class Batch(NamedTuple):
     def to(self, device: torch.device | str, non_blocking: bool = False) -> Batch:
         def move(tensor: Tensor) -> Tensor:
             return tensor.to(device, non_blocking=non_blocking)
-        return Batch(move(self.images), [move(t) for t in self.joints], [move(t) for t in self.masks], move(self.image_ids), self.bad_ids)
+        joints, masks = [move(t) for t in self.joints], [move(t) for t in self.masks]
+        return Batch(move(self.images), joints, masks, move(self.image_ids), self.bad_ids)
 
 
 class TrainingSet(Dataset[Sample]):
     """Augmented samples of a data set, by (epoch, index)."""
 
-    def __init__(self, dataset: KeypointDataset, transform: TrainTransform, *, seed: int = 0, skip_bad: bool = False) -> None:
-        """skip_bad: an image that cannot be read is replaced by the next one that can, instead of raising its ImageError."""
+    def __init__(self, dataset: KeypointDataset, transform: TrainTransform, *, seed: int = 0,
+                 skip_bad: bool = False) -> None:
+        """skip_bad: an image that cannot be read is replaced by the next one that can, instead of raising its
+        ImageError.
+        """
         self.dataset, self.transform, self.seed, self.skip_bad = dataset, transform, seed, skip_bad
 
     def __len__(self) -> int:
@@ -81,7 +88,7 @@ def collate(samples: Sequence[Sample]) -> Batch:
     outputs = range(len(samples[0].masks))
     joints = [torch.from_numpy(_pad([sample.joints[i] for sample in samples])) for i in outputs]
     masks = [default_collate([sample.masks[i] for sample in samples]) for i in outputs]
-    images = default_collate([sample.image for sample in samples])  # which, in a worker, stacks into memory shared with the parent
+    images = default_collate([sample.image for sample in samples])  # in a worker: straight into memory that is shared
     ids = torch.tensor([sample.image_id for sample in samples], dtype=torch.int64)
     return Batch(images, joints, masks, ids, [image_id for sample in samples for image_id in sample.bad_ids])
 
@@ -96,14 +103,17 @@ def _pad(joints: Sequence[Joints]) -> NDArray[np.float32]:
 class EpochSampler(Sampler[list[tuple[int, int]]]):
     """Batches of (epoch, index) for one replica.
 
-    An epoch is a permutation of the images drawn from (seed, epoch). Step s takes the next batch_size x world_size of them, of which
-    replica r takes the r-th part: two replicas with half the batch see what one with the whole batch sees. An epoch has as many
-    steps as fit, in whole groups of `group` (accumulated) steps, so that every replica and every update has its full number of
-    images; the few left over differ from epoch to epoch. A set too small for one group is repeated to fill it.
+    An epoch is a permutation of the images drawn from (seed, epoch). Step s takes the next batch_size x world_size of
+    them, of which replica r takes the r-th part: two replicas with half the batch see what one with the whole batch
+    sees. An epoch has as many steps as fit, in whole groups of `group` (accumulated) steps, so that every replica and
+    every update has its full number of images; the few left over differ from epoch to epoch. A set too small for one
+    group is repeated to fill it.
     """
 
-    def __init__(self, num_images: int, batch_size: int, *, rank: int = 0, world_size: int = 1, seed: int = 0, group: int = 1) -> None:
-        self.num_images, self.batch_size, self.rank, self.world_size, self.seed = num_images, batch_size, rank, world_size, seed
+    def __init__(self, num_images: int, batch_size: int, *, rank: int = 0, world_size: int = 1, seed: int = 0,
+                 group: int = 1) -> None:
+        self.num_images, self.batch_size, self.seed = num_images, batch_size, seed
+        self.rank, self.world_size = rank, world_size
         self.steps = max(1, num_images // (batch_size * world_size * group)) * group
         self.epoch = self.start_step = 0
 
@@ -124,18 +134,25 @@ class EpochSampler(Sampler[list[tuple[int, int]]]):
             yield [(self.epoch, index) for index in order[places].tolist()]
 
     def permutation(self, epoch: int) -> NDArray[np.int64]:
-        """The order of the images in an epoch; its random stream is another than those of the samples, [seed, epoch, index]."""
-        return np.random.default_rng(np.random.SeedSequence([self.seed, epoch], spawn_key=(0,))).permutation(self.num_images)
+        """The order of the images in an epoch; its random stream is another than those of the samples, [seed, epoch,
+        index].
+        """
+        rng = np.random.default_rng(np.random.SeedSequence([self.seed, epoch], spawn_key=(0,)))
+        return rng.permutation(self.num_images)
 
 
-def build_train_loader(cfg: CfgNode, dataset: KeypointDataset, rank: int = 0, world_size: int = 1) -> DataLoader[Sample]:
-    """The loader of one replica's training batches; choose the epoch by `.batch_sampler.set_epoch(epoch, start_step)`."""
+def build_train_loader(cfg: CfgNode, dataset: KeypointDataset, rank: int = 0,
+                       world_size: int = 1) -> DataLoader[Sample]:
+    """The loader of one replica's training batches; choose the epoch by `.batch_sampler.set_epoch(epoch, start_step)`.
+    """
     skeleton = dataset.skeleton.with_center() if dataset.with_center else dataset.skeleton
-    samples = TrainingSet(dataset, build_transform(cfg, skeleton), seed=cfg.TRAIN.SEED, skip_bad=cfg.DATASET.ON_BAD_SAMPLE == "skip")
-    sampler = EpochSampler(len(dataset), cfg.TRAIN.IMAGES_PER_GPU, rank=rank, world_size=world_size, seed=cfg.TRAIN.SEED,
-                           group=cfg.TRAIN.ACCUMULATION_STEPS)
-    return DataLoader(samples, batch_sampler=sampler, num_workers=cfg.WORKERS, collate_fn=collate, worker_init_fn=start_worker,
-                      pin_memory=cfg.PIN_MEMORY and torch.cuda.is_available(), persistent_workers=cfg.WORKERS > 0)
+    skip_bad = cfg.DATASET.ON_BAD_SAMPLE == "skip"
+    samples = TrainingSet(dataset, build_transform(cfg, skeleton), seed=cfg.TRAIN.SEED, skip_bad=skip_bad)
+    sampler = EpochSampler(len(dataset), cfg.TRAIN.IMAGES_PER_GPU, rank=rank, world_size=world_size,
+                           seed=cfg.TRAIN.SEED, group=cfg.TRAIN.ACCUMULATION_STEPS)
+    return DataLoader(samples, batch_sampler=sampler, num_workers=cfg.WORKERS, persistent_workers=cfg.WORKERS > 0,
+                      collate_fn=collate, worker_init_fn=start_worker,
+                      pin_memory=cfg.PIN_MEMORY and torch.cuda.is_available())
 
 
 def start_worker(_: int) -> None:

@@ -1,7 +1,7 @@
 """Augmentation of a training sample: one affine map around the picture's centre, and a mirror.
 
-The picture goes to the network's input size; joints and mask go to every output size, each by its own matrix, as in HigherHRNet
-(Cheng et al., CVPR 2020).
+The picture goes to the network's input size; joints and mask go to every output size, each by its own matrix, as in
+HigherHRNet (Cheng et al., CVPR 2020).
 """
 
 from __future__ import annotations
@@ -23,8 +23,9 @@ Mask = NDArray[np.uint8]
 
 
 class Placement(NamedTuple):
-    """What is drawn for one sample: window centre (x, y) in px, its side in units of 200 px and relative to the picture's
-    side, rotation in degrees, mirrored or not."""
+    """What is drawn for one sample: window centre (x, y) in px, its side in units of 200 px and relative to the
+    picture's side, rotation in degrees, mirrored or not.
+    """
 
     center: tuple[float, float]
     scale: float
@@ -32,13 +33,17 @@ class Placement(NamedTuple):
     rotation: float
     mirrored: bool
 
+    def matrix(self, size: int) -> NDArray[np.float64]:
+        """From the picture to an output of `size` px, before it is mirrored."""
+        return augment_matrix(self.center, self.scale, size, self.rotation)
+
 
 class TrainTransform:
     """Random placement of a picture on the network's input, and of its joints and mask on every output."""
 
-    def __init__(self, *, input_size: int, output_sizes: Sequence[int], flip_index: Sequence[int], max_rotation: float = 30,
-                 min_scale: float = 0.75, max_scale: float = 1.5, scale_type: str = "short", max_translate: float = 40,
-                 flip: float = 0.5) -> None:
+    def __init__(self, *, input_size: int, output_sizes: Sequence[int], flip_index: Sequence[int],
+                 max_rotation: float = 30, min_scale: float = 0.75, max_scale: float = 1.5, scale_type: str = "short",
+                 max_translate: float = 40, flip: float = 0.5) -> None:
         """input_size, output_sizes: px; flip_index: K indices of the mirrored joints; max_rotation: degrees each way;
         min_scale, max_scale: side of the window, relative to the picture's short or long side (scale_type);
         max_translate: px each way for a window of 200 px; flip: probability of mirroring."""
@@ -61,10 +66,11 @@ class TrainTransform:
 
     def __call__(self, image: Image, joints: Joints, mask: Mask,
                  rng: np.random.Generator) -> tuple[Image, list[Joints], list[Mask]]:
-        """image (H, W, 3) uint8, joints (N, K, 3|4) in px with the optional fourth column a sigma, mask (H, W) of 0 and 1.
+        """image (H, W, 3) uint8, joints (N, K, 3|4) in px with the optional fourth column a sigma, mask (H, W) of 0 and
+        1.
 
-        Returns the image (S, S, 3), and for each output its joints (N, K, 3|4) in px of that output and its mask (h, w); what
-        lies outside the picture is black, and masked. Depends on the arguments and the generator's state only.
+        Returns the image (S, S, 3), and for each output its joints (N, K, 3|4) in px of that output and its mask (h,
+        w); what lies outside the picture is black, and masked. Depends on the arguments and the generator's state only.
         """
         place = self.place(image.shape[1], image.shape[0], rng)
         image = _warp(image, place, self.input_size)
@@ -74,7 +80,7 @@ class TrainTransform:
 
     def _move(self, joints: Joints, place: Placement, size: int) -> Joints:
         moved = joints.copy()
-        moved[..., :2] = transform_points(joints[..., :2], augment_matrix(place.center, place.scale, size, place.rotation))
+        moved[..., :2] = transform_points(joints[..., :2], place.matrix(size))
         moved[..., 3:] /= np.float32(place.zoom)  # a larger window shows smaller people
         if place.mirrored:
             moved = moved[:, self.flip_index]
@@ -83,8 +89,7 @@ class TrainTransform:
 
 
 def _warp(image: NDArray[np.uint8], place: Placement, size: int) -> NDArray[np.uint8]:
-    matrix = augment_matrix(place.center, place.scale, size, place.rotation)
-    warped = cv2.warpAffine(image, matrix, (size, size))  # bilinear, black outside
+    warped = cv2.warpAffine(image, place.matrix(size), (size, size))  # bilinear, black outside
     return cv2.flip(warped, 1) if place.mirrored else warped  # type: ignore[return-value]
 
 

@@ -1,7 +1,8 @@
 """Checkpoints that survive: whole or not there at all, the last two kept, enough in them to go on exactly.
 
-checkpoint.pth.tar has the layout of the published code, which can read it: epoch, model, state_dict (with the 'module.' of
-DistributedDataParallel), best_state_dict (without), perf, optimizer. What else an exact continuation needs stands beside these.
+checkpoint.pth.tar has the layout of the published code, which can read it: epoch, model, state_dict (with the 'module.'
+of DistributedDataParallel), best_state_dict (without), perf, optimizer. What else an exact continuation needs stands
+beside these.
 """
 
 from __future__ import annotations
@@ -30,9 +31,10 @@ class CheckpointWriteError(OSError):
 class Progress:
     """How far training has come.
 
-    epoch, step: the next step to take, counted from 0; step counts within the epoch. step_images: images that a step takes, all
-    processes together. perf, best_perf: AP of the last and of the best validation, None before the first. to_validate: whether
-    the epoch before `epoch` still has to be validated. bad_steps: steps skipped, since the loss was no finite number.
+    epoch, step: the next step to take, counted from 0; step counts within the epoch. step_images: images that a step
+    takes, all processes together. perf, best_perf: AP of the last and of the best validation, None before the first.
+    to_validate: whether the epoch before `epoch` still has to be validated. bad_steps: steps skipped, since the loss
+    was no finite number.
     """
 
     epoch: int = 0
@@ -49,7 +51,9 @@ class Progress:
 
 
 def write_whole(content: Any, path: Path) -> None:
-    """torch.save beside the path, flushed to the disk, then renamed: a reader sees the old file or the new one, never a part."""
+    """torch.save beside the path, flushed to the disk, then renamed: a reader sees the old file or the new one, never a
+    part.
+    """
     beside = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -67,7 +71,8 @@ def write_whole(content: Any, path: Path) -> None:
 
 def save_checkpoint(folder: Path, *, name: str, weights: Mapping[str, Tensor], optimizer: dict, scaler: dict, seed: int,
                     progress: Progress) -> None:
-    """Write checkpoint.pth.tar; the one that was there becomes checkpoint_previous.pth.tar. weights: of the bare model."""
+    """Write checkpoint.pth.tar; the one that was there becomes checkpoint_previous.pth.tar. weights: of the bare model.
+    """
     content = {
         "epoch": progress.epoch, "model": name, "state_dict": {WRAPPER + key: value for key, value in weights.items()},
         "best_state_dict": dict(weights), "perf": -1.0 if progress.perf is None else progress.perf, "optimizer": optimizer,
@@ -82,7 +87,9 @@ def save_checkpoint(folder: Path, *, name: str, weights: Mapping[str, Tensor], o
 
 
 def read_checkpoint(path: Path) -> dict[str, Any]:
-    """The content of a checkpoint, ours or the published code's, on the CPU; `progress` is a Progress. Raises CheckpointError."""
+    """The content of a checkpoint, ours or the published code's, on the CPU; `progress` is a Progress. Raises
+    CheckpointError.
+    """
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # damaged files fail in as many ways as there are readers in torch.load
@@ -100,8 +107,9 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
 def resume(folder: Path, restore: Callable[[dict[str, Any]], None], warn: Callable[[str], None]) -> Path | None:
     """Restore the newest checkpoint that can be used, and return its path; None where there is none at all.
 
-    restore puts the content of `read_checkpoint` to use, or raises CheckpointError or ValueError where it does not fit. A checkpoint
-    that cannot be used is named through warn; CheckpointError if there are checkpoints and none can be used.
+    restore puts the content of `read_checkpoint` to use, or raises CheckpointError or ValueError where it does not fit.
+    A checkpoint that cannot be used is named through warn; CheckpointError if there are checkpoints and none can be
+    used.
     """
     paths = [path for path in (folder / NEWEST, folder / PREVIOUS) if path.exists()]
     for path in paths:
@@ -116,7 +124,9 @@ def resume(folder: Path, restore: Callable[[dict[str, Any]], None], warn: Callab
 
 
 def set_aside(folder: Path) -> Path | None:
-    """Move the checkpoints of an earlier run out of the way of one that starts anew; the newest is kept, under the path returned."""
+    """Move the checkpoints of an earlier run out of the way of one that starts anew; the newest is kept, under the path
+    returned.
+    """
     (folder / PREVIOUS).unlink(missing_ok=True)
     if not (folder / NEWEST).exists():
         return None

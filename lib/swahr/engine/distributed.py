@@ -1,7 +1,7 @@
 """Questions and small collectives of a group of processes, with answers also where there is no group.
 
-Every function works in a plain process (rank 0 of 1), so nothing else has to ask whether training is distributed. Processes are
-started by `swahr.engine.launcher.launch` (also reachable as `distributed.launch`) or by torchrun.
+Every function works in a plain process (rank 0 of 1), so nothing else has to ask whether training is distributed.
+Processes are started by `swahr.engine.launcher.launch` (also reachable as `distributed.launch`) or by torchrun.
 """
 
 from __future__ import annotations
@@ -64,9 +64,11 @@ def is_main() -> bool:
 
 
 def select_device(name: str = "") -> torch.device:
-    """The device of this process. name: '' (a GPU if there is one), 'cpu', 'cuda' (the GPU of the local rank) or 'cuda:3'.
+    """The device of this process. name: '' (a GPU if there is one), 'cpu', 'cuda' (the GPU of the local rank) or
+    'cuda:3'.
 
-    Raises DeviceError where that GPU does not exist. CUDA_VISIBLE_DEVICES is respected, since numbers count the visible GPUs.
+    Raises DeviceError where that GPU does not exist. CUDA_VISIBLE_DEVICES is respected, since numbers count the visible
+    GPUs.
     """
     kind, _, index = (name or ("cuda" if torch.cuda.is_available() else "cpu")).partition(":")
     if kind == "cpu":
@@ -125,7 +127,8 @@ def destroy_process_group() -> None:
 
 @contextmanager
 def process_group(device: torch.device, backend: str = "") -> Iterator[None]:
-    """`init_process_group` for as long as the block runs. An error leaves at once: the others may never answer again."""
+    """`init_process_group` for as long as the block runs. An error leaves at once: the others may never answer again.
+    """
     init_process_group(device, backend)
     yield
     destroy_process_group()
@@ -163,7 +166,9 @@ def reduce_mean(values: dict[str, Tensor]) -> dict[str, Tensor]:
 
 
 def broadcast_buffers(model: nn.Module) -> None:
-    """Gives every process rank 0's buffers: the batch norms' running statistics differ between replicas, as their batches do."""
+    """Gives every process rank 0's buffers: the batch norms' running statistics differ between replicas, as their
+    batches do.
+    """
     if has_group():
         for buffer in model.buffers():
             dist.broadcast(buffer, src=0)

@@ -1,8 +1,10 @@
-"""What all processes have to agree on after each step: whether it was left out, and whether one of them was asked to stop."""
+"""What all processes have to agree on after each step: whether it was left out, and whether one of them was asked to
+stop.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -16,7 +18,9 @@ if TYPE_CHECKING:
 
 
 class NonFiniteLossError(RuntimeError):
-    """The loss was not a finite number for too many steps in a row; the message names the images and where the last step is saved."""
+    """The loss was not a finite number for too many steps in a row; the message names the images and where the last
+    step is saved.
+    """
 
 
 class _Step(NamedTuple):
@@ -30,21 +34,23 @@ class _Step(NamedTuple):
 class StepGuard:
     """Counts steps that were left out, and passes signals on.
 
-    On a GPU the answer about a step is read when the next one has been queued, so that nothing waits for it.
-    limit: steps left out in a row after which NonFiniteLossError is raised, on all processes together.
+    On a GPU the answer about a step is read when the next one has been queued, so that nothing waits for it. limit:
+    steps left out in a row after which NonFiniteLossError is raised, on all processes together. folder: where the last
+    batch is saved then, with what replay() returns.
     """
 
-    def __init__(self, device: torch.device, limit: int, folder: Path) -> None:
-        self.device, self.limit, self.folder = device, limit, folder
+    def __init__(self, device: torch.device, limit: int, folder: Path, replay: Callable[[], dict[str, Any]] = dict) -> None:
+        self.device, self.limit, self.folder, self.replay = device, limit, folder, replay
         self.bad_steps = self.in_a_row = 0
         self.stop_signal = 0
         self._pending: _Step | None = None
 
-    def check(self, step: int, bad: Tensor, signal: int, batches: Sequence[Batch], losses: dict[str, Tensor],
-              replay: dict[str, Any]) -> None:
-        """Note a step; from then on `bad_steps`, `in_a_row` and `stop_signal` are those of this step, or on a GPU of the one before.
+    def check(self, step: int, bad: Tensor, signal: int, batches: Sequence[Batch], losses: dict[str, Tensor]) -> None:
+        """Note a step; from then on `bad_steps`, `in_a_row` and `stop_signal` are those of this step, or on a GPU of
+        the one before.
 
-        signal: number of the signal this process got, 0 for none. replay: what to save beside the batch if it comes to that.
+        bad: bool, whether it was left out. signal: number of the signal this process got, 0 for none. losses: scalars
+        by name.
         """
         flags = distributed.reduce_max(torch.stack([bad.float(), bad.new_full((), signal, dtype=torch.float32)]))
         copied = None
@@ -52,28 +58,23 @@ class StepGuard:
             flags = flags.to("cpu", non_blocking=True)
             copied = torch.cuda.Event()
             copied.record()
-        latest = _Step(flags, copied, step, batches, losses)
-        latest, self._pending = (self._pending, latest) if copied else (latest, None)
-        if latest is not None:
-            self._read(latest, replay)
+        due: _Step | None = _Step(flags, copied, step, batches, losses)
+        if copied is not None:
+            due, self._pending = self._pending, due
+        if due is not None:
+            self._read(due)
 
-    def settle(self, replay: dict[str, Any]) -> None:
-        """Read what is still on its way, so that the counts are complete."""
-        if self._pending is not None:
-            latest, self._pending = self._pending, None
-            self._read(latest, replay)
-
-    def _read(self, latest: _Step, replay: dict[str, Any]) -> None:
-        if latest.copied is not None:
-            latest.copied.synchronize()
-        bad, signal = latest.flags.tolist()
+    def _read(self, due: _Step) -> None:
+        if due.copied is not None:
+            due.copied.synchronize()
+        bad, signal = due.flags.tolist()
         self.stop_signal = int(signal)
         self.bad_steps += int(bad)
         self.in_a_row = self.in_a_row + 1 if bad else 0
         if self.in_a_row >= self.limit:
-            self._fail(latest, replay)
+            self._fail(due)
 
-    def _fail(self, latest: _Step, replay: dict[str, Any]) -> None:
+    def _fail(self, latest: _Step) -> None:
         losses = {name: float(value) for name, value in latest.losses.items()}
         images = [number for batch in latest.batches for number in batch.image_ids.tolist()]
         culprit = any(value - value != 0 for value in losses.values())  # infinity or NaN
@@ -83,7 +84,7 @@ class StepGuard:
         if distributed.rank() in blamed:
             batches = [{"images": batch.images, "joints": list(batch.joints), "masks": list(batch.masks), "image_ids": batch.image_ids}
                        for batch in latest.batches]
-            checkpoint.write_whole({"step": latest.step, "losses": losses, "batches": batches, **replay}, path)
+            checkpoint.write_whole({"step": latest.step, "losses": losses, "batches": batches, **self.replay()}, path)
         named = [number for rank in blamed for number in everyone[rank][1]]
         files = ", ".join(str(path.with_name(f"bad_step_rank{rank}.pth.tar")) for rank in blamed)
         raise NonFiniteLossError(

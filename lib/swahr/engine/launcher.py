@@ -1,6 +1,7 @@
 """Starting one process per GPU through torch's elastic launcher, and saying in one place how a run went wrong.
 
-A rank that dies takes the others down: the launcher notices it, ends the rest, and prints the culprit's own traceback last.
+A rank that dies takes the others down: the launcher notices it, ends the rest, and prints the culprit's own traceback
+last.
 """
 
 from __future__ import annotations
@@ -46,12 +47,13 @@ class WorkerError(RuntimeError):
 
 def launch(function: Callable[..., T], args: tuple = (), processes: int = 1, *, nodes: int = 1, node_rank: int = 0,
            url: str = "", restarts: int = 0) -> T | None:
-    """Calls function(*args) in `processes` processes on each of `nodes` nodes and returns what rank 0 returned (None on other nodes).
+    """Calls function(*args) in `processes` processes on each of `nodes` nodes and returns what rank 0 returned (None on
+    other nodes).
 
-    A process that a launcher started already (torchrun) joins, and one process on one node needs no launcher: both call the
-    function here. Otherwise function must be importable and args picklable.
-    url: tcp://host:port of the node of rank 0, the same on all nodes. restarts: how often all processes start again after a failure.
-    Raises WorkerError, Interrupted (a signal, passed on to the processes), LaunchError.
+    A process that a launcher started already (torchrun) joins, and one process on one node needs no launcher: both call
+    the function here. Otherwise function must be importable and args picklable. url: tcp://host:port of the node of
+    rank 0, the same on all nodes. restarts: how often all processes start again after a failure. Raises WorkerError,
+    Interrupted (a signal, passed on to the processes), LaunchError.
     """
     if distributed.joined():
         return record(_wait_for_culprit)(function, args)
@@ -70,8 +72,9 @@ def launch(function: Callable[..., T], args: tuple = (), processes: int = 1, *, 
 
 
 def run_tool(main: Callable[[], Any]) -> NoReturn:
-    """Runs a tool's main function and exits: 0; 2 after bad input and 1 after other known errors, with their one line; 128 + n
-    after signal n. Errors that nobody foresaw keep their traceback."""
+    """Runs a tool's main function and exits: 0; 2 after bad input and 1 after other known errors, with their one line;
+    128 + n after signal n. Errors that nobody foresaw keep their traceback.
+    """
     try:
         main()
     except Exception as error:
@@ -83,7 +86,9 @@ def run_tool(main: Callable[[], Any]) -> NoReturn:
 
 
 def is_known(error: BaseException) -> bool:
-    """Whether this project raised the error with a message that says everything, so that a traceback would only hide it."""
+    """Whether this project raised the error with a message that says everything, so that a traceback would only hide
+    it.
+    """
     return type(error).__module__.split(".")[0] == __name__.split(".")[0]
 
 
@@ -119,7 +124,9 @@ def _host_and_port(url: str) -> tuple[str, int]:
 
 
 def _run_rank(function: Callable[..., T], args: tuple) -> T:
-    """What each launched process calls: known errors go to the launcher as their one line, by the error file and the exit status."""
+    """What each launched process calls: known errors go to the launcher as their one line, by the error file and the
+    exit status.
+    """
     try:
         return _wait_for_culprit(function, args)
     except Exception as error:

@@ -1,4 +1,6 @@
-"""One update of the weights: accumulation, mixed precision, and steps that are left out because the loss is no finite number."""
+"""One update of the weights: accumulation, mixed precision, and steps that are left out because the loss is no finite
+number.
+"""
 
 from __future__ import annotations
 
@@ -21,7 +23,9 @@ DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 class StepResult(NamedTuple):
-    """Losses by name, means over this process's images, detached; norm of the gradient; whether the step was left out (bool)."""
+    """Losses by name, means over this process's images, detached; norm of the gradient; whether the step was left out
+    (bool).
+    """
 
     losses: dict[str, Tensor]
     gradient: Tensor
@@ -29,7 +33,9 @@ class StepResult(NamedTuple):
 
 
 class LossScaler:
-    """The factor of the loss under fp16, and what leaves a step out without asking the GPU: a GradScaler, its scale fixed or dynamic."""
+    """The factor of the loss under fp16, and what leaves a step out without asking the GPU: a GradScaler, its scale
+    fixed or dynamic.
+    """
 
     def __init__(self, device: torch.device, fixed: float | None = 1.0) -> None:
         self.fixed = fixed  # None: dynamic
@@ -55,8 +61,9 @@ class LossScaler:
 class Stepper:
     """Callable: the batches of one step and its learning rate -> StepResult, with the weights updated.
 
-    model: bare, or in DistributedDataParallel, whose gradients are exchanged with the last of the batches only. encoder: joints and
-    masks of the stages -> their targets. dtype: of the network's convolutions, None for float32; losses are float32 always.
+    model: bare, or in DistributedDataParallel, whose gradients are exchanged with the last of the batches only.
+    encoder: joints and masks of the stages -> their targets. dtype: of the network's convolutions, None for float32;
+    losses are float32 always.
     """
 
     def __init__(self, *, model: nn.Module, encoder: Callable[..., Any], criterion: nn.Module, optimizer: torch.optim.Optimizer,
@@ -106,7 +113,9 @@ class Stepper:
         return torch.cat([buffer.flatten() for buffer in self.statistics]) if self.statistics else None
 
     def _restore_statistics(self, before: Tensor | None, bad: Tensor) -> None:
-        """One NaN would stay in the batch norms' running means for ever: they too are as before a step that is left out."""
+        """One NaN would stay in the batch norms' running means for ever: they too are as before a step that is left
+        out.
+        """
         if before is not None:
             kept = torch.where(bad, before, self._flat_statistics()).split([buffer.numel() for buffer in self.statistics])
             torch._foreach_copy_(self.statistics, [part.view_as(buffer) for part, buffer in zip(kept, self.statistics, strict=True)])
@@ -123,7 +132,9 @@ def build_optimizer(cfg: Any, model: nn.Module) -> torch.optim.Optimizer:
 
 
 def build_scaler(cfg: Any, device: torch.device) -> LossScaler:
-    """Scaled losses where AMP.DTYPE is fp16 (FP16.STATIC_LOSS_SCALE, or FP16.DYNAMIC_LOSS_SCALE); otherwise the scale is 1."""
+    """Scaled losses where AMP.DTYPE is fp16 (FP16.STATIC_LOSS_SCALE, or FP16.DYNAMIC_LOSS_SCALE); otherwise the scale
+    is 1.
+    """
     if not (cfg.AMP.ENABLED and cfg.AMP.DTYPE == "fp16"):
         return LossScaler(device)
     return LossScaler(device, None if cfg.FP16.DYNAMIC_LOSS_SCALE else cfg.FP16.STATIC_LOSS_SCALE)

@@ -1,6 +1,7 @@
 """Learning rates as pure functions of the step, so that a run which was interrupted goes on exactly where it was.
 
-A step is one update of the weights; steps are counted from 0 over the whole run. A rate is set before the step it belongs to.
+A step is one update of the weights; steps are counted from 0 over the whole run. A rate is set before the step it
+belongs to.
 """
 
 from __future__ import annotations
@@ -12,7 +13,9 @@ from typing import Any
 
 
 def linear_factor(step: int, steps_per_epoch: int, *, warm_up_epochs: int, end_epoch: int) -> float:
-    """0.1 -> 1 linearly over the epochs of warm-up, then linearly to 0 at end_epoch (reached after the last step), as SWAHR has it."""
+    """0.1 -> 1 linearly over the epochs of warm-up, then linearly to 0 at end_epoch (reached after the last step), as
+    SWAHR has it.
+    """
     warm_up, end = warm_up_epochs * steps_per_epoch, end_epoch * steps_per_epoch
     if step < warm_up:
         return 0.1 + 0.9 * step / warm_up
@@ -27,8 +30,8 @@ def step_factor(step: int, steps_per_epoch: int, *, milestones: Sequence[int], f
 def build_schedule(cfg: Any, steps_per_epoch: int, replicas: int) -> Callable[[int], float]:
     """The learning rate of each step.
 
-    linear: TRAIN.LR counts for one replica, so it is multiplied by WORLD_SIZE, or where that is 0 by `replicas` (processes x
-    accumulation steps). step: TRAIN.LR is taken as it stands, as HigherHRNet does.
+    linear: TRAIN.LR counts for one replica, so it is multiplied by WORLD_SIZE, or where that is 0 by `replicas`
+    (processes x accumulation steps). step: TRAIN.LR is taken as it stands, as HigherHRNet does.
     """
     train = cfg.TRAIN
     factor: Callable[[int, int], float]

@@ -1,11 +1,16 @@
-"""Stopping on request: what schedulers send before they take a machine away becomes a flag, looked at between two steps."""
+"""Stopping on request: what schedulers send before they take a machine away becomes a flag, looked at between two
+steps.
+"""
 
 from __future__ import annotations
 
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from types import FrameType, TracebackType
 from typing import Any
+
+from swahr.engine import distributed
 
 SIGNALS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT)
 
@@ -19,13 +24,15 @@ class Interrupted(RuntimeError):
 
 
 class StopRequest:
-    """While entered, SIGTERM, SIGUSR1 and SIGINT only set `signal`; a second SIGINT (Ctrl-C) interrupts at once, as ever.
+    """While entered, SIGTERM, SIGUSR1 and SIGINT (Ctrl-C) only set `signal`, for the loop to see between two steps.
 
-    Outside the main thread signals cannot be caught, and nothing is changed.
+    A second Ctrl-C interrupts at once, as ever, unless a launcher may have sent it: those pass on what the terminal
+    sent already. Outside the main thread signals cannot be caught, and nothing is changed.
     """
 
     def __init__(self) -> None:
         self.signal = 0  # the number of the signal that asked to stop, 0 for none
+        self._immediate = False
         self._before: dict[int, Any] = {}
 
     def __enter__(self) -> StopRequest:
@@ -39,15 +46,32 @@ class StopRequest:
         for number, handler in self._before.items():
             signal.signal(number, handler)
 
+    @contextmanager
+    def at_once(self) -> Iterator[None]:
+        """Within this, signals raise Interrupted: for work that has nothing to save."""
+        self._immediate = True
+        try:
+            self._raise_if_asked()
+            yield
+        finally:
+            self._immediate = False
+
     def _handle(self, number: int, frame: FrameType | None) -> None:
-        if self.signal and number == signal.SIGINT:
+        if self.signal and number == signal.SIGINT and not distributed.joined():
             raise KeyboardInterrupt
         self.signal = self.signal or number
+        if self._immediate:
+            self._immediate = False  # once: a second one must not disturb the way out
+            self._raise_if_asked()
+
+    def _raise_if_asked(self) -> None:
+        if self.signal:
+            raise Interrupted(self.signal, "; the same command with AUTO_RESUME True goes on from the last checkpoint")
 
 
 def leave_signals_to_parent(then: Callable[[int], None] | None) -> Callable[[int], None]:
-    """A DataLoader's worker_init_fn: its processes ignore the signals above (which a scheduler or Ctrl-C sends to the whole job),
-    so that the step in hand can end; they end when the process that reads from them does.
+    """A DataLoader's worker_init_fn: its processes ignore the signals above (which a scheduler or Ctrl-C sends to the
+    whole job), so that the step in hand can end; they end when the process that reads from them does.
     """
     return _IgnoreSignals(then)
 

@@ -9,24 +9,23 @@ from __future__ import annotations
 import hashlib
 import logging
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import nullcontext
 from itertools import groupby
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol, TypeVar
 
-from torch import nn
+from torch import Tensor, nn
 from tqdm import tqdm
 
-from swahr import geometry
 from swahr.config import output_dir, resolve_path
 from swahr.data.images import Image, ImageError
 from swahr.data.keypoints import KeypointDataset, build_dataset, dataset_spec
 from swahr.engine import distributed
 from swahr.evaluation.metrics import evaluate, format_table
 from swahr.evaluation.results import PartFiles, Record, to_records, write_results, write_text
-from swahr.inference.predictor import Prediction, PredictionError, Predictor, build_predictor
+from swahr.inference.predictor import Prediction, PredictionError, Predictor, PreparedBatch, build_predictor
 from swahr.models.build import build_model
 from swahr.models.weights import load_weights
 
@@ -44,9 +43,9 @@ class ValidationError(ValueError):
 
 
 class Pictures(Protocol):
-    """What people are looked for in. read: (H, W, 3) uint8 RGB, or ImageError."""
+    """Where pictures come from: read(id) -> (H, W, 3) uint8 RGB, or ImageError."""
 
-    def read(self, image_id: int) -> Image: ...
+    def read(self, image_id: int, /) -> Image: ...
 
 
 class Found(NamedTuple):
@@ -57,48 +56,58 @@ class Found(NamedTuple):
     problem: str = ""
 
 
-def find_people(pictures: Pictures, predictor: Predictor, image_ids: Iterable[Sequence[int]], *, workers: int = 4,
-                skip_bad: bool = False) -> Iterator[Found]:
-    """Look for people in groups of pictures; what came of each picture, group by group.
+class _Group(NamedTuple):
+    """Pictures on their way: prepared batches with the pictures' ids, the maps of each batch, and what was left out."""
 
-    workers: threads that read and warp. skip_bad: report pictures that cannot be read, rather than raise ImageError or
-    PredictionError.
+    batches: list[tuple[list[int], PreparedBatch]]
+    left_out: list[Found]
+    maps: list[tuple[Tensor, Tensor]]
+
+
+def find_people(pictures: Pictures, predictor: Predictor, groups: Iterable[Sequence[int]], *, workers: int = 4,
+                skip_bad: bool = False) -> Iterator[Found]:
+    """Look for people in groups of pictures, given by their ids; what came of each picture, group by group.
+
+    workers: threads that read and warp pictures. skip_bad: pictures that cannot be read, or are too long and thin, are reported
+    with the rest, rather than raised as ImageError or PredictionError.
     """
-    def read(group: Sequence[int]) -> tuple[list[int], list[Image], list[Found]]:
-        good, images, bad = [], [], []
-        for image_id in group:
+    def prepare(ids: Sequence[int]) -> _Group:
+        images, left_out = {}, []
+        for image_id in ids:
             try:
-                image = pictures.read(image_id)
-                predictor.input_size_of(image)
+                images[image_id] = _read(pictures, predictor, image_id)
             except (ImageError, PredictionError) as error:
                 if not skip_bad:
                     raise
-                bad.append(Found(image_id, None, str(error)))
-            else:
-                good.append(image_id)
-                images.append(image)
-        return good, images, bad
+                left_out.append(Found(image_id, None, str(error)))
+        good = list(images)
+        batches = [([good[i] for i in chosen], batch) for chosen, batch in predictor.prepare(list(images.values()))]
+        return _Group(batches, left_out, [])
 
-    def prepare(group: Sequence[int]) -> tuple[list[Any], list[Found]]:
-        ids, images, bad = read(group)
-        return [([ids[i] for i in chosen], batch) for chosen, batch in predictor.prepare(images)], bad
+    def run(group: _Group) -> _Group:
+        return group._replace(maps=[predictor.maps(batch) for _, batch in group.batches])
 
-    def run(group: tuple[list[Any], list[Found]]) -> tuple[list[Any], list[Found]]:
-        batches, bad = group
-        return [(ids, batch, predictor.maps(batch)) for ids, batch in batches], bad
-
-    def decode(group: tuple[list[Any], list[Found]]) -> list[Found]:
-        batches, bad = group
-        return [Found(*found) for ids, batch, maps in batches for found in zip(ids, predictor.decode(batch, *maps))] + bad
+    def decode(group: _Group) -> list[Found]:
+        people = [zip(ids, predictor.decode(batch, *maps)) for (ids, batch), maps in zip(group.batches, group.maps)]
+        return [Found(*found) for part in people for found in part] + group.left_out
 
     with ThreadPoolExecutor(max(workers, 1)) as readers, ThreadPoolExecutor(1) as decoder:
-        prepared = _ahead(readers, prepare, image_ids, workers + 1)
+        prepared = _ahead(readers, prepare, groups, workers + 1)
         for found in _ahead(decoder, decode, map(run, prepared), 1):
             yield from found
 
 
+def _read(pictures: Pictures, predictor: Predictor, image_id: int) -> Image:
+    image = pictures.read(image_id)
+    try:
+        predictor.input_size_of(image)
+    except PredictionError as error:
+        raise PredictionError(f"image {image_id}: {error}") from None
+    return image
+
+
 def _ahead(pool: ThreadPoolExecutor, function: Callable[[Item], Result], items: Iterable[Item], depth: int) -> Iterator[Result]:
-    """function(item) for each item in turn, worked out by the pool for up to `depth` items while the caller is busy with one."""
+    """function(item) for each item in turn; the pool works on up to `depth` items while the caller is busy with the one before."""
     futures: deque[Future[Result]] = deque()
     for item in items:
         futures.append(pool.submit(function, item))
@@ -106,3 +115,111 @@ def _ahead(pool: ThreadPoolExecutor, function: Callable[[Item], Result], items: 
             yield futures.popleft().result()
     while futures:
         yield futures.popleft().result()
+
+
+def predict(dataset: KeypointDataset, predictor: Predictor, image_ids: Iterable[int] | None = None, *, workers: int = 4,
+            skip_bad: bool = False, parts: PartFiles | None = None, resume: bool = False, progress: str = "") -> list[Record]:
+    """The result records of the images (default: all), in their order; the same on every process, each having done a part.
+
+    parts: where records are written as they are produced; with resume, images that are there already are not done again.
+    skip_bad: see find_people; such images have no people, and are named in the log. progress: title of a bar; "" for none.
+    """
+    wanted = list(dataset.image_ids if image_ids is None else image_ids)
+    done = _records_so_far(parts, resume)
+    by_size = sorted((dataset_size(dataset, predictor, i), i) for i in wanted if i not in done)
+    mine = by_size[distributed.rank()::distributed.world_size()]
+    groups = [[i for _, i in same[start:start + predictor.batch_size]]
+              for same in (list(part) for _, part in groupby(mine, key=lambda pair: pair[0]))
+              for start in range(0, len(same), predictor.batch_size)]
+    new: dict[int, list[Record]] = {}
+    bar = tqdm(total=len(mine), desc=progress, unit="image", dynamic_ncols=True, disable=not (progress and distributed.is_main()))
+    with bar, parts.writer(distributed.rank()) if parts else nullcontext() as writer:
+        for found in find_people(dataset, predictor, groups, workers=workers, skip_bad=skip_bad):
+            if found.problem:
+                logger.warning("left out: %s", found.problem)
+            people = found.prediction
+            new[found.image_id] = to_records(found.image_id, people, dataset.category_id) if people else []
+            if writer:
+                writer.write(found.image_id, new[found.image_id])
+            bar.update()
+    for part in distributed.all_gather(new):
+        done.update(part)
+    return [record for image_id in wanted for record in done[image_id]]
+
+
+def dataset_size(dataset: KeypointDataset, predictor: Predictor, image_id: int) -> tuple[int, int]:
+    """The size (w, h) of the network's input for an image, as far as the annotation file tells it right."""
+    info = dataset.image_info(image_id)
+    return predictor.place(info.width, info.height, predictor.scales[0]).size
+
+
+def _records_so_far(parts: PartFiles | None, resume: bool) -> dict[int, list[Record]]:
+    """What an earlier run left, read by the main process for all: they need not share a disk. Nothing older stays behind."""
+    done: dict[int, list[Record]] = {}
+    if parts and distributed.is_main():
+        done = parts.read() if resume else {}
+        parts.clear(keep=done)
+        if done:
+            logger.info("going on after %d images of an earlier run", len(done))
+    return distributed.all_gather(done)[0]
+
+
+def validate(cfg: Any, model: nn.Module | None = None, *, folder: str | Path, weights: str | Path = "",
+             dataset: KeypointDataset | None = None) -> dict[str, float]:
+    """Find the people of DATASET.TEST and score them; called by all processes alike, with the same figures for all.
+
+    model: the network as it is, without wrappers, on its device (training goes on with it afterwards); None: built from cfg, with
+    the weights of the file. folder: of the run; results/ in it gets keypoints_<TEST>_results.json, ready to be uploaded, and the
+    table. dataset: DATASET.TEST where it is at hand. Returns {} for a set without annotations, such as test-dev.
+    """
+    dataset = dataset or build_dataset(cfg, cfg.DATASET.TEST, train=False, root=resolve_path(cfg.DATASET.ROOT))
+    results = Path(folder) / "results" / f"keypoints_{cfg.DATASET.TEST}_results.json"
+    parts = None
+    if model is None:
+        parts = PartFiles(results.parent, run_name(cfg, weights))
+        model = build_model(cfg)
+        load_weights(model, weights)
+        model.to(distributed.select_device(cfg.DEVICE))
+    was_training, device = model.training, next(model.parameters()).device
+    try:
+        records = predict(dataset, build_predictor(cfg, model, dataset.skeleton, device), workers=cfg.WORKERS,
+                          skip_bad=cfg.DATASET.ON_BAD_SAMPLE == "skip", parts=parts, resume=cfg.TEST.RESUME,
+                          progress=cfg.DATASET.TEST if cfg.TEST.LOG_PROGRESS else "")
+    finally:
+        model.train(was_training)
+    stats: dict[str, float] = {}
+    if distributed.is_main():
+        write_results(results, records)
+        logger.info("%d people in %d images: %s", len(records), len(dataset), results)
+        if dataset.has_annotations:
+            stats = evaluate(dataset.coco, records, dataset.skeleton, dataset_spec(cfg, train=False).protocol)
+            write_text(results.with_suffix(".md"), format_table(cfg.MODEL.NAME, stats) + "\n")
+        if parts:
+            parts.clear()
+    return distributed.all_gather(stats)[0]
+
+
+def find_weights(cfg: Any, cfg_path: str | Path) -> Path:
+    """TEST.MODEL_FILE or, where it is empty, the best or the last weights of the configuration's run; ValidationError if none."""
+    if cfg.TEST.MODEL_FILE:
+        return resolve_path(cfg.TEST.MODEL_FILE)
+    run = output_dir(cfg, cfg_path)
+    for name in CHECKPOINTS:
+        if (run / name).is_file():
+            return run / name
+    raise ValidationError(f"no weights to test: TEST.MODEL_FILE is empty and {run} has neither {' nor '.join(CHECKPOINTS)}")
+
+
+def run_name(cfg: Any, weights: str | Path) -> str:
+    """What two runs share if and only if they look for the same people with the same weights: a few hexadecimal digits."""
+    digest = hashlib.sha256()
+    for section in DECIDING:
+        digest.update(repr(sorted(_plain(cfg[section]).items())).encode())
+    with open(weights, "rb") as file:
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()[:16]
+
+
+def _plain(section: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: repr(value) for key, value in section.items() if key not in NOT_DECIDING}

@@ -166,6 +166,7 @@ def build_predictor(cfg: Any, model: nn.Module, skeleton: Skeleton, device: torc
     seen = skeleton.with_center() if cfg.DATASET.WITH_CENTER else skeleton
     model = model.to(device).eval()
     if test.FUSE:
+        from swahr.models.inference import optimize_for_inference
         model = optimize_for_inference(model)
     run = torch.compile(model) if test.COMPILE else model
     return Predictor(

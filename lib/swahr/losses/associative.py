@@ -1,4 +1,4 @@
-"""Associative embedding (Newell et al., NIPS 2017): a person's tags are pulled together, people's mean tags pushed apart."""
+"""Associative embedding (Newell et al., NIPS 2017): tags of a person are pulled together, people are pushed apart."""
 
 from __future__ import annotations
 
@@ -20,12 +20,13 @@ def check_kind(kind: str) -> str:
 def associative_loss(tags: Tensor, index: Tensor, present: Tensor, kind: str = "exp") -> tuple[Tensor, Tensor]:
     """Push and pull loss of each image, both (B,), in float32.
 
-    tags: (B, C, h, w) tag maps; index: (B, N, K) int64, each joint's place in an image's flat C*h*w tags; present: (B, N, K)
-    bool. Only people with a present joint count, n of them; t_i is the mean tag of person i.
+    tags: (B, C, h, w) tag maps.
+    index: (B, N, K) int64, each joint's place in its image's flat C*h*w tags; present: (B, N, K) bool, whether it counts.
+    Of an image, n people with a present joint take part; t_i is the mean tag of person i.
     pull: mean over people of the mean squared distance of a person's tags to t_i.
     push: 0.5 / (n (n - 1)) times the sum over ordered pairs i != j of exp(-(t_i - t_j)^2), or, for kind "max", of
     max(0, 1 - |t_i - t_j|).
-    An image without anybody has 0 for both, one with a single person 0 for push; both stay differentiable, with gradient 0.
+    Without anybody both are 0, with a single person push is 0; they stay differentiable, with gradient 0.
     """
     check_kind(kind)
     values = tags.flatten(1).gather(1, index.flatten(1)).view_as(index)
@@ -40,6 +41,6 @@ def associative_loss(tags: Tensor, index: Tensor, present: Tensor, kind: str = "
 
     apart = means[:, :, None] - means[:, None, :]
     closeness = torch.exp(-apart.square()) if kind == "exp" else torch.relu(1 - apart.abs())
-    pairs = (person[:, :, None] & person[:, None, :]).triu(1)  # each pair once, which takes the place of the formula's 0.5
+    pairs = (person[:, :, None] & person[:, None, :]).triu(1)  # each pair once, in place of the 0.5
     push = torch.where(pairs, closeness, 0).sum((1, 2)) / (people * (people - 1)).clamp(min=1)
     return push, pull

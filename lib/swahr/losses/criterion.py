@@ -22,8 +22,8 @@ class Criterion(nn.Module):
 
     Lists have one entry for each stage, low resolution to high: whether it has the loss, and the factor of the loss.
     ae_type: "exp" or "max", see associative_loss.
-    scale_adaptive, weight_adaptive: the two parts of SWAHR, see losses.heatmap; gamma is the exponent of the weights. Where
-    a stage has scale maps and scale_adaptive is set, the loss on them counts by scale_factor; else they are not looked at.
+    scale_adaptive, weight_adaptive: the two parts of SWAHR, see losses.heatmap; gamma is the exponent of the weights.
+    scale_factor: of the loss on scale maps, where a stage has any; unless scale_adaptive they are not looked at.
     """
 
     def __init__(self, *, with_heatmaps: Sequence[bool], heatmap_factors: Sequence[float], with_ae: Sequence[bool],
@@ -36,7 +36,7 @@ class Criterion(nn.Module):
                  "pull_factors": pull_factors}
         for name, values in lists.items():
             if len(values) != stages:
-                raise ValueError(f"{name} has {len(values)} entries, with_heatmaps {stages}: each needs one for a stage")
+                raise ValueError(f"{name} has {len(values)} entries, with_heatmaps {stages}: both need one a stage")
         if not any(with_heatmaps) and not any(with_ae):
             raise ValueError("no stage has a loss: with_heatmaps or with_ae must be true for one of them")
         self.with_heatmaps, self.heatmap_factors = tuple(with_heatmaps), tuple(heatmap_factors)
@@ -46,10 +46,10 @@ class Criterion(nn.Module):
         self.gamma = gamma if weight_adaptive else None
 
     def forward(self, outputs: Sequence[StageOutput], targets: Sequence[StageTarget]) -> dict[str, Tensor]:
-        """One output and one target a stage -> heatmap0, scale0, push0, pull0, heatmap1...: (B,) float32, times factors."""
+        """An output and a target a stage -> heatmap0, scale0, push0, pull0, heatmap1...: (B,) float32, times factors."""
         stages = len(self.with_heatmaps)
         if not len(outputs) == len(targets) == stages:
-            raise ValueError(f"{len(outputs)} outputs and {len(targets)} targets: this criterion has {stages} stages")
+            raise ValueError(f"{len(outputs)} outputs, {len(targets)} targets: the criterion is for {stages} stages")
         losses: dict[str, Tensor] = {}
         with torch.autocast(outputs[0].heatmaps.device.type, enabled=False):
             for stage, (output, target) in enumerate(zip(outputs, targets)):

@@ -1,15 +1,15 @@
 """Weight- and scale-adaptive heatmap regression.
 
-Luo et al., "Rethinking the Heatmap Regression for Bottom-up Human Pose Estimation", CVPR 2021. For a predicted heatmap P,
-a target heatmap H, a mask M and a scale map s that the network predicts beside P:
+Luo et al., "Rethinking the Heatmap Regression for Bottom-up Human Pose Estimation", CVPR 2021. For a predicted heatmap
+P, a target heatmap H, a mask M and a scale map s that the network predicts beside P:
 
     a = s [H > 0],  u = a ln H
     T = H (1 + u + u^2 / 2) where H > 0, else 0      scale-adaptive target: H^(1 + a) to second order in a
-    W = |1 - P| H^g + |P| (1 - H^g)                  weight: a missed joint and a false one count more than what is nearly right
+    W = |1 - P| H^g + |P| (1 - H^g)                  weight: what is far off, joint or not, counts more
     loss = mean of W (P - T)^2 M
 
 Gradients flow through P, in W too, and through a. They are written out here and computed beside the loss: automatic
-differentiation would keep some fifteen maps of the size of P, a gigabyte at the finer stage of a usual batch; this keeps two.
+differentiation would keep some fifteen maps of the size of P, a gigabyte at the finer stage of a usual batch; these are two.
 """
 
 from __future__ import annotations
@@ -28,13 +28,13 @@ def at_least_float32(tensor: Tensor) -> Tensor:
 
 def _adapted_target(target: Tensor, scales: Tensor) -> tuple[Tensor, Tensor]:
     """T and dT/da = H ln H (1 + u), both (B, K, h, w)."""
-    log = target.clamp(min=torch.finfo(target.dtype).tiny).log_()  # finite where H = 0, and cancelled there by a = 0 and H = 0
+    log = target.clamp(min=torch.finfo(target.dtype).tiny).log_()  # finite where H = 0, which then cancels it
     u = torch.where(target > 0, scales, 0).mul_(log)
     return (u / 2).add_(1).mul_(u).add_(1).mul_(target), u.add_(1).mul_(log).mul_(target)
 
 
 class _HeatmapLoss(torch.autograd.Function):
-    """The loss and, where they will be asked for, its derivatives by P and s, up to the division by the number of pixels."""
+    """The loss, and its derivatives by P and s where they will be asked for, not yet divided by the number of pixels."""
 
     @staticmethod
     def forward(ctx: Any, predicted: Tensor, target: Tensor, mask: Tensor, scales: Tensor | None,

@@ -1,4 +1,4 @@
-"""The pull of the scale maps towards 0, without which they would adapt the target to anything (Luo et al., CVPR 2021)."""
+"""What keeps the scale maps near 0, so that they cannot adapt the target to anything (Luo et al., CVPR 2021)."""
 
 from __future__ import annotations
 

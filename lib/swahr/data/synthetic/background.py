@@ -14,8 +14,8 @@ from swahr.data.synthetic.shapes import SHIFT, Array, Color, Image, capsules, da
 TILE = 512  # side of a stored texture, pixels; larger ones repeat
 
 
-def background(rng: np.random.Generator, width: int, height: int, clutter: float) -> Image:
-    """An empty scene (height, width, 3). clutter: share of scenes with tiled, leafy or built-up walls; the others are plain."""
+def background(rng: np.random.Generator, width: int, height: int, clutter: float) -> tuple[Image, int]:
+    """An empty scene (height, width, 3) and the row of its horizon. clutter: share of walls that are tiled, leafy or built up."""
     image = _gradient(pick(rng, CLOTH), pick(rng, CLOTH), width, height)
     horizon = int(height * rng.uniform(0.35, 0.85))
     if rng.random() < clutter:
@@ -27,7 +27,7 @@ def background(rng: np.random.Generator, width: int, height: int, clutter: float
             _floor(rng, image, horizon)
     shade(image, np.full((height, width), 255, np.uint8), texture(int(rng.integers(NUM_TEXTURES))),
           (int(rng.integers(TILE)), int(rng.integers(TILE))))
-    return image
+    return image, horizon
 
 
 def distractors(rng: np.random.Generator, image: Image, count: int, owner: NDArray[np.int16] | None = None) -> None:
@@ -165,17 +165,18 @@ NUM_TEXTURES = 5
 def texture(kind: int) -> Image:
     """A grey texture (TILE, TILE, 3) whose value 128 leaves a colour as it is: fine noise, weave, knit, check, or large spots."""
     rng = np.random.default_rng(kind)
-    noise = rng.integers(118, 139, (TILE, TILE))
+    noise = rng.integers(123, 134, (TILE, TILE))
     y, x = np.mgrid[:TILE, :TILE]
     if kind == 1:
-        noise = noise + 6 * ((x + y) % 4 < 2) - 3
+        noise = noise + 4 * ((x + y) % 4 < 2) - 2
     elif kind == 2:
-        noise = noise + 8 * ((y + np.abs(x % 8 - 4)) % 6 < 3) - 4
+        noise = noise + 6 * ((y + np.abs(x % 8 - 4)) % 6 < 3) - 3
     elif kind == 3:
-        noise = noise + 8 * ((x // 8 + y // 8) % 2) - 4
+        noise = noise + 6 * ((x // 8 + y // 8) % 2) - 3
     elif kind == 4:
-        spots = rng.integers(100, 157, (24, 24)).astype(np.uint8)
-        noise = (noise + cv2.resize(spots, (TILE, TILE), interpolation=cv2.INTER_LINEAR_EXACT).astype(int)) // 2
+        spots = np.tile(rng.integers(100, 157, (24, 24)).astype(np.uint8), (3, 3))      # the middle of nine goes on at its borders
+        smooth = cv2.resize(spots, (3 * TILE, 3 * TILE), interpolation=cv2.INTER_LINEAR_EXACT)[TILE:2 * TILE, TILE:2 * TILE]
+        noise = (noise + smooth.astype(int)) // 2
     return np.repeat(noise.astype(np.uint8)[..., None], 3, axis=2)
 
 

@@ -93,9 +93,9 @@ def render_scene(seed: int, index: int, settings: SceneSettings, skeleton: Skele
         raise SyntheticError(f"skeleton {skeleton.name}: synthetic people have no {unknown[0]!r}; they have {', '.join(list(POINT)[:19])}")
     rng = np.random.default_rng([seed, index])
     width, height = (int(rng.integers(low, high + 1)) for low, high in (settings.width, settings.height))
-    image = background(rng, width, height, settings.clutter)
+    image, horizon = background(rng, width, height, settings.clutter)
     distractors(rng, image, int(rng.integers(settings.distractors[0], settings.distractors[1] + 1)))
-    placed = _place_people(rng, width, height, settings)
+    placed = _place_people(rng, width, height, horizon, settings)
     owner = np.zeros((height, width), np.int16)       # number of the person on top of each pixel, from 1; 0 nobody
     drawn = [_draw(rng, image, owner, person, i + 1, settings.marked) for i, person in enumerate(placed)]
     if rng.random() < settings.in_front:
@@ -108,7 +108,7 @@ def render_scene(seed: int, index: int, settings: SceneSettings, skeleton: Skele
 # -- placing -------------------------------------------------------------------------------------------------------------------
 
 
-def _place_people(rng: np.random.Generator, width: int, height: int, settings: SceneSettings) -> list[_Placed]:
+def _place_people(rng: np.random.Generator, width: int, height: int, horizon: int, settings: SceneSettings) -> list[_Placed]:
     """People from the farthest (mostly the smallest) to the nearest; a crowd stands behind everybody."""
     people: list[_Placed] = []
     boxes: list[Array] = []
@@ -121,7 +121,7 @@ def _place_people(rng: np.random.Generator, width: int, height: int, settings: S
         if partner is not None:
             near = float((partner[3] - partner[1]) * rng.uniform(0.8, 1.25))
             size = min(max(near, smallest * height), largest * height)
-        origin = _origin(rng, figure, size, (width, height), settings.cut_off, boxes, partner)
+        origin = _origin(rng, figure, size, (width, height), horizon, settings.cut_off, boxes, partner)
         points = place(figure, size, origin)
         boxes.append(np.concatenate([points.min(axis=0), points.max(axis=0)]))
         people.append(_Placed(figure, size, points, rng.random() >= settings.unlabelled, False))
@@ -130,9 +130,12 @@ def _place_people(rng: np.random.Generator, width: int, height: int, settings: S
     return crowd + [people[i] for i in order]
 
 
-def _origin(rng: np.random.Generator, figure: Figure, size: float, image: tuple[int, int], cut_off: float, boxes: list[Array],
-            partner: Array | None) -> Array:
-    """Where the pelvis goes: beside the partner, or where the person covers the others least; inside, unless it may be cut off."""
+def _origin(rng: np.random.Generator, figure: Figure, size: float, image: tuple[int, int], horizon: int, cut_off: float,
+            boxes: list[Array], partner: Array | None) -> Array:
+    """Where the pelvis goes: beside the partner, or where the person covers the others least; inside, unless it may be cut off.
+
+    Most people stand on the ground, the larger the nearer; one in six floats.
+    """
     low, high = figure.points[:, :2].min(axis=0) * size, figure.points[:, :2].max(axis=0) * size
     margin = 0.04 * size
     reach = (high - low) * (0.5 if rng.random() < cut_off else 0.0) - margin
@@ -144,6 +147,9 @@ def _origin(rng: np.random.Generator, figure: Figure, size: float, image: tuple[
         wish = (partner[:2] + partner[2:]) / 2 + [side * size * rng.uniform(0.08, 0.35), size * rng.uniform(-0.08, 0.08)]
         return np.clip(wish - (low + high) / 2, start, end)
     tries = start + rng.uniform(0, 1, (8, 2)) * (end - start)
+    if rng.random() < 5 / 6:
+        ground = horizon + (image[1] - horizon) * min(1.0, size / image[1]) * rng.uniform(0.6, 1.1, 8)
+        tries[:, 1] = np.clip(ground - high[1], start[1], end[1])
     if not boxes:
         return tries[0]
     others = np.stack(boxes)

@@ -1,0 +1,150 @@
+"""What a run says about itself: log lines, a progress bar where somebody watches, TensorBoard."""
+
+from __future__ import annotations
+
+import logging
+import sys
+import time
+from datetime import timedelta
+from pathlib import Path
+from types import TracebackType
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from tensorboardX import summary
+from tensorboardX.event_file_writer import EventsWriter
+from tensorboardX.proto.event_pb2 import Event
+from tensorboardX.proto.summary_pb2 import Summary
+from torch import Tensor
+from tqdm import tqdm
+
+from swahr.engine import distributed
+
+logger = logging.getLogger("swahr")
+
+
+class _AboveBar(logging.Handler):
+    """Log lines that leave a progress bar where it is."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        tqdm.write(self.format(record), file=sys.stderr)
+
+
+def setup_logging(file: Path | None = None) -> None:
+    """The main process logs to stderr, and to the file if one is given (appended to); the others only speak up about
+    errors.
+    """
+    logger.handlers.clear()
+    logger.propagate = False
+    logger.setLevel(logging.DEBUG if distributed.is_main() else logging.ERROR)
+    console = _AboveBar(logging.INFO)
+    console.setFormatter(logging.Formatter("%(asctime)s %(message)s", "%H:%M:%S"))
+    logger.addHandler(console)
+    if file is not None and distributed.is_main():
+        file.parent.mkdir(parents=True, exist_ok=True)
+        handler = logging.FileHandler(file, encoding="utf-8")
+        handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+        handler.handleError = lambda record: None  # type: ignore[method-assign]  # a full disk: stderr still tells
+        logger.addHandler(handler)
+
+
+class TensorBoard:
+    """A TensorBoard log, written at once and by the calling thread.
+
+    tensorboardX's own writer does it from a thread which a full disk ends, whereupon everybody waits for it for ever.
+    Here a file that cannot be written costs one log line, and the log. folder: None writes nothing (processes other
+    than the main one).
+    """
+
+    def __init__(self, folder: Path | None) -> None:
+        self.folder = folder
+        self._writer: EventsWriter | None = None
+        if folder is not None:
+            try:
+                folder.mkdir(parents=True, exist_ok=True)
+                self._writer = EventsWriter(str(folder / "events"))
+            except OSError as error:
+                self._give_up(error)
+
+    def scalars(self, values: dict[str, float], step: int) -> None:
+        self._write([value for name, number in values.items() for value in summary.scalar(name, number).value], step)
+
+    def picture(self, name: str, image: NDArray[np.uint8], step: int) -> None:
+        """image: (H, W, 3) uint8 RGB."""
+        self._write(list(summary.image(name, np.ascontiguousarray(image), dataformats="HWC").value), step)
+
+    def _write(self, values: list[Summary.Value], step: int) -> None:
+        if self._writer is not None:
+            try:
+                self._writer.write_event(Event(wall_time=time.time(), step=step, summary=Summary(value=values)))
+                self._writer.flush()
+            except OSError as error:
+                self._give_up(error)
+
+    def _give_up(self, error: OSError) -> None:
+        self._writer = None
+        logger.error("%s: the TensorBoard log cannot be written (%s); training goes on without it", self.folder, error.strerror or error)
+
+
+class Meter:
+    """Means of the losses over the steps since they were read, and the speed; nothing waits for the GPU before `read`.
+    """
+
+    def __init__(self) -> None:
+        self.restart()
+
+    def restart(self) -> None:
+        self._names: list[str] = []
+        self._sum: Tensor | None = None
+        self._steps = 0
+        self._start = time.perf_counter()
+
+    def add(self, losses: dict[str, Tensor], bad: Tensor) -> None:
+        """losses: scalars by name, the same names each time; steps that were left out (bad) do not count."""
+        values = torch.stack([*losses.values(), torch.ones_like(bad, dtype=torch.float32)])
+        values = torch.where(bad, 0.0, values)
+        self._names = [*losses, "counted"]
+        self._sum = values if self._sum is None else self._sum + values
+        self._steps += 1
+
+    def read(self) -> tuple[dict[str, float], float]:
+        """Mean losses over all processes, with their sum as `total`, and steps a second; starts again. All processes
+        together.
+        """
+        assert self._sum is not None, "read before add"
+        sums = distributed.reduce_mean(dict(zip(self._names, self._sum, strict=True)))
+        *values, counted = torch.stack(list(sums.values())).tolist()
+        means = {name: value / counted if counted else float("nan") for name, value in zip(self._names[:-1], values, strict=True)}
+        speed = self._steps / max(time.perf_counter() - self._start, 1e-9)
+        self.restart()
+        return {"total": sum(means.values()), **means}, speed
+
+
+class EpochBar:
+    """The steps of an epoch as a bar, on the main process, where stderr is a terminal; elsewhere `tell` logs a line
+    each time.
+    """
+
+    def __init__(self, title: str, steps: int, done: int) -> None:
+        shown = distributed.is_main() and sys.stderr.isatty()
+        self._bar = tqdm(total=steps, initial=done, desc=title, unit="step", dynamic_ncols=True, leave=False, disable=not shown)
+        self._title, self._steps, self._done, self._level = title, steps, done, logging.DEBUG if shown else logging.INFO
+
+    def __enter__(self) -> EpochBar:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self._bar.close()
+
+    def advance(self) -> None:
+        self._done += 1
+        self._bar.update()
+
+    def tell(self, losses: dict[str, float], rate: float, images_per_second: float, seconds_left: float) -> None:
+        """rate: the learning rate."""
+        left = timedelta(seconds=round(seconds_left))
+        self._bar.set_postfix_str(f"loss {losses['total']:.3e}, {images_per_second:.1f} images/s, {left} left")
+        parts = " ".join(f"{name} {value:.2e}" for name, value in losses.items() if name != "total")
+        logger.log(self._level, "%s, step %d/%d: loss %.3e (%s), lr %.3e, %.1f images/s, %s left",
+                   self._title, self._done, self._steps, losses["total"], parts, rate, images_per_second, left)

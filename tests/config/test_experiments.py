@@ -1,0 +1,104 @@
+"""The experiment files, and the published ones as they stand."""
+
+from __future__ import annotations
+
+import json
+import logging
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from swahr.config import defaults, load_config, save_config
+from swahr.config.keys import KEYS, flatten
+
+ROOT = Path(__file__).resolve().parents[2]
+FILES = sorted((ROOT / "experiments").rglob("*.yaml"))
+# Published in half precision or with another learning rate for HigherHRNet; SWAHR's own recipe stands under the same name here.
+BASELINE = "_higherhrnet"
+PATHS = {"DATASET.ROOT", "MODEL.PRETRAINED", "AUTO_RESUME", "DATA_DIR"}
+
+
+@pytest.fixture
+def published(shared: Path) -> dict[str, Any]:
+    return json.loads((shared / "published_settings.json").read_text())
+
+
+def nested(settings: dict[str, Any]) -> dict[str, Any]:
+    tree: dict[str, Any] = {}
+    for key, value in settings.items():
+        *sections, last = key.split(".")
+        node = tree
+        for section in sections:
+            node = node.setdefault(section, {})
+        node[last] = value
+    return tree
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
+def test_every_experiment_loads_without_complaint(path: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.WARNING, "swahr"):
+        cfg = load_config(path)
+    assert not caplog.records
+    assert path.read_text().startswith("# ")
+    assert not Path(cfg.DATASET.ROOT).is_absolute() and not Path(cfg.MODEL.PRETRAINED).is_absolute()
+    save_config(cfg, tmp_path / "saved.yaml")
+    assert load_config(tmp_path / "saved.yaml") == cfg
+
+
+def test_recipes() -> None:
+    def recipe(name: str, *keys: str) -> tuple[Any, ...]:
+        flat = flatten(load_config(ROOT / "experiments" / f"{name}.yaml"))
+        return tuple(flat[key] for key in keys)
+
+    training = ("TRAIN.LR", "TRAIN.IMAGES_PER_GPU", "TRAIN.END_EPOCH", "TRAIN.WARM_UP_EPOCH", "TRAIN.LR_SCHEDULE", "WORLD_SIZE",
+                "MODEL.SYNC_BN", "DATASET.INPUT_SIZE")
+    for data in ("coco", "crowd_pose"):
+        folder = f"{data}/higher_hrnet"
+        assert recipe(f"{folder}/w32_512_adam_lr1e-3", *training) == (0.00025, 20, 300, 3, "linear", 0, False, 512)
+        assert recipe(f"{folder}/w32_640_adam_lr1e-3", *training) == (0.00025, 20, 300, 3, "linear", 0, False, 640)
+        assert recipe(f"{folder}/w48_640_adam_lr1e-3", *training) == (0.00012, 10, 300, 3, "linear", 0, True, 640)
+        baseline = recipe(f"{folder}/w48_640_adam_lr1e-3_higherhrnet", "TRAIN.LR", "TRAIN.IMAGES_PER_GPU", "TRAIN.LR_STEP")
+        assert baseline == (0.001, 10, [200, 260])
+    parts = ("MODEL.SCALE_HEADS", "LOSS.SCALE_ADAPTIVE", "LOSS.WEIGHT_ADAPTIVE", "TRAIN.LR_SCHEDULE", "LOSS.NUM_STAGES")
+    main = "coco/higher_hrnet/w32_512_adam_lr1e-3"
+    assert recipe(main, *parts) == (True, True, True, "linear", 2)
+    assert recipe(f"{main}_scale_only", *parts) == (True, True, False, "linear", 2)
+    assert recipe(f"{main}_weight_only", *parts) == (False, False, True, "linear", 2)
+    assert recipe(f"{main}_higherhrnet", *parts) == (False, False, False, "step", 2)
+    assert recipe(f"{main}_hrnet_bottomup", *parts) == (False, False, False, "step", 1)
+
+
+def test_defaults_are_the_published_ones(published: dict[str, Any]) -> None:
+    ours = flatten(defaults)
+    differing = {key for key, value in published["defaults"].items() if ours[key] != value}
+    assert differing == {"WORLD_SIZE"}
+
+
+def test_published_files_load_as_they_stand(published: dict[str, Any], tmp_path: Path) -> None:
+    for name, settings in published["experiments"].items():
+        path = tmp_path / f"{name.replace('/', '_')}.yaml"
+        path.write_text(yaml.safe_dump(nested(settings)))
+        ours = flatten(load_config(path))
+        assert set(settings) <= set(KEYS)
+        for key, value in settings.items():
+            assert ours[key] == (list(yaml.safe_load(value.replace("(", "[").replace(")", "]"))) if "(" in str(value) else value), key
+
+
+def test_our_files_say_what_the_published_ones_say(published: dict[str, Any]) -> None:
+    for name, settings in published["experiments"].items():
+        source, file = name.split(": ")
+        path = ROOT / "experiments" / f"{file}.yaml"
+        baseline = path.with_name(f"{path.stem}{BASELINE}.yaml")
+        path = baseline if source == "higherhrnet" and baseline.exists() else path
+        ours = flatten(load_config(path))
+        # Two published HigherHRNet files are, here, variants of SWAHR's recipe on the same network and data.
+        mixed = source == "higherhrnet" and path != baseline
+        leave = PATHS | ({"TRAIN.LR", "TRAIN.IMAGES_PER_GPU", "TRAIN.LR_STEP"} if mixed else set())
+        differing = {key for key, value in settings.items() if key not in leave and "(" not in str(value) and ours[key] != value}
+        assert not differing, name
+
+
+def test_shared_settings_load(shared: Path) -> None:
+    cfg = load_config(shared / "weights/tiny_256.yaml", ["DATASET.TEST", "train2017"])
+    assert cfg.MODEL.EXTRA.STAGE4.NUM_CHANNELS == [16, 32, 64, 128]

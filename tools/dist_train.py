@@ -1,0 +1,46 @@
+#!/usr/bin/env python
+"""Train a network: on every visible GPU, one process each, or on the CPU where there is none.
+
+    python tools/dist_train.py --cfg experiments/coco/higher_hrnet/w32_512_adam_lr1e-3.yaml [KEY VALUE ...]
+
+Under torchrun it joins the processes that are there. An interrupted run goes on where it was, by the same command, if
+AUTO_RESUME is True. Exit status: 0 done; 2 wrong settings or data; 143, 138 or 130 stopped by SIGTERM, SIGUSR1 or
+Ctrl-C, with a checkpoint; 1 any other error.
+"""
+
+from __future__ import annotations
+
+import argparse
+
+from swahr.config import check_files, load_config
+from swahr.engine import distributed
+from swahr.engine.launcher import launch, run_tool
+from swahr.engine.train import train
+
+import _init_paths  # noqa: F401
+
+
+def parse_args() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--cfg", required=True, metavar="FILE", help="YAML file of the experiment")
+    parser.add_argument("--gpus", type=int, metavar="N", help="processes to start on this node (default: one for each visible GPU)")
+    parser.add_argument("--gpu", type=int, metavar="I", help="train on this GPU alone")
+    parser.add_argument("--device", choices=("cpu", "cuda"), help="default: GPUs if there are any; see DEVICE")
+    parser.add_argument("--world-size", type=int, default=1, metavar="N", help="number of nodes")
+    parser.add_argument("--rank", type=int, default=0, metavar="N", help="number of this node, from 0")
+    parser.add_argument("--dist-url", default="tcp://127.0.0.1:23456", metavar="URL", help="address of node 0 that all nodes can reach")
+    parser.add_argument("opts", nargs=argparse.REMAINDER, metavar="KEY VALUE", help="settings that take the place of the file's")
+    return parser.parse_args()
+
+
+def main() -> None:
+    args = parse_args()
+    device = f"cuda:{args.gpu}" if args.gpu is not None else args.device
+    cfg = load_config(args.cfg, [*args.opts, *(["DEVICE", device] if device else [])])
+    check_files(cfg, pretrained=True, dataset=True)
+    processes = distributed.count_processes(cfg.DEVICE, args.gpus)
+    launch(train, (cfg, args.cfg), processes, nodes=args.world_size, node_rank=args.rank, url=args.dist_url)
+
+
+if __name__ == "__main__":
+    run_tool(main)
