@@ -12,24 +12,24 @@ from __future__ import annotations
 
 import argparse
 
+import _init_paths  # noqa: F401
+
 from swahr.config import check_files, load_config
 from swahr.engine import distributed
 from swahr.engine.launcher import launch, run_tool
 from swahr.engine.train import train
 
-import _init_paths  # noqa: F401
-
 
 def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--cfg", required=True, metavar="FILE", help="YAML file of the experiment")
-    parser.add_argument("--gpus", type=int, metavar="N", help="processes to start on this node (default: one for each visible GPU)")
+    parser.add_argument("--gpus", type=int, metavar="N", help="processes on this node (default: 1 per visible GPU)")
     parser.add_argument("--gpu", type=int, metavar="I", help="train on this GPU alone")
     parser.add_argument("--device", choices=("cpu", "cuda"), help="default: GPUs if there are any; see DEVICE")
     parser.add_argument("--world-size", type=int, default=1, metavar="N", help="number of nodes")
     parser.add_argument("--rank", type=int, default=0, metavar="N", help="number of this node, from 0")
-    parser.add_argument("--dist-url", default="tcp://127.0.0.1:23456", metavar="URL", help="address of node 0 that all nodes can reach")
-    parser.add_argument("opts", nargs=argparse.REMAINDER, metavar="KEY VALUE", help="settings that take the place of the file's")
+    parser.add_argument("--dist-url", default="tcp://127.0.0.1:23456", metavar="URL", help="address of node 0")
+    parser.add_argument("opts", nargs=argparse.REMAINDER, metavar="KEY VALUE", help="settings instead of the file's")
     return parser.parse_args()
 
 

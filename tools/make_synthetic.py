@@ -14,7 +14,6 @@ import time
 from dataclasses import replace
 
 import _init_paths  # noqa: F401
-
 from swahr.data.synthetic import PRESETS, SceneSettings, SyntheticError, write_dataset
 
 
@@ -22,14 +21,16 @@ def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", default="data/synthetic", help="folder of the set (default: %(default)s)")
     parser.add_argument("--train", type=int, default=2000, metavar="N", help="training images (default: %(default)s)")
-    parser.add_argument("--val", type=int, default=200, metavar="N", help="validation images, and test images of CrowdPose")
+    parser.add_argument("--val", type=int, default=200, metavar="N",
+                        help="validation images, and as many test images for CrowdPose (default: %(default)s)")
     parser.add_argument("--seed", type=int, default=0, help="other seeds give other pictures (default: %(default)s)")
-    parser.add_argument("--format", choices=("coco", "crowd_pose"), default="coco", help="annotation format and keypoints")
+    parser.add_argument("--format", choices=("coco", "crowd_pose"), default="coco",
+                        help="tree, annotations and keypoints (default: %(default)s)")
     parser.add_argument("--preset", choices=tuple(PRESETS), default="benchmark",
                         help="benchmark: every size from 25 px, crowded; calm: one to three large people, plain places")
-    parser.add_argument("--size", type=int, nargs="+", metavar="PX", help="image size: one side of a square, or width and height")
-    parser.add_argument("--workers", type=int, default=len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 1,
-                        help="processes that draw (default: the processors this one may use)")
+    parser.add_argument("--size", type=int, nargs="+", metavar="PX",
+                        help="image size: one side of a square, or width and height (default: the preset's range)")
+    parser.add_argument("--workers", type=int, default=os.cpu_count() or 1, help="processes (default: %(default)s)")
     return parser.parse_args()
 
 
@@ -43,7 +44,7 @@ def settings_from(args: argparse.Namespace) -> SceneSettings:
     return replace(settings, width=(width, width), height=(height, height))
 
 
-def main() -> None:
+def main() -> int:
     args = parse_args()
     start = time.perf_counter()
     try:
@@ -51,12 +52,13 @@ def main() -> None:
                              settings=settings_from(args), workers=args.workers, progress=True)
     except (SyntheticError, OSError) as error:
         print(error, file=sys.stderr)
-        sys.exit(2)
+        return 2
     if made:
         print(f"{args.out}: {made} images, {made / (time.perf_counter() - start):.0f} images/s")
     else:
         print(f"{args.out}: complete, nothing to do")
+    return 0
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -6,6 +6,7 @@ Sets of your own are YAML files (see `load_skeleton`), named by DATASET.SKELETON
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -112,7 +113,7 @@ def get_skeleton(name: str) -> Skeleton:
     """A skeleton by its name ("coco", "crowd_pose") or by the path of a YAML file; SkeletonError if it is neither."""
     if name in SKELETONS:
         return SKELETONS[name]
-    if Path(name).is_file():
+    if os.path.isfile(name):
         return load_skeleton(name)
     raise SkeletonError(f"unknown skeleton {name!r}: it is one of {', '.join(SKELETONS)}, or the path of a YAML file")
 
@@ -125,14 +126,21 @@ def load_skeleton(path: str | Path) -> Skeleton:
     """
     try:
         data = yaml.safe_load(Path(path).read_text())
-    except (OSError, yaml.YAMLError) as error:
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         raise SkeletonError(f"{path}: cannot be read as YAML ({str(error).splitlines()[0]})") from None
     if not isinstance(data, dict) or not {"keypoints", "sigmas"} <= set(data):
         raise SkeletonError(f"{path}: a skeleton needs the entries keypoints and sigmas")
-    unknown = sorted(set(data) - {"name", "keypoints", "sigmas", "flip_pairs", "limbs", "grouping_order"})
+    unknown = sorted(map(str, set(data) - {"name", "keypoints", "sigmas", "flip_pairs", "limbs", "grouping_order"}))
     if unknown:
         raise SkeletonError(f"{path}: unknown entry {unknown[0]!r}")
-    names = [str(name) for name in data["keypoints"]]
+
+    def entries(key: str) -> list[object]:
+        value = data.get(key) or []
+        if not isinstance(value, list):
+            raise SkeletonError(f"{path}: {key} must be a list, not {value!r}")
+        return value
+
+    names = [str(name) for name in entries("keypoints")]
 
     def index(key: str, value: object) -> int:
         if value in names:
@@ -144,16 +152,17 @@ def load_skeleton(path: str | Path) -> Skeleton:
 
     def pairs(key: str) -> tuple[tuple[int, int], ...]:
         found = []
-        for pair in data.get(key) or ():
-            if not isinstance(pair, list | tuple) or len(pair) != 2:
+        for pair in entries(key):
+            if not isinstance(pair, list) or len(pair) != 2:
                 raise SkeletonError(f"{path}: {key}: {pair!r} is not a pair of keypoints")
             found.append((index(key, pair[0]), index(key, pair[1])))
         return tuple(found)
 
+    values = entries("sigmas")
     try:
-        sigmas = tuple(float(sigma) for sigma in data["sigmas"])
+        sigmas = tuple(float(value) for value in values)  # type: ignore[arg-type]
     except (TypeError, ValueError):
-        raise SkeletonError(f"{path}: sigmas must be a list of numbers, not {data['sigmas']!r}") from None
-    order = tuple(index("grouping_order", value) for value in data.get("grouping_order") or ())
+        raise SkeletonError(f"{path}: sigmas must be a list of numbers, not {values!r}") from None
+    order = tuple(index("grouping_order", value) for value in entries("grouping_order"))
     return Skeleton(name=str(data.get("name", Path(path).stem)), keypoints=tuple(names), sigmas=sigmas,
                     flip_pairs=pairs("flip_pairs"), limbs=pairs("limbs"), grouping_order=order)

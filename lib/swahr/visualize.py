@@ -1,6 +1,7 @@
 """Pictures of people and of what the network sees: skeletons, heatmaps, scale and tag maps, panels for training.
 
-Images are (H, W, 3) uint8 RGB and never changed in place; maps are arrays or CPU tensors of any size, stretched over the image.
+Images are (H, W, 3) uint8 RGB and never changed in place; maps are arrays or CPU tensors of any size, stretched over
+the image.
 """
 
 from __future__ import annotations
@@ -21,23 +22,26 @@ Color = tuple[int, int, int]
 
 SHIFT = 4                  # fractional bits of a drawn coordinate
 FONT = cv2.FONT_HERSHEY_SIMPLEX
+DARK = (20, 20, 20)        # outlines
 CAPTIONS = ("input", "target", "heatmap", "scale", "tag")
 SCALE_LIMIT = 0.5          # value of the scale map that is drawn in full colour
 
 
-def draw_people(image: Image, keypoints: ArrayLike, skeleton: Skeleton, scores: ArrayLike | None = None, threshold: float = 0.0,
-                boxes: bool = False) -> Image:
+def draw_people(image: Image, keypoints: ArrayLike, skeleton: Skeleton, scores: ArrayLike | None = None,
+                threshold: float = 0.0, boxes: bool = False) -> Image:
     """A copy of the image with people drawn on it, each in its own hue, left limbs lighter than right ones.
 
-    keypoints: (P, K, 3) x, y in image pixels and a score or visibility flag; joints at or below `threshold` are left out, and limbs
-    with them. scores (P,) are written above the people. Widths follow the person's size. ValueError if K is not the skeleton's.
+    keypoints: (P, K, 3) x, y in image pixels and a score or visibility flag; joints at or below `threshold` are left
+    out, and limbs with them. scores (P,) are written above the people. Widths follow the person's size. ValueError if
+    there are fewer than the skeleton's K; more (a centre) are not drawn.
     """
     canvas = _checked(image).copy()
     people = np.asarray(keypoints, np.float64)
     if people.size == 0:
         return canvas
     if people.ndim != 3 or people.shape[1] < skeleton.num_keypoints or people.shape[2] != 3:
-        raise ValueError(f"keypoints: shape {people.shape}; skeleton {skeleton.name} needs (P, {skeleton.num_keypoints}, 3)")
+        wanted = f"(P, {skeleton.num_keypoints}, 3)"
+        raise ValueError(f"keypoints: shape {people.shape}; skeleton {skeleton.name} needs {wanted}")
     for i, person in enumerate(people):
         shown = (person[:, 2] > threshold) & np.isfinite(person).all(axis=1)
         if shown.any():
@@ -47,7 +51,7 @@ def draw_people(image: Image, keypoints: ArrayLike, skeleton: Skeleton, scores: 
 
 
 def draw_heatmaps(image: Image, heatmaps: ArrayLike, columns: int | None = None, limit: float = 1.0) -> Image:
-    """Every heatmap of (K, h, w) as blue to red over the image, in a grid; `limit` is the value that is red. The image if K = 0."""
+    """Every heatmap of (K, h, w) as blue to red over the image, in a grid; `limit` is red. The image itself if K = 0."""
     maps = _maps(heatmaps)
     cells = [_over(image, _jet(_stretch(values, image) / limit)) for values in maps]
     return tile(cells, columns or int(np.ceil(np.sqrt(len(cells))))) if cells else _checked(image).copy()
@@ -60,8 +64,7 @@ def draw_heatmap(image: Image, heatmaps: ArrayLike, limit: float = 1.0) -> Image
 
 
 def draw_scale_map(image: Image, scales: ArrayLike, limit: float = SCALE_LIMIT) -> Image:
-    """Scale maps (K, h, w) over the image, at each place the one farthest from 0: red where a Gaussian shall be wider (> 0), blue
-    where narrower (< 0), nothing where it stays."""
+    """Scale maps (K, h, w) over the image, at each place the one farthest from 0: red above 0, blue below, nothing at 0."""
     maps = _maps(scales)
     if not len(maps):
         return _checked(image).copy()
@@ -72,8 +75,11 @@ def draw_scale_map(image: Image, scales: ArrayLike, limit: float = SCALE_LIMIT) 
 
 
 def draw_tags(image: Image, tags: ArrayLike, heatmaps: ArrayLike | None = None) -> Image:
-    """Tag maps (C, h, w) as hues from their lowest to their highest value. With heatmaps (K, h, w), the tag of the highest heatmap's
-    channel, shown where that heatmap is high; without, the first channel everywhere."""
+    """Tag maps (C, h, w) as colours from their lowest value (blue) to their highest (red).
+
+    With heatmaps (K, h, w), the tag of the highest heatmap's channel, shown where that heatmap is high; without, the
+    first channel everywhere.
+    """
     maps = _maps(tags)
     if not len(maps):
         return _checked(image).copy()
@@ -91,31 +97,31 @@ def draw_tags(image: Image, tags: ArrayLike, heatmaps: ArrayLike | None = None) 
     return _blend(_checked(image), color, 0.85 * _stretch(strength, image)[..., None])
 
 
-def panel(image: ArrayLike, target: ArrayLike, heatmap: ArrayLike, scale: ArrayLike | None = None, tag: ArrayLike | None = None,
-          cell: int = 192) -> Image:
+def panel(image: ArrayLike, target: ArrayLike, heatmap: ArrayLike, scale: ArrayLike | None = None,
+          tag: ArrayLike | None = None, cell: int = 192) -> Image:
     """Samples in rows: input, target, heatmap, scale map and tag map side by side, under their names.
 
-    image: (B, H, W, 3) uint8; target, heatmap, scale: (B, K, h, w); tag: (B, C, h, w); or one sample, each without B. Every
-    picture gets `cell` pixels on its longer side.
+    image: (B, H, W, 3) uint8; target, heatmap, scale: (B, K, h, w); tag: (B, C, h, w); or one sample, each without B.
+    Columns without maps are left out. Every picture gets `cell` pixels on its longer side.
     """
-    parts = [np.asarray(part) for part in (image, target, heatmap)] + [None if part is None else np.asarray(part) for part in (scale, tag)]
-    if parts[0].ndim == 3:  # type: ignore[union-attr]
-        parts = [None if part is None else part[None] for part in parts]
-    images, targets, heatmaps, scales, tags = parts
-    columns = [name for name, part in zip(CAPTIONS, parts, strict=True) if part is not None]
+    given = zip(CAPTIONS, (image, target, heatmap, scale, tag), strict=True)
+    parts = {name: np.asarray(part) for name, part in given if part is not None}
+    if parts["input"].ndim == 3:
+        parts = {name: part[None] for name, part in parts.items()}
     cells: list[Image] = []
-    for i, picture in enumerate(images):  # type: ignore[arg-type]
+    for i, picture in enumerate(parts["input"]):
         small = _fit(_checked(picture), cell)
-        cells += [small, draw_heatmap(small, targets[i]), draw_heatmap(small, heatmaps[i])]  # type: ignore[index]
-        cells += [] if scales is None else [draw_scale_map(small, scales[i])]
-        cells += [] if tags is None else [draw_tags(small, tags[i], heatmaps[i])]  # type: ignore[index]
-    if not cells:
-        return tile([], 1)
-    return tile([_caption(name, cells[0].shape[1]) for name in columns] + cells, len(columns))
+        cells += [small, draw_heatmap(small, parts["target"][i]), draw_heatmap(small, parts["heatmap"][i])]
+        if "scale" in parts:
+            cells.append(draw_scale_map(small, parts["scale"][i]))
+        if "tag" in parts:
+            cells.append(draw_tags(small, parts["tag"][i], parts["heatmap"][i]))
+    captions = [_caption(name, cells[0].shape[1]) for name in parts] if cells else []
+    return tile(captions + cells, len(parts))
 
 
 def tile(images: Sequence[Image], columns: int, pad: int = 2) -> Image:
-    """Pictures in rows of `columns` on white, `pad` pixels apart; rows and columns are as large as their largest picture."""
+    """Pictures in rows of `columns` on white, `pad` pixels apart; rows and columns fit their largest picture."""
     if not images:
         return np.full((1, 1, 3), 255, np.uint8)
     rows = [images[i:i + max(1, columns)] for i in range(0, len(images), max(1, columns))]
@@ -130,14 +136,14 @@ def tile(images: Sequence[Image], columns: int, pad: int = 2) -> Image:
 
 
 def save_image(path: str | Path, image: Image) -> None:
-    """Write an RGB picture as its file name's ending says, beside its place and renamed; ValueError for an ending OpenCV does not know."""
+    """Write an RGB picture in the format of its name's ending, beside its place and renamed; ValueError if it has none."""
     path = Path(path)
     try:
         done, data = cv2.imencode(path.suffix, _checked(image)[..., ::-1])
     except cv2.error:
         done = False
     if not done:
-        raise ValueError(f"{path}: pictures can be written as .png or .jpg, not as {path.suffix or 'a name without an ending'}")
+        raise ValueError(f"{path}: pictures are written as .png or .jpg, not as {path.suffix or 'a name without ending'}")
     path.parent.mkdir(parents=True, exist_ok=True)
     beside = path.with_name(f".{path.name}.{os.getpid()}")
     try:
@@ -147,13 +153,13 @@ def save_image(path: str | Path, image: Image) -> None:
         beside.unlink(missing_ok=True)
 
 
-# -- people --------------------------------------------------------------------------------------------------------------------
+# -- people ------------------------------------------------------------------------------------------------------------
 
 
 def person_colors(index: int) -> tuple[Color, Color, Color]:
-    """RGB for the middle, the left and the right limbs of person `index`; hues a golden section apart, so that neighbours differ."""
+    """RGB for the middle, the left and the right limbs of person `index`; hues a golden section apart, so they differ."""
     hue = int(index * 0.618034 * 180 + 18) % 180
-    hsv = np.array([[(hue, 190, 255), ((hue + 8) % 180, 120, 255), ((hue - 8) % 180, 255, 200)]], np.uint8)
+    hsv = np.array([[(hue, 190, 255), ((hue + 6) % 180, 120, 255), ((hue - 6) % 180, 230, 225)]], np.uint8)
     middle, left, right = cv2.cvtColor(hsv, cv2.COLOR_HSV2RGB)[0].tolist()
     return tuple(middle), tuple(left), tuple(right)
 
@@ -161,18 +167,20 @@ def person_colors(index: int) -> tuple[Color, Color, Color]:
 def _draw_person(canvas: Image, person: NDArray[np.float64], shown: NDArray[np.bool_], skeleton: Skeleton, index: int,
                  label: str | None, box: bool) -> None:
     middle, left, right = person_colors(index)
-    sides = [left if name.startswith("left") else right if name.startswith("right") else middle for name in skeleton.keypoints]
+    by_side = {"left": left, "right": right}
+    sides = [by_side.get(name.partition("_")[0], middle) for name in skeleton.keypoints]
     low, high = person[shown, :2].min(axis=0), person[shown, :2].max(axis=0)
     size = float((high - low).max())
-    width, radius = max(1, round(size * 0.016)), max(1.0, size * 0.016)
+    width, radius = max(1, round(size * 0.012)), max(1.0, size * 0.014)
+    rim = radius + max(0.8, radius * 0.35)
     points = np.clip(np.round(person[:, :2] * (1 << SHIFT)), -(1 << 24), 1 << 24).astype(int).tolist()
-    for color_of, extra in ((lambda _: (20, 20, 20), max(1, width // 2)), (lambda color: color, 0)):
-        for a, b in skeleton.limbs:
-            if shown[a] and shown[b]:
-                color = sides[a] if sides[a] == sides[b] else middle
-                cv2.line(canvas, points[a], points[b], color_of(color), width + extra, cv2.LINE_AA, SHIFT)
+    limbs = [(a, b, sides[a] if sides[a] == sides[b] else middle) for a, b in skeleton.limbs if shown[a] and shown[b]]
+    for a, b, _ in limbs:
+        cv2.line(canvas, points[a], points[b], DARK, width + max(1, width // 2), cv2.LINE_AA, SHIFT)
+    for a, b, color in limbs:
+        cv2.line(canvas, points[a], points[b], color, width, cv2.LINE_AA, SHIFT)
     for k in np.flatnonzero(shown[:skeleton.num_keypoints]):
-        cv2.circle(canvas, points[k], round((radius + max(0.8, radius * 0.35)) * (1 << SHIFT)), (20, 20, 20), -1, cv2.LINE_AA, SHIFT)
+        cv2.circle(canvas, points[k], round(rim * (1 << SHIFT)), DARK, -1, cv2.LINE_AA, SHIFT)
         cv2.circle(canvas, points[k], round(radius * (1 << SHIFT)), sides[k], -1, cv2.LINE_AA, SHIFT)
     corner, far = (np.clip(np.round(values), -(1 << 15), 1 << 15).astype(int).tolist() for values in (low, high))
     if box:
@@ -182,18 +190,18 @@ def _draw_person(canvas: Image, person: NDArray[np.float64], shown: NDArray[np.b
 
 
 def _write(canvas: Image, text: str, at: tuple[int, int], color: Color) -> None:
-    cv2.putText(canvas, text, at, FONT, 0.4, (20, 20, 20), 3, cv2.LINE_AA)
+    cv2.putText(canvas, text, at, FONT, 0.4, DARK, 3, cv2.LINE_AA)
     cv2.putText(canvas, text, at, FONT, 0.4, color, 1, cv2.LINE_AA)
 
 
-# -- maps ----------------------------------------------------------------------------------------------------------------------
+# -- maps --------------------------------------------------------------------------------------------------------------
 
 
 def _checked(image: Image) -> Image:
-    if not isinstance(image, np.ndarray) or image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or not image.size:
-        found = f"{getattr(image, 'dtype', type(image).__name__)} {getattr(image, 'shape', '')}"
-        raise ValueError(f"image: {found.strip()}; it must be (H, W, 3) uint8 RGB")
-    return np.ascontiguousarray(image)
+    found = np.asarray(image)
+    if found.dtype != np.uint8 or found.ndim != 3 or found.shape[2] != 3 or not found.size:
+        raise ValueError(f"image: {found.dtype} {found.shape}; it must be (H, W, 3) uint8 RGB")
+    return np.ascontiguousarray(found)
 
 
 def _maps(maps: ArrayLike) -> Maps:
@@ -210,30 +218,32 @@ def _size(image: NDArray[np.generic]) -> tuple[int, int]:
 
 def _stretch(values: Maps, image: NDArray[np.generic]) -> Maps:
     """A map (h, w) as large as the image."""
-    return np.asarray(cv2.resize(values, _size(image), interpolation=cv2.INTER_LINEAR), np.float32).reshape(image.shape[:2])
+    return np.asarray(cv2.resize(values, _size(image), interpolation=cv2.INTER_LINEAR), np.float32)
 
 
 def _jet(values: Maps) -> Image:
     """0 to 1 as blue to red, (H, W, 3)."""
     levels = np.round(np.clip(values, 0, 1) * 255).astype(np.uint8)
-    return cv2.applyColorMap(levels, cv2.COLORMAP_JET)[..., ::-1]
+    return np.asarray(cv2.applyColorMap(levels, cv2.COLORMAP_JET)[..., ::-1], np.uint8)
 
 
 def _over(image: Image, color: Image) -> Image:
     return _blend(_checked(image), color, np.float32(0.6))
 
 
-def _blend(image: Image, color: NDArray[np.generic], share: NDArray[np.float32] | np.float32) -> Image:
+def _blend(image: Image, color: NDArray[np.integer], share: Maps | np.float32) -> Image:
     """`share` of the colour, the rest a dimmed grey of the image, on which colours stand out."""
-    grey = np.repeat(image.mean(axis=2, keepdims=True) * 0.7 + 30, 3, axis=2)
-    return np.clip(grey * (1 - share) + color * share, 0, 255).astype(np.uint8)
+    grey = image.mean(axis=2, keepdims=True) * 0.7 + 30
+    mixed: Image = np.clip(grey * (1 - share) + color * share, 0, 255).astype(np.uint8)
+    return mixed
 
 
 def _fit(image: Image, longest: int) -> Image:
     """The image with `longest` pixels on its longer side."""
     zoom = longest / max(image.shape[:2])
-    size = tuple(max(1, round(side * zoom)) for side in _size(image))
-    return cv2.resize(image, size, interpolation=cv2.INTER_AREA if zoom < 1 else cv2.INTER_LINEAR)
+    width, height = (max(1, round(side * zoom)) for side in _size(image))
+    way = cv2.INTER_AREA if zoom < 1 else cv2.INTER_LINEAR
+    return np.asarray(cv2.resize(image, (width, height), interpolation=way), np.uint8)
 
 
 def _caption(text: str, width: int) -> Image:

@@ -84,7 +84,8 @@ def test_not_a_number_is_dropped() -> None:
 def test_build() -> None:
     cfg = SimpleNamespace(DATASET=SimpleNamespace(OUTPUT_SIZE=[64, 128], SIGMA=-1, SCALE_AWARE_SIGMA=False),
                           MODEL=SimpleNamespace(TAG_PER_JOINT=False))
-    targets = build_target_encoder(cfg)([torch.tensor([[[[5.0, 7.0, 2.0]]]])] * 2, [torch.ones(1, s, s) for s in (64, 128)])
+    masks = [torch.ones(1, size, size) for size in (64, 128)]
+    targets = build_target_encoder(cfg)([torch.tensor([[[[5.0, 7.0, 2.0]]]])] * 2, masks)
     assert targets[0].index.item() == 7 * 64 + 5
     assert [t.heatmaps[0, 0, 7, 6].item() for t in targets] == pytest.approx([np.exp(-1 / 2), np.exp(-1 / 8)])
 

@@ -8,9 +8,11 @@ from pathlib import Path
 from swahr.config import ConfigError, load_config
 
 ROOT = Path(__file__).resolve().parents[2]
-SCALARS = ("", "null", "true", "-1", "0", "3.5", "1e-3", ".nan", "1e999", "text", "''", "[1, 2]", "[]", "[true, x]", "{a: 1}", "(0,",
-           "(True, False)", "&a [*a]", "*b", "!!python/object:os.system x", "2024-99-99", "0b_", "'unclosed", "[", "\t", "\x07", "é\U0001f600",
-           "9" * 400, "<<: {a: 1}", "_BASE_: fuzz.yaml", "? [x]", "---", "2024-01-01", "1:30", "0x", "=", "[[[]]]")
+SCALARS = ("", "null", "true", "-1", "0", "3.5", "1e-3", ".nan", "1e999", "text", "''", "[1, 2]", "[]", "[true, x]",
+           "{a: 1}", "(0,", "(True, False)", "&a [*a]", "*b", "!!python/object:os.system x", "2024-99-99", "0b_", "[",
+           "'unclosed", "\t", "\x07", "é\U0001f600", "9" * 400, "<<: {a: 1}", "_BASE_: fuzz.yaml", "? [x]", "---", "=",
+           "2024-01-01", "1:30", "0x", "[[[]]]")
+EXPERIMENTS = ROOT / "experiments/coco/higher_hrnet"
 
 
 def edit(lines: list[str], dice: random.Random) -> None:
@@ -34,11 +36,10 @@ def edit(lines: list[str], dice: random.Random) -> None:
 
 
 def test_no_edit_ends_in_a_traceback(tmp_path: Path) -> None:
-    main = (ROOT / "experiments/coco/higher_hrnet/w32_512_adam_lr1e-3.yaml").read_text().splitlines()
-    variant = ("_BASE_: base.yaml\n" + (ROOT / "experiments/coco/higher_hrnet/w32_512_adam_lr1e-3_hrnet_bottomup.yaml").read_text()
-               .split("_BASE_")[1].split("\n", 1)[1]).splitlines()
-    base = (ROOT / "experiments/coco/higher_hrnet/w32_512_adam_lr1e-3.yaml").read_text()
-    (tmp_path / "base.yaml").write_text(base)
+    main = (EXPERIMENTS / "w32_512_adam_lr1e-3.yaml").read_text().splitlines()
+    variant = (EXPERIMENTS / "w32_512_adam_lr1e-3_hrnet_bottomup.yaml").read_text().splitlines()
+    variant = ["_BASE_: base.yaml" if line.startswith("_BASE_") else line for line in variant]
+    (tmp_path / "base.yaml").write_text("\n".join(main))
     path, valid, refused = tmp_path / "fuzz.yaml", 0, 0
     for seed in range(500):
         dice = random.Random(seed)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+
 from swahr.config import load_config, log_dir, output_dir, resolve_path
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -55,7 +55,8 @@ def test_by_hand() -> None:
     h, g = torch.tensor(-1.0).exp(), 0.5
     one = torch.ones(1, 1, 1, 1)
     share = h ** g
-    assert heatmap_loss(2 * one, h * one, one[0], one, g).item() == pytest.approx(((2 - share) * (2 - h / 2) ** 2).item())
+    want = ((2 - share) * (2 - h / 2) ** 2).item()
+    assert heatmap_loss(2 * one, h * one, one[0], one, g).item() == pytest.approx(want)
     assert heatmap_loss(2 * one, h * one, one[0], None, None).item() == pytest.approx(((2 - h) ** 2).item())
     assert scale_loss(3 * one, h * one, one[0]).item() == 9 and scale_loss(3 * one, 0 * one, one[0]).item() == 0
 

@@ -18,7 +18,7 @@ from ..skeleton import Skeleton
 from .grouping import Members, group, mean_tags
 from .peaks import Peaks, find_peaks, find_peaks_batch
 from .refine import find_missing, find_missing_batch
-from .tiles import tile_range
+from .tiles import NOT_FINITE, tile_range
 
 
 class People(NamedTuple):
@@ -89,7 +89,7 @@ class Decoder:
     def _decode_image(self, heatmaps: NDArray[np.float32], tags: NDArray[np.float32]) -> People:
         heat, tag_range = tile_range(heatmaps[..., None]), tile_range(tags)
         if not (heat.finite and tag_range.finite):
-            raise ValueError("heatmaps or tags hold values that are not finite; the network's output must be numbers")
+            raise ValueError(NOT_FINITE)
         peaks = find_peaks(heatmaps, tags, heat, limit=self.max_people, threshold=self.detection_threshold, reach=self.reach)
         members = self._group(peaks)
         people = self._people(peaks, members, heatmaps.shape[-1])

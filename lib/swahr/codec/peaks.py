@@ -1,13 +1,13 @@
 """Peaks of heatmaps: non-maximum suppression by max-pooling, and the best M of each joint.
 
 A. Newell et al., Associative Embedding, 2017; max-pooling as in B. Cheng et al., HigherHRNet, 2020. A pixel is a peak where it
-equals the largest value of the window around it and exceeds the detection threshold. Equal scores come in the order in which
-torch.topk gives them on the CPU, as in the published code: joints with ties, which are few, are done again by that function.
+equals the largest value of the window around it and exceeds the detection threshold. Which of equal scores comes first matters to
+the grouping; it is the one that torch.topk takes on the CPU, as in the published code.
 """
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -15,10 +15,12 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 
 from .jit import kernel
-from .tiles import TILE, Floats, TileRange
+from .tiles import NOT_FINITE, TILE, Floats, TileRange, tile_range
 
 # What is known of a peak, in the last dimension of one float64 array, which holds pixel numbers and float32 values exactly:
 PIXEL, SCORE, OFFSET, TAGS = 0, 1, slice(2, 4), slice(4, None)
+
+PARTIAL_SORT = 64  # torch.topk sorts a heap of the best M where there are at least so many times M values, else it sorts otherwise
 
 
 class Peaks(NamedTuple):
@@ -37,13 +39,14 @@ def find_peaks(heatmaps: Floats, tags: Floats, tiles: TileRange, *, limit: int, 
     tiles: the range of heatmaps; limit: M; threshold: a peak's score exceeds it, >= 0; reach: half the window, in pixels.
     """
     joints, height, width = heatmaps.shape
-    # One more than the limit shows whether the last place is tied.
-    table = np.zeros((1, joints, min(limit + 1, height * width), 4 + tags.shape[-1]))
-    _find_peaks(heatmaps, tiles.high, float(threshold), reach, table[0])
+    if height * width < PARTIAL_SORT * limit:
+        table = _pool(torch.from_numpy(heatmaps)[None], torch.from_numpy(tags)[None], limit, reach).numpy()
+        return _peaks(table, threshold)[0]
+    table = np.zeros((joints, limit, 4 + tags.shape[-1]))
+    _find_peaks(heatmaps, tiles.high, reach, table)
     channels = np.arange(joints)[:, None] if len(tags) == joints else 0
-    table[0, ..., TAGS] = tags.reshape(len(tags), height * width, -1)[channels, table[0, ..., PIXEL].astype(np.int64)]
-    maps = torch.from_numpy(heatmaps)[None], torch.from_numpy(tags)[None]
-    return _settle_ties(table, *maps, limit, threshold, reach)[0]
+    table[..., TAGS] = tags.reshape(len(tags), height * width, -1)[channels, table[..., PIXEL].astype(np.int64)]
+    return _peaks(table[None], threshold)[0]
 
 
 def find_peaks_batch(heatmaps: torch.Tensor, tags: torch.Tensor, *, limit: int, threshold: float, reach: int) -> list[Peaks]:
@@ -56,8 +59,31 @@ def find_peaks_batch(heatmaps: torch.Tensor, tags: torch.Tensor, *, limit: int, 
     # One number that is not finite spoils the whole table, and no second copy is needed to see it.
     table = torch.where(finite, table, torch.nan).cpu().numpy()
     if np.isnan(table).any():
-        raise ValueError("heatmaps or tags hold values that are not finite; the network's output must be numbers")
-    return _settle_ties(table, heatmaps, tags, limit, threshold, reach)
+        raise ValueError(NOT_FINITE)
+    scores = table[..., SCORE]
+    images, joints = np.nonzero(((scores[..., :-1] == scores[..., 1:]) & (scores[..., :-1] > threshold)).any(2))
+    peaks = _peaks(table[:, :, :limit], threshold)
+    if len(images):
+        _settle_ties(peaks, heatmaps, tags, images, joints, limit=limit, threshold=threshold, reach=reach)
+    return peaks
+
+
+def _settle_ties(peaks: list[Peaks], heatmaps: torch.Tensor, tags: torch.Tensor, images: NDArray[np.int64],
+                 joints: NDArray[np.int64], **settings: Any) -> None:
+    """Replace the peaks of some images' joints by those that are found on the CPU, whose order among equals counts."""
+    rows = torch.from_numpy(images).to(heatmaps.device), torch.from_numpy(joints).to(heatmaps.device)
+    maps = heatmaps[rows].cpu().numpy()
+    tag_maps = tags.expand(-1, heatmaps.shape[1], -1, -1, -1)[rows].cpu().numpy()
+    settled = find_peaks(maps, tag_maps, tile_range(maps[..., None]), **settings)
+    for row, (image, joint) in enumerate(zip(images, joints, strict=True)):
+        for values, replacement in zip(peaks[image], settled, strict=True):
+            values[joint] = replacement[row]
+
+
+def _peaks(table: NDArray[np.float64], threshold: float) -> list[Peaks]:
+    """The table (B, K, M, 4 + T) as the peaks of each image."""
+    pixels, values, counts = table[..., PIXEL].astype(np.int64), table.astype(np.float32), (table[..., SCORE] > threshold).sum(2)
+    return [Peaks(*image) for image in zip(pixels, values[..., SCORE], values[..., OFFSET], values[..., TAGS], counts, strict=True)]
 
 
 def _pool(heatmaps: torch.Tensor, tags: torch.Tensor, limit: int, reach: int) -> torch.Tensor:
@@ -71,62 +97,65 @@ def _pool(heatmaps: torch.Tensor, tags: torch.Tensor, limit: int, reach: int) ->
     return torch.cat([part.double() for part in (pixels[..., None], scores[..., None], offsets, tags_there)], 3)
 
 
-def _settle_ties(table: NDArray[np.float64], heatmaps: torch.Tensor, tags: torch.Tensor, limit: int, threshold: float,
-                 reach: int) -> list[Peaks]:
-    """The peaks of each image from the table (B, K, M + 1, 4 + T), joints with equal scores done again on the CPU."""
-    scores = table[..., SCORE]
-    images, joints = np.nonzero(((scores[..., :-1] == scores[..., 1:]) & (scores[..., :-1] > threshold)).any(2))
-    table = table[:, :, :limit]
-    if len(images):
-        rows = torch.from_numpy(images).to(heatmaps.device), torch.from_numpy(joints).to(heatmaps.device)
-        tags = tags.expand(-1, heatmaps.shape[1], -1, -1, -1)
-        table[images, joints] = _pool(heatmaps[rows].cpu()[None], tags[rows].cpu()[None], limit, reach)[0].numpy()
-    floats = table.astype(np.float32)
-    return [Peaks(image[..., PIXEL].astype(np.int64), values[..., SCORE], values[..., OFFSET], values[..., TAGS],
-                  (image[..., SCORE] > threshold).sum(1)) for image, values in zip(table, floats, strict=True)]
-
-
 @kernel
-def _find_peaks(heatmaps, high, threshold, reach, table):  # type: ignore[no-untyped-def]
+def _find_peaks(heatmaps, high, reach, table):  # type: ignore[no-untyped-def]
+    """Fill in pixels, scores and offsets of the table (K, M, 4 + T), all pixels that are not peaks counting as 0.
+
+    The best M are kept as a heap, the least on top, as std::partial_sort keeps them: the order of equals is the heap's.
+    """
     joints, height, width = heatmaps.shape
+    size = table.shape[1]
+    heap, pixels = np.empty(size, np.float32), np.empty(size, np.int64)
     for k in range(joints):
-        count = 0
-        for ty in range(high.shape[1]):
+        for i in range(size):
+            pixels[i], heap[i] = i, _suppressed(heatmaps[k], i // width, i % width, reach)
+        for i in range((size - 2) // 2, -1, -1):
+            _sift(heap, pixels, i, size, heap[i], pixels[i])
+        for y in range(height):
             for tx in range(high.shape[2]):
-                if not high[k, ty, tx, 0] > threshold:
+                if heap[0] >= 0 and high[k, y // TILE, tx, 0] <= heap[0]:
                     continue
-                for y in range(ty * TILE, min(ty * TILE + TILE, height)):
-                    for x in range(tx * TILE, min(tx * TILE + TILE, width)):
-                        if heatmaps[k, y, x] > threshold and _is_highest(heatmaps[k], y, x, reach):
-                            count = _insert(table[k], count, y * width + x, heatmaps[k, y, x])
-        for n in range(count):
-            pixel = int(table[k, n, 0])
-            table[k, n, 2], table[k, n, 3] = quarter_offset(heatmaps[k], pixel // width, pixel % width)
+                for x in range(tx * TILE, min(tx * TILE + TILE, width)):
+                    if y * width + x < size or (heap[0] >= 0 and heatmaps[k, y, x] <= heap[0]):
+                        continue
+                    value = _suppressed(heatmaps[k], y, x, reach)
+                    if value > heap[0]:
+                        _sift(heap, pixels, 0, size, value, y * width + x)
+        for last in range(size - 1, 0, -1):
+            value, pixel = heap[last], pixels[last]
+            heap[last], pixels[last] = heap[0], pixels[0]
+            _sift(heap, pixels, 0, last, value, pixel)
+        for n in range(size):
+            table[k, n, 0], table[k, n, 1] = pixels[n], heap[n]
+            table[k, n, 2], table[k, n, 3] = quarter_offset(heatmaps[k], pixels[n] // width, pixels[n] % width)
 
 
 @kernel
-def _is_highest(heatmap, y, x, reach) -> bool:  # type: ignore[no-untyped-def]
+def _suppressed(heatmap, y, x, reach):  # type: ignore[no-untyped-def]
+    """The heatmap at a pixel, 0 where the window around it holds a larger value."""
     value = heatmap[y, x]
     for v in range(max(y - reach, 0), min(y + reach + 1, heatmap.shape[0])):
         for u in range(max(x - reach, 0), min(x + reach + 1, heatmap.shape[1])):
             if heatmap[v, u] > value:
-                return False
-    return True
+                return np.float32(0)
+    return value
 
 
 @kernel
-def _insert(table, count, pixel, score) -> int:  # type: ignore[no-untyped-def]
-    """Put a peak at its place in a list sorted by score, which forgets what does not fit; the new count."""
-    place = count
-    while place > 0 and score > table[place - 1, 1]:
-        place -= 1
-    if place == len(table):
-        return count
-    count = min(count + 1, len(table))
-    for n in range(count - 1, place, -1):
-        table[n, 0], table[n, 1] = table[n - 1, 0], table[n - 1, 1]
-    table[place, 0], table[place, 1] = pixel, score
-    return count
+def _sift(heap, pixels, hole, size, value, pixel) -> None:  # type: ignore[no-untyped-def]
+    """Put a value in place of heap[hole]: the hole sinks to a leaf past the smaller children, then the value rises from there."""
+    top = hole
+    while 2 * hole + 1 < size:
+        child = 2 * hole + 2
+        if child == size or heap[child] > heap[child - 1]:
+            child -= 1
+        heap[hole], pixels[hole] = heap[child], pixels[child]
+        hole = child
+    while hole > top and heap[(hole - 1) // 2] > value:
+        parent = (hole - 1) // 2
+        heap[hole], pixels[hole] = heap[parent], pixels[parent]
+        hole = parent
+    heap[hole], pixels[hole] = value, pixel
 
 
 @kernel

@@ -30,9 +30,13 @@ class StageTarget(NamedTuple):
 
 
 def _pixels(joints: Tensor, size: int) -> tuple[Tensor, Tensor]:
-    """joints (B, N, K, >=3) -> whole pixels (B, N, K, 2) as floats, and which are labelled and in the map (B, N, K)."""
+    """joints (B, N, K, >=3) -> pixels (B, N, K, 2), as floats, and which joints are labelled and in the map (B, N, K).
+
+    The others are at pixel 0.
+    """
     pixels = joints[..., :2].trunc()
-    return pixels, (joints[..., 2] > 0) & ((pixels >= 0) & (pixels < size)).all(-1)
+    present = (joints[..., 2] > 0) & ((pixels >= 0) & (pixels < size)).all(-1)
+    return torch.where(present[..., None], pixels, 0), present
 
 
 def _render(joints: Tensor, sigma: Tensor, size: int, span: int) -> Tensor:
@@ -40,14 +44,14 @@ def _render(joints: Tensor, sigma: Tensor, size: int, span: int) -> Tensor:
 
     The rule is the published one. A patch is sampled at 0, 1, 2, ... with its peak at 3 sigma + 1, and is laid on the
     pixels from round(x - 3 sigma - 1) up to, not including, round(x + 3 sigma + 2), halves going to the even number.
-    Where 3 sigma is whole that is 6 sigma + 3 samples with the peak on the joint; elsewhere it is up to half a pixel off.
+    Where 3 sigma is whole these are 6 sigma + 3 samples, the peak on the joint; else it is up to half a pixel off.
     Patches are merged by maximum, so their order does not matter, on a GPU either.
     """
     batch, _, num_joints = joints.shape[:3]
     pixels, present = _pixels(joints, size)
-    sigma = sigma.expand_as(present)
     present = present & (sigma > 0)
-    channels = torch.arange(batch * num_joints, device=joints.device).view(batch, 1, -1).expand_as(present)
+    sigma = torch.where(present, sigma, 1)
+    channels = torch.arange(batch * num_joints, device=joints.device).view(batch, 1, num_joints).expand_as(present)
     # Absent joints are left out, but on a GPU drawn as zeros: it would have to be waited for to count the others.
     drawn = slice(None) if joints.is_cuda else present.flatten().nonzero().squeeze(1)
     pixels, sigma, channels, present = (part.flatten(0, 2)[drawn] for part in (pixels, sigma, channels, present))
@@ -73,7 +77,7 @@ def render_heatmaps(joints: Tensor, size: int, sigma: float) -> Tensor:
     sigma: standard deviation of a joint's Gaussian in pixels; a negative one stands for size / 64.
     """
     sigma = sigma if sigma > 0 else size / 64
-    return _render(joints, joints.new_tensor(sigma), size, math.ceil(6 * sigma + 3))
+    return _render(joints, joints.new_full((), sigma), size, math.ceil(6 * sigma + 3))
 
 
 def render_scale_aware(joints: Tensor, size: int) -> Tensor:
@@ -89,7 +93,7 @@ def tag_index(joints: Tensor, size: int, tag_per_joint: bool) -> tuple[Tensor, T
     tag_per_joint: whether each joint has a tag map of its own or all share one.
     """
     pixels, present = _pixels(joints, size)
-    x, y = torch.where(present[..., None], pixels, 0).long().unbind(-1)
+    x, y = pixels.long().unbind(-1)
     index = y * size + x
     if tag_per_joint:
         index = index + torch.arange(joints.shape[2], device=joints.device) * (size * size)

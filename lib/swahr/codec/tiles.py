@@ -11,6 +11,8 @@ from .jit import kernel
 
 TILE = 16  # pixels: a row of a tile is one cache line of float32
 
+NOT_FINITE = "heatmaps or tags hold values that are not finite; the network's output must be numbers"
+
 Floats = NDArray[np.float32]
 
 

@@ -7,7 +7,8 @@ import time
 from pathlib import Path
 from typing import Any
 
-from ..skeleton import SKELETONS, Skeleton, get_skeleton
+from swahr.skeleton import SKELETONS, Skeleton, get_skeleton
+
 from .errors import ConfigError, Problem
 
 REPOSITORY = Path(__file__).resolve().parents[3]

@@ -207,22 +207,48 @@ def _mend(annotation: dict[str, Any], size: tuple[int, int]) -> Iterator[tuple[s
         annotation["num_keypoints"] = sum(v > 0 for v in keypoints[2::3])
         yield f"{name}: num_keypoints {shorten(count)} is not a number of keypoints", "keypoints counted"
     outline = annotation.get("segmentation", [])
-    if not _is_segmentation(outline, size):
+    if (annotation.get("iscrowd") or not count) and not _is_segmentation(outline, size):  # else it is not looked at
         del annotation["segmentation"]
         what = "neither polygons nor run lengths of the image's size"
         yield f"{name}: segmentation {shorten(outline)} is {what}", "segmentation left out"
 
 
 def _is_segmentation(value: Any, size: tuple[int, int]) -> bool:
-    """Polygons [[x, y, x, y, x, y, ...], ...] or run lengths {'size': [h, w], 'counts': [...] or text}."""
+    """Polygons [[x, y, x, y, x, y, ...], ...] or run lengths {'size': [h, w], 'counts': [...] or text}.
+
+    What pycocotools draws must be checked, since it writes beyond its memory, or leaves it as it was, where runs or
+    coordinates do not fit the image.
+    """
     if isinstance(value, list):
-        return all(isinstance(p, list) and len(p) >= 6 and len(p) % 2 == 0 and _are_numbers(p) for p in value)
+        reach = 2 * max(size)
+        return all(isinstance(p, list) and len(p) >= 6 and len(p) % 2 == 0 and _are_numbers(p) and
+                   -reach < min(p) and max(p) < reach for p in value)
     if not isinstance(value, dict) or value.get("size") != [size[1], size[0]]:
         return False
-    counts = value.get("counts")
-    if isinstance(counts, list):
-        return all(type(n) is int and n >= 0 for n in counts) and sum(counts) == size[0] * size[1]
-    return isinstance(counts, str)
+    runs = value.get("counts")
+    runs = _unpack(runs) if isinstance(runs, str) else runs
+    if not isinstance(runs, list) or not all(type(run) is int and run >= 0 for run in runs):
+        return False
+    return sum(runs) == size[0] * size[1]
+
+
+def _unpack(text: str) -> list[int] | None:
+    """Run lengths of COCO's text form: six bits a character from '0' on, of which five are digits, low ones first, and one
+    says that more follow; from the third on a run is given by its difference to the last but one. None: no such text.
+    """
+    runs: list[int] = []
+    value = digits = 0
+    for letter in text:
+        bits = ord(letter) - 48
+        if not 0 <= bits < 64 or digits > 8:
+            return None
+        value |= (bits & 31) << 5 * digits
+        digits += 1
+        if not bits & 32:
+            value -= (bits & 16) << 5 * digits - 4  # the highest digit bit is the sign
+            runs.append(value + runs[-2] if len(runs) > 2 else value)
+            value = digits = 0
+    return None if digits else runs
 
 
 def _is_id(value: Any) -> bool:

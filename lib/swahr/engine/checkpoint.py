@@ -46,9 +46,6 @@ class Progress:
     bad_steps: int = 0
     seconds: float = 0.0
 
-    def to_dict(self) -> dict[str, Any]:
-        return asdict(self)
-
 
 def write_whole(content: Any, path: Path) -> None:
     """torch.save beside the path, flushed to the disk, then renamed: a reader sees the old file or the new one, never a
@@ -75,8 +72,8 @@ def save_checkpoint(folder: Path, *, name: str, weights: Mapping[str, Tensor], o
     """
     content = {
         "epoch": progress.epoch, "model": name, "state_dict": {WRAPPER + key: value for key, value in weights.items()},
-        "best_state_dict": dict(weights), "perf": -1.0 if progress.perf is None else progress.perf, "optimizer": optimizer,
-        "scaler": scaler, "seed": seed, "progress": progress.to_dict(),
+        "best_state_dict": dict(weights), "perf": -1.0 if progress.perf is None else progress.perf,
+        "optimizer": optimizer, "scaler": scaler, "seed": seed, "progress": asdict(progress),
     }
     fresh = folder / f".{NEWEST}.new"
     write_whole(content, fresh)
@@ -87,20 +84,20 @@ def save_checkpoint(folder: Path, *, name: str, weights: Mapping[str, Tensor], o
 
 
 def read_checkpoint(path: Path) -> dict[str, Any]:
-    """The content of a checkpoint, ours or the published code's, on the CPU; `progress` is a Progress. Raises
-    CheckpointError.
+    """The content of a checkpoint, ours or the published code's, on the CPU; `progress` is a Progress, `path` the file.
+    Raises CheckpointError.
     """
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # damaged files fail in as many ways as there are readers in torch.load
-        raise CheckpointError(f"{path}: cannot be read, it is damaged, cut short or no checkpoint ({_reason(error)})") from None
-    missing = [key for key in ("epoch", "state_dict", "optimizer") if not isinstance(content, dict) or key not in content]
-    if missing:
-        raise CheckpointError(f"{path}: is no checkpoint of training, it has no {missing[0]!r}")
+        raise CheckpointError(f"{path}: damaged, cut short or no checkpoint ({_reason(error)})") from None
+    for key in ("epoch", "state_dict", "optimizer"):
+        if not isinstance(content, dict) or key not in content:
+            raise CheckpointError(f"{path}: is no checkpoint of training, for it has no {key!r}")
     content["state_dict"] = {key.removeprefix(WRAPPER): value for key, value in content["state_dict"].items()}
     known = {field.name for field in fields(Progress)}
     saved = {key: value for key, value in content.get("progress", {"epoch": content["epoch"]}).items() if key in known}
-    content["progress"] = Progress(**saved)
+    content["progress"], content["path"] = Progress(**saved), path
     return content
 
 
@@ -119,7 +116,7 @@ def resume(folder: Path, restore: Callable[[dict[str, Any]], None], warn: Callab
         except (ValueError, KeyError, TypeError) as error:
             warn(str(error) if isinstance(error, CheckpointError) else f"{path}: is of another run ({_reason(error)})")
     if paths:
-        raise CheckpointError(f"{folder}: no checkpoint there can be used; remove them, or set AUTO_RESUME False to start anew")
+        raise CheckpointError(f"{folder}: no checkpoint there can be used; AUTO_RESUME False starts anew")
     return None
 
 

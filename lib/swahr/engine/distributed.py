@@ -97,7 +97,7 @@ def count_processes(device: str = "", gpus: int | None = None) -> int:
     if gpus is None:
         return max(available, 1)
     if gpus < 1 or (on_gpu and gpus > available):
-        raise DeviceError(f"--gpus {gpus} was asked for, but {_count_gpus()}; --device cpu starts that many CPU processes")
+        raise DeviceError(f"--gpus {gpus} was asked for, but {_count_gpus()}; --device cpu takes any number from 1")
     return gpus
 
 

@@ -39,9 +39,10 @@ class StepGuard:
     batch is saved then, with what replay() returns.
     """
 
-    def __init__(self, device: torch.device, limit: int, folder: Path, replay: Callable[[], dict[str, Any]] = dict) -> None:
+    def __init__(self, device: torch.device, limit: int, folder: Path, *, bad_steps: int = 0,
+                 replay: Callable[[], dict[str, Any]] = dict) -> None:
         self.device, self.limit, self.folder, self.replay = device, limit, folder, replay
-        self.bad_steps = self.in_a_row = 0
+        self.bad_steps, self.in_a_row = bad_steps, 0
         self.stop_signal = 0
         self._pending: _Step | None = None
 
@@ -82,12 +83,11 @@ class StepGuard:
         blamed = [rank for rank, (guilty, _) in enumerate(everyone) if guilty] or list(range(len(everyone)))
         path = self.folder / f"bad_step_rank{distributed.rank()}.pth.tar"
         if distributed.rank() in blamed:
-            batches = [{"images": batch.images, "joints": list(batch.joints), "masks": list(batch.masks), "image_ids": batch.image_ids}
-                       for batch in latest.batches]
+            batches = [batch._asdict() for batch in latest.batches]
             checkpoint.write_whole({"step": latest.step, "losses": losses, "batches": batches, **self.replay()}, path)
         named = [number for rank in blamed for number in everyone[rank][1]]
         files = ", ".join(str(path.with_name(f"bad_step_rank{rank}.pth.tar")) for rank in blamed)
         raise NonFiniteLossError(
-            f"the loss or its gradient was not finite for {self.in_a_row} steps in a row (TRAIN.MAX_BAD_STEPS), the last of them step "
-            f"{latest.step} with images {', '.join(map(str, named[:50]))}{' ...' if len(named) > 50 else ''}; "
-            f"its batch, losses and the network are in {files}")
+            f"the loss or its gradient was not finite for {self.in_a_row} steps in a row (TRAIN.MAX_BAD_STEPS), the "
+            f"last of them step {latest.step} with images {', '.join(map(str, named[:50]))}"
+            f"{' ...' if len(named) > 50 else ''}; its batches, losses and the network are in {files}")

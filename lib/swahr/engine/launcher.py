@@ -11,7 +11,6 @@ import signal
 import sys
 import tempfile
 import time
-import traceback
 import uuid
 from collections.abc import Callable
 from dataclasses import fields
@@ -120,7 +119,7 @@ def _host_and_port(url: str) -> tuple[str, int]:
             return parts.hostname, parts.port
     except ValueError:  # a port that is no number
         pass
-    raise LaunchError(f"--dist-url is {url!r}; several nodes need tcp://HOST:PORT of node 0, for example tcp://10.0.0.1:23456")
+    raise LaunchError(f"--dist-url is {url!r}; several nodes need tcp://HOST:PORT of node 0, such as tcp://10.0.0.1:23456")
 
 
 def _run_rank(function: Callable[..., T], args: tuple) -> T:
@@ -148,8 +147,8 @@ def _wait_for_culprit(function: Callable[..., T], args: tuple) -> T:
 def _lost_peer(error: BaseException) -> bool:
     """Whether the error only says that another process is gone (gloo's are plain RuntimeErrors)."""
     text = str(error).lower()
-    return isinstance(error, DistError) or (
-        isinstance(error, RuntimeError) and any(part in text for part in ("gloo", "connection closed", "connection reset")))
+    known = any(part in text for part in ("gloo", "connection closed", "connection reset"))
+    return isinstance(error, DistError) or (isinstance(error, RuntimeError) and known)
 
 
 def _pass_on(number: int, frame: FrameType | None) -> None:
@@ -158,7 +157,8 @@ def _pass_on(number: int, frame: FrameType | None) -> None:
 
 def _worker_error(failed: ChildFailedError) -> WorkerError:
     rank, failure = failed.get_first_failure()
-    message = failure.message if isinstance(failure.message, dict) else {"message": failure.message}
+    said: Any = failure.message
+    message: dict[str, Any] = said if isinstance(said, dict) else {"message": said}
     if failure.exitcode > 1:  # a known error's own status: its line is enough
         return WorkerError(str(message["message"]).partition(": ")[2], failure.exitcode)
     lines = [f"process {rank} of the run failed: {message['message']}"]
@@ -170,7 +170,3 @@ def _worker_error(failed: ChildFailedError) -> WorkerError:
 def _place() -> str:
     return f"rank {distributed.rank()}: " if distributed.world_size() > 1 else ""
 
-
-def format_error(error: BaseException) -> str:
-    """The traceback of an error, as text."""
-    return "".join(traceback.format_exception(type(error), error, error.__traceback__))

@@ -66,8 +66,9 @@ class Stepper:
     losses are float32 always.
     """
 
-    def __init__(self, *, model: nn.Module, encoder: Callable[..., Any], criterion: nn.Module, optimizer: torch.optim.Optimizer,
-                 scaler: LossScaler, device: torch.device, dtype: torch.dtype | None = None, channels_last: bool = False) -> None:
+    def __init__(self, *, model: nn.Module, encoder: Callable[..., Any], criterion: nn.Module,
+                 optimizer: torch.optim.Optimizer, scaler: LossScaler, device: torch.device,
+                 dtype: torch.dtype | None = None, channels_last: bool = False) -> None:
         self.model, self.encoder, self.criterion = model, encoder, criterion
         self.optimizer, self.scaler, self.device, self.dtype = optimizer, scaler, device, dtype
         self.layout = torch.channels_last if channels_last else torch.contiguous_format
@@ -79,7 +80,8 @@ class Stepper:
             group["lr"] = lr
         self.optimizer.zero_grad(set_to_none=True)
         before = self._flat_statistics()
-        losses = [self._backward(batch, len(batches), last=number == len(batches)) for number, batch in enumerate(batches, 1)]
+        parts = len(batches)
+        losses = [self._backward(batch, parts, last=number == parts) for number, batch in enumerate(batches, 1)]
         # A limit of infinity changes no finite gradient, and one that is not finite becomes NaN throughout: either the
         # scaler lets the whole step through or nothing of it, and `bad` says which, with no wait for the GPU.
         gradient = nn.utils.clip_grad_norm_(self.parameters, float("inf"))
@@ -93,7 +95,7 @@ class Stepper:
         with self._exchange(last):
             losses = self.losses(batch)
             loss = total(losses)
-            # Infinity times zero: a loss that is not finite makes every gradient NaN, and those of all processes with them.
+            # A loss that is not finite makes every gradient NaN, and through their exchange those of all processes.
             poison = torch.where(loss.detach().isfinite(), 1.0, float("nan"))
             self.scaler.scale(loss * poison / parts).backward()
         return {name: value.detach().mean() for name, value in losses.items()}
@@ -116,9 +118,10 @@ class Stepper:
         """One NaN would stay in the batch norms' running means for ever: they too are as before a step that is left
         out.
         """
-        if before is not None:
-            kept = torch.where(bad, before, self._flat_statistics()).split([buffer.numel() for buffer in self.statistics])
-            torch._foreach_copy_(self.statistics, [part.view_as(buffer) for part, buffer in zip(kept, self.statistics, strict=True)])
+        now = self._flat_statistics()
+        if before is not None and now is not None:
+            kept = torch.where(bad, before, now).split([buffer.numel() for buffer in self.statistics])
+            torch._foreach_copy_(self.statistics, [part.view_as(like) for part, like in zip(kept, self.statistics)])
 
 
 def build_optimizer(cfg: Any, model: nn.Module) -> torch.optim.Optimizer:

@@ -7,7 +7,6 @@ import sys
 import time
 from datetime import timedelta
 from pathlib import Path
-from types import TracebackType
 
 import numpy as np
 import torch
@@ -84,7 +83,8 @@ class TensorBoard:
 
     def _give_up(self, error: OSError) -> None:
         self._writer = None
-        logger.error("%s: the TensorBoard log cannot be written (%s); training goes on without it", self.folder, error.strerror or error)
+        logger.error("%s: the TensorBoard log cannot be written (%s); training goes on without it", self.folder,
+                     error.strerror or error)
 
 
 class Meter:
@@ -115,7 +115,7 @@ class Meter:
         assert self._sum is not None, "read before add"
         sums = distributed.reduce_mean(dict(zip(self._names, self._sum, strict=True)))
         *values, counted = torch.stack(list(sums.values())).tolist()
-        means = {name: value / counted if counted else float("nan") for name, value in zip(self._names[:-1], values, strict=True)}
+        means = {name: value / counted if counted else float("nan") for name, value in zip(sums, values)}
         speed = self._steps / max(time.perf_counter() - self._start, 1e-9)
         self.restart()
         return {"total": sum(means.values()), **means}, speed
@@ -128,13 +128,15 @@ class EpochBar:
 
     def __init__(self, title: str, steps: int, done: int) -> None:
         shown = distributed.is_main() and sys.stderr.isatty()
-        self._bar = tqdm(total=steps, initial=done, desc=title, unit="step", dynamic_ncols=True, leave=False, disable=not shown)
-        self._title, self._steps, self._done, self._level = title, steps, done, logging.DEBUG if shown else logging.INFO
+        self._bar = tqdm(total=steps, initial=done, desc=title, unit="step", dynamic_ncols=True, leave=False,
+                         disable=not shown)
+        self._title, self._steps, self._done = title, steps, done
+        self._level = logging.DEBUG if shown else logging.INFO  # beside a bar only the file gets the lines
 
     def __enter__(self) -> EpochBar:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(self, *error: object) -> None:
         self._bar.close()
 
     def advance(self) -> None:

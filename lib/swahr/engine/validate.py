@@ -16,17 +16,20 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol, TypeVar
 
+import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from swahr.config import output_dir, resolve_path
+from swahr.config import configured_skeleton, output_dir, resolve_path
 from swahr.data.images import Image, ImageError
 from swahr.data.keypoints import KeypointDataset, build_dataset, dataset_spec
 from swahr.engine import distributed
+from swahr.engine.progress import setup_logging
 from swahr.evaluation.metrics import evaluate, format_table
 from swahr.evaluation.results import PartFiles, Record, to_records, write_results, write_text
 from swahr.inference.predictor import Prediction, PredictionError, Predictor, PreparedBatch, build_predictor
 from swahr.models.build import build_model
+from swahr.models.higher_hrnet import HigherHRNet
 from swahr.models.weights import load_weights
 
 logger = logging.getLogger(__name__)
@@ -43,15 +46,15 @@ class ValidationError(ValueError):
 
 
 class Pictures(Protocol):
-    """Where pictures come from: read(id) -> (H, W, 3) uint8 RGB, or ImageError."""
+    """Where pictures come from: read(id) -> (H, W, 3) uint8 RGB, or ImageError. Ids are numbers, or names."""
 
-    def read(self, image_id: int, /) -> Image: ...
+    def read(self, image_id: Any, /) -> Image: ...
 
 
 class Found(NamedTuple):
     """What came of a picture: its people, or None and the reason why it was left out."""
 
-    image_id: int
+    image_id: Any
     prediction: Prediction | None
     problem: str = ""
 
@@ -59,19 +62,19 @@ class Found(NamedTuple):
 class _Group(NamedTuple):
     """Pictures on their way: prepared batches with the pictures' ids, the maps of each batch, and what was left out."""
 
-    batches: list[tuple[list[int], PreparedBatch]]
+    batches: list[tuple[list[Any], PreparedBatch]]
     left_out: list[Found]
     maps: list[tuple[Tensor, Tensor]]
 
 
-def find_people(pictures: Pictures, predictor: Predictor, groups: Iterable[Sequence[int]], *, workers: int = 4,
+def find_people(pictures: Pictures, predictor: Predictor, groups: Iterable[Sequence[Any]], *, workers: int = 4,
                 skip_bad: bool = False) -> Iterator[Found]:
     """Look for people in groups of pictures, given by their ids; what came of each picture, group by group.
 
     workers: threads that read and warp pictures. skip_bad: pictures that cannot be read, or are too long and thin, are reported
     with the rest, rather than raised as ImageError or PredictionError.
     """
-    def prepare(ids: Sequence[int]) -> _Group:
+    def prepare(ids: Sequence[Any]) -> _Group:
         images, left_out = {}, []
         for image_id in ids:
             try:
@@ -92,12 +95,12 @@ def find_people(pictures: Pictures, predictor: Predictor, groups: Iterable[Seque
         return [Found(*found) for part in people for found in part] + group.left_out
 
     with ThreadPoolExecutor(max(workers, 1)) as readers, ThreadPoolExecutor(1) as decoder:
-        prepared = _ahead(readers, prepare, groups, workers + 1)
-        for found in _ahead(decoder, decode, map(run, prepared), 1):
+        prepared = ahead(readers, prepare, groups, workers + 1)
+        for found in ahead(decoder, decode, map(run, prepared), 1):
             yield from found
 
 
-def _read(pictures: Pictures, predictor: Predictor, image_id: int) -> Image:
+def _read(pictures: Pictures, predictor: Predictor, image_id: Any) -> Image:
     image = pictures.read(image_id)
     try:
         predictor.input_size_of(image)
@@ -106,7 +109,7 @@ def _read(pictures: Pictures, predictor: Predictor, image_id: int) -> Image:
     return image
 
 
-def _ahead(pool: ThreadPoolExecutor, function: Callable[[Item], Result], items: Iterable[Item], depth: int) -> Iterator[Result]:
+def ahead(pool: ThreadPoolExecutor, function: Callable[[Item], Result], items: Iterable[Item], depth: int) -> Iterator[Result]:
     """function(item) for each item in turn; the pool works on up to `depth` items while the caller is busy with the one before."""
     futures: deque[Future[Result]] = deque()
     for item in items:
@@ -164,6 +167,14 @@ def _records_so_far(parts: PartFiles | None, resume: bool) -> dict[int, list[Rec
     return distributed.all_gather(done)[0]
 
 
+def run_validation(cfg: Any, cfg_path: str | Path) -> dict[str, float]:
+    """What each process of tools/dist_valid.py does: `validate` with the weights of `find_weights`, in the run's folder."""
+    device = distributed.select_device(cfg.DEVICE)
+    with distributed.process_group(device, cfg.DIST_BACKEND):
+        setup_logging()
+        return validate(cfg, folder=output_dir(cfg, cfg_path), weights=find_weights(cfg, cfg_path))
+
+
 def validate(cfg: Any, model: nn.Module | None = None, *, folder: str | Path, weights: str | Path = "",
              dataset: KeypointDataset | None = None) -> dict[str, float]:
     """Find the people of DATASET.TEST and score them; called by all processes alike, with the same figures for all.
@@ -172,14 +183,13 @@ def validate(cfg: Any, model: nn.Module | None = None, *, folder: str | Path, we
     the weights of the file. folder: of the run; results/ in it gets keypoints_<TEST>_results.json, ready to be uploaded, and the
     table. dataset: DATASET.TEST where it is at hand. Returns {} for a set without annotations, such as test-dev.
     """
-    dataset = dataset or build_dataset(cfg, cfg.DATASET.TEST, train=False, root=resolve_path(cfg.DATASET.ROOT))
+    dataset = dataset or build_dataset(cfg, cfg.DATASET.TEST, train=False, root=resolve_path(cfg.DATASET.ROOT),
+                                       skeleton=configured_skeleton(cfg))
     results = Path(folder) / "results" / f"keypoints_{cfg.DATASET.TEST}_results.json"
     parts = None
     if model is None:
         parts = PartFiles(results.parent, run_name(cfg, weights))
-        model = build_model(cfg)
-        load_weights(model, weights)
-        model.to(distributed.select_device(cfg.DEVICE))
+        model = load_network(cfg, weights)
     was_training, device = model.training, next(model.parameters()).device
     try:
         records = predict(dataset, build_predictor(cfg, model, dataset.skeleton, device), workers=cfg.WORKERS,
@@ -197,6 +207,15 @@ def validate(cfg: Any, model: nn.Module | None = None, *, folder: str | Path, we
         if parts:
             parts.clear()
     return distributed.all_gather(stats)[0]
+
+
+def load_network(cfg: Any, weights: str | Path) -> HigherHRNet:
+    """The configured network with the weights of a file, on this process's device."""
+    torch.backends.cudnn.enabled, torch.backends.cudnn.benchmark = cfg.CUDNN.ENABLED, cfg.CUDNN.BENCHMARK
+    torch.backends.cudnn.deterministic = cfg.CUDNN.DETERMINISTIC
+    model = build_model(cfg)
+    load_weights(model, weights)
+    return model.to(distributed.select_device(cfg.DEVICE))
 
 
 def find_weights(cfg: Any, cfg_path: str | Path) -> Path:

@@ -21,7 +21,7 @@ def associative_loss(tags: Tensor, index: Tensor, present: Tensor, kind: str = "
     """Push and pull loss of each image, both (B,), in float32.
 
     tags: (B, C, h, w) tag maps.
-    index: (B, N, K) int64, each joint's place in its image's flat C*h*w tags; present: (B, N, K) bool, whether it counts.
+    index: (B, N, K) int64, each joint's place in its image's flat C*h*w tags; present: (B, N, K) bool, if it counts.
     Of an image, n people with a present joint take part; t_i is the mean tag of person i.
     pull: mean over people of the mean squared distance of a person's tags to t_i.
     push: 0.5 / (n (n - 1)) times the sum over ordered pairs i != j of exp(-(t_i - t_j)^2), or, for kind "max", of

@@ -46,7 +46,7 @@ class Criterion(nn.Module):
         self.gamma = gamma if weight_adaptive else None
 
     def forward(self, outputs: Sequence[StageOutput], targets: Sequence[StageTarget]) -> dict[str, Tensor]:
-        """An output and a target a stage -> heatmap0, scale0, push0, pull0, heatmap1...: (B,) float32, times factors."""
+        """Output and target of each stage -> heatmap0, scale0, push0, pull0, heatmap1...: (B,) float32, factored."""
         stages = len(self.with_heatmaps)
         if not len(outputs) == len(targets) == stages:
             raise ValueError(f"{len(outputs)} outputs, {len(targets)} targets: the criterion is for {stages} stages")

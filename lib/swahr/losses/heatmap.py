@@ -9,7 +9,7 @@ P, a target heatmap H, a mask M and a scale map s that the network predicts besi
     loss = mean of W (P - T)^2 M
 
 Gradients flow through P, in W too, and through a. They are written out here and computed beside the loss: automatic
-differentiation would keep some fifteen maps of the size of P, a gigabyte at the finer stage of a usual batch; these are two.
+differentiation would keep some fifteen maps of the size of P, a gigabyte at the finer stage of a usual batch, not two.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ def _adapted_target(target: Tensor, scales: Tensor) -> tuple[Tensor, Tensor]:
 
 
 class _HeatmapLoss(torch.autograd.Function):
-    """The loss, and its derivatives by P and s where they will be asked for, not yet divided by the number of pixels."""
+    """The loss, and, where they are needed, its derivatives by P and s, not yet divided by the number of pixels."""
 
     @staticmethod
     def forward(ctx: Any, predicted: Tensor, target: Tensor, mask: Tensor, scales: Tensor | None,

@@ -15,7 +15,7 @@ TILE = 512  # side of a stored texture, pixels; larger ones repeat
 
 
 def background(rng: np.random.Generator, width: int, height: int, clutter: float) -> tuple[Image, int]:
-    """An empty scene (height, width, 3) and the row of its horizon. clutter: share of walls that are tiled, leafy or built up."""
+    """An empty scene (height, width, 3) and the row of its horizon. clutter: share of walls with something on them."""
     image = _gradient(pick(rng, CLOTH), pick(rng, CLOTH), width, height)
     horizon = int(height * rng.uniform(0.35, 0.85))
     if rng.random() < clutter:
@@ -31,7 +31,7 @@ def background(rng: np.random.Generator, width: int, height: int, clutter: float
 
 
 def distractors(rng: np.random.Generator, image: Image, count: int, owner: NDArray[np.int16] | None = None) -> None:
-    """Paint poles, balls, boxes, rings and lettering; where owner (H, W) is given, they take what they cover from its people."""
+    """Paint poles, balls, boxes and letters; where owner (H, W) is given, they take what they cover from its people."""
     height, width = image.shape[:2]
     for _ in range(count):
         cover = np.zeros((height, width), np.uint8) if owner is not None else None
@@ -44,8 +44,9 @@ def distractors(rng: np.random.Generator, image: Image, count: int, owner: NDArr
         if owner is not None and cover is not None:
             owner[cover > 0] = 0
         elif rng.random() < 0.15:
-            cv2.putText(image, "AHOSWR"[int(rng.integers(6))] * int(rng.integers(1, 4)), (int(at[0]), int(at[1])),
-                        cv2.FONT_HERSHEY_SIMPLEX, max(0.4, size / 60), pick(rng, CLOTH), max(1, int(size / 20)), cv2.LINE_AA)
+            text = "AHOSWR"[int(rng.integers(6))] * int(rng.integers(1, 4))
+            cv2.putText(image, text, (int(at[0]), int(at[1])), cv2.FONT_HERSHEY_SIMPLEX, max(0.4, size / 60),
+                        pick(rng, CLOTH), max(1, int(size / 20)), cv2.LINE_AA)
 
 
 def _object(rng: np.random.Generator, at: Array, size: float) -> list[tuple[Array, Color]]:
@@ -57,27 +58,30 @@ def _object(rng: np.random.Generator, at: Array, size: float) -> list[tuple[Arra
     kind = int(rng.integers(5))
     if kind == 0:     # a leaning or upright pole
         tip = at + np.array([rng.uniform(-0.3, 0.3), 2.5]) * size
-        r = np.array([size * 0.1])
-        return [(capsules(at[None], tip[None], r, r)[0], dark(color)), (capsules(at[None], tip[None], r * 0.7, r * 0.6)[0], color)]
+        return [(_bar(at, tip, size * 0.1, size * 0.1), dark(color)), (_bar(at, tip, size * 0.07, size * 0.06), color)]
     if kind == 1:     # a ball
-        round_ = (np.array([[size, 0]]), np.array([[0, size]]))
-        return [(ellipses(at[None], *round_)[0], dark(color)), (ellipses(at[None], round_[0] * 0.92, round_[1] * 0.92)[0], color),
-                (ellipses(at[None] - size * 0.35, round_[0] * 0.3, round_[1] * 0.3)[0], light(color, 4))]
+        return [(_oval(at, size, size), dark(color)), (_oval(at, size * 0.92, size * 0.92), color),
+                (_oval(at - size * 0.35, size * 0.3, size * 0.3), light(color, 4))]
     if kind == 2:     # a box
         corners = np.stack([at - across - side, at + across - side, at + across + side, at - across + side])
         return [(corners, dark(color)), (at + (corners - at) * 0.9, color), (at + (corners - at) * 0.45, light(color))]
     if kind == 3:     # something jointed, the colours of an arm
-        skin, bend = pick(rng, SKIN), at + across + side * 0.8
-        r = np.array([size * 0.16])
-        return [(capsules(at[None], (at + across)[None], r, r * 0.8)[0], dark(color)),
-                (capsules(at[None], (at + across)[None], r * 0.85, r * 0.65)[0], color),
-                (capsules((at + across)[None], bend[None], r * 0.75, r * 0.6)[0], skin)]
+        joint, end, skin = at + across, at + across + side * 0.8, pick(rng, SKIN)
+        return [(_bar(at, joint, size * 0.16, size * 0.13), dark(color)), (_bar(at, joint, size * 0.14, size * 0.1), color),
+                (_bar(joint, end, size * 0.12, size * 0.1), skin)]
     hair, skin = pick(rng, HAIR), pick(rng, SKIN)   # a head without a face
-    wide, tall = np.array([[size * 0.4, 0]]), np.array([[0, size * 0.5]])
-    return [(ellipses(at[None], wide * 1.1, tall * 1.1)[0], hair), (ellipses(at[None] + [0, size * 0.12], wide * 0.8, tall * 0.8)[0], skin)]
+    return [(_oval(at, size * 0.44, size * 0.55), hair), (_oval(at + [0, size * 0.12], size * 0.32, size * 0.4), skin)]
 
 
-# -- walls and floors ----------------------------------------------------------------------------------------------------------
+def _bar(start: Array, end: Array, thick: float, thin: float) -> Array:
+    return capsules(start[None], end[None], np.array([thick]), np.array([thin]))[0]
+
+
+def _oval(center: Array, wide: float, high: float) -> Array:
+    return ellipses(center[None], np.array([[wide, 0]]), np.array([[0, high]]))[0]
+
+
+# -- walls and floors --------------------------------------------------------------------------------------------------
 
 
 def _gradient(top: Color, bottom: Color, width: int, height: int) -> Image:
@@ -104,9 +108,9 @@ def _leaves(rng: np.random.Generator, image: Image, horizon: int) -> None:
     angle = rng.uniform(0, np.pi, count)
     heading = np.stack([np.cos(angle), np.sin(angle)], axis=1)
     polygons = fixed(ellipses(at, heading * size, heading[:, ::-1] * [-1, 1] * size * 0.6))
-    for polygon, tone in zip(polygons, rng.integers(0, 6, count), strict=True):
-        cv2.fillConvexPoly(image, polygon, dark(color, int(tone)) if tone % 2 else mix(color, (120, 160, 90), int(tone)), cv2.LINE_AA,
-                           SHIFT)
+    for polygon, tone in zip(polygons, rng.integers(0, 6, count).tolist(), strict=True):
+        leaf = dark(color, tone) if tone % 2 else mix(color, (120, 160, 90), tone)
+        cv2.fillConvexPoly(image, polygon, leaf, cv2.LINE_AA, SHIFT)
 
 
 def _bricks(rng: np.random.Generator, image: Image, horizon: int) -> None:
@@ -137,7 +141,8 @@ def _stripes(rng: np.random.Generator, image: Image, horizon: int) -> None:
     color, step = pick(rng, CLOTH), width * rng.uniform(0.03, 0.15)
     slant = rng.uniform(-1, 1) * height
     for x in np.arange(-height, width + height, 2 * step):
-        cv2.fillConvexPoly(image, fixed([(x, 0), (x + step, 0), (x + step + slant, height), (x + slant, height)]), color, cv2.LINE_AA, SHIFT)
+        corners = [(x, 0), (x + step, 0), (x + step + slant, height), (x + slant, height)]
+        cv2.fillConvexPoly(image, fixed(corners), color, cv2.LINE_AA, SHIFT)
 
 
 def _floor(rng: np.random.Generator, image: Image, horizon: int) -> None:
@@ -145,8 +150,8 @@ def _floor(rng: np.random.Generator, image: Image, horizon: int) -> None:
     height, width = image.shape[:2]
     color, middle = pick(rng, CLOTH), width * rng.uniform(0.2, 0.8)
     for x in np.linspace(-2 * width, 3 * width, int(rng.integers(8, 24))):
-        cv2.line(image, tuple(fixed((middle + (x - middle) * 0.2, horizon)).tolist()), tuple(fixed((x, height)).tolist()), color, 1,
-                 cv2.LINE_AA, SHIFT)
+        far, near = fixed([(middle + (x - middle) * 0.2, horizon), (x, height)]).tolist()
+        cv2.line(image, far, near, color, 1, cv2.LINE_AA, SHIFT)
     if rng.random() < 0.5:
         for t in (0.06, 0.16, 0.32, 0.58):
             y = int(horizon + t * (height - horizon))
@@ -156,14 +161,14 @@ def _floor(rng: np.random.Generator, image: Image, horizon: int) -> None:
 _WALLS = (_clouds, _leaves, _bricks, _houses, _stripes)
 
 
-# -- texture -------------------------------------------------------------------------------------------------------------------
+# -- texture -----------------------------------------------------------------------------------------------------------
 
 NUM_TEXTURES = 5
 
 
 @lru_cache(maxsize=NUM_TEXTURES)
 def texture(kind: int) -> Image:
-    """A grey texture (TILE, TILE, 3) whose value 128 leaves a colour as it is: fine noise, weave, knit, check, or large spots."""
+    """A grey texture (TILE, TILE, 3) whose value 128 leaves a colour as it is: noise, weave, knit, check, or large spots."""
     rng = np.random.default_rng(kind)
     noise = rng.integers(123, 134, (TILE, TILE))
     y, x = np.mgrid[:TILE, :TILE]
@@ -174,9 +179,9 @@ def texture(kind: int) -> Image:
     elif kind == 3:
         noise = noise + 6 * ((x // 8 + y // 8) % 2) - 3
     elif kind == 4:
-        spots = np.tile(rng.integers(100, 157, (24, 24)).astype(np.uint8), (3, 3))      # the middle of nine goes on at its borders
-        smooth = cv2.resize(spots, (3 * TILE, 3 * TILE), interpolation=cv2.INTER_LINEAR_EXACT)[TILE:2 * TILE, TILE:2 * TILE]
-        noise = (noise + smooth.astype(int)) // 2
+        spots = np.tile(rng.integers(100, 157, (24, 24)).astype(np.uint8), (3, 3))
+        nine = cv2.resize(spots, (3 * TILE, 3 * TILE), interpolation=cv2.INTER_LINEAR_EXACT)
+        noise = (noise + nine[TILE:2 * TILE, TILE:2 * TILE].astype(int)) // 2       # the middle one repeats seamlessly
     return np.repeat(noise.astype(np.uint8)[..., None], 3, axis=2)
 
 

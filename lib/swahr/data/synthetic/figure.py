@@ -1,7 +1,8 @@
 """A person in space: proportions, poses, and where its joints lie seen from the camera.
 
-Lengths are in heights of the standing person. Body axes: x to the person's left, y down, z forward. Camera axes: x right, y down,
-z towards the viewer; a person with yaw 0 looks into the camera, so its left is on the right of the picture. Angles are degrees.
+Lengths are in heights of the standing person. Body axes: x to the person's left, y down, z forward. Camera axes: x right,
+y down, z towards the viewer; somebody with yaw 0 looks into the camera, with its left on the right of the picture. Angles
+are degrees.
 """
 
 from __future__ import annotations
@@ -15,16 +16,20 @@ Array = NDArray[np.float64]
 Range = tuple[float, float]
 
 # Every point a figure has; the first 19 can be keypoints of a skeleton, under these names.
-POINTS = ("nose", "left_eye", "right_eye", "left_ear", "right_ear", "left_shoulder", "right_shoulder", "left_elbow", "right_elbow",
-          "left_wrist", "right_wrist", "left_hip", "right_hip", "left_knee", "right_knee", "left_ankle", "right_ankle",
-          "head", "neck", "left_hand", "right_hand", "left_toe", "right_toe", "head_center", "mouth")
+POINTS = ("nose", "left_eye", "right_eye", "left_ear", "right_ear", "left_shoulder", "right_shoulder", "left_elbow",
+          "right_elbow", "left_wrist", "right_wrist", "left_hip", "right_hip", "left_knee", "right_knee", "left_ankle",
+          "right_ankle", "head", "neck", "left_hand", "right_hand", "left_toe", "right_toe", "head_center", "mouth")
 POINT = {name: i for i, name in enumerate(POINTS)}
 FACE = ("nose", "left_eye", "right_eye", "left_ear", "right_ear")
+# Points of the head, in head axes and units of its half axes.
+ON_HEAD = [*range(5), POINT["head"], POINT["head_center"], POINT["mouth"]]
+_HEAD = np.array([[0, 0.14, 1.12], [0.40, -0.10, 0.86], [-0.40, -0.10, 0.86], [0.98, 0.05, -0.05], [-0.98, 0.05, -0.05],
+                  [0, -0.93, 0], [0, 0, 0], [0, 0.52, 0.88]])
 SIDES = np.array([1.0, -1.0])  # left, right: the sign of body x
 
 
 class Arm(NamedTuple):
-    """Ranges of an arm: swing forward, spread sideways, bend of the elbow, and whether it bends forward (0), inward (90), out (-90)."""
+    """Ranges of an arm: swing forward, spread sideways, bend of the elbow; turn: forward (0), inward (90) or out (-90)."""
 
     swing: Range
     spread: Range
@@ -68,8 +73,11 @@ UPRIGHT_LEGS = ("stand", "stand", "walk", "wide")
 
 
 class Figure(NamedTuple):
-    """One posed person. points: (len(POINTS), 3) in camera axes, heights, the pelvis at 0; chest, pelvis, head: rows are the axes (left, down,
-    forward) of chest and head in camera axes; head_radii: half width and half height; build: factor on every thickness."""
+    """One posed person, in camera axes.
+
+    points: (len(POINTS), 3) in heights, the pelvis at 0; chest, pelvis, head: (3, 3), rows are the axes left, down and
+    forward of that part; head_radii: half width and half height; build: factor on every thickness.
+    """
 
     points: Array
     chest: Array
@@ -89,7 +97,7 @@ def rotation(axis: int, degrees: float) -> Array:
 
 
 def _limb_axes(swing: Array, spread: Array) -> tuple[Array, Array, Array]:
-    """Directions (2, 3) of two limbs, of their forward and of their outward side, for angles (2,) in degrees; hanging down is 0."""
+    """Directions (2, 3) of two limbs, of their forward and of their outward side, for angles (2,); hanging down is 0."""
     a, b = np.deg2rad(swing), np.deg2rad(spread)
     zero = np.zeros(2)
     along = np.stack([SIDES * np.sin(b), np.cos(b) * np.cos(a), np.cos(b) * np.sin(a)], axis=1)
@@ -149,14 +157,13 @@ def sample_figure(rng: np.random.Generator, *, upright: bool, back: bool, turn: 
                                                          (spine + shin) * rng.uniform(0.58, 0.66)))
     neck = np.array([0, -spine, 0]) @ chest
     shoulders = neck + (SIDES[:, None] * [shoulder_width, 0, 0] + [0, 0.022, 0]) @ chest
-    face = rotation(1, rng.uniform(-25, 25)) @ rotation(0, rng.uniform(-12, 12)) @ rotation(2, rng.uniform(-10, 10)) @ chest
+    nod = rotation(0, rng.uniform(-12, 12)) @ rotation(2, rng.uniform(-10, 10))
+    face = rotation(1, rng.uniform(-25, 25)) @ nod @ chest
     half_height, half_width = head_height / 2, head_height * rng.uniform(0.385, 0.43)
     center = neck + [0, -neck_length * 0.9, 0] @ chest + [0, -half_height * 0.92, 0] @ face
-    on_head = np.array([[0, 0.14, 1.12], [0.40, -0.10, 0.86], [-0.40, -0.10, 0.86], [0.98, 0.05, -0.05], [-0.98, 0.05, -0.05],
-                        [0, -0.93, 0], [0, 0, 0], [0, 0.52, 0.88]]) * [half_width, half_height, half_width]
-    points[[*range(5), POINT["head"], POINT["head_center"], POINT["mouth"]]] = center + on_head @ face
-    for name, pair in (("shoulder", shoulders), ("elbow", shoulders + elbow), ("wrist", shoulders + wrist),
-                       ("hand", shoulders + hand), ("hip", hips), ("knee", hips + knee), ("ankle", hips + ankle), ("toe", hips + toe)):
+    points[ON_HEAD] = center + (_HEAD * [half_width, half_height, half_width]) @ face
+    arm = (("shoulder", shoulders), ("elbow", shoulders + elbow), ("wrist", shoulders + wrist), ("hand", shoulders + hand))
+    for name, pair in (*arm, ("hip", hips), ("knee", hips + knee), ("ankle", hips + ankle), ("toe", hips + toe)):
         points[[POINT["left_" + name], POINT["right_" + name]]] = pair
     points[POINT["neck"]] = neck
     return Figure(points @ view, chest @ view, view, face @ view, (half_width, half_height), rng.uniform(0.85, 1.25))
@@ -171,6 +178,6 @@ def _roll(rng: np.random.Generator) -> float:
 
 
 def face_visible(figure: Figure) -> NDArray[np.bool_]:
-    """(5,): which of nose, eyes and ears the head itself does not hide; the nose shows in profile, ears show from behind."""
+    """(5,): which of nose, eyes and ears the head does not hide; the nose shows in profile, ears show from behind."""
     normals = np.array([[0, 0, 1.0], [0.42, 0, 0.9], [-0.42, 0, 0.9], [1.0, 0, 0], [-1.0, 0, 0]])
     return (normals @ figure.head)[:, 2] > [-0.05, 0.05, 0.05, -0.35, -0.35]

@@ -1,13 +1,13 @@
 """A figure and its clothes as convex shapes, and which of its joints show.
 
-A limb is a cylinder with a front half and a back half of different cloth; what shows of each follows from how it is turned. That,
-the face and the seam on a limb's outer side tell left from right also in a mirrored picture; the warm and cool marks only in
-pictures that are not mirrored.
+A limb is a cylinder with a front half and a back half of different cloth; what shows of each follows from how it is
+turned. That, the face and the seam on a limb's outer side tell left from right also in a mirrored picture; the warm and
+cool marks do so only in pictures that are not mirrored.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable
 from functools import lru_cache
 from typing import NamedTuple
 
@@ -18,8 +18,8 @@ from swahr.data.synthetic.figure import POINT, POINTS, SIDES, Figure, face_visib
 from swahr.data.synthetic.outfit import Outfit
 from swahr.data.synthetic.shapes import Array, Color, Image, Shape, capsules, dark, ellipses, fixed, hull, light, unit
 
-PARTS = ("nothing", "torso", "neck", "head", "hair", "pelvis", *(f"{side}_{part}" for side in ("left", "right") for part in
-         ("arm", "forearm", "hand", "thigh", "shin", "foot")))
+PARTS = ("nothing", "torso", "neck", "head", "hair", "pelvis", "left_arm", "right_arm", "left_forearm", "right_forearm",
+         "left_hand", "right_hand", "left_thigh", "right_thigh", "left_shin", "right_shin", "left_foot", "right_foot")
 PART = {name: i for i, name in enumerate(PARTS)}
 # The parts a joint belongs to: it is visible where one of them is on top.
 OWN_PARTS = {"shoulder": ("torso", "?_arm"), "elbow": ("?_arm", "?_forearm"), "wrist": ("?_forearm", "?_hand"),
@@ -38,9 +38,12 @@ class Limb(NamedTuple):
     marked: str = ""
 
 
-LIMBS = (Limb("arm", "shoulder", "elbow", (0.034, 0.027), 0.030, "seam"), Limb("forearm", "elbow", "wrist", (0.027, 0.020), 0.040, "pad"),
-         Limb("hand", "wrist", "hand", (0.020, 0.022), 0.045), Limb("thigh", "hip", "knee", (0.052, 0.037), -0.085, "seam"),
-         Limb("shin", "knee", "ankle", (0.037, 0.024), -0.090, "pad"), Limb("foot", "ankle", "toe", (0.029, 0.023), -0.085))
+LIMBS = (Limb("arm", "shoulder", "elbow", (0.034, 0.027), 0.030, "seam"),
+         Limb("forearm", "elbow", "wrist", (0.027, 0.020), 0.040, "pad"),
+         Limb("hand", "wrist", "hand", (0.020, 0.022), 0.045),
+         Limb("thigh", "hip", "knee", (0.052, 0.037), -0.085, "seam"),
+         Limb("shin", "knee", "ankle", (0.037, 0.024), -0.090, "pad"),
+         Limb("foot", "ankle", "toe", (0.029, 0.023), -0.085))
 # One row for each limb of a figure, left ones first.
 _ROWS = [(side, limb) for side in ("left", "right") for limb in LIMBS]
 _START = np.array([POINT[f"{side}_{limb.start}"] for side, limb in _ROWS])
@@ -54,11 +57,11 @@ _NUMBER = [PART[f"{side}_{limb.part}"] for side, limb in _ROWS]
 
 def figure_shapes(figure: Figure, outfit: Outfit, at: Array, size: float) -> list[Shape]:
     """The shapes of a figure whose points lie at `at` (len(POINTS), 2) pixels and whose height is `size` pixels."""
-    return [*_limbs(figure, outfit, at, size), *_trunk(figure, outfit, at, size), *_head(figure, outfit, at, size)]
+    return [*_limbs(figure, outfit, at, size), *_trunk(figure, outfit, at, size), *head_shapes(figure, outfit, at, size)]
 
 
 def joint_visible(at: Array, parts: Image) -> NDArray[np.bool_]:
-    """(len(POINTS),): whether a point's own part is on top where it lies; points outside the map parts (H, W) are False."""
+    """(len(POINTS),): whether a point's own part is on top where it lies; False for points outside the map (H, W)."""
     x, y = np.round(at).astype(int).T
     inside = (x >= 0) & (y >= 0) & (x < parts.shape[1]) & (y < parts.shape[0])
     top = np.zeros(len(at), int)
@@ -76,7 +79,7 @@ def _own_parts() -> NDArray[np.bool_]:
     return own
 
 
-# -- limbs ---------------------------------------------------------------------------------------------------------------------
+# -- limbs -------------------------------------------------------------------------------------------------------------
 
 
 def _cloth(outfit: Outfit) -> list[tuple[Color, Color]]:
@@ -85,14 +88,14 @@ def _cloth(outfit: Outfit) -> list[tuple[Color, Color]]:
     found = []
     for i in (0, 1):
         glove = (outfit.marks[i], outfit.marks[i]) if outfit.marked else skin
-        found += [skin if outfit.sleeves == "none" else outfit.top, outfit.top if outfit.sleeves == "long" else skin, glove,
-                  skin if outfit.skirt else outfit.legs, skin if outfit.skirt or outfit.shorts else outfit.legs,
-                  (outfit.shoes[i], dark(outfit.shoes[i], 2))]
+        found += [skin if outfit.sleeves == "none" else outfit.top, outfit.top if outfit.sleeves == "long" else skin,
+                  glove, skin if outfit.skirt else outfit.legs,
+                  skin if outfit.skirt or outfit.shorts else outfit.legs, (outfit.shoes[i], dark(outfit.shoes[i], 2))]
     return found
 
 
 def _limbs(figure: Figure, outfit: Outfit, at: Array, size: float) -> list[Shape]:
-    """Every limb: outline, back cloth, what shows of the front cloth, a highlight, then seams, pads and cuffs on marked people."""
+    """Every limb: outline, back cloth, what shows of the front cloth, a highlight; then seams, pads and cuffs."""
     p, q, r, cloth = at[_START], at[_END], _RADII * (size * figure.build), _cloth(outfit)
     axes = np.where(_IS_ARM[:, None, None], figure.chest, figure.pelvis)
     along = unit(figure.points[_END] - figure.points[_START])
@@ -108,7 +111,8 @@ def _limbs(figure: Figure, outfit: Outfit, at: Array, size: float) -> list[Shape
     layers = (  # start, end, radii at both, colours, which limbs have it
         (p, q, top, low, [dark(back, 4) for _, back in cloth], everywhere),
         (p, q, top * 0.86, low * 0.86, [back for _, back in cloth], everywhere),
-        (p + slant * top, q + slant * low, top * 0.86 * share, low * 0.86 * share, [face for face, _ in cloth], share[:, 0] > 0.05),
+        (p + slant * top, q + slant * low, top * 0.86 * share, low * 0.86 * share, [face for face, _ in cloth],
+         share[:, 0] > 0.05),
         (p + glint * top, q + glint * low, top * 0.3, low * 0.3,
          [light(pair[0] if toward > 0 else pair[1]) for pair, toward in zip(cloth, facing, strict=True)], everywhere),
         (p + seam * top, q + seam * low, top * 0.22, low * 0.22, mark, seams & (outer_facing > -0.4)),
@@ -116,20 +120,20 @@ def _limbs(figure: Figure, outfit: Outfit, at: Array, size: float) -> list[Shape
         (p + (p - q) * 0.08, p + (q - p) * 0.14, top * 0.9, top * 0.9, mark, pads),
         (p + (q - p) * 0.86, q, low * 1.1, low * 1.1, mark, pads),
         (p, p, top * 0.45, top * 0.45, [light(color, 6) for color in mark], pads & (facing > 0)))
-    polygons = fixed(capsules(*(np.concatenate([layer[k] for layer in layers]) for k in (0, 1)),
-                              *(np.concatenate([layer[k][:, 0] for layer in layers]) for k in (2, 3))))
+    start, end, thick, thin = (np.concatenate(parts) for parts in list(zip(*layers, strict=True))[:4])
+    polygons = fixed(capsules(start, end, thick[:, 0], thin[:, 0]))
     depth = ((figure.points[_START, 2] + figure.points[_END, 2]) / 2 + _NEARER).tolist()
     return [Shape(polygons[k * len(_ROWS) + i], layer[4][i], _NUMBER[i] if k == 0 else 0, depth[i])
             for k, layer in enumerate(layers) for i in np.flatnonzero(layer[5])]
 
 
 def _seen_side(along: Array, direction: Array) -> tuple[Array, Array]:
-    """Where body directions (n, 3) point on limbs along unit vectors (n, 3): their side in the picture (n, 2), and how far to us (n,)."""
+    """Where body directions (n, 3) point on limbs (n, 3): to which side of them (n, 2), and how far to the viewer (n,)."""
     across = unit(direction - (direction * along).sum(axis=1, keepdims=True) * along)
     return unit(across[:, :2]), across[:, 2]
 
 
-# -- trunk ---------------------------------------------------------------------------------------------------------------------
+# -- trunk -------------------------------------------------------------------------------------------------------------
 
 
 def _trunk(figure: Figure, outfit: Outfit, at: Array, size: float) -> list[Shape]:
@@ -147,7 +151,7 @@ def _trunk(figure: Figure, outfit: Outfit, at: Array, size: float) -> list[Shape
         hem = lower + 0.62 * (knees - lower)
         lower = np.concatenate([lower, hem + (hem - hem.mean(axis=0)) * 0.4])
     found += [Shape(fixed(hull(lower, radius)), dark(outfit.legs[0]), PART["pelvis"], depth - 0.004),
-              Shape(fixed(hull(lower, radius * 0.88)), outfit.legs[0] if share > 0.5 else outfit.legs[1], 0, depth - 0.004),
+              Shape(fixed(hull(lower, radius * 0.88)), outfit.legs[0 if share > 0.5 else 1], 0, depth - 0.004),
               Shape(fixed(hull(box, r)), dark(outfit.top[1], 4), PART["torso"], depth),
               Shape(fixed(hull(box, r * 0.9)), outfit.top[1], 0, depth)]
     if share > 0.06:
@@ -174,7 +178,8 @@ def _decoration(figure: Figure, outfit: Outfit, box: Array, radius: float, size:
         top, low = (left + right + u * (left - right)) / 2, (left_hip + right_hip + u * (left_hip - right_hip)) / 2
         return top + t * (low - top)
 
-    def line(start: tuple[float, float], end: tuple[float, float], half: float, color: Color, longer: float = 0) -> None:
+    def line(start: tuple[float, float], end: tuple[float, float], half: float, color: Color,
+             longer: float = 0) -> None:
         p, q = spot(*start), spot(*end)
         reach = unit(q - p) * longer
         rows.append((p - reach, q + reach, half * size, half * size))
@@ -206,63 +211,6 @@ def _decoration(figure: Figure, outfit: Outfit, box: Array, radius: float, size:
             line((0.02, u), (0.02, u), 0.026, color)
             line((0.98, u), (0.98, u), 0.024, color)
     return rows, colors
-
-
-# -- head ----------------------------------------------------------------------------------------------------------------------
-
-
-def _head(figure: Figure, outfit: Outfit, at: Array, size: float) -> list[Shape]:
-    """Skull, hair, face, features and cap, as ellipses upright on the head."""
-    half_width, half_height = (radius * size for radius in figure.head_radii)
-    flat = float(np.hypot(*figure.head[1, :2]))             # how much of the head's length the camera sees
-    across_unit = unit(np.array([-figure.head[1, 1], figure.head[1, 0]]))
-    down = unit(figure.head[1, :2]) * (half_height * flat + half_width * (1 - flat))
-    side = across_unit * half_width
-    forward, toward = figure.head[2, :2] * half_width, float(figure.head[2, 2])
-    center, depth = at[POINT["head_center"]], float(figure.points[POINT["head_center"], 2]) + 0.04
-    rows: list[tuple[Array, float, float, Color, str, float]] = []
-
-    def oval(middle: Array, wide: float, high: float, color: Color, part: str = "nothing", nearer: float = 0.0) -> None:
-        rows.append((middle, wide, high, color, part, depth + nearer))
-
-    share = (1 + toward) / 2
-    hair = center - 0.16 * forward - 0.10 * down
-    if outfit.long_hair:
-        oval(center - 0.25 * forward + 0.5 * down, 0.98, 0.85, dark(outfit.hair, 1), "hair", -0.06 if toward > 0 else 0.02)
-    oval(center, 1.0, 1.0, dark(outfit.skin, 4), "head")
-    oval(center, 0.93, 0.95, outfit.skin)
-    oval(hair, 1.06, 0.98, dark(outfit.hair), "head")
-    oval(hair, 1.0, 0.92, outfit.hair)
-    oval(hair - 0.3 * side - 0.45 * down, 0.3, 0.2, light(outfit.hair))
-    if share > 0.3:
-        oval(center + 0.30 * forward + 0.17 * down, 0.30 + 0.58 * min(1.0, share * 1.05), 0.82, outfit.skin)
-    _features(figure, outfit, at, down, oval)
-    if outfit.cap:
-        top = center - 0.55 * down - 0.05 * forward
-        oval(top, 1.02, 0.52, dark(outfit.marks[1]), "head")
-        oval(top + 0.30 * down + 0.75 * forward, 0.85, 0.13, dark(outfit.marks[1], 5))
-    wide, high = (np.array([row[k] for row in rows])[:, None] for k in (1, 2))
-    polygons = fixed(ellipses(np.array([row[0] for row in rows]), wide * side, high * down))
-    return [Shape(polygon, row[3], PART[row[4]], row[5]) for polygon, row in zip(polygons, rows, strict=True)]
-
-
-def _features(figure: Figure, outfit: Outfit, at: Array, down: Array, oval) -> None:  # type: ignore[no-untyped-def]
-    """Eyes, nose, mouth and ears, where the head does not hide them."""
-    seen, squeeze = face_visible(figure), max(0.35, float(figure.head[2, 2]))
-    ring, drop = dark(outfit.skin, 4), outfit.marks if outfit.marked else (dark(outfit.skin, 1),) * 2
-    for i in (0, 1):
-        if seen[3 + i]:
-            oval(at[3 + i], 0.20, 0.22, ring, "head")
-            oval(at[3 + i], 0.14, 0.17, drop[i])
-    for i in (0, 1):
-        if seen[1 + i]:
-            oval(at[1 + i], 0.21 * squeeze, 0.14, (252, 252, 250))
-            oval(at[1 + i], 0.11 * max(squeeze, 0.6), 0.115, (20, 18, 22))
-            oval(at[1 + i] - 0.2 * down, 0.2 * squeeze, 0.04, dark(outfit.hair, 1))
-    if seen[0]:
-        oval(at[POINT["mouth"]], 0.28 * squeeze, 0.07, (165, 50, 55))
-        oval(at[0] - 0.02 * down, 0.11, 0.15, dark(outfit.skin, 2), "head")
-        oval(at[0], 0.08, 0.08, light(outfit.skin, 3))
 
 
 def place(figure: Figure, size: float, origin: ArrayLike) -> Array:

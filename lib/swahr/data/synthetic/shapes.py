@@ -1,4 +1,7 @@
-"""Convex shapes with a depth, painted from back to front. Positions are rounded to 1/16 px and drawn with integers by OpenCV."""
+"""Convex shapes with a depth, painted from back to front.
+
+Positions are rounded to 1/16 px and drawn with integers by OpenCV, so pixels do not depend on a machine's last bits.
+"""
 
 from __future__ import annotations
 
@@ -58,9 +61,10 @@ def capsules(p: Array, q: Array, rp: Array, rq: Array) -> Array:
     length = np.maximum(np.hypot(along[:, 0], along[:, 1]), 1e-6)
     heading = np.arctan2(along[:, 1], along[:, 0])[:, None]
     taper = np.arcsin(np.clip((rp - rq) / length, -1, 1))[:, None] * (2 / np.pi)
-    # The common tangents leave the circles at right angles plus the taper: less of the thin end's circle shows, more of the other.
+    # The common tangents touch the circles at a right angle plus the taper: the thinner circle shows less than half.
+    ends = ((q, rq, heading + _ARC * (1 - taper)), (p, rp, heading + np.pi + _ARC * (1 + taper)))
     arcs = [center[:, None] + radius[:, None, None] * np.stack([np.cos(angle), np.sin(angle)], axis=-1)
-            for center, radius, angle in ((q, rq, heading + _ARC * (1 - taper)), (p, rp, heading + np.pi + _ARC * (1 + taper)))]
+            for center, radius, angle in ends]
     return np.concatenate(arcs, axis=1)
 
 
@@ -77,7 +81,7 @@ def hull(centers: Array, radii: ArrayLike) -> Array:
 
 
 def paint(shapes: Sequence[Shape], image: Image, parts: Image) -> None:
-    """Paint on image (H, W, 3) and write part numbers into parts (H, W), from the farthest to the nearest; ties as they were added."""
+    """Paint on image (H, W, 3) and write part numbers into parts (H, W), the farthest first, ties in their order."""
     for shape in sorted(shapes, key=lambda shape: round(shape.depth, 6)):
         cv2.fillConvexPoly(image, shape.polygon, shape.color, cv2.LINE_AA, SHIFT)
         if shape.part:

@@ -22,7 +22,7 @@ from swahr.skeleton import COCO, CROWD_POSE, Skeleton
 VERSION = 1                      # raised when the same settings give other pictures
 STAMP = "synthetic.json"
 JPEG_QUALITY = 92
-FIRST_ID = {"train": 1, "val": 1_000_001, "test": 2_000_001}     # so a split's pictures do not depend on the others' sizes
+FIRST_ID = {"train": 1, "val": 1_000_001, "test": 2_000_001}     # a split does not depend on the others' sizes
 MOST_IMAGES = 1_000_000
 MOST_PEOPLE = 1_000              # annotation ids are image id x this + number of the person
 
@@ -37,17 +37,20 @@ class Tree(NamedTuple):
     splits: tuple[str, ...]
 
 
-TREES = {"coco": Tree(COCO, "annotations/person_keypoints_{}2017.json", "images/{}2017", "{:012d}.jpg", ("train", "val")),
-         "crowd_pose": Tree(CROWD_POSE, "json/crowdpose_{}.json", "images", "{}.jpg", ("train", "val", "test"))}
+TREES = {
+    "coco": Tree(COCO, "annotations/person_keypoints_{}2017.json", "images/{}2017", "{:012d}.jpg", ("train", "val")),
+    "crowd_pose": Tree(CROWD_POSE, "json/crowdpose_{}.json", "images", "{}.jpg", ("train", "val", "test")),
+}
 
 
-def write_dataset(root: str | Path, *, num_train: int, num_val: int, num_test: int | None = None, seed: int = 0, format: str = "coco",
-                  settings: SceneSettings = PRESETS["benchmark"], workers: int = 1, progress: bool = False) -> int:
-    """Write the set below root and return how many images had to be made; 0 where a set with these settings is complete.
+def write_dataset(root: str | Path, *, num_train: int, num_val: int, num_test: int | None = None, seed: int = 0,
+                  format: str = "coco", settings: SceneSettings = PRESETS["benchmark"], workers: int = 1,
+                  progress: bool = False) -> int:
+    """Write the set below root; return how many images had to be made, 0 where a set with these settings is complete.
 
-    format: "coco", or "crowd_pose", which has a test split of num_test images (default num_val) and labels everybody, because
-    its files have no masks. workers: processes that render; the files do not depend on it. Raises SyntheticError where root
-    holds another set, or a number is out of range.
+    format: "coco", or "crowd_pose", which has a test split of num_test images (default num_val) and labels everybody,
+    because its files have no masks. workers: processes that render; the files do not depend on it. Raises
+    SyntheticError where root holds another set, or a number is out of range.
     """
     counts = {"train": num_train, "val": num_val, "test": num_val if num_test is None else num_test}
     _check(format, counts, workers, seed)
@@ -55,8 +58,8 @@ def write_dataset(root: str | Path, *, num_train: int, num_val: int, num_test: i
     if format == "crowd_pose":
         settings = SceneSettings(**{**asdict(settings), "unlabelled": 0.0, "crowd": 0.0})
     root = Path(root)
-    stamp = {"version": VERSION, "format": format, "seed": seed, "images": {split: counts[split] for split in tree.splits},
-             "settings": asdict(settings)}
+    images = {split: counts[split] for split in tree.splits}
+    stamp = {"version": VERSION, "format": format, "seed": seed, "images": images, "settings": asdict(settings)}
     _claim(root, stamp, tree)
     made = 0
     with _pool(workers) as mapper:
@@ -64,15 +67,15 @@ def write_dataset(root: str | Path, *, num_train: int, num_val: int, num_test: i
             ids = range(FIRST_ID[split], FIRST_ID[split] + counts[split])
             if not _complete(root, tree, split, ids):
                 job = partial(_write_image, root / tree.images.format(split), seed, settings, format)
-                records = mapper(job, ids)
-                _write_annotations(root, tree, split, tqdm(records, total=len(ids), desc=split, unit="image", disable=not progress))
+                bar = tqdm(mapper(job, ids), total=len(ids), desc=split, unit="image", disable=not progress)
+                _write_annotations(root, tree, split, bar)
                 made += len(ids)
     if format == "crowd_pose" and (made or not _annotation_file(root, tree, "trainval").is_file()):
         _join(root, tree, ("train", "val"), "trainval")
     return made
 
 
-# -- what is there already -----------------------------------------------------------------------------------------------------
+# -- what is there already ---------------------------------------------------------------------------------------------
 
 
 def _check(format: str, counts: dict[str, int], workers: int, seed: int) -> None:
@@ -125,7 +128,7 @@ def _complete(root: Path, tree: Tree, split: str, ids: range) -> bool:
     return all(tree.file_name.format(index) in there for index in ids)
 
 
-# -- writing -------------------------------------------------------------------------------------------------------------------
+# -- writing -----------------------------------------------------------------------------------------------------------
 
 
 @contextmanager
@@ -138,7 +141,8 @@ def _pool(workers: int) -> Iterator[Any]:
         yield partial(pool.imap, chunksize=8)
 
 
-def _write_image(folder: Path, seed: int, settings: SceneSettings, format: str, index: int) -> tuple[Record, list[Record]]:
+def _write_image(folder: Path, seed: int, settings: SceneSettings, format: str,
+                 index: int) -> tuple[Record, list[Record]]:
     """Render and write one image; return its entry of "images", and its annotations."""
     tree = TREES[format]
     image, people = render_scene(seed, index, settings, tree.skeleton)

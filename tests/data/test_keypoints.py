@@ -1,0 +1,183 @@
+"""What a data set gives for an image, and the trees it is found in."""
+
+from __future__ import annotations
+
+import json
+import pickle
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from pycocotools import mask as run_lengths
+from pycocotools.coco import COCO as Index
+from yacs.config import CfgNode
+
+from swahr.data.check import AnnotationError
+from swahr.data.images import ImageError
+from swahr.data.keypoints import KeypointDataset, ScaleSigma, build_dataset
+from swahr.skeleton import COCO, CROWD_POSE
+
+Tree = Callable[..., Path]
+Made = Callable[..., dict[str, Any]]
+TRAIN = ("annotations/person_keypoints_train2017.json", "images/train2017")
+
+
+def opened(root: Path, **options: Any) -> KeypointDataset:
+    return KeypointDataset(root / TRAIN[0], root / TRAIN[1], COCO, **options)
+
+
+def settings(root: Path, **data: Any) -> CfgNode:
+    values = {"ROOT": str(root), "DATASET": "coco_kpt", "DATASET_TEST": "coco", "DATA_FORMAT": "jpg", "SKELETON": "", "STRICT": True,
+              "MIN_KEYPOINTS": 0, "WITH_CENTER": False, "SCALE_AWARE_SIGMA": False, "BASE_SIZE": 256.0, "BASE_SIGMA": 2.0,
+              "INT_SIGMA": False}
+    return CfgNode({"DATASET": CfgNode(values | data)})
+
+
+def test_images_and_people(tree: Tree) -> None:
+    dataset = opened(tree())
+    assert (dataset.image_ids, len(dataset), dataset.category_id, dataset.has_annotations) == ([10, 11, 12, 13], 4, 1, True)
+    assert dataset.image_info(12) == (12, "12.png", 64, 48)
+    assert [dataset.joints(i).shape for i in dataset.image_ids] == [(n, 17, 3) for n in (1, 0, 2, 31)]
+    assert dataset.joints(13).dtype == np.float32
+    assert all((dataset.joints(i)[:, 0] == (20, 20, 2)).all() for i in (10, 12, 13))
+    assert dataset.read(10).shape == (48, 64, 3)
+    assert dataset.coco == dataset.annotation_file
+    with pytest.raises(KeyError, match="no image 99"):
+        dataset.joints(99)
+    copy = pickle.loads(pickle.dumps(dataset))
+    assert all(np.array_equal(copy.joints(i), dataset.joints(i)) for i in dataset.image_ids)
+
+
+def test_which_images_train(tree: Tree, made: Made) -> None:
+    data = made((1, 0, 2))
+    for annotation in data["annotations"][1:]:
+        annotation.update(keypoints=[0] * 51, num_keypoints=0)
+    root = tree(data)
+    assert opened(root, require_people=True).image_ids == [10, 12]
+    assert opened(root, min_keypoints=1).image_ids == [10]
+    with pytest.raises(AnnotationError, match="no image with 18 labelled keypoints is left"):
+        opened(root, min_keypoints=18)
+
+
+def test_a_crowd_trains_only_if_it_has_keypoints(tree: Tree, made: Made) -> None:
+    data = made((3,))
+    data["annotations"][0].update(iscrowd=1, num_keypoints=0)
+    data["annotations"][1].update(iscrowd=1)
+    assert len(opened(tree(data)).joints(10)) == 2
+
+
+def test_mask(tree: Tree, made: Made) -> None:
+    """Crowds and people without keypoints are masked: polygons, and run lengths column by column, as numbers or text."""
+    data = made((1, 1, 1, 1, 1))
+    people = data["annotations"]
+    spots = np.random.default_rng(0).random((48, 64)) < 0.2
+    packed = run_lengths.encode(np.asfortranarray(spots, np.uint8))["counts"].decode()
+    people[1].update(num_keypoints=0, segmentation=[[4, 4, 12, 4, 12, 12, 4, 12], [20, 20, 30, 20, 30, 30, 20, 30]])
+    people[2].update(iscrowd=1, segmentation={"size": [48, 64], "counts": [48 * 3, 10, 48 * 61 - 10]})
+    people[3].update(num_keypoints=0, iscrowd=1, segmentation={"size": [48, 64], "counts": packed})
+    people[4].update(num_keypoints=0, segmentation=[])
+    dataset, index = opened(tree(data)), Index()
+    index.dataset = data
+    index.createIndex()
+    masks = {i: dataset.mask(i) for i in dataset.image_ids}
+    assert all(mask.shape == (48, 64) and mask.dtype == np.uint8 and mask.flags.c_contiguous for mask in masks.values())
+    assert masks[10].all() and masks[14].all()
+    assert (masks[12] == 0).sum() == 10 and not masks[12][:10, 3].any()
+    assert np.array_equal(masks[13], 1 - spots)
+    for image_id, annotation in zip((11, 12), people[1:3]):
+        assert np.array_equal(masks[image_id], 1 - index.annToMask(annotation))
+
+
+def test_crowd_pose_has_no_outlines(shared: Path, tmp_path: Path) -> None:
+    file = shared / "golden" / "crowdpose_subset.json"
+    for image in json.loads(file.read_text())["images"]:
+        (tmp_path / image["file_name"]).touch()
+    dataset = KeypointDataset(file, tmp_path, CROWD_POSE)
+    assert len(dataset) == 400 and dataset.category_id == 1
+    assert all(dataset.mask(i).all() for i in dataset.image_ids[:5])
+
+
+def test_every_real_picture_is_read(shared: Path) -> None:
+    for split in ("train2017", "val2017"):
+        dataset = build_dataset(settings(shared / "data/coco_mini"), split, train=False)
+        index = Index(str(dataset.annotation_file))
+        for image_id in dataset.image_ids:
+            info, people = index.imgs[image_id], index.imgToAnns[image_id]
+            masked = np.zeros((info["height"], info["width"]), int)
+            for person in people:
+                if person["iscrowd"] or not person["num_keypoints"]:
+                    masked += index.annToMask(person)
+            assert np.array_equal(dataset.mask(image_id), masked < 0.5)
+            kept = [p["keypoints"] for p in people if not p["iscrowd"] or p["num_keypoints"]]
+            assert np.array_equal(dataset.joints(image_id), np.array(kept, np.float32).reshape(-1, 17, 3))
+    assert dataset.read(image_id).shape == (*masked.shape, 3)
+
+
+def test_sigma_and_center(tree: Tree, made: Made) -> None:
+    data = made((2,))
+    data["annotations"][0]["bbox"] = [0, 0, 32, 16]
+    points = np.zeros((17, 3))
+    points[3], points[5] = (10, 20, 2), (30, 10, 1)
+    data["annotations"][0]["keypoints"] = points.reshape(-1).tolist()
+    data["annotations"][1]["keypoints"] = [7, 7, 0] * 17
+    root = tree(data)
+    joints = opened(root, with_center=True, sigma=ScaleSigma(64, 3.0)).joints(10)
+    assert joints.shape == (2, 18, 4)
+    assert joints[0, 17].tolist() == [20, 15, 1, 1.5] and joints[1, 17, :3].tolist() == [0, 0, 0]
+    assert (joints[0, :, 3] == 1.5).all()
+    assert (opened(root, sigma=ScaleSigma(64, 3.0, whole=True)).joints(10)[0, :, 3] == 2).all()
+
+
+def test_an_image_of_another_size(tree: Tree, made: Made) -> None:
+    data = made((1,))
+    data["images"][0]["width"] = 66
+    dataset = opened(tree(data))
+    with pytest.raises(ImageError, match=r"image 10: .*10\.png: the file has 64 x 48 pixels, the annotation file says 66 x 48"):
+        dataset.read(10)
+    (dataset.images.root / "10.png").unlink()
+    with pytest.raises(ImageError, match=r"image 10: .*10\.png: cannot be read"):
+        dataset.read(10)
+
+
+def test_zip_is_folder(tree: Tree) -> None:
+    root = tree()
+    shutil.make_archive(str(root / "images/train2017"), "zip", root / "images", "train2017")
+    folder, archive = (build_dataset(settings(root, DATA_FORMAT=kind), "train2017", train=True) for kind in ("jpg", "zip"))
+    assert archive.images.root.name == "train2017.zip" and folder.image_ids == archive.image_ids == [10, 12, 13]
+    assert all(np.array_equal(folder.read(i), archive.read(i)) for i in folder.image_ids)
+
+
+def test_test_dev_has_no_annotations(tree: Tree, made: Made) -> None:
+    data = made((0, 0))
+    del data["annotations"]
+    data["categories"] = [{"id": 3, "name": "car"}, {"id": 7, "name": "person"}]
+    root = tree(data, "test2017")
+    (root / "annotations/person_keypoints_test2017.json").rename(root / "annotations/image_info_test-dev2017.json")
+    dataset = build_dataset(settings(root), "test-dev2017", train=False)
+    assert dataset.image_ids == [10, 11] and not dataset.has_annotations and dataset.category_id == 7
+    assert dataset.joints(10).shape == (0, 17, 3) and dataset.mask(10).all()
+
+
+def test_trees(tree: Tree, made: Made, tmp_path: Path) -> None:
+    root = tree(made((1,)))
+    data = json.loads((root / TRAIN[0]).read_text())
+    (root / "json").mkdir()
+    for annotation in data["annotations"]:
+        annotation["keypoints"] = annotation["keypoints"][:42]
+    data["categories"] = [{"id": 1, "name": "person", "keypoints": list(CROWD_POSE.keypoints)}]
+    (root / "json/crowdpose_trainval.json").write_text(json.dumps(data))
+    shutil.copytree(root / "images/train2017", root / "images", dirs_exist_ok=True)
+    crowd = build_dataset(settings(root, DATASET="crowd_pose_kpt"), "trainval", train=True)
+    assert crowd.skeleton is CROWD_POSE and crowd.joints(10).shape == (1, 14, 3)
+    names = "\n".join(f"- p{i}" for i in range(17))
+    (tmp_path / "own.yaml").write_text(f"keypoints:\n{names}\nsigmas: [{', '.join(['.1'] * 17)}]\n")
+    own = build_dataset(settings(root, DATASET="mine", SKELETON=str(tmp_path / "own.yaml")), "train2017", train=True)
+    assert own.skeleton.name == "own" and len(own) == 1
+    with pytest.raises(AnnotationError, match="unknown data set 'mine': it is one of coco, .* DATASET.SKELETON"):
+        build_dataset(settings(root, DATASET="mine"), "train2017", train=True)
+    with pytest.raises(AnnotationError, match=r"person_keypoints_val2017\.json: cannot be read \(No such file"):
+        shutil.copytree(root / "images/train2017", root / "images/val2017")
+        build_dataset(settings(root), "val2017", train=False)

@@ -1,0 +1,153 @@
+"""The same samples for any number of workers and replicas; what cannot be read stops, or is replaced."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from yacs.config import CfgNode
+
+from swahr.data.images import ImageError
+from swahr.data.keypoints import KeypointDataset
+from swahr.data.loaders import Batch, EpochSampler, TrainingSet, build_train_loader, collate
+from swahr.data.transforms import TrainTransform
+from swahr.skeleton import COCO
+
+Tree = Callable[..., Path]
+
+
+def opened(root: Path, **options: Any) -> KeypointDataset:
+    return KeypointDataset(root / "annotations/person_keypoints_train2017.json", root / "images/train2017", COCO, **options)
+
+
+def settings(**others: Any) -> CfgNode:
+    data = {"INPUT_SIZE": 32, "OUTPUT_SIZE": [8, 16], "MAX_ROTATION": 30.0, "MIN_SCALE": 0.75, "MAX_SCALE": 1.5, "SCALE_TYPE": "short",
+            "MAX_TRANSLATE": 40.0, "FLIP": 0.5, "ON_BAD_SAMPLE": "stop"}
+    train = {"IMAGES_PER_GPU": 2, "SEED": 3, "ACCUMULATION_STEPS": 1}
+    tree = {"DATASET": data, "TRAIN": train, "WORKERS": 0, "PIN_MEMORY": True}
+    for key, value in others.items():
+        section = next((part for part in (data, train) if key in part), tree)
+        section[key] = value
+    return CfgNode(tree)
+
+
+def flat(batch: Batch) -> list[torch.Tensor]:
+    return [batch.images, *batch.joints, *batch.masks, batch.image_ids]
+
+
+def same(one: Batch, other: Batch) -> bool:
+    return all(torch.equal(a, b) for a, b in zip(flat(one), flat(other), strict=True))
+
+
+def epochs(loader: Any, count: int = 2) -> Iterator[Batch]:
+    for epoch in range(count):
+        loader.batch_sampler.set_epoch(epoch)
+        yield from loader
+
+
+def test_batches(tree: Tree) -> None:
+    batch = next(iter(build_train_loader(settings(IMAGES_PER_GPU=4), opened(tree()))))
+    assert batch.images.shape == (4, 32, 32, 3) and batch.images.dtype == torch.uint8
+    assert [tuple(t.shape) for t in batch.joints] == [(4, 31, 17, 3)] * 2 and batch.joints[0].dtype == torch.float32
+    assert [tuple(t.shape) for t in batch.masks] == [(4, 8, 8), (4, 16, 16)] and batch.masks[0].dtype == torch.uint8
+    assert sorted(batch.image_ids.tolist()) == [10, 11, 12, 13] and batch.bad_ids == []
+    people = dict(zip(batch.image_ids.tolist(), (batch.joints[0][..., 2] > 0).any(-1).sum(-1).tolist()))
+    assert people == {10: 1, 11: 0, 12: 2, 13: 31}
+    assert same(batch.to("cpu", non_blocking=True), batch)
+
+
+def test_a_batch_without_people(tree: Tree) -> None:
+    batch = next(iter(build_train_loader(settings(), opened(tree((0, 0))))))
+    assert batch.joints[0].shape == (2, 1, 17, 3) and not batch.joints[0].any()
+
+
+def test_four_columns_and_the_center(tree: Tree) -> None:
+    from swahr.data.keypoints import ScaleSigma
+    loader = build_train_loader(settings(), opened(tree((1, 2)), with_center=True, sigma=ScaleSigma()))
+    assert next(iter(loader)).joints[1].shape == (2, 2, 18, 4)
+
+
+def test_workers_change_nothing(tree: Tree) -> None:
+    dataset = opened(tree((1, 0, 2, 31, 1, 1)))
+    alone, others = (build_train_loader(settings(WORKERS=workers), dataset) for workers in (0, 2))
+    assert len(alone) == len(others) == 3
+    batches = list(zip(epochs(alone), epochs(others), strict=True))
+    assert len(batches) == 6 and all(same(one, other) for one, other in batches)
+    first, second = (batches[i][0] for i in (0, 3))
+    assert not torch.equal(first.images, second.images)
+
+
+def test_two_replicas_with_half_the_batch_are_one_with_the_whole(tree: Tree) -> None:
+    dataset = opened(tree((1,) * 9))
+    whole = list(epochs(build_train_loader(settings(IMAGES_PER_GPU=4), dataset)))
+    halves = [list(epochs(build_train_loader(settings(), dataset, rank, 2))) for rank in (0, 1)]
+    steps = list(epochs(build_train_loader(settings(ACCUMULATION_STEPS=2), dataset)))
+    assert len(whole) == len(halves[0]) == len(halves[1]) == 4 and len(steps) == 8
+    for step, batch in enumerate(whole):
+        for parts in ([half[step] for half in halves], steps[2 * step:2 * step + 2]):
+            assert all(torch.equal(torch.cat(pair), tensor) for *pair, tensor in zip(*map(flat, parts), flat(batch)))
+
+
+@pytest.mark.parametrize("images, batch, replicas, group, steps", [
+    (10, 2, 1, 1, 5), (11, 2, 1, 1, 5), (10, 2, 2, 1, 2), (10, 2, 2, 2, 2), (9, 1, 2, 3, 3), (1, 4, 2, 1, 1), (3, 2, 2, 2, 2)])
+def test_steps_of_an_epoch(images: int, batch: int, replicas: int, group: int, steps: int) -> None:
+    samplers = [EpochSampler(images, batch, rank=r, world_size=replicas, seed=1, group=group) for r in range(replicas)]
+    assert {len(sampler) for sampler in samplers} == {steps} == {len(list(sampler)) for sampler in samplers}
+    seen = [index for sampler in samplers for part in sampler for epoch, index in part if epoch == 0]
+    assert len(seen) == steps * batch * replicas
+    counts = np.bincount(seen, minlength=images)
+    assert counts.max() - counts.min() <= 1
+
+
+def test_an_epoch_goes_on_where_it_was() -> None:
+    sampler = EpochSampler(20, 3, seed=5)
+    sampler.set_epoch(4)
+    whole = list(sampler)
+    sampler.set_epoch(4, start_step=2)
+    assert list(sampler) == whole[2:] and len(sampler) == 6
+    sampler.set_epoch(5)
+    orders = [[index for _, index in itertools.chain(*part)] for part in (whole, sampler)]
+    assert orders[0] != orders[1] and sorted(orders[0]) != orders[0]
+    assert not np.array_equal(EpochSampler(20, 3, seed=6).permutation(4), sampler.permutation(4))
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_a_bad_picture_stops_with_one_line(tree: Tree, workers: int) -> None:
+    root = tree((1, 1))
+    dataset = opened(root)
+    (root / "images/train2017/11.png").write_bytes(b"")
+    loader = build_train_loader(settings(WORKERS=workers), dataset)
+    with pytest.raises(ImageError) as error:
+        list(loader)
+    if workers:
+        loader._iterator._shutdown_workers()  # which the garbage collector does too, but waits five seconds for
+    assert str(error.value) == f"image 11: {root}/images/train2017/11.png: the file is empty"
+
+
+def test_a_bad_picture_is_replaced_by_the_next(tree: Tree) -> None:
+    root = tree((1, 1, 1, 1))
+    dataset = opened(root)
+    (root / "images/train2017/11.png").unlink()
+    samples = [list(epochs(build_train_loader(settings(ON_BAD_SAMPLE="skip", WORKERS=w), dataset))) for w in (0, 1)]
+    assert all(same(one, other) for one, other in zip(*samples, strict=True))
+    bad = [batch.bad_ids for batch in samples[0]]
+    assert sorted(map(len, bad)) == [0, 0, 1, 1] and all(ids in ([], [11]) for ids in bad)
+    for first in (0, 2):
+        ids = torch.cat([batch.image_ids for batch in samples[0][first:first + 2]])
+        assert sorted(ids.tolist()) == [10, 12, 12, 13]
+
+
+def test_not_one_good_picture(tree: Tree) -> None:
+    root = tree((1, 1))
+    transform = TrainTransform(input_size=32, output_sizes=(8,), flip_index=COCO.flip_index)
+    samples = TrainingSet(opened(root), transform, skip_bad=True)
+    assert len(samples) == 2 and collate([samples[0, 0]]).images.shape == (1, 32, 32, 3)
+    for path in (root / "images/train2017").iterdir():
+        path.write_bytes(b"no picture")
+    with pytest.raises(ImageError, match="not one of its 2 images can be read"):
+        samples[0, 0]
