@@ -14,6 +14,7 @@ import time
 from dataclasses import replace
 
 import _init_paths  # noqa: F401
+
 from swahr.data.synthetic import PRESETS, SceneSettings, SyntheticError, write_dataset
 
 

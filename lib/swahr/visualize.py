@@ -51,7 +51,7 @@ def draw_people(image: Image, keypoints: ArrayLike, skeleton: Skeleton, scores: 
 
 
 def draw_heatmaps(image: Image, heatmaps: ArrayLike, columns: int | None = None, limit: float = 1.0) -> Image:
-    """Every heatmap of (K, h, w) as blue to red over the image, in a grid; `limit` is red. The image itself if K = 0."""
+    """Every heatmap of (K, h, w) as blue to red over the image, in a grid; `limit` is red. The image if K = 0."""
     maps = _maps(heatmaps)
     cells = [_over(image, _jet(_stretch(values, image) / limit)) for values in maps]
     return tile(cells, columns or int(np.ceil(np.sqrt(len(cells))))) if cells else _checked(image).copy()
@@ -64,7 +64,7 @@ def draw_heatmap(image: Image, heatmaps: ArrayLike, limit: float = 1.0) -> Image
 
 
 def draw_scale_map(image: Image, scales: ArrayLike, limit: float = SCALE_LIMIT) -> Image:
-    """Scale maps (K, h, w) over the image, at each place the one farthest from 0: red above 0, blue below, nothing at 0."""
+    """Scale maps (K, h, w) over the image, at each place the one farthest from 0: red above 0, blue below."""
     maps = _maps(scales)
     if not len(maps):
         return _checked(image).copy()
@@ -136,14 +136,14 @@ def tile(images: Sequence[Image], columns: int, pad: int = 2) -> Image:
 
 
 def save_image(path: str | Path, image: Image) -> None:
-    """Write an RGB picture in the format of its name's ending, beside its place and renamed; ValueError if it has none."""
+    """Write an RGB picture in the format of its name's ending, beside its place and renamed; ValueError if unknown."""
     path = Path(path)
     try:
         done, data = cv2.imencode(path.suffix, _checked(image)[..., ::-1])
     except cv2.error:
         done = False
     if not done:
-        raise ValueError(f"{path}: pictures are written as .png or .jpg, not as {path.suffix or 'a name without ending'}")
+        raise ValueError(f"{path}: pictures are written as .png or .jpg, not as {path.suffix or 'a bare name'}")
     path.parent.mkdir(parents=True, exist_ok=True)
     beside = path.with_name(f".{path.name}.{os.getpid()}")
     try:
@@ -157,7 +157,7 @@ def save_image(path: str | Path, image: Image) -> None:
 
 
 def person_colors(index: int) -> tuple[Color, Color, Color]:
-    """RGB for the middle, the left and the right limbs of person `index`; hues a golden section apart, so they differ."""
+    """RGB for the middle, the left and the right limbs of person `index`; hues go round by the golden section."""
     hue = int(index * 0.618034 * 180 + 18) % 180
     hsv = np.array([[(hue, 190, 255), ((hue + 6) % 180, 120, 255), ((hue - 6) % 180, 230, 225)]], np.uint8)
     middle, left, right = cv2.cvtColor(hsv, cv2.COLOR_HSV2RGB)[0].tolist()
@@ -173,7 +173,8 @@ def _draw_person(canvas: Image, person: NDArray[np.float64], shown: NDArray[np.b
     size = float((high - low).max())
     width, radius = max(1, round(size * 0.012)), max(1.0, size * 0.014)
     rim = radius + max(0.8, radius * 0.35)
-    points = np.clip(np.round(person[:, :2] * (1 << SHIFT)), -(1 << 24), 1 << 24).astype(int).tolist()
+    fixed = np.round(np.nan_to_num(person[:, :2]) * (1 << SHIFT))
+    points = np.clip(fixed, -(1 << 24), 1 << 24).astype(int).tolist()
     limbs = [(a, b, sides[a] if sides[a] == sides[b] else middle) for a, b in skeleton.limbs if shown[a] and shown[b]]
     for a, b, _ in limbs:
         cv2.line(canvas, points[a], points[b], DARK, width + max(1, width // 2), cv2.LINE_AA, SHIFT)

@@ -10,10 +10,12 @@ REACH = 12  # half the side of what is drawn around a joint, in pixels of the ne
 
 
 def crowd(people, size=(512, 768), joints=17, tag_maps=2, false_peaks=3, noise=0.01, stray_tags=False, seed=0):
-    """heatmaps (1, K, H, W) and tags (1, K, H, W, T) of that many people, drawn at half the size and enlarged as in testing.
+    """heatmaps (1, K, H, W) and tags (1, K, H, W, T) of that many people, drawn at half the size and enlarged as in
+    testing.
 
-    Of a person's joints about 3/4 are found, 1/8 are too weak to be peaks and 1/8 are not there at all. `false_peaks` more in all
-    carry the tag of somebody, or with stray_tags any tag. Away from joints heatmaps hold noise, and tags vary slowly.
+    Of a person's joints about 3/4 are found, 1/8 are too weak to be peaks and 1/8 are not there at all. `false_peaks`
+    more in all carry the tag of somebody, or with stray_tags any tag. Away from joints heatmaps hold noise, and tags
+    vary slowly.
     """
     rng = np.random.default_rng([seed, people])
     height, width = size[0] // 2, size[1] // 2
@@ -26,9 +28,10 @@ def crowd(people, size=(512, 768), joints=17, tag_maps=2, false_peaks=3, noise=0
         left, top = max(int(x) - REACH, 0), max(int(y) - REACH, 0)
         area = np.s_[top:int(y) + REACH + 1, left:int(x) + REACH + 1]
         v, u = np.mgrid[area][:, :height - top, :width - left]
-        heatmaps[k][area] = np.maximum(heatmaps[k][area], score * np.exp(-((u - x) ** 2 + (v - y) ** 2) / 8))
-        near = tags[:, k][(slice(None), *area)]
-        near[:] = tag + rng.normal(0, 0.05, near.shape)
+        peak = score * np.exp(-((u - x) ** 2 + (v - y) ** 2) / 8)
+        own = peak > heatmaps[k][area]
+        heatmaps[k][area][own] = peak[own]
+        tags[:, k][(slice(None), *area)][:, own] = tag + rng.normal(0, 0.05, (tag_maps, own.sum()))
 
     identities = rng.permutation(people) + rng.normal(0, 0.1, people)
     middles, spread = rng.uniform((width * 0.1, height * 0.15), (width * 0.9, height * 0.85), (people, 2)), height / 8

@@ -1,7 +1,7 @@
 """Maps to people in plain loops: every joint of every person one at a time, whole maps for each person, munkres.
 
-Slow on purpose: it is what `swahr.codec.decode` is compared with, in results (tests) and in time (tools/benchmark.py). Settings
-have the names of `Decoder`'s arguments.
+Slow on purpose: it is what `swahr.codec.decode` is compared with, in results (tests) and in time (tools/benchmark.py).
+Settings have the names of `Decoder`'s arguments.
 """
 
 from __future__ import annotations

@@ -1,9 +1,10 @@
 """The assignment problem, with the same optimum among equals as munkres 1.1.4 takes.
 
-J. Munkres, Algorithms for the Assignment and Transportation Problems, 1957: reduce the rows, star zeros, cover their columns;
-prime uncovered zeros until a chain of primes and stars frees one more row; where no zero is left uncovered, shift the smallest
-uncovered cost. Which optimum comes out where several are equally good depends on the order of the scans and on the rounding of
-every subtraction, and the results of the published decoder depend on it. This module scans and rounds as that package does.
+J. Munkres, Algorithms for the Assignment and Transportation Problems, 1957: reduce the rows, star zeros, cover their
+columns; prime uncovered zeros until a chain of primes and stars frees one more row; where no zero is left uncovered,
+shift the smallest uncovered cost. Which optimum comes out where several are equally good depends on the order of the
+scans and on the rounding of every subtraction, and the results of the published decoder depend on it. This module scans
+and rounds as that package does.
 """
 
 from __future__ import annotations
@@ -18,7 +19,8 @@ from .jit import kernel
 def solve(costs: NDArray[np.float64]) -> NDArray[np.int64]:
     """Square costs (n, n), overwritten -> for each row its column, at the least total cost.
 
-    Where every row's cheapest column is strictly cheapest and no two rows share it, the first stars are already complete.
+    Where every row's cheapest column is strictly cheapest and no two rows share it, the first stars are already
+    complete.
     """
     n = costs.shape[0]
     star_of_row, star_of_column = np.full(n, -1), np.full(n, -1)

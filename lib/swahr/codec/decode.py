@@ -1,8 +1,8 @@
 """Heatmaps and tags to people: peaks, grouping, adjustment, refinement.
 
-The inverse of `targets`: what that module renders, this one reads. On the CPU the maps are read by compiled loops, image by
-image; on other devices by tensor operations, the whole batch at once, with two small copies to the host (the peaks, and the
-joints that were missing); grouping is done on the host.
+The inverse of `targets`: what that module renders, this one reads. On the CPU the maps are read by compiled loops,
+image by image; on other devices by tensor operations, the whole batch at once, with two small copies to the host (the
+peaks, and the joints that were missing); grouping is done on the host.
 """
 
 from __future__ import annotations
@@ -32,11 +32,11 @@ class People(NamedTuple):
 class Decoder:
     """Maps to people, with the rules and results of the published HigherHRNet and SWAHR code.
 
-    grouping_order: the K joints in the order in which they are grouped; max_people: peaks kept of each joint, and people that can
-    be joined; detection_threshold: the score that a peak exceeds; tag_threshold: the tag distance below which a peak may join a
-    person; nms_kernel, nms_padding: the max-pooling window, kernel = 2 padding + 1; use_detection_val, ignore_too_much: see
-    `grouping.group`; adjust: move peaks a quarter of a pixel towards the higher neighbour and to the pixels' centres; refine: look
-    for the missing joints of everybody found.
+    grouping_order: the K joints in the order in which they are grouped; max_people: peaks kept of each joint, and
+    people that can be joined; detection_threshold: the score that a peak exceeds; tag_threshold: the tag distance below
+    which a peak may join a person; nms_kernel, nms_padding: the max-pooling window, kernel = 2 padding + 1;
+    use_detection_val, ignore_too_much: see `grouping.group`; adjust: move peaks a quarter of a pixel towards the higher
+    neighbour and to the pixels' centres; refine: look for the missing joints of everybody found.
 
     The first image may wait for compilation, see `jit`; `warm_up` gets that over with.
     """

@@ -1,8 +1,8 @@
 """Peaks to people: joints that carry the same tag belong together.
 
-A. Newell et al., Associative Embedding, 2017, with the matching of the published HigherHRNet and SWAHR code. One joint type
-after another, peaks are assigned to the people found so far at the least sum of round(tag distance) x 100 - score; one that is
-too far from the person it gets founds a new one.
+A. Newell et al., Associative Embedding, 2017, with the matching of the published HigherHRNet and SWAHR code. One joint
+type after another, peaks are assigned to the people found so far at the least sum of round(tag distance) x 100 - score;
+one that is too far from the person it gets founds a new one.
 """
 
 from __future__ import annotations
@@ -23,11 +23,13 @@ Members = NDArray[np.int64]
 
 def group(peaks: Peaks, order: NDArray[np.int64], *, max_people: int, tag_threshold: float, use_detection_val: bool,
           ignore_too_much: bool) -> Members:
-    """People (N, K), in the order in which they were founded: the number of the peak that is each of their joints, -1 where none.
+    """People (N, K), in the order in which they were founded: the number of the peak that is each of their joints, -1
+    where none.
 
-    order (K,): the joints in the order in which they are grouped. max_people: only so many of the people founded can be joined;
-    with ignore_too_much no more are founded once there are that many. tag_threshold: peaks at this tag distance or farther are
-    not the same person. use_detection_val: costs are rounded and weighted with the score, else the plain distance.
+    order (K,): the joints in the order in which they are grouped. max_people: only so many of the people founded can be
+    joined; with ignore_too_much no more are founded once there are that many. tag_threshold: peaks at this tag distance
+    or farther are not the same person. use_detection_val: costs are rounded and weighted with the score, else the plain
+    distance.
     """
     return _group(peaks.tags, peaks.scores, peaks.counts, order, max_people, float(tag_threshold), use_detection_val, ignore_too_much)
 
@@ -113,10 +115,11 @@ def _costs(distances, scores, use_detection_val):  # type: ignore[no-untyped-def
 
 @kernel
 def _mean(tags, count, mean) -> None:  # type: ignore[no-untyped-def]
-    """The float32 mean of the first `count` of tags (n, T), added up in the order in which NumPy's mean over axis 0 does it.
+    """The float32 mean of the first `count` of tags (n, T), added up in the order in which NumPy's mean over axis 0
+    does it.
 
-    Distances are rounded to whole numbers, so the last bit can matter: rows are added one by one, but a single column (T = 1) of
-    eight or more in eight strands.
+    Distances are rounded to whole numbers, so the last bit can matter: rows are added one by one, but a single column
+    (T = 1) of eight or more in eight strands.
     """
     values = tags.shape[1]
     start = 0

@@ -1,9 +1,9 @@
 """Compiled loops: one set of Numba options for the whole decoder.
 
-Kernels release the GIL, so images can be decoded in threads, and never start threads of their own. The first call of each
-compiles it (about ten seconds for all of them, once per machine and version: the code is kept beside the module, or in the
-user's cache folder where that cannot be written); later processes load it in a fraction of a second. Only the modules that turn
-maps into people import Numba; training does not wait for it.
+Kernels release the GIL, so images can be decoded in threads, and never start threads of their own. The first call of
+each compiles it (about ten seconds for all of them, once per machine and version: the code is kept beside the module,
+or in the user's cache folder where that cannot be written); later processes load it in a fraction of a second. Only the
+modules that turn maps into people import Numba; training does not wait for it.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """Peaks of heatmaps: non-maximum suppression by max-pooling, and the best M of each joint.
 
-A. Newell et al., Associative Embedding, 2017; max-pooling as in B. Cheng et al., HigherHRNet, 2020. A pixel is a peak where it
-equals the largest value of the window around it and exceeds the detection threshold. Which of equal scores comes first matters to
-the grouping; it is the one that torch.topk takes on the CPU, as in the published code.
+A. Newell et al., Associative Embedding, 2017; max-pooling as in B. Cheng et al., HigherHRNet, 2020. A pixel is a peak
+where it equals the largest value of the window around it and exceeds the detection threshold. Which of equal scores
+comes first matters to the grouping; it is the one that torch.topk takes on the CPU, as in the published code.
 """
 
 from __future__ import annotations
@@ -36,7 +36,8 @@ class Peaks(NamedTuple):
 def find_peaks(heatmaps: Floats, tags: Floats, tiles: TileRange, *, limit: int, threshold: float, reach: int) -> Peaks:
     """The peaks of heatmaps (K, H, W), with the values there of tags (K or 1, H, W, T); contiguous arrays.
 
-    tiles: the range of heatmaps; limit: M; threshold: a peak's score exceeds it, >= 0; reach: half the window, in pixels.
+    tiles: the range of heatmaps; limit: M; threshold: a peak's score exceeds it, >= 0; reach: half the window, in
+    pixels.
     """
     joints, height, width = heatmaps.shape
     if height * width < PARTIAL_SORT * limit:
@@ -50,7 +51,8 @@ def find_peaks(heatmaps: Floats, tags: Floats, tiles: TileRange, *, limit: int, 
 
 
 def find_peaks_batch(heatmaps: torch.Tensor, tags: torch.Tensor, *, limit: int, threshold: float, reach: int) -> list[Peaks]:
-    """The same for a batch (B, K, H, W) and (B, K or 1, H, W, T) on any device, in tensor operations and one copy to the host.
+    """The same for a batch (B, K, H, W) and (B, K or 1, H, W, T) on any device, in tensor operations and one copy to
+    the host.
 
     Raises ValueError where a map is not finite; the check rides in the same copy.
     """
@@ -91,7 +93,8 @@ def _pool(heatmaps: torch.Tensor, tags: torch.Tensor, limit: int, reach: int) ->
     height, width = heatmaps.shape[2:]
     pooled = F.max_pool2d(heatmaps, 2 * reach + 1, 1, reach)
     scores, pixels = torch.where(heatmaps == pooled, heatmaps, 0).flatten(2).topk(min(limit, height * width), dim=2)
-    offsets = quarter_offsets(heatmaps.flatten(2), pixels, width)
+    rows = torch.arange(heatmaps[..., 0, 0].numel(), device=heatmaps.device).view(*heatmaps.shape[:2], 1)
+    offsets = quarter_offsets(heatmaps.flatten(0, 1), rows, pixels)
     channels = tags.flatten(2, 3).expand(-1, heatmaps.shape[1], -1, -1)
     tags_there = channels.gather(2, pixels[..., None].expand(-1, -1, -1, tags.shape[-1]))
     return torch.cat([part.double() for part in (pixels[..., None], scores[..., None], offsets, tags_there)], 3)
@@ -166,10 +169,10 @@ def quarter_offset(heatmap, y, x):  # type: ignore[no-untyped-def]
     return 0.25 if right > left else -0.25, 0.25 if below > above else -0.25
 
 
-def quarter_offsets(maps: torch.Tensor, pixels: torch.Tensor, width: int) -> torch.Tensor:
-    """`quarter_offset` at pixels (..., n), y * W + x, of flat maps (..., H * W) -> (..., n, 2)."""
-    height = maps.shape[-1] // width
+def quarter_offsets(maps: torch.Tensor, rows: torch.Tensor, pixels: torch.Tensor) -> torch.Tensor:
+    """`quarter_offset` in maps (R, H, W) of the given rows at pixels y * W + x, of equal or matching shapes (...) -> (..., 2)."""
+    height, width = maps.shape[1:]
     y, x = pixels // width, pixels % width
-    right, left = (maps.gather(-1, y * width + (x + step).clamp(0, width - 1)) for step in (1, -1))
-    below, above = (maps.gather(-1, (y + step).clamp(0, height - 1) * width + x) for step in (1, -1))
+    right, left = (maps[rows, y, (x + step).clamp(0, width - 1)] for step in (1, -1))
+    below, above = (maps[rows, (y + step).clamp(0, height - 1), x] for step in (1, -1))
     return torch.stack([right > left, below > above], -1) * 0.5 - 0.25

@@ -1,15 +1,16 @@
 """A person's missing joints: where the heatmap is high and the tag is the person's.
 
-B. Cheng et al., HigherHRNet, 2020 (code): each missing joint takes the pixel that maximises heatmap - round(distance of its tag
-to the person's mean tag). The published code builds that map for every joint of every person. Here only missing joints are
-searched, and since the value exceeds neither the heatmap nor, in a tile whose tags are all far away, the heatmap less that
-distance, few tiles need to be read; the pixel found is the same one, rounding included.
+B. Cheng et al., HigherHRNet, 2020 (code): each missing joint takes the pixel that maximises heatmap - round(distance of
+its tag to the person's mean tag). The published code builds that map for every joint of every person. Here only missing
+joints are searched, and since the value exceeds neither the heatmap nor, in a tile whose tags are all far away, the
+heatmap less that distance, few tiles need to be read; the pixel found is the same one, rounding included.
 """
 
 from __future__ import annotations
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from numpy.typing import NDArray
 
 from .jit import kernel
@@ -17,16 +18,18 @@ from .peaks import quarter_offset, quarter_offsets
 from .tiles import TILE, Floats, TileRange
 
 HALF = np.float32(0.5)
-PIXELS_AT_ONCE = 1 << 25  # the batched search's limit on person-joint pairs x pixels in memory
+PIXELS_AT_ONCE = 1 << 25  # of all joints together, in the batched search
+TILES_AT_FIRST = 64
 
 Indices = NDArray[np.int64]
 
 
 def find_missing(heatmaps: Floats, tags: Floats, heat: TileRange, tag_range: TileRange, joints: Indices, means: Floats) -> Floats:
-    """Where n missing joints (n,) of people with mean tags (n, T) are: (n, 3) x, y in map pixels and the heatmap's value there.
+    """Where n missing joints (n,) of people with mean tags (n, T) are: (n, 3) x, y in map pixels and the heatmap's
+    value there.
 
-    heatmaps (K, H, W), tags (K or 1, H, W, T), contiguous, with their tiles' ranges. Where the value is not positive, the joint
-    is not in the picture.
+    heatmaps (K, H, W), tags (K or 1, H, W, T), contiguous, with their tiles' ranges. Where the value is not positive,
+    the joint is not in the picture.
     """
     found = np.empty((len(joints), 3), np.float32)
     _find_missing(heatmaps, tags, heat.high, tag_range.low, tag_range.high, joints, means, found)
@@ -54,7 +57,8 @@ def _find_missing(heatmaps, tags, heat_high, tag_low, tag_high, joints, means, f
 def _bound_tiles(heat_high, tag_low, tag_high, mean, bounds) -> int:  # type: ignore[no-untyped-def]
     """Fill bounds with what no pixel of each tile can exceed; the number of the most promising tile.
 
-    The nearest value a tile's tags can have goes through the same float32 operations as a pixel's, each of which keeps order.
+    The nearest value a tile's tags can have goes through the same float32 operations as a pixel's, each of which keeps
+    order.
     """
     rows, columns = bounds.shape
     first = 0
@@ -91,24 +95,74 @@ def _search_tile(heatmap, tags, mean, tile, columns, best, pixel):  # type: igno
 
 
 def find_missing_batch(heatmaps: torch.Tensor, tags: torch.Tensor, images: Indices, joints: Indices, means: Floats) -> Floats:
-    """The same for joints (n,) in images (n,) of a batch (B, K, H, W) and (B, K or 1, H, W, T), in tensor operations, on any device.
+    """The same for joints (n,) in images (n,) of a batch (B, K, H, W) and (B, K or 1, H, W, T), in tensor operations,
+    on any device.
 
-    Every pixel is looked at, for as many joints at once as memory allows; one copy to the host.
+    Each joint is looked for in its most promising tiles; those few for which a tile left out could hold more get all of
+    them.
     """
-    batch, count, _, width = heatmaps.shape
-    flat, flat_tags = heatmaps.reshape(batch * count, -1), tags.reshape(-1, heatmaps[0, 0].numel(), tags.shape[-1])
-    rows = torch.from_numpy(images * count + joints).to(heatmaps.device)
-    tag_rows = rows if tags.shape[1] == count else rows // count
-    centers = torch.from_numpy(means).to(heatmaps.device)
-    step = max(1, PIXELS_AT_ONCE // flat.shape[1])
-    found = []
-    for start in range(0, len(rows), step):
-        part = slice(start, start + step)
-        maps = flat[rows[part]]
-        # One difference, square and sum after another, as NumPy rounds them.
-        squares = sum(((flat_tags[..., t][tag_rows[part]] - centers[part, t, None]) ** 2 for t in range(tags.shape[-1])),
-                      torch.zeros_like(maps))
-        pixels = (maps - squares.sqrt_().round_()).argmax(1, keepdim=True)
-        places = torch.cat([pixels % width, pixels // width], 1) + 0.5 + quarter_offsets(maps, pixels, width)[:, 0]
-        found.append(torch.cat([places, maps.gather(1, pixels)], 1))
-    return torch.cat(found).cpu().numpy()
+    tiles = _TileStack(heatmaps, tags)
+    rows, centers = torch.from_numpy(images * heatmaps.shape[1] + joints), torch.from_numpy(means)
+    found = tiles.search(rows, centers, TILES_AT_FIRST)
+    unsure = np.flatnonzero(found[:, 3] == 0)
+    if len(unsure):
+        found[unsure] = tiles.search(rows[unsure], centers[unsure], tiles.count)
+    return found[:, :3]
+
+
+class _TileStack:
+    """The maps of a batch cut into tiles of 256 pixels, and what the search needs to know of each tile."""
+
+    def __init__(self, heatmaps: torch.Tensor, tags: torch.Tensor) -> None:
+        self.maps, self.shared = heatmaps.flatten(0, 1), heatmaps.shape[1] // tags.shape[1]
+        self.heat = _cut(self.maps[..., None], -torch.inf)[..., 0]  # nothing is found beyond the edge
+        self.tags = _cut(tags.flatten(0, 1), 0)
+        self.high, self.tag_low, self.tag_high = self.heat.amax(2), self.tags.amin(2), self.tags.amax(2)
+        self.count = self.heat.shape[1]
+
+    def search(self, rows: torch.Tensor, centers: torch.Tensor, most: int) -> Floats:
+        """Where in heatmaps (n,) the pixels for tags (n, T) are, in the `most` tiles whose bounds are highest, on the
+        host.
+
+        (n, 4) x, y, the heatmap's value, and 0 where another tile's bound is not below the value found.
+        """
+        step = max(1, PIXELS_AT_ONCE // (min(most, self.count) * TILE * TILE))
+        parts = zip(rows.to(self.maps.device).split(step), centers.to(self.maps.device).split(step), strict=True)
+        return torch.cat([self._search(*part, min(most, self.count)) for part in parts]).cpu().numpy()
+
+    def _search(self, rows: torch.Tensor, centers: torch.Tensor, most: int) -> torch.Tensor:
+        height, width = self.maps.shape[1:]
+        tag_rows, centers = rows // self.shared, centers[:, None]
+        nearest = centers.maximum(self.tag_low[tag_rows]).minimum(self.tag_high[tag_rows])
+        bounds, order = _value(self.high[rows], nearest, centers).topk(min(most + 1, self.count), 1)
+        chosen = order[:, :most]  # (n, most)
+        values = _value(self.heat[rows[:, None], chosen], self.tags[tag_rows[:, None], chosen], centers[:, None])
+        best = values.amax((1, 2))
+        # Among equals the first pixel in row-major order.
+        inside = torch.arange(TILE * TILE, device=rows.device)
+        columns = -(-width // TILE)
+        y = chosen[..., None] // columns * TILE + inside // TILE
+        x = chosen[..., None] % columns * TILE + inside % TILE
+        outside = height * width
+        pixels = torch.where((values == best[:, None, None]) & (y < height) & (x < width), y * width + x, outside).amin((1, 2))
+        pixels = pixels.where(pixels < outside, 0)
+        sure = bounds[:, most] < best if most < self.count else torch.ones_like(best)
+        places = torch.stack([pixels % width, pixels // width], 1) + 0.5 + quarter_offsets(self.maps, rows, pixels)
+        return torch.cat([places, self.maps.flatten(1)[rows, pixels, None], sure[:, None]], 1)
+
+
+def _value(heat: torch.Tensor, tags: torch.Tensor, centers: torch.Tensor) -> torch.Tensor:
+    """heat (...) - round(|tags - centers|) for tags (..., T): one square added after another, as NumPy rounds them."""
+    total = torch.zeros_like(heat)
+    for t in range(tags.shape[-1]):
+        difference = tags[..., t] - centers[..., t]
+        total = total + difference * difference
+    return heat - total.sqrt().round()
+
+
+def _cut(maps: torch.Tensor, padding: float) -> torch.Tensor:
+    """Maps (R, H, W, T) -> (R, tiles, pixels of a tile, T), padded to whole tiles."""
+    rows, height, width, values = maps.shape
+    maps = F.pad(maps, (0, 0, 0, -width % TILE, 0, -height % TILE), value=padding)
+    cut = maps.unflatten(2, (-1, TILE)).unflatten(1, (-1, TILE)).transpose(2, 3)  # (R, tile rows, tile columns, 16, 16, T)
+    return cut.reshape(rows, -1, TILE * TILE, values)

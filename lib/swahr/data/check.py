@@ -170,47 +170,48 @@ def _hopeless(annotation: Any, sizes: Mapping[int, Any], category_id: int, lengt
     """Why an annotation cannot be kept, or ''."""
     if not isinstance(annotation, dict):
         return f"annotation {shorten(annotation)}: not an object"
-    name = f"annotation {shorten(annotation.get('id'))}"
     if annotation.get("category_id") != category_id:
-        return f"{name}: there is no category {shorten(annotation.get('category_id'))}"
+        return f"{_name(annotation)}: there is no category {shorten(annotation.get('category_id'))}"
     image = annotation.get("image_id")
     if type(image) is not int or image not in sizes:
-        return f"{name}: there is no image {shorten(image)}"
+        return f"{_name(annotation)}: there is no image with this id"
     keypoints = annotation.get("keypoints")
     if not isinstance(keypoints, list) or len(keypoints) != length:
         many = len(keypoints) if isinstance(keypoints, list) else 0
-        return f"{name} (image {image}): keypoints has {many} numbers, not {length} (x, y, visibility of each)"
-    return "" if _are_numbers(keypoints) else f"{name} (image {image}): keypoints are not all finite numbers"
+        return f"{_name(annotation)}: keypoints has {many} numbers, not {length} (x, y, visibility of each)"
+    return "" if _are_numbers(keypoints) else f"{_name(annotation)}: keypoints are not all finite numbers"
 
 
 def _id_problem(annotation: Mapping[str, Any], used: set[int]) -> str:
-    name = f"annotation {shorten(annotation.get('id'))} (image {annotation['image_id']})"
     if not _is_id(annotation.get("id")):
-        return f"{name}: its id is not a whole number"
+        return f"{_name(annotation)}: its id is not a whole number"
     if annotation["id"] in used:
-        return f"{name}: another annotation has this id"
-    return f"{name}: the id 0 means 'not matched' to the scorers" if annotation["id"] == 0 else ""
+        return f"{_name(annotation)}: another annotation has this id"
+    return f"{_name(annotation)}: the id 0 means 'not matched' to the scorers" if annotation["id"] == 0 else ""
 
 
 def _mend(annotation: dict[str, Any], size: tuple[int, int]) -> Iterator[tuple[str, str]]:
     """Put right the box, the segmentation and num_keypoints of an annotation; what was wrong, and what was done."""
-    name = f"annotation {annotation['id']} (image {annotation['image_id']})"
     box, keypoints = annotation.get("bbox"), annotation["keypoints"]
     if not isinstance(box, list) or len(box) != 4 or not _are_numbers(box) or min(box[2:]) < 0:
         annotation["bbox"] = _extent(keypoints)
-        yield f"{name}: bbox {shorten(box)} is not x, y, width, height", "box put around the keypoints"
+        yield f"{_name(annotation)}: bbox {shorten(box)} is not x, y, width, height", "box put around the keypoints"
     elif min(box[:2]) < -BOX_SLACK or any(box[i] + box[i + 2] > size[i] + BOX_SLACK for i in (0, 1)):
         annotation["bbox"] = _clip(box, size)
-        yield f"{name}: bbox {shorten(box)} leaves its image of {size[0]} x {size[1]}", "box clipped"
+        yield f"{_name(annotation)}: bbox {shorten(box)} leaves its image of {size[0]} x {size[1]}", "box clipped"
     count = annotation.get("num_keypoints", 0)
     if type(count) is not int or count < 0:
         annotation["num_keypoints"] = sum(v > 0 for v in keypoints[2::3])
-        yield f"{name}: num_keypoints {shorten(count)} is not a number of keypoints", "keypoints counted"
+        yield f"{_name(annotation)}: num_keypoints {shorten(count)} is not a number of keypoints", "keypoints counted"
     outline = annotation.get("segmentation", [])
     if (annotation.get("iscrowd") or not count) and not _is_segmentation(outline, size):  # else it is not looked at
         del annotation["segmentation"]
         what = "neither polygons nor run lengths of the image's size"
-        yield f"{name}: segmentation {shorten(outline)} is {what}", "segmentation left out"
+        yield f"{_name(annotation)}: segmentation {shorten(outline)} is {what}", "segmentation left out"
+
+
+def _name(annotation: Mapping[str, Any]) -> str:
+    return f"annotation {shorten(annotation.get('id'))} (image {shorten(annotation.get('image_id'))})"
 
 
 def _is_segmentation(value: Any, size: tuple[int, int]) -> bool:
@@ -233,8 +234,10 @@ def _is_segmentation(value: Any, size: tuple[int, int]) -> bool:
 
 
 def _unpack(text: str) -> list[int] | None:
-    """Run lengths of COCO's text form: six bits a character from '0' on, of which five are digits, low ones first, and one
-    says that more follow; from the third on a run is given by its difference to the last but one. None: no such text.
+    """Run lengths of COCO's text form; None where it is no such text.
+
+    A character, counted from '0', has six bits: five digits, low ones first, and one that says that more follow. From
+    the fourth on, a run is given by its difference to the last but one.
     """
     runs: list[int] = []
     value = digits = 0

@@ -25,15 +25,14 @@ STD = (0.229, 0.224, 0.225)
 
 Image = NDArray[np.uint8]
 
-# A file that ends before its format's last marker was cut off. Some OpenCV versions return such pictures half grey.
-_ENDINGS = {b"\xff\xd8": (b"\xff\xda", b"\xff\xd9"), b"\x89PNG": (b"IHDR", b"IEND")}
+_MARKERS = {b"\xff\xd8": (b"\xff\xda", b"\xff\xd9"), b"\x89PNG": (b"IHDR", b"IEND")}  # start of file, of pixels, end
 
 
 class ImageError(ValueError):
     """A picture that cannot be read, or is not what its annotation says; the message names it."""
 
     def __init__(self, message: str) -> None:
-        # A DataLoader raises a worker's error again, with the worker's traceback, which ends in the error, as its message.
+        # A DataLoader raises a worker's error again with the worker's traceback as message, of which this is the end.
         super().__init__(message.strip().rpartition("ImageError: ")[2])
 
 
@@ -50,9 +49,8 @@ def read_image(source: str | Path | bytes, name: str = "") -> Image:
         raise ImageError(f"{name}: cannot be read ({error.strerror})") from None
     if not data:
         raise ImageError(f"{name}: the file is empty")
-    for start, (body, end) in _ENDINGS.items():
-        if data.startswith(start) and data.rfind(end) < data.rfind(body):
-            raise ImageError(f"{name}: the file is cut off after {len(data)} bytes")
+    if _is_cut_off(data):
+        raise ImageError(f"{name}: the file is cut off after {len(data)} bytes")
     try:
         image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION)
     except cv2.error as error:
@@ -60,6 +58,14 @@ def read_image(source: str | Path | bytes, name: str = "") -> Image:
     if image is None:
         raise ImageError(f"{name}: not a picture that can be decoded")
     return cv2.cvtColor(image, cv2.COLOR_BGR2RGB, dst=image)  # type: ignore[return-value]
+
+
+def _is_cut_off(data: bytes) -> bool:
+    """Whether a JPEG or PNG file lacks its last marker; OpenCV up to 4.13 returns such a JPEG picture half grey."""
+    for start, (pixels, end) in _MARKERS.items():
+        if data.startswith(start) and data.rfind(end, max(0, len(data) - 64)) < 0:
+            return data.rfind(end) < data.rfind(pixels)  # other data may follow the end; a thumbnail's end comes before
+    return False
 
 
 def normalize(images: Tensor, memory_format: torch.memory_format = torch.contiguous_format) -> Tensor:

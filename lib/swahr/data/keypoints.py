@@ -64,7 +64,7 @@ class KeypointDataset:
         missing = self.images.missing(names.values())
         for name in sorted(missing):
             report.add(f"no image file {self.images.path(name)}", "image left out")
-        self._repaired = report.count > 0
+        self.report = report
         report.settle(strict)
         self.image_ids = [image_id for image_id, name in names.items() if name not in missing]
         if not self.image_ids:
@@ -122,7 +122,7 @@ class KeypointDataset:
     @property
     def coco(self) -> Path | dict[str, Any]:
         """What results are scored against: the annotation file or, where it was repaired, its repaired contents."""
-        if not self._repaired:
+        if not self.report.count:
             return self.annotation_file
         data, used = _load(self.annotation_file, self.skeleton)[0], set(self.image_ids)
         data["images"] = [image for image in data["images"] if image["id"] in used]

@@ -13,8 +13,10 @@ from torch import Tensor, nn
 from torch.amp import GradScaler
 from torch.nn.parallel import DistributedDataParallel
 
+from swahr.codec.targets import StageTarget
 from swahr.data.images import normalize
 from swahr.losses.criterion import total
+from swahr.models.higher_hrnet import StageOutput
 
 if TYPE_CHECKING:
     from swahr.data.loaders import Batch
@@ -22,14 +24,22 @@ if TYPE_CHECKING:
 DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
 
+class Sample(NamedTuple):
+    """The first B images of a batch and what became of them, detached: images (B, S, S, 3) uint8."""
+
+    images: Tensor
+    targets: list[StageTarget]
+    outputs: list[StageOutput]
+
+
 class StepResult(NamedTuple):
-    """Losses by name, means over this process's images, detached; norm of the gradient; whether the step was left out
-    (bool).
+    """Losses by name, means over this process's images, detached; whether the step was left out (bool); a sample if
+    asked for.
     """
 
     losses: dict[str, Tensor]
-    gradient: Tensor
     bad: Tensor
+    sample: Sample | None
 
 
 class LossScaler:
@@ -59,7 +69,7 @@ class LossScaler:
 
 
 class Stepper:
-    """Callable: the batches of one step and its learning rate -> StepResult, with the weights updated.
+    """Callable: the batches of one step, on the device, and its learning rate -> StepResult, with the weights updated.
 
     model: bare, or in DistributedDataParallel, whose gradients are exchanged with the last of the batches only.
     encoder: joints and masks of the stages -> their targets. dtype: of the network's convolutions, None for float32;
@@ -75,38 +85,36 @@ class Stepper:
         self.parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
         self.statistics = [buffer for buffer in model.buffers() if buffer.is_floating_point()]
 
-    def __call__(self, batches: Sequence[Batch], lr: float) -> StepResult:
+    def __call__(self, batches: Sequence[Batch], lr: float, sample_size: int = 0) -> StepResult:
         for group in self.optimizer.param_groups:
             group["lr"] = lr
         self.optimizer.zero_grad(set_to_none=True)
-        before = self._flat_statistics()
-        parts = len(batches)
-        losses = [self._backward(batch, parts, last=number == parts) for number, batch in enumerate(batches, 1)]
+        before, parts = self._flat_statistics(), []
+        for number, batch in enumerate(batches, 1):
+            with self._exchange(last=number == len(batches)):
+                targets, outputs = self.forward(batch)
+                parts.append(self._backward(self.criterion(outputs, targets), len(batches)))
         # A limit of infinity changes no finite gradient, and one that is not finite becomes NaN throughout: either the
         # scaler lets the whole step through or nothing of it, and `bad` says which, with no wait for the GPU.
-        gradient = nn.utils.clip_grad_norm_(self.parameters, float("inf"))
+        bad = ~nn.utils.clip_grad_norm_(self.parameters, float("inf")).isfinite()
         self.scaler.step(self.optimizer)
-        bad = ~gradient.isfinite()
         self._restore_statistics(before, bad)
-        means = {name: torch.stack([each[name] for each in losses]).mean() for name in losses[0]}
-        return StepResult(means, gradient, bad)
+        means = {name: torch.stack([part[name] for part in parts]).mean() for name in parts[0]}
+        return StepResult(means, bad, _sample(batch.images, targets, outputs, sample_size) if sample_size else None)
 
-    def _backward(self, batch: Batch, parts: int, last: bool) -> dict[str, Tensor]:
-        with self._exchange(last):
-            losses = self.losses(batch)
-            loss = total(losses)
-            # A loss that is not finite makes every gradient NaN, and through their exchange those of all processes.
-            poison = torch.where(loss.detach().isfinite(), 1.0, float("nan"))
-            self.scaler.scale(loss * poison / parts).backward()
-        return {name: value.detach().mean() for name, value in losses.items()}
-
-    def losses(self, batch: Batch) -> dict[str, Tensor]:
-        """Losses of each image, (B,) by name, of a batch that is on the device."""
+    def forward(self, batch: Batch) -> tuple[list[StageTarget], list[StageOutput]]:
+        """What a batch, on the device, should give in each stage, and what the network gives."""
         targets = self.encoder(batch.joints, batch.masks)
         images = normalize(batch.images).contiguous(memory_format=self.layout)
         with torch.autocast(self.device.type, dtype=self.dtype, enabled=self.dtype is not None):
-            outputs = self.model(images)
-        return self.criterion(outputs, targets)
+            return targets, self.model(images)
+
+    def _backward(self, losses: dict[str, Tensor], parts: int) -> dict[str, Tensor]:
+        loss = total(losses)
+        # A loss that is not finite makes every gradient NaN, and through their exchange those of all processes.
+        poison = torch.where(loss.detach().isfinite(), 1.0, float("nan"))
+        self.scaler.scale(loss * poison / parts).backward()
+        return {name: value.detach().mean() for name, value in losses.items()}
 
     def _exchange(self, last: bool) -> AbstractContextManager[Any]:
         return self.model.no_sync() if isinstance(self.model, DistributedDataParallel) and not last else nullcontext()
@@ -122,6 +130,14 @@ class Stepper:
         if before is not None and now is not None:
             kept = torch.where(bad, before, now).split([buffer.numel() for buffer in self.statistics])
             torch._foreach_copy_(self.statistics, [part.view_as(like) for part, like in zip(kept, self.statistics)])
+
+
+def _sample(images: Tensor, targets: list[StageTarget], outputs: list[StageOutput], size: int) -> Sample:
+    def cut(maps: Tensor | None) -> Any:
+        return None if maps is None else maps[:size].detach()
+
+    return Sample(images[:size], [StageTarget(*map(cut, stage)) for stage in targets],
+                  [StageOutput(*map(cut, stage)) for stage in outputs])
 
 
 def build_optimizer(cfg: Any, model: nn.Module) -> torch.optim.Optimizer:

@@ -7,6 +7,7 @@ import sys
 import time
 from datetime import timedelta
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -18,7 +19,11 @@ from tensorboardX.proto.summary_pb2 import Summary
 from torch import Tensor
 from tqdm import tqdm
 
+from swahr import visualize
 from swahr.engine import distributed
+
+if TYPE_CHECKING:
+    from swahr.engine.optimization import Sample
 
 logger = logging.getLogger("swahr")
 
@@ -85,6 +90,26 @@ class TensorBoard:
         self._writer = None
         logger.error("%s: the TensorBoard log cannot be written (%s); training goes on without it", self.folder,
                      error.strerror or error)
+
+
+def save_panel(path: Path, board: TensorBoard, sample: Sample, step: int, *, scales: bool, tags: bool) -> None:
+    """Draw a sample's input, target, heatmap and, if wanted and there, scale and tag maps, to a file and to
+    TensorBoard.
+
+    Maps are those of the highest resolution, tags those of the first stage that has any.
+    """
+    def maps(values: Tensor | None, wanted: bool = True) -> NDArray[np.float32] | None:
+        return values.float().cpu().numpy() if wanted and values is not None else None
+
+    output = sample.outputs[-1]
+    tag = next((stage.tags for stage in sample.outputs if stage.tags is not None), None)
+    picture = visualize.panel(sample.images.cpu().numpy(), sample.targets[-1].heatmaps.cpu().numpy(),
+                              output.heatmaps.float().cpu().numpy(), maps(output.scales, scales), maps(tag, tags))
+    board.picture("train/panel", picture, step)
+    try:
+        visualize.save_image(path, picture)
+    except OSError as error:
+        logger.error("%s: could not be written (%s)", path, error.strerror or error)
 
 
 class Meter:

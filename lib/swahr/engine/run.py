@@ -54,6 +54,7 @@ class Run:
     stop: StopRequest
     board: TensorBoard
     saved_at: float = field(default_factory=time.monotonic)  # of the last checkpoint
+    drawn_epoch: int = -1  # of the last panel of pictures
 
 
 def build_run(cfg: Any, folder: Path, device: torch.device, stop: StopRequest, board: TensorBoard) -> Run:

@@ -16,11 +16,13 @@ from swahr.config import log_dir, output_dir, save_config
 from swahr.data.images import ImageError
 from swahr.data.loaders import Batch
 from swahr.engine import checkpoint, distributed
-from swahr.engine.progress import EpochBar, Meter, TensorBoard, setup_logging
+from swahr.engine.optimization import Sample
+from swahr.engine.progress import EpochBar, Meter, TensorBoard, save_panel, setup_logging
 from swahr.engine.run import Run, build_run
 from swahr.engine.signals import Interrupted, StopRequest
 
 logger = logging.getLogger("swahr")
+PANEL_IMAGES = 4
 
 
 def train(cfg: Any, cfg_path: str | os.PathLike[str]) -> None:
@@ -56,7 +58,8 @@ def train_one_epoch(run: Run) -> None:
             step = progress.epoch * run.steps + progress.step
             rate = run.schedule(step)
             batches = [batch.to(run.device, non_blocking=True) for batch in batches]
-            result = run.stepper(batches, rate)
+            draw = panel_is_due(run, step)
+            result = run.stepper(batches, rate, sample_size=PANEL_IMAGES if draw else 0)
             run.guard.check(step, result.bad, run.stop.signal, batches, result.losses)
             meter.add(result.losses, result.bad)
             bad_images.update(image for batch in batches for image in batch.bad_ids)
@@ -64,6 +67,8 @@ def train_one_epoch(run: Run) -> None:
             bar.advance()
             if progress.step % run.cfg.PRINT_FREQ == 0 or progress.step == run.steps:
                 report(run, bar, meter, rate)
+            if result.sample is not None:
+                draw_panel(run, result.sample, step)
             if run.guard.stop_signal:
                 stop_here(run)
             save_if_due(run)
@@ -120,6 +125,19 @@ def report(run: Run, bar: EpochBar, meter: Meter, rate: float) -> None:
     if run.guard.in_a_row:
         logger.warning("the loss or its gradient was not finite: %d steps left out so far, the last %d in a row",
                        run.guard.bad_steps, run.guard.in_a_row)
+
+
+def panel_is_due(run: Run, step: int) -> bool:
+    """Every PRINT_FREQ steps, but once an epoch at most, on the main process."""
+    debug, epoch = run.cfg.DEBUG, run.progress.epoch
+    wanted = debug.DEBUG and (debug.SAVE_HEATMAPS_GT or debug.SAVE_HEATMAPS_PRED) and distributed.is_main()
+    return wanted and (step + 1) % run.cfg.PRINT_FREQ == 0 and run.drawn_epoch != epoch
+
+
+def draw_panel(run: Run, sample: Sample, step: int) -> None:
+    run.drawn_epoch = run.progress.epoch
+    save_panel(run.folder / "panels" / f"epoch_{run.drawn_epoch + 1:03}.jpg", run.board, sample, step,
+               scales=run.cfg.DEBUG.SAVE_HEATMAPS_PRED, tags=run.cfg.DEBUG.SAVE_TAGMAPS_PRED)
 
 
 def report_bad_images(mine: set[int]) -> None:

@@ -1,7 +1,7 @@
 """Validation: the people of a whole data set, found by as many processes as there are, and their average precision.
 
-Pictures are read and warped by threads ahead of the network, and people are decoded by one behind it. Pictures of one input size go
-through together; results are in the order of the data set, however the pictures were shared out.
+Pictures are read and warped by threads ahead of the network, and people are decoded by one behind it. Pictures of one
+input size go through together; results are in the order of the data set, however the pictures were shared out.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import logging
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import nullcontext
 from itertools import groupby
@@ -34,7 +34,9 @@ from swahr.models.weights import load_weights
 
 logger = logging.getLogger(__name__)
 
-Item, Result = TypeVar("Item"), TypeVar("Result")
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
 CHECKPOINTS = ("model_best.pth.tar", "final_state.pth.tar")  # of a run, the better first
 # What decides which people are found, the weights aside; other settings only decide how fast.
 DECIDING = ("DATASET", "MODEL", "LOSS", "AMP", "TEST")
@@ -71,8 +73,8 @@ def find_people(pictures: Pictures, predictor: Predictor, groups: Iterable[Seque
                 skip_bad: bool = False) -> Iterator[Found]:
     """Look for people in groups of pictures, given by their ids; what came of each picture, group by group.
 
-    workers: threads that read and warp pictures. skip_bad: pictures that cannot be read, or are too long and thin, are reported
-    with the rest, rather than raised as ImageError or PredictionError.
+    workers: threads that read and warp pictures. skip_bad: pictures that cannot be read, or are too long and thin, are
+    reported with the rest, rather than raised as ImageError or PredictionError.
     """
     def prepare(ids: Sequence[Any]) -> _Group:
         images, left_out = {}, []
@@ -83,16 +85,16 @@ def find_people(pictures: Pictures, predictor: Predictor, groups: Iterable[Seque
                 if not skip_bad:
                     raise
                 left_out.append(Found(image_id, None, str(error)))
-        good = list(images)
-        batches = [([good[i] for i in chosen], batch) for chosen, batch in predictor.prepare(list(images.values()))]
-        return _Group(batches, left_out, [])
+        good, batches = list(images), predictor.prepare(list(images.values()))
+        return _Group([([good[i] for i in numbers], batch) for numbers, batch in batches], left_out, [])
 
     def run(group: _Group) -> _Group:
         return group._replace(maps=[predictor.maps(batch) for _, batch in group.batches])
 
     def decode(group: _Group) -> list[Found]:
-        people = [zip(ids, predictor.decode(batch, *maps)) for (ids, batch), maps in zip(group.batches, group.maps)]
-        return [Found(*found) for part in people for found in part] + group.left_out
+        found = [Found(image_id, people) for (ids, batch), maps in zip(group.batches, group.maps)
+                 for image_id, people in zip(ids, predictor.decode(batch, *maps))]
+        return found + group.left_out
 
     with ThreadPoolExecutor(max(workers, 1)) as readers, ThreadPoolExecutor(1) as decoder:
         prepared = ahead(readers, prepare, groups, workers + 1)
@@ -109,8 +111,9 @@ def _read(pictures: Pictures, predictor: Predictor, image_id: Any) -> Image:
     return image
 
 
-def ahead(pool: ThreadPoolExecutor, function: Callable[[Item], Result], items: Iterable[Item], depth: int) -> Iterator[Result]:
-    """function(item) for each item in turn; the pool works on up to `depth` items while the caller is busy with the one before."""
+def ahead(pool: ThreadPoolExecutor, function: Callable[[Item], Result], items: Iterable[Item],
+          depth: int) -> Iterator[Result]:
+    """function(item) for each item in turn; the pool works on up to `depth` more while the caller is busy with one."""
     futures: deque[Future[Result]] = deque()
     for item in items:
         futures.append(pool.submit(function, item))
@@ -120,44 +123,47 @@ def ahead(pool: ThreadPoolExecutor, function: Callable[[Item], Result], items: I
         yield futures.popleft().result()
 
 
-def predict(dataset: KeypointDataset, predictor: Predictor, image_ids: Iterable[int] | None = None, *, workers: int = 4,
-            skip_bad: bool = False, parts: PartFiles | None = None, resume: bool = False, progress: str = "") -> list[Record]:
-    """The result records of the images (default: all), in their order; the same on every process, each having done a part.
+def predict(dataset: KeypointDataset, predictor: Predictor, image_ids: Iterable[int] | None = None, *,
+            workers: int = 4, skip_bad: bool = False, parts: PartFiles | None = None, resume: bool = False,
+            progress: str = "") -> list[Record]:
+    """The result records of the images (default: all), in their order; each process does a part, and all return all.
 
-    parts: where records are written as they are produced; with resume, images that are there already are not done again.
-    skip_bad: see find_people; such images have no people, and are named in the log. progress: title of a bar; "" for none.
+    parts: where records are written as they are produced; with resume, images that are there already are not done
+    again. skip_bad: see find_people; such images have no people, and are named in the log. progress: title of a bar.
     """
     wanted = list(dataset.image_ids if image_ids is None else image_ids)
     done = _records_so_far(parts, resume)
-    by_size = sorted((dataset_size(dataset, predictor, i), i) for i in wanted if i not in done)
-    mine = by_size[distributed.rank()::distributed.world_size()]
-    groups = [[i for _, i in same[start:start + predictor.batch_size]]
-              for same in (list(part) for _, part in groupby(mine, key=lambda pair: pair[0]))
-              for start in range(0, len(same), predictor.batch_size)]
+    groups = _own_groups(dataset, predictor, [image_id for image_id in wanted if image_id not in done])
     new: dict[int, list[Record]] = {}
-    bar = tqdm(total=len(mine), desc=progress, unit="image", dynamic_ncols=True, disable=not (progress and distributed.is_main()))
+    bar = tqdm(total=sum(map(len, groups)), desc=progress, unit="image", dynamic_ncols=True,
+               disable=not (progress and distributed.is_main()))
     with bar, parts.writer(distributed.rank()) if parts else nullcontext() as writer:
-        for found in find_people(dataset, predictor, groups, workers=workers, skip_bad=skip_bad):
-            if found.problem:
-                logger.warning("left out: %s", found.problem)
-            people = found.prediction
-            new[found.image_id] = to_records(found.image_id, people, dataset.category_id) if people else []
+        for image_id, people, problem in find_people(dataset, predictor, groups, workers=workers, skip_bad=skip_bad):
+            if people is None:
+                logger.warning("left out: %s", problem)
+            new[image_id] = [] if people is None else to_records(image_id, people, dataset.category_id)
             if writer:
-                writer.write(found.image_id, new[found.image_id])
+                writer.write(image_id, new[image_id])
             bar.update()
     for part in distributed.all_gather(new):
         done.update(part)
     return [record for image_id in wanted for record in done[image_id]]
 
 
-def dataset_size(dataset: KeypointDataset, predictor: Predictor, image_id: int) -> tuple[int, int]:
-    """The size (w, h) of the network's input for an image, as far as the annotation file tells it right."""
-    info = dataset.image_info(image_id)
-    return predictor.place(info.width, info.height, predictor.scales[0]).size
+def _own_groups(dataset: KeypointDataset, predictor: Predictor, image_ids: Sequence[int]) -> list[list[int]]:
+    """This process's share of the images, in groups of at most a batch that have one input size."""
+    def size(image_id: int) -> tuple[int, int]:
+        info = dataset.image_info(image_id)
+        return predictor.place(info.width, info.height, predictor.scales[0]).size
+
+    mine = sorted(image_ids, key=size)[distributed.rank()::distributed.world_size()]
+    same_size = (list(part) for _, part in groupby(mine, size))
+    return [part[start:start + predictor.batch_size] for part in same_size
+            for start in range(0, len(part), predictor.batch_size)]
 
 
 def _records_so_far(parts: PartFiles | None, resume: bool) -> dict[int, list[Record]]:
-    """What an earlier run left, read by the main process for all: they need not share a disk. Nothing older stays behind."""
+    """What an earlier run left, read by the main process for all, for they need not share a disk; the rest is removed."""
     done: dict[int, list[Record]] = {}
     if parts and distributed.is_main():
         done = parts.read() if resume else {}
@@ -168,7 +174,7 @@ def _records_so_far(parts: PartFiles | None, resume: bool) -> dict[int, list[Rec
 
 
 def run_validation(cfg: Any, cfg_path: str | Path) -> dict[str, float]:
-    """What each process of tools/dist_valid.py does: `validate` with the weights of `find_weights`, in the run's folder."""
+    """What each process of tools/dist_valid.py does: `validate` with the weights of `find_weights`."""
     device = distributed.select_device(cfg.DEVICE)
     with distributed.process_group(device, cfg.DIST_BACKEND):
         setup_logging()
@@ -179,17 +185,15 @@ def validate(cfg: Any, model: nn.Module | None = None, *, folder: str | Path, we
              dataset: KeypointDataset | None = None) -> dict[str, float]:
     """Find the people of DATASET.TEST and score them; called by all processes alike, with the same figures for all.
 
-    model: the network as it is, without wrappers, on its device (training goes on with it afterwards); None: built from cfg, with
-    the weights of the file. folder: of the run; results/ in it gets keypoints_<TEST>_results.json, ready to be uploaded, and the
-    table. dataset: DATASET.TEST where it is at hand. Returns {} for a set without annotations, such as test-dev.
+    model: the network, without wrappers and on its device, as training has it; None: built, with the weights of the
+    file. folder: of the run; its results/ gets keypoints_<TEST>_results.json, ready to be uploaded, and the table.
+    dataset: that of DATASET.TEST, where it is at hand. Returns {} for a set without annotations, such as test-dev.
     """
     dataset = dataset or build_dataset(cfg, cfg.DATASET.TEST, train=False, root=resolve_path(cfg.DATASET.ROOT),
                                        skeleton=configured_skeleton(cfg))
     results = Path(folder) / "results" / f"keypoints_{cfg.DATASET.TEST}_results.json"
-    parts = None
-    if model is None:
-        parts = PartFiles(results.parent, run_name(cfg, weights))
-        model = load_network(cfg, weights)
+    parts = PartFiles(results.parent, run_name(cfg, weights)) if model is None else None
+    model = load_network(cfg, weights) if model is None else model
     was_training, device = model.training, next(model.parameters()).device
     try:
         records = predict(dataset, build_predictor(cfg, model, dataset.skeleton, device), workers=cfg.WORKERS,
@@ -219,26 +223,23 @@ def load_network(cfg: Any, weights: str | Path) -> HigherHRNet:
 
 
 def find_weights(cfg: Any, cfg_path: str | Path) -> Path:
-    """TEST.MODEL_FILE or, where it is empty, the best or the last weights of the configuration's run; ValidationError if none."""
+    """TEST.MODEL_FILE, else the best or the last weights of the configuration's own run; ValidationError if none."""
     if cfg.TEST.MODEL_FILE:
         return resolve_path(cfg.TEST.MODEL_FILE)
     run = output_dir(cfg, cfg_path)
     for name in CHECKPOINTS:
         if (run / name).is_file():
             return run / name
-    raise ValidationError(f"no weights to test: TEST.MODEL_FILE is empty and {run} has neither {' nor '.join(CHECKPOINTS)}")
+    raise ValidationError(f"no weights to test with: TEST.MODEL_FILE is empty, and {run} has neither "
+                          f"{' nor '.join(CHECKPOINTS)}")
 
 
 def run_name(cfg: Any, weights: str | Path) -> str:
-    """What two runs share if and only if they look for the same people with the same weights: a few hexadecimal digits."""
+    """Hexadecimal digits that runs share if they look for the same people with the same weights."""
     digest = hashlib.sha256()
     for section in DECIDING:
-        digest.update(repr(sorted(_plain(cfg[section]).items())).encode())
+        digest.update(repr([item for item in cfg[section].items() if item[0] not in NOT_DECIDING]).encode())
     with open(weights, "rb") as file:
         while block := file.read(1 << 20):
             digest.update(block)
     return digest.hexdigest()[:16]
-
-
-def _plain(section: Mapping[str, Any]) -> dict[str, Any]:
-    return {key: repr(value) for key, value in section.items() if key not in NOT_DECIDING}

@@ -1,7 +1,7 @@
-"""Pictures in, people out: warping, the network with its test-time augmentation, decoding, and the way back to image pixels.
+"""Pictures in, people out: warping, the network with its test-time augmentation, decoding, and the way back.
 
-Validation and users run the same code. The three steps can be called one by one (`prepare`, `maps`, `decode`), so that pictures are
-prepared by one thread and people decoded by another while the network runs.
+Validation and users run the same code. The three steps can be called one by one (`prepare`, `maps`, `decode`), so that
+pictures are prepared by one thread and people decoded by another while the network runs.
 """
 
 from __future__ import annotations
@@ -17,13 +17,18 @@ from torch import Tensor, nn
 
 from swahr import geometry
 from swahr.codec.decode import Decoder, build_decoder
-from swahr.data.images import normalize
+from swahr.data.images import Image, normalize
 from swahr.inference.tta import Maps, average_flips, average_scales, average_stages
 from swahr.models.higher_hrnet import StageOutput
+try:
+    from swahr.models.inference import optimize_for_inference
+except ImportError:
+    optimize_for_inference = lambda m: m
 from swahr.skeleton import Skeleton
 
-Image = NDArray[np.uint8]
-MAX_INPUT_PIXELS = 1 << 25  # of one picture at its largest scale; a thread of pixels would be stretched to gigabytes
+# Of one picture at its largest scale: a thread of pixels, stretched to the short side, would fill all memory.
+MAX_INPUT_PIXELS = 1 << 25
+DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 class PredictionError(ValueError):
@@ -38,9 +43,10 @@ class Prediction(NamedTuple):
 
 
 class PreparedBatch(NamedTuple):
-    """B pictures that share their input sizes, warped: images (B, h, w, 3) uint8 of every scale, largest first.
+    """B pictures that share their input sizes, warped.
 
-    places: where each picture lies on the input of the smallest scale. size: (w, h) of the input at scale 1.
+    images: (B, h, w, 3) uint8 of every scale, largest first. places: where each picture lies on the input of the
+    smallest scale. size: (w, h) of the input at scale 1.
     """
 
     images: list[Tensor]
@@ -49,21 +55,24 @@ class PreparedBatch(NamedTuple):
 
 
 class Predictor:
-    """A network and a decoder with the way in between.
+    """A network and a decoder, with the way in between.
 
-    model: images (B, 3, h, w) -> a StageOutput for each resolution, in evaluation mode on `device`. decoder: maps -> people.
-    num_keypoints: K of what is returned; a centre behind them is left out. input_size: of the short side at scale 1.
-    use_heatmaps, use_tags: for each resolution whether its maps count. flip_index: of the joints, for flip testing; None is without.
-    drop_center: leave the last joint's maps out before decoding. project: resize maps to the input size at scale 1.
-    batch_size: most pictures in one pass (twice as many with flip testing). amp_dtype: of mixed precision; None is float32.
+    model: images (B, 3, h, w) -> a StageOutput for each resolution, in evaluation mode on `device`.
+    decoder: maps -> people. num_keypoints: K of what is returned; a centre behind them is left out.
+    input_size: px of the short side at scale 1. scales: test scales. project: all maps are resized to the input at
+    scale 1, else to the maps of the largest scale. flip_index: of all joints, for flip testing; None is without.
+    use_heatmaps, use_tags: for each resolution whether its maps count. drop_center: the last joint is not decoded.
+    batch_size: most pictures in one pass (twice as many with flip testing). amp_dtype: of mixed precision, if any.
     """
 
-    def __init__(self, model: Callable[[Tensor], Sequence[StageOutput]], decoder: Decoder, *, num_keypoints: int, input_size: int,
-                 use_heatmaps: Sequence[bool], use_tags: Sequence[bool], scales: Sequence[float] = (1.0,),
-                 flip_index: Sequence[int] | None = None, drop_center: bool = False, project: bool = True, batch_size: int = 1,
-                 device: torch.device | str = "cpu", amp_dtype: torch.dtype | None = None) -> None:
+    def __init__(self, model: Callable[[Tensor], Sequence[StageOutput]], decoder: Decoder, *, num_keypoints: int,
+                 input_size: int, use_heatmaps: Sequence[bool], use_tags: Sequence[bool],
+                 scales: Sequence[float] = (1.0,), flip_index: Sequence[int] | None = None, drop_center: bool = False,
+                 project: bool = True, batch_size: int = 1, device: torch.device | str = "cpu",
+                 amp_dtype: torch.dtype | None = None) -> None:
         if not any(use_heatmaps):
-            raise ValueError("no resolution's heatmaps are learnt and used (LOSS.WITH_HEATMAPS_LOSS, TEST.WITH_HEATMAPS)")
+            raise ValueError("no resolution's heatmaps are both learnt and used (LOSS.WITH_HEATMAPS_LOSS, "
+                             "TEST.WITH_HEATMAPS)")
         self.model, self.decoder, self.num_keypoints = model, decoder, num_keypoints
         self.input_size, self.scales = input_size, sorted(scales, reverse=True)
         self.use_heatmaps, self.use_tags, self.flip_index = list(use_heatmaps), list(use_tags), flip_index
@@ -73,12 +82,15 @@ class Predictor:
     def __call__(self, images: Sequence[Image]) -> list[Prediction]:
         """Pictures (H, W, 3) uint8 RGB of any sizes -> the people of each, in the same order."""
         found: dict[int, Prediction] = {}
-        for indices, batch in self.prepare(images):
-            found |= zip(indices, self.decode(batch, *self.maps(batch)))
-        return [found[i] for i in range(len(images))]
+        for numbers, batch in self.prepare(images):
+            found |= zip(numbers, self.decode(batch, *self.maps(batch)))
+        return [found[number] for number in range(len(images))]
 
     def prepare(self, images: Sequence[Image]) -> Iterator[tuple[list[int], PreparedBatch]]:
-        """Batches of at most `batch_size` pictures of the same input size, with the pictures' numbers; PredictionError as below."""
+        """Batches of at most `batch_size` pictures of one input size, each with the numbers of its pictures.
+
+        Raises PredictionError as input_size_of.
+        """
         by_size: dict[tuple[int, int], list[int]] = {}
         for number, image in enumerate(images):
             by_size.setdefault(self.input_size_of(image), []).append(number)
@@ -89,8 +101,9 @@ class Predictor:
 
     @torch.inference_mode()
     def maps(self, batch: PreparedBatch) -> tuple[Tensor, Tensor]:
-        """Aggregated heatmaps (B, K, h, w) and tags (B, K or 1, h, w, T) of a batch, float32 on the device."""
-        return average_scales(self._maps_at(scale, images, batch.size[::-1]) for scale, images in zip(self.scales, batch.images))
+        """Heatmaps (B, K, h, w) and tags (B, K or 1, h, w, T) of a batch over all passes, float32 on the device."""
+        return average_scales(self._maps_at(scale, images, batch.size[::-1])
+                              for scale, images in zip(self.scales, batch.images))
 
     @torch.inference_mode()
     def decode(self, batch: PreparedBatch, heatmaps: Tensor, tags: Tensor) -> list[Prediction]:
@@ -101,26 +114,30 @@ class Predictor:
 
     def aggregate(self, scale: float, outputs: Sequence[StageOutput], mirrored: Sequence[StageOutput] | None,
                   size: Sequence[int]) -> Maps:
-        """What the network said about pictures at one scale, and about them mirrored -> their maps. size: (h, w) at scale 1."""
-        # Tags are comparable within one pass only, so those of one scale are all that is used.
+        """What the network said of pictures at one scale, and of them mirrored -> their maps. size: (h, w) at scale 1.
+
+        Tags are comparable within one pass only, so those of scale 1 are all that is used.
+        """
         use_tags = self.use_tags if scale == 1 or len(self.scales) == 1 else ()
         passes = [average_stages(outputs, use_heatmaps=self.use_heatmaps, use_tags=use_tags)]
         if mirrored is not None:
-            passes.append(average_stages(mirrored, use_heatmaps=self.use_heatmaps, use_tags=use_tags, mirrored_by=self.flip_index))
+            passes.append(average_stages(mirrored, use_heatmaps=self.use_heatmaps, use_tags=use_tags,
+                                         mirrored_by=self.flip_index))
         return average_flips(passes, size=size if self.project else None, drop_center=self.drop_center)
 
     def input_size_of(self, image: Image) -> tuple[int, int]:
-        """Size (w, h) of the network's largest input for a picture; pictures for which it is the same can share a batch.
+        """Size (w, h) of the network's largest input for a picture; pictures that share it can share a batch.
 
         Raises PredictionError for what is no picture, and for one so long and thin that its input would be too large.
         """
         if getattr(image, "dtype", None) != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or not image.size:
-            shape = f"{image.dtype} {image.shape}" if isinstance(image, np.ndarray) else type(image).__name__
-            raise PredictionError(f"a picture must be a uint8 array (height, width, 3) in RGB, not {shape}")
-        size = self.place(image.shape[1], image.shape[0], self.scales[0]).size
+            given = f"{image.dtype} {image.shape}" if isinstance(image, np.ndarray) else type(image).__name__
+            raise PredictionError(f"a picture must be a uint8 array (height, width, 3) in RGB, not {given}")
+        height, width = image.shape[:2]
+        size = self.place(width, height, self.scales[0]).size
         if size[0] * size[1] > MAX_INPUT_PIXELS:
-            raise PredictionError(f"a picture of {image.shape[1]} x {image.shape[0]} pixels is too long and thin: with a short side "
-                                  f"of {self.input_size} it would become {size[0]} x {size[1]}")
+            raise PredictionError(f"a picture of {width} x {height} pixels is too long and thin: with a short side of "
+                                  f"{self.input_size} pixels it would become {size[0]} x {size[1]}")
         return size
 
     def place(self, width: int, height: int, scale: float) -> geometry.TestGeometry:
@@ -128,16 +145,14 @@ class Predictor:
         return geometry.test_geometry(width, height, self.input_size, scale, self.scales[-1])
 
     def _collate(self, images: Sequence[Image]) -> PreparedBatch:
-        warped = [torch.from_numpy(np.stack([self._warp(image, scale) for image in images])) for scale in self.scales]
+        sizes = [image.shape[1::-1] for image in images]
+        warped = []
+        for scale in self.scales:
+            places = [self.place(*size, scale) for size in sizes]
+            warped.append(torch.from_numpy(np.stack([_warp(*pair) for pair in zip(images, places)])))
         if self.device.type == "cuda":
             warped = [inputs.pin_memory() for inputs in warped]
-        places = [self.place(image.shape[1], image.shape[0], self.scales[-1]) for image in images]
-        return PreparedBatch(warped, places, self.place(images[0].shape[1], images[0].shape[0], 1.0).size)
-
-    def _warp(self, image: Image, scale: float) -> Image:
-        place = self.place(image.shape[1], image.shape[0], scale)
-        matrix = geometry.test_matrix(place.center, place.box_scale, place.size)
-        return cv2.warpAffine(image, matrix, place.size)  # type: ignore[return-value]
+        return PreparedBatch(warped, places, self.place(*sizes[0], 1.0).size)
 
     def _maps_at(self, scale: float, images: Tensor, size: Sequence[int]) -> Maps:
         inputs = normalize(images.to(self.device, non_blocking=True), torch.channels_last)
@@ -145,9 +160,9 @@ class Predictor:
             inputs = torch.cat([inputs, inputs.flip(3)])
         with torch.autocast(self.device.type, self.amp_dtype, enabled=self.amp_dtype is not None):
             outputs = self.model(inputs)
-        plain = [_cut(stage, slice(len(images))) for stage in outputs]
-        mirrored = [_cut(stage, slice(len(images), None)) for stage in outputs] if self.flip_index is not None else None
-        return self.aggregate(scale, plain, mirrored, size)
+        plain = [_part(stage, slice(len(images))) for stage in outputs]
+        mirrored = [_part(stage, slice(len(images), None)) for stage in outputs]
+        return self.aggregate(scale, plain, None if self.flip_index is None else mirrored, size)
 
     def _to_image(self, keypoints: NDArray[np.float32], scores: NDArray[np.float32], place: geometry.TestGeometry,
                   size: tuple[int, int]) -> Prediction:
@@ -159,27 +174,34 @@ class Predictor:
 def build_predictor(cfg: Any, model: nn.Module, skeleton: Skeleton, device: torch.device | str = "cpu") -> Predictor:
     """The predictor of a configuration; skeleton is that of the annotations, without a centre.
 
-    The model is moved to the device and set to evaluation mode. With TEST.FUSE a copy of it does the work.
+    The model is moved to the device and set to evaluation mode; with TEST.FUSE a copy of it does the work.
     """
     device, test, loss = torch.device(device), cfg.TEST, cfg.LOSS
-    kept = skeleton.with_center() if cfg.DATASET.WITH_CENTER and not test.IGNORE_CENTER else skeleton
-    seen = skeleton.with_center() if cfg.DATASET.WITH_CENTER else skeleton
     model = model.to(device).eval()
     if test.FUSE:
-        from swahr.models.inference import optimize_for_inference
         model = optimize_for_inference(model)
-    run = torch.compile(model) if test.COMPILE else model
+    seen = skeleton.with_center() if cfg.DATASET.WITH_CENTER else skeleton
+    kept = skeleton if test.IGNORE_CENTER else seen
     return Predictor(
-        run, build_decoder(cfg, kept), num_keypoints=skeleton.num_keypoints, input_size=cfg.DATASET.INPUT_SIZE,
-        scales=test.SCALE_FACTOR, flip_index=seen.flip_index if test.FLIP_TEST else None, drop_center=seen is not kept,
+        torch.compile(model) if test.COMPILE else model, build_decoder(cfg, kept),
+        num_keypoints=skeleton.num_keypoints, input_size=cfg.DATASET.INPUT_SIZE, scales=test.SCALE_FACTOR,
+        flip_index=seen.flip_index if test.FLIP_TEST else None, drop_center=seen.num_keypoints > kept.num_keypoints,
         use_heatmaps=[learnt and used for learnt, used in zip(loss.WITH_HEATMAPS_LOSS, test.WITH_HEATMAPS)],
         use_tags=[learnt and used for learnt, used in zip(loss.WITH_AE_LOSS, test.WITH_AE)],
-        project=test.PROJECT2IMAGE, batch_size=test.IMAGES_PER_GPU, device=device,
-        amp_dtype={"bf16": torch.bfloat16, "fp16": torch.float16}[cfg.AMP.DTYPE] if cfg.AMP.ENABLED else None)
+        project=test.PROJECT2IMAGE, device=device, amp_dtype=DTYPES[cfg.AMP.DTYPE] if cfg.AMP.ENABLED else None,
+        # One picture fills the cores of a CPU; larger batches only leave its caches.
+        batch_size=test.IMAGES_PER_GPU if device.type == "cuda" else 1)
 
 
-def _cut(stage: StageOutput, part: slice) -> StageOutput:
-    """The heatmaps and tags of some of the images as plain float32, so that what follows is the same whatever the network's layout."""
-    heatmaps, tags = (maps if maps is None else maps[part].to(torch.float32, memory_format=torch.contiguous_format)
-                      for maps in (stage.heatmaps, stage.tags))
-    return StageOutput(None, heatmaps, tags)
+def _warp(image: Image, place: geometry.TestGeometry) -> Image:
+    """The network's input for a picture; what lies beyond the picture is black."""
+    matrix = geometry.test_matrix(place.center, place.box_scale, place.size)
+    return cv2.warpAffine(image, matrix, place.size)  # type: ignore[return-value]
+
+
+def _part(stage: StageOutput, part: slice) -> StageOutput:
+    """Some of the images, as plain float32: what follows comes out the same, whatever layout the network works in."""
+    def plain(maps: Tensor) -> Tensor:
+        return maps[part].to(torch.float32, memory_format=torch.contiguous_format)
+
+    return StageOutput(None, plain(stage.heatmaps), None if stage.tags is None else plain(stage.tags))

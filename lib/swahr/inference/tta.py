@@ -1,7 +1,8 @@
 """Test-time augmentation: the network's maps averaged over its resolutions, over the mirrored picture and over scales.
 
-The rules, and the order of the float32 operations, are those of HigherHRNet (Cheng et al., CVPR 2020), so that the same peaks come
-out. Heatmaps are averaged over everything; tags of different passes cannot be compared, so they are kept side by side.
+The rules, and the order of the float32 operations, are those of HigherHRNet (Cheng et al., CVPR 2020), so that the same
+peaks come out. Heatmaps are averaged over everything; tags of different passes cannot be compared, so they are kept
+side by side.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ class Maps(NamedTuple):
 
 
 def resize(maps: Tensor, size: Sequence[int]) -> Tensor:
-    """Maps (B, C, h, w) resized bilinearly to (height, width), the outer edges of the corner pixels kept (align_corners False)."""
+    """Maps (B, C, h, w) resized bilinearly to (height, width), the maps' outer edges kept (align_corners False)."""
     if tuple(maps.shape[2:]) == tuple(size):
         return maps
     return F.interpolate(maps, size=tuple(size), mode="bilinear", align_corners=False)
@@ -42,8 +43,8 @@ def average_stages(outputs: Sequence[StageOutput], *, use_heatmaps: Sequence[boo
     """The mean heatmaps of the resolutions in use and the tags of those in use, all at the size of the last resolution.
 
     use_heatmaps, use_tags: for each resolution, low to high, whether its heatmaps and its tags count.
-    mirrored_by: the skeleton's flip index where the network saw the mirrored picture: its maps are mirrored back, and left and
-    right joints change places.
+    mirrored_by: the skeleton's flip index where the network saw the mirrored picture: its maps are mirrored back, and
+    left and right joints change places.
     """
     size = outputs[-1].heatmaps.shape[2:]
     heatmaps = [resize(stage.heatmaps, size) for stage, use in zip(outputs, use_heatmaps) if use]
@@ -56,9 +57,10 @@ def average_stages(outputs: Sequence[StageOutput], *, use_heatmaps: Sequence[boo
 
 
 def average_flips(passes: Sequence[Maps], *, size: Sequence[int] | None = None, drop_center: bool = False) -> Maps:
-    """The maps of one scale from its passes: the picture, and with flip testing the mirrored one, already mirrored back.
+    """The maps of one scale from its passes: the picture and, in flip testing, the mirrored one, already mirrored back.
 
-    size: (height, width) to which all maps are resized first (TEST.PROJECT2IMAGE). drop_center: leave the last joint's maps out.
+    size: (height, width) to which all maps are resized first (TEST.PROJECT2IMAGE). drop_center: leave out the maps of
+    the last joint.
     """
     if drop_center:
         joints = passes[0].heatmaps.shape[1]
@@ -69,23 +71,24 @@ def average_flips(passes: Sequence[Maps], *, size: Sequence[int] | None = None, 
 
 
 def average_scales(scales: Iterable[Maps]) -> tuple[Tensor, Tensor]:
-    """Mean heatmaps (B, K, h, w) of the scales and the tags (B, K or 1, h, w, T) of the one that has any.
+    """Mean heatmaps (B, K, h, w) of the scales and the tags (B, K or 1, h, w, T) of the scale that has any.
 
-    Maps of other sizes are resized to those of the first scale, which is the largest. The iterable is read as it goes, so that one
-    scale at a time is in memory. ValueError where no scale has tags.
+    Maps of other sizes are resized to those of the first scale, which is the largest. The iterable is read as it goes,
+    so that one scale at a time is in memory. ValueError where no scale has tags.
     """
     total, tags, count = None, None, 0
-    for count, maps in enumerate(scales, 1):
+    for maps in scales:
         size = maps.heatmaps.shape[2:] if total is None else total.shape[2:]
         heatmaps = resize(maps.heatmaps, size)
         total = heatmaps if total is None else total + heatmaps
         if maps.tags:
             tags = torch.stack([resize(a, size) for a in maps.tags], dim=-1)
+        count += 1
     if total is None or tags is None:
-        raise ValueError("the maps have no tags to group joints by: TEST.SCALE_FACTOR must hold 1 (or one scale only), and one "
-                         "resolution must have LOSS.WITH_AE_LOSS and TEST.WITH_AE")
-    return total / count, tags
+        raise ValueError("the maps have no tags to group joints by: TEST.SCALE_FACTOR must hold 1 (or one scale only), "
+                         "and a resolution must have both LOSS.WITH_AE_LOSS and TEST.WITH_AE")
+    return (total / count if count > 1 else total), tags
 
 
 def _mean(maps: Sequence[Tensor]) -> Tensor:
-    return reduce(torch.add, maps) / len(maps)
+    return reduce(torch.add, maps) / len(maps) if len(maps) > 1 else maps[0]

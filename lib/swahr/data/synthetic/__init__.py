@@ -1,11 +1,12 @@
 """Synthetic people: labelled pictures from a seed, the same on every machine.
 
-figure.py poses a person in space, outfit.py dresses it, paint.py turns it into shapes, background.py gives it a place,
-scene.py puts people into a picture and labels them, annotate.py says it in COCO's or CrowdPose's words, writer.py writes
-the files.
+figure.py poses a person in space, outfit.py dresses it, paint.py and head.py turn it into shapes, placing.py says where
+it stands before which background.py; scene.py makes that a picture with labels, annotate.py puts them in COCO's or
+CrowdPose's words, writer.py writes the files. The settings are in settings.py.
 """
 
-from swahr.data.synthetic.scene import PRESETS, Person, SceneSettings, SyntheticError, render_scene
+from swahr.data.synthetic.scene import Person, render_scene
+from swahr.data.synthetic.settings import PRESETS, SceneSettings, SyntheticError
 from swahr.data.synthetic.writer import write_dataset
 
 __all__ = ["PRESETS", "Person", "SceneSettings", "SyntheticError", "render_scene", "write_dataset"]

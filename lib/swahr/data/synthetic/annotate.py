@@ -38,8 +38,9 @@ def crowd_pose_annotation(person: Person) -> Record:
 
 
 def crowd_index(people: Sequence[Person]) -> float:
-    """How crowded an image is (CrowdPose, Li et al., CVPR 2019): the number of others' joints in a person's box over the
-    number of its own, as the mean over people, 1 at most. People without keypoints do not count."""
+    """How crowded an image is (CrowdPose, Li et al., CVPR 2019): the number of others' joints in a person's box over
+    the number of its own, as the mean over people, 1 at most. People without keypoints do not count.
+    """
     labelled = [person for person in people if (person.keypoints[:, 2] > 0).any()]
     if not labelled:
         return 0.0
@@ -66,7 +67,8 @@ def _run_lengths(mask: NDArray[np.bool_]) -> Record:
 
 def _polygons(mask: NDArray[np.bool_]) -> list[list[float]]:
     """Outlines [x, y, x, y, ...] of a mask that is not empty. They are traced at twice its size, so that a line of one
-    pixel has an area, and run a quarter of a pixel inside the pixels' edges."""
+    pixel has an area, and run a quarter of a pixel inside the pixels' edges.
+    """
     x0, y0, w, h = cv2.boundingRect(mask.view(np.uint8))
     doubled = cv2.resize(mask[y0:y0 + h, x0:x0 + w].view(np.uint8), (2 * w, 2 * h), interpolation=cv2.INTER_NEAREST)
     outlines, _ = cv2.findContours(doubled, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_SIMPLE)

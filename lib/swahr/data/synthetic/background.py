@@ -8,8 +8,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from swahr.data.synthetic.outfit import CLOTH, COOL, HAIR, SKIN, WARM, pick
-from swahr.data.synthetic.shapes import SHIFT, Array, Color, Image, capsules, dark, ellipses, fixed, light, mix
+from swahr.data.synthetic.colors import CLOTH, COOL, HAIR, SKIN, WARM, Color, dark, light, mix, pick
+from swahr.data.synthetic.shapes import SHIFT, Array, Image, capsules, ellipses, fixed
 
 TILE = 512  # side of a stored texture, pixels; larger ones repeat
 
@@ -67,8 +67,8 @@ def _object(rng: np.random.Generator, at: Array, size: float) -> list[tuple[Arra
         return [(corners, dark(color)), (at + (corners - at) * 0.9, color), (at + (corners - at) * 0.45, light(color))]
     if kind == 3:     # something jointed, the colours of an arm
         joint, end, skin = at + across, at + across + side * 0.8, pick(rng, SKIN)
-        return [(_bar(at, joint, size * 0.16, size * 0.13), dark(color)), (_bar(at, joint, size * 0.14, size * 0.1), color),
-                (_bar(joint, end, size * 0.12, size * 0.1), skin)]
+        return [(_bar(at, joint, size * 0.16, size * 0.13), dark(color)),
+                (_bar(at, joint, size * 0.14, size * 0.1), color), (_bar(joint, end, size * 0.12, size * 0.1), skin)]
     hair, skin = pick(rng, HAIR), pick(rng, SKIN)   # a head without a face
     return [(_oval(at, size * 0.44, size * 0.55), hair), (_oval(at + [0, size * 0.12], size * 0.32, size * 0.4), skin)]
 
@@ -168,7 +168,7 @@ NUM_TEXTURES = 5
 
 @lru_cache(maxsize=NUM_TEXTURES)
 def texture(kind: int) -> Image:
-    """A grey texture (TILE, TILE, 3) whose value 128 leaves a colour as it is: noise, weave, knit, check, or large spots."""
+    """A grey texture (TILE, TILE, 3) whose value 128 keeps a colour as it is: noise, weave, knit, check, or spots."""
     rng = np.random.default_rng(kind)
     noise = rng.integers(123, 134, (TILE, TILE))
     y, x = np.mgrid[:TILE, :TILE]

@@ -1,8 +1,8 @@
 """A person in space: proportions, poses, and where its joints lie seen from the camera.
 
-Lengths are in heights of the standing person. Body axes: x to the person's left, y down, z forward. Camera axes: x right,
-y down, z towards the viewer; somebody with yaw 0 looks into the camera, with its left on the right of the picture. Angles
-are degrees.
+Lengths are in heights of the standing person. Body axes: x to the person's left, y down, z forward. Camera axes: x
+right, y down, z towards the viewer; at yaw 0 a person looks into the camera, its left on the right of the picture.
+Angles are degrees.
 """
 
 from __future__ import annotations
@@ -10,9 +10,10 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
-Array = NDArray[np.float64]
+from swahr.data.synthetic.shapes import Array
+
 Range = tuple[float, float]
 
 # Every point a figure has; the first 19 can be keypoints of a skeleton, under these names.
@@ -29,7 +30,7 @@ SIDES = np.array([1.0, -1.0])  # left, right: the sign of body x
 
 
 class Arm(NamedTuple):
-    """Ranges of an arm: swing forward, spread sideways, bend of the elbow; turn: forward (0), inward (90) or out (-90)."""
+    """Ranges of an arm: swing forward, spread sideways, bend of the elbow; turn: forward (0), in (90), out (-90)."""
 
     swing: Range
     spread: Range
@@ -97,7 +98,7 @@ def rotation(axis: int, degrees: float) -> Array:
 
 
 def _limb_axes(swing: Array, spread: Array) -> tuple[Array, Array, Array]:
-    """Directions (2, 3) of two limbs, of their forward and of their outward side, for angles (2,); hanging down is 0."""
+    """Directions (2, 3) of two limbs, of their forward and of their outward side, for angles (2,); 0 hangs down."""
     a, b = np.deg2rad(swing), np.deg2rad(spread)
     zero = np.zeros(2)
     along = np.stack([SIDES * np.sin(b), np.cos(b) * np.cos(a), np.cos(b) * np.sin(a)], axis=1)
@@ -162,8 +163,9 @@ def sample_figure(rng: np.random.Generator, *, upright: bool, back: bool, turn: 
     half_height, half_width = head_height / 2, head_height * rng.uniform(0.385, 0.43)
     center = neck + [0, -neck_length * 0.9, 0] @ chest + [0, -half_height * 0.92, 0] @ face
     points[ON_HEAD] = center + (_HEAD * [half_width, half_height, half_width]) @ face
-    arm = (("shoulder", shoulders), ("elbow", shoulders + elbow), ("wrist", shoulders + wrist), ("hand", shoulders + hand))
-    for name, pair in (*arm, ("hip", hips), ("knee", hips + knee), ("ankle", hips + ankle), ("toe", hips + toe)):
+    arm = {"shoulder": shoulders, "elbow": shoulders + elbow, "wrist": shoulders + wrist, "hand": shoulders + hand}
+    leg = {"hip": hips, "knee": hips + knee, "ankle": hips + ankle, "toe": hips + toe}
+    for name, pair in {**arm, **leg}.items():
         points[[POINT["left_" + name], POINT["right_" + name]]] = pair
     points[POINT["neck"]] = neck
     return Figure(points @ view, chest @ view, view, face @ view, (half_width, half_height), rng.uniform(0.85, 1.25))
@@ -181,3 +183,9 @@ def face_visible(figure: Figure) -> NDArray[np.bool_]:
     """(5,): which of nose, eyes and ears the head does not hide; the nose shows in profile, ears show from behind."""
     normals = np.array([[0, 0, 1.0], [0.42, 0, 0.9], [-0.42, 0, 0.9], [1.0, 0, 0], [-1.0, 0, 0]])
     return (normals @ figure.head)[:, 2] > [-0.05, 0.05, 0.05, -0.35, -0.35]
+
+
+def place(figure: Figure, size: float, origin: ArrayLike) -> Array:
+    """The figure's points (len(POINTS), 2) in pixels, its pelvis at origin (x, y)."""
+    placed: Array = np.asarray(origin, np.float64) + figure.points[:, :2] * size
+    return placed

@@ -6,9 +6,10 @@ from collections.abc import Callable
 
 import numpy as np
 
+from swahr.data.synthetic.colors import Color, dark, light
 from swahr.data.synthetic.figure import POINT, Figure, face_visible
 from swahr.data.synthetic.outfit import Outfit
-from swahr.data.synthetic.shapes import PART, Array, Color, Shape, dark, ellipses, fixed, light, unit
+from swahr.data.synthetic.shapes import PART, Array, Shape, ellipses, fixed, unit
 
 
 def head_shapes(figure: Figure, outfit: Outfit, at: Array, size: float) -> list[Shape]:

@@ -7,20 +7,18 @@ cool marks do so only in pictures that are not mirrored.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from functools import lru_cache
 from typing import NamedTuple
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import NDArray
 
-from swahr.data.synthetic.figure import POINT, POINTS, SIDES, Figure, face_visible
+from swahr.data.synthetic.colors import Color, dark, light
+from swahr.data.synthetic.figure import POINT, POINTS, SIDES, Figure
+from swahr.data.synthetic.head import head_shapes
 from swahr.data.synthetic.outfit import Outfit
-from swahr.data.synthetic.shapes import Array, Color, Image, Shape, capsules, dark, ellipses, fixed, hull, light, unit
+from swahr.data.synthetic.shapes import PART, PARTS, Array, Image, Shape, capsules, fixed, hull, unit
 
-PARTS = ("nothing", "torso", "neck", "head", "hair", "pelvis", "left_arm", "right_arm", "left_forearm", "right_forearm",
-         "left_hand", "right_hand", "left_thigh", "right_thigh", "left_shin", "right_shin", "left_foot", "right_foot")
-PART = {name: i for i, name in enumerate(PARTS)}
 # The parts a joint belongs to: it is visible where one of them is on top.
 OWN_PARTS = {"shoulder": ("torso", "?_arm"), "elbow": ("?_arm", "?_forearm"), "wrist": ("?_forearm", "?_hand"),
              "hip": ("torso", "pelvis", "?_thigh"), "knee": ("?_thigh", "?_shin"), "ankle": ("?_shin", "?_foot"),
@@ -57,7 +55,8 @@ _NUMBER = [PART[f"{side}_{limb.part}"] for side, limb in _ROWS]
 
 def figure_shapes(figure: Figure, outfit: Outfit, at: Array, size: float) -> list[Shape]:
     """The shapes of a figure whose points lie at `at` (len(POINTS), 2) pixels and whose height is `size` pixels."""
-    return [*_limbs(figure, outfit, at, size), *_trunk(figure, outfit, at, size), *head_shapes(figure, outfit, at, size)]
+    given = (figure, outfit, at, size)
+    return [*_limbs(*given), *_trunk(*given), *head_shapes(*given)]
 
 
 def joint_visible(at: Array, parts: Image) -> NDArray[np.bool_]:
@@ -128,7 +127,7 @@ def _limbs(figure: Figure, outfit: Outfit, at: Array, size: float) -> list[Shape
 
 
 def _seen_side(along: Array, direction: Array) -> tuple[Array, Array]:
-    """Where body directions (n, 3) point on limbs (n, 3): to which side of them (n, 2), and how far to the viewer (n,)."""
+    """Where body directions (n, 3) point on limbs (n, 3): to which side (n, 2), and how far to the viewer (n,)."""
     across = unit(direction - (direction * along).sum(axis=1, keepdims=True) * along)
     return unit(across[:, :2]), across[:, 2]
 
@@ -211,9 +210,3 @@ def _decoration(figure: Figure, outfit: Outfit, box: Array, radius: float, size:
             line((0.02, u), (0.02, u), 0.026, color)
             line((0.98, u), (0.98, u), 0.024, color)
     return rows, colors
-
-
-def place(figure: Figure, size: float, origin: ArrayLike) -> Array:
-    """The figure's points (len(POINTS), 2) in pixels, its pelvis at origin (x, y)."""
-    placed: Array = np.asarray(origin, np.float64) + figure.points[:, :2] * size
-    return placed

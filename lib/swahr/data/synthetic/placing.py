@@ -6,8 +6,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from swahr.data.synthetic.figure import Figure, sample_figure
-from swahr.data.synthetic.paint import place
+from swahr.data.synthetic.figure import Figure, place, sample_figure
 from swahr.data.synthetic.settings import SceneSettings
 from swahr.data.synthetic.shapes import Array
 
@@ -79,8 +78,8 @@ def _crowd(rng: np.random.Generator, width: int, height: int, settings: SceneSet
     found = []
     for i in range(count):
         figure = sample_figure(rng, upright=True, back=rng.random() < 0.5, turn=90)
-        row, place_in_row = i % 2, i // 2
-        at = (left + size * (0.3 * place_in_row + rng.uniform(0, 0.2)), base + size * (0.25 * row + rng.uniform(-0.05, 0.05)))
+        right, down = 0.3 * (i // 2) + rng.uniform(0, 0.2), 0.25 * (i % 2) + rng.uniform(-0.05, 0.05)
+        at = (left + size * right, base + size * down)
         tall = size * rng.uniform(0.85, 1.15)
         found.append(Placed(figure, tall, place(figure, tall, at), False, True))
     return sorted(found, key=lambda person: round(float(person.points[0, 1]), 6))

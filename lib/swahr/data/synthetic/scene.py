@@ -1,8 +1,7 @@
-"""A scene: how many people, how large, where, which of them are labelled, and the picture with its labels."""
+"""A scene: the picture, and the labels of the people in it."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
 from typing import NamedTuple
 
 import cv2
@@ -10,9 +9,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from swahr.data.synthetic.background import NUM_TEXTURES, TILE, background, distractors, shade, texture
-from swahr.data.synthetic.figure import FACE, POINT, Figure, face_visible, sample_figure
+from swahr.data.synthetic.figure import FACE, POINT, face_visible
 from swahr.data.synthetic.outfit import sample_outfit
-from swahr.data.synthetic.paint import figure_shapes, joint_visible, place
+from swahr.data.synthetic.paint import figure_shapes, joint_visible
+from swahr.data.synthetic.placing import Placed, place_people
+from swahr.data.synthetic.settings import SceneSettings, SyntheticError
 from swahr.data.synthetic.shapes import SHIFT, Array, Image, fixed, paint
 from swahr.skeleton import COCO, Skeleton
 
@@ -22,7 +23,8 @@ MIN_VISIBLE = 0.2     # people of whom less than this share shows are not labell
 
 class Person(NamedTuple):
     """One label. keypoints: (K, 3) x, y in pixels and COCO's flag v (0 not labelled, 1 hidden, 2 visible); mask: (H, W)
-    bool, what shows; box: (x, y, w, h) around all that lies in the image, hidden parts too; crowd: many in one region."""
+    bool, what shows; box: (x, y, w, h) around all that is in the image, hidden parts too; crowd: many in one region.
+    """
 
     keypoints: Array
     mask: NDArray[np.bool_]
@@ -110,7 +112,7 @@ def _camera(rng: np.random.Generator, image: Image) -> None:
 
 
 def _labels(placed: list[Placed], drawn: list[_Drawn], owner: NDArray[np.int16], joints: list[int]) -> list[Person]:
-    """People of whom something shows, with the joints (indices of points) of their skeleton; the crowd as one region."""
+    """People of whom something shows, with the given joints (indices of points); the crowd as one region."""
     height, width = owner.shape
     crowd = np.isin(owner, [i + 1 for i, person in enumerate(placed) if person.crowd])
     found = []
@@ -130,7 +132,7 @@ def _labels(placed: list[Placed], drawn: list[_Drawn], owner: NDArray[np.int16],
 
 
 def _keypoints(person: Placed, shown: _Drawn, mask: NDArray[np.bool_]) -> Array:
-    """(len(POINTS), 3): v 1 where somebody or the own body hides it; v 0 and no position outside, or in a hidden face."""
+    """(len(POINTS), 3): v 1 where somebody or the own body hides it; all 0 outside the image, or in a hidden face."""
     height, width = mask.shape
     points = np.round(person.points, 2)
     x, y = np.round(points).astype(int).T

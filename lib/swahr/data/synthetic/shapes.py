@@ -12,11 +12,15 @@ import cv2
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from swahr.data.synthetic.colors import Color
+
 Array = NDArray[np.float64]
 Image = NDArray[np.uint8]
-Color = tuple[int, int, int]
 
 SHIFT = 4                                          # fractional bits of a coordinate
+PARTS = ("nothing", "torso", "neck", "head", "hair", "pelvis", "left_arm", "right_arm", "left_forearm", "right_forearm",
+         "left_hand", "right_hand", "left_thigh", "right_thigh", "left_shin", "right_shin", "left_foot", "right_foot")
+PART = {name: i for i, name in enumerate(PARTS)}
 _ARC = np.pi * np.linspace(-0.5, 0.5, 7)
 _TURN = np.arange(20) * (np.pi / 10)
 _CIRCLE = np.stack([np.cos(_TURN), np.sin(_TURN)], axis=1)
@@ -29,20 +33,6 @@ class Shape(NamedTuple):
     color: Color
     part: int
     depth: float
-
-
-def mix(color: Color, other: Color, eighths: int) -> Color:
-    """The colour `eighths`/8 of the way from one to the other."""
-    red, green, blue = ((a * (8 - eighths) + b * eighths) // 8 for a, b in zip(color, other, strict=True))
-    return red, green, blue
-
-
-def dark(color: Color, eighths: int = 3) -> Color:
-    return mix(color, (12, 10, 18), eighths)
-
-
-def light(color: Color, eighths: int = 2) -> Color:
-    return mix(color, (255, 252, 240), eighths)
 
 
 def fixed(points: ArrayLike) -> NDArray[np.int32]:

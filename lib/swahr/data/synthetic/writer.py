@@ -16,7 +16,8 @@ import cv2
 from tqdm import tqdm
 
 from swahr.data.synthetic.annotate import Record, category, coco_annotation, crowd_index, crowd_pose_annotation
-from swahr.data.synthetic.scene import PRESETS, SceneSettings, SyntheticError, render_scene
+from swahr.data.synthetic.scene import render_scene
+from swahr.data.synthetic.settings import PRESETS, SceneSettings, SyntheticError
 from swahr.skeleton import COCO, CROWD_POSE, Skeleton
 
 VERSION = 1                      # raised when the same settings give other pictures

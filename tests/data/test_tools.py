@@ -1,0 +1,69 @@
+"""tools/check_dataset.py and tools/crowdpose_concat_train_val.py."""
+
+from __future__ import annotations
+
+import importlib
+import json
+from collections.abc import Callable
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+
+from swahr.data.images import read_image
+
+Tree = Callable[..., Path]
+Made = Callable[..., dict[str, Any]]
+TOOLS = Path(__file__).resolve().parents[2] / "tools"
+
+
+@pytest.fixture
+def tool(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], ModuleType]:
+    monkeypatch.syspath_prepend(str(TOOLS))
+    return importlib.import_module
+
+
+def paths(root: Path) -> list[str]:
+    return [str(root / "annotations/person_keypoints_train2017.json"), str(root / "images/train2017")]
+
+
+def test_check_a_sound_set(tool: Any, tree: Tree, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    sheet = tmp_path / "sheet.jpg"
+    arguments = [*paths(tree((1, 0, 2))), "--contact-sheet", str(sheet), "--read-images"]
+    assert tool("check_dataset").main(arguments) == 0
+    lines = dict(line.rsplit(maxsplit=1) for line in capsys.readouterr().out.splitlines())
+    assert (lines["images"], lines["annotations"], lines["  nose"], lines["images that cannot be read"]) == ("3", "3", "3", "0")
+    assert read_image(sheet).ndim == 3
+
+
+def test_check_a_set_with_problems(tool: Any, tree: Tree, made: Made, capsys: pytest.CaptureFixture[str]) -> None:
+    data = made((1, 1))
+    data["annotations"][0]["id"] = 0
+    root = tree(data)
+    (root / "images/train2017/11.png").write_bytes(b"")
+    check = tool("check_dataset")
+    assert check.main([*paths(root), "--read-images", "--contact-sheet", str(root / "sheet.png")]) == 1
+    printed = capsys.readouterr()
+    assert "1 problem\n" in printed.out and "the id 0 means 'not matched' to the scorers -> new id" in printed.out
+    assert "11.png: the file is empty" in printed.out and not printed.err
+    assert check.main([*paths(root), "--skeleton", "crowd_pose"]) == 2
+    assert capsys.readouterr().err.count("\n") == 1
+
+
+def test_concat(tool: Any, made: Made, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    concat = tool("crowdpose_concat_train_val")
+    train, val = made((1, 2)), made((3,))
+    (tmp_path / "crowdpose_train.json").write_text(json.dumps(train))
+    assert concat.main(["--data_dir", str(tmp_path)]) == 2
+    assert "crowdpose_val.json: cannot be read (No such file" in capsys.readouterr().err
+    (tmp_path / "crowdpose_val.json").write_text(json.dumps(val))
+    assert concat.main(["--root", str(tmp_path)]) == 2
+    assert "crowdpose_train.json and crowdpose_val.json: 1 ids of images are in both, 10 for one" in capsys.readouterr().err
+    assert not (tmp_path / "crowdpose_trainval.json").exists()
+    val["images"][0]["id"], val["annotations"] = 99, []
+    (tmp_path / "crowdpose_val.json").write_text(json.dumps(val))
+    assert concat.main(["--data_dir", str(tmp_path)]) == 0
+    joined = json.loads((tmp_path / "crowdpose_trainval.json").read_text())
+    assert [len(joined[key]) for key in ("images", "annotations", "categories")] == [3, 3, 1]
+    assert "crowdpose_trainval.json: 3 images, 3 annotations" in capsys.readouterr().out

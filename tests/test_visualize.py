@@ -1,0 +1,147 @@
+"""Drawings change the pixels they should, and take whatever a network or a file may give them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from swahr.skeleton import COCO, CROWD_POSE
+from swahr.visualize import (
+    draw_heatmap,
+    draw_heatmaps,
+    draw_people,
+    draw_scale_map,
+    draw_tags,
+    panel,
+    person_colors,
+    save_image,
+    tile,
+)
+
+
+def grey(height: int = 60, width: int = 80) -> np.ndarray:
+    return np.full((height, width, 3), 120, np.uint8)
+
+
+def one_person(score: float = 0.9) -> np.ndarray:
+    person = np.zeros((1, 17, 3))
+    person[0, 5], person[0, 7] = (20, 20, score), (60, 40, score)      # left shoulder and elbow
+    return person
+
+
+def test_a_limb_is_drawn_between_its_joints_and_nowhere_else() -> None:
+    image = grey()
+    drawn = draw_people(image, one_person(), COCO)
+    changed = (drawn != image).any(axis=2)
+    assert (image == 120).all() and changed[20, 20] and changed[40, 60] and changed[30, 40]
+    assert not changed[:12].any() and not changed[50:].any() and not changed[22:, :12].any()
+    _, left, right = (np.array(color) for color in person_colors(0))
+    assert np.abs(drawn[30, 40] - left).sum() < np.abs(drawn[30, 40] - right).sum()
+
+
+def test_people_have_different_colors_and_sides_too() -> None:
+    colors = [color for i in range(8) for color in person_colors(i)]
+    assert len(set(colors)) == len(colors)
+
+
+def test_joints_below_the_threshold_are_left_out() -> None:
+    image = grey()
+    np.testing.assert_array_equal(draw_people(image, one_person(0.2), COCO, threshold=0.2), image)
+    assert (draw_people(image, one_person(0.2), COCO, threshold=0.1) != image).any()
+    broken = one_person()
+    broken[0, 5, 0] = np.nan
+    assert not (draw_people(image, broken, COCO) != image).any(axis=2)[20, 20]
+
+
+def test_scores_and_boxes_are_written() -> None:
+    image = grey()
+    plain = draw_people(image, one_person(), COCO)
+    for extra in ({"scores": [0.5]}, {"boxes": True}):
+        assert (draw_people(image, one_person(), COCO, **extra) != plain).any()
+
+
+@pytest.mark.parametrize("size", [(1, 1), (1, 50), (3, 2), (60, 80)])
+def test_nobody_and_any_size(size: tuple[int, int]) -> None:
+    image = grey(*size)
+    np.testing.assert_array_equal(draw_people(image, np.zeros((0, 17, 3)), COCO), image)
+    np.testing.assert_array_equal(draw_people(image, np.zeros((2, 14, 3)), CROWD_POSE), image)
+    assert draw_people(image, one_person(), COCO, scores=[1.0], boxes=True).shape == image.shape
+    for count in (0, 1, 3):
+        maps = np.random.default_rng(0).normal(size=(count, 5, 7)).astype(np.float32)
+        for draw in (draw_heatmap, draw_scale_map, draw_tags):
+            assert draw(image, maps).shape == image.shape
+        assert draw_heatmaps(image, maps).dtype == np.uint8
+    wide = np.random.default_rng(0).normal(size=(17, 5, 7)).astype(np.float32)
+    assert panel(image, wide, wide, wide, wide[:1]).ndim == 3
+
+
+def test_a_peak_is_red_where_it_is() -> None:
+    heatmaps = np.zeros((3, 30, 40), np.float32)
+    heatmaps[1, 10, 30] = 1
+    drawn = draw_heatmap(grey(), heatmaps)
+    red = drawn[..., 0].astype(int) - drawn[..., 2]
+    assert np.unravel_index(red.argmax(), red.shape)[0] in (20, 21) and red[40].max() < 0
+    grid = draw_heatmaps(grey(), heatmaps)
+    assert grid.shape == (2 * 60 + 2, 2 * 80 + 2, 3)
+    assert (grid[:60, 82:] != grid[:60, :80]).any() and (grid[62:, :80] == grid[:60, :80]).all()
+
+
+def test_scale_maps_have_two_signs() -> None:
+    scales = np.zeros((2, 60, 80), np.float32)
+    scales[0, 10, 10], scales[1, 50, 70] = 1, -1
+    drawn = draw_scale_map(grey(), scales).astype(int)
+    assert drawn[10, 10, 0] > drawn[10, 10, 2] and drawn[50, 70, 0] < drawn[50, 70, 2]
+    assert len(set(drawn[30, 40].tolist())) == 1
+
+
+def test_tags_are_colored_where_joints_are() -> None:
+    tags = np.zeros((2, 60, 80), np.float32)
+    heatmaps = np.zeros_like(tags)
+    tags[0, :, :40], tags[1, :, 40:] = -3, 5
+    heatmaps[0, 30, 10:14] = heatmaps[1, 30, 60:64] = 1
+    drawn = draw_tags(grey(), tags, heatmaps).astype(int)
+    assert drawn[30, 12, 2] > drawn[30, 12, 0] and drawn[30, 62, 0] > drawn[30, 62, 2]
+    assert np.ptp(drawn[5, 5]) == 0
+    assert draw_tags(grey(), tags[:1], heatmaps).shape == (60, 80, 3)          # one tag map for all joints
+    assert np.ptp(draw_tags(grey(), np.zeros((1, 4, 4))), axis=2).any()
+
+
+def test_panel_has_a_row_for_each_sample_and_a_column_for_each_map() -> None:
+    rng = np.random.default_rng(0)
+    images = rng.integers(0, 255, (2, 40, 40, 3), dtype=np.uint8)
+    maps = rng.random((2, 17, 20, 20)).astype(np.float32)
+    assert panel(images, maps, maps, maps, maps, cell=64).shape == (18 + 2 * (64 + 2), 5 * 64 + 4 * 2, 3)
+    assert panel(images, maps, maps, cell=64).shape == (18 + 2 * (64 + 2), 3 * 64 + 2 * 2, 3)
+    assert panel(images[0], maps[0], maps[0], cell=64).shape == (18 + 64 + 2, 3 * 64 + 2 * 2, 3)
+    assert panel(images[:0], maps[:0], maps[:0]).shape == (1, 1, 3)
+
+
+def test_tile_places_pictures_in_rows() -> None:
+    parts = [np.full((h, w, 3), value, np.uint8) for h, w, value in ((4, 6, 10), (5, 3, 20), (2, 2, 30))]
+    grid = tile(parts, 2, pad=1)
+    assert grid.shape == (5 + 1 + 2, 6 + 1 + 3, 3)
+    assert grid[0, 0, 0] == 10 and grid[0, 7, 0] == 20 and grid[6, 0, 0] == 30 and grid[5, 0, 0] == 255
+    assert tile([], 3).shape == (1, 1, 3)
+
+
+def test_pictures_are_saved_whole_and_as_rgb(tmp_path: Path) -> None:
+    image = grey()
+    image[..., 0] = 250
+    save_image(tmp_path / "new" / "a.png", image)
+    np.testing.assert_array_equal(cv2.imread(str(tmp_path / "new" / "a.png"))[..., ::-1], image)
+    assert [path.name for path in (tmp_path / "new").iterdir()] == ["a.png"]
+    for name in ("a.person", "a"):
+        with pytest.raises(ValueError, match="written as .png or .jpg"):
+            save_image(tmp_path / name, image)
+
+
+def test_what_cannot_be_drawn() -> None:
+    with pytest.raises(ValueError, match=r"keypoints: shape \(1, 14, 3\); skeleton coco needs \(P, 17, 3\)"):
+        draw_people(grey(), np.ones((1, 14, 3)), COCO)
+    with pytest.raises(ValueError, match=r"image: float64 \(4, 4, 3\); it must be \(H, W, 3\) uint8 RGB"):
+        draw_people(np.zeros((4, 4, 3)), np.zeros((0, 17, 3)), COCO)
+    with pytest.raises(ValueError, match=r"maps: shape \(5,\)"):
+        draw_heatmap(grey(), np.zeros(5))

@@ -1,0 +1,54 @@
+"""Make CrowdPose's trainval annotations, which the published experiments train on, of its train and val files.
+
+    python tools/crowdpose_concat_train_val.py --data_dir data/crowd_pose/json
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import _init_paths  # noqa: F401
+from swahr.data.check import AnnotationError, read_annotations, shorten
+from swahr.evaluation.results import write_text
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data_dir", "--root", type=Path, default=Path("data/crowd_pose/json"),
+                        help="folder of crowdpose_train.json and crowdpose_val.json (default: %(default)s)")
+    folder = parser.parse_args(arguments).data_dir
+    target = folder / "crowdpose_trainval.json"
+    try:
+        joined = join(folder / "crowdpose_train.json", folder / "crowdpose_val.json")
+        write_text(target, json.dumps(joined))
+    except (ValueError, OSError) as error:
+        print(error, file=sys.stderr)
+        return 2
+    print(f"{target}: {len(joined['images'])} images, {len(joined['annotations'])} annotations")
+    return 0
+
+
+def join(first: Path, second: Path) -> dict[str, Any]:
+    """The images and annotations of two annotation files, with the categories of the first.
+
+    Raises AnnotationError where one cannot be read, or the same id is in both (as when they are the same split).
+    """
+    parts = [read_annotations(path) for path in (first, second)]
+    joined: dict[str, Any] = {"categories": parts[0].get("categories")}
+    for kind in ("images", "annotations"):
+        joined[kind] = [item for part in parts for item in part.get(kind, [])]
+        ids = Counter(shorten(item.get("id") if isinstance(item, dict) else item) for item in joined[kind])
+        twice = [number for number, count in ids.items() if count > 1]
+        if twice:
+            raise AnnotationError(f"{first} and {second.name}: {len(twice)} ids of {kind} are in both, {twice[0]} for one")
+    return joined
+
+
+if __name__ == "__main__":
+    sys.exit(main())
