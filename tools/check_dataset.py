@@ -33,7 +33,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--contact-sheet", metavar="FILE", help=f"draw {SHEET} annotated images into this file")
     parser.add_argument("--read-images", action="store_true", help="read every image too (some minutes for COCO)")
     args = parser.parse_args(arguments)
-    logging.getLogger("swahr.data.check").setLevel(logging.ERROR)  # the report is printed below
     try:
         dataset = KeypointDataset(args.annotations, args.images, get_skeleton(args.skeleton), strict=False)
         print(dataset.report)
@@ -91,11 +90,12 @@ def cell(dataset: KeypointDataset, image_id: int) -> Image:
         return np.zeros((CELL, CELL, 3), np.uint8)
     image = draw_people(np.where(mask[..., None] > 0, image, image // 3), dataset.joints(image_id), dataset.skeleton)
     zoom = CELL / max(image.shape[:2])
-    image = cv2.resize(image, None, fx=zoom, fy=zoom, interpolation=cv2.INTER_AREA if zoom < 1 else cv2.INTER_LINEAR)
-    sheet = np.zeros((CELL, CELL, 3), np.uint8)
-    sheet[:image.shape[0], :image.shape[1]] = image[:CELL, :CELL]
-    return sheet
+    small = cv2.resize(image, None, fx=zoom, fy=zoom, interpolation=cv2.INTER_AREA if zoom < 1 else cv2.INTER_LINEAR)
+    square = np.zeros((CELL, CELL, 3), np.uint8)
+    square[:small.shape[0], :small.shape[1]] = small[:CELL, :CELL]
+    return square
 
 
 if __name__ == "__main__":
+    logging.getLogger("swahr.data.check").setLevel(logging.ERROR)  # what it would log, main prints
     sys.exit(main())

@@ -46,7 +46,7 @@ def join(first: Path, second: Path) -> dict[str, Any]:
         ids = Counter(shorten(item.get("id") if isinstance(item, dict) else item) for item in joined[kind])
         twice = [number for number, count in ids.items() if count > 1]
         if twice:
-            raise AnnotationError(f"{first} and {second.name}: {len(twice)} ids of {kind} are in both, {twice[0]} for one")
+            raise AnnotationError(f"{first} and {second.name}: {len(twice)} ids of {kind} are in both, one is {twice[0]}")
     return joined
 
 

@@ -6,7 +6,6 @@ the image.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -14,6 +13,7 @@ import cv2
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from swahr.files import write_bytes
 from swahr.skeleton import Skeleton
 
 Image = NDArray[np.uint8]
@@ -144,13 +144,7 @@ def save_image(path: str | Path, image: Image) -> None:
         done = False
     if not done:
         raise ValueError(f"{path}: pictures are written as .png or .jpg, not as {path.suffix or 'a bare name'}")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    beside = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        beside.write_bytes(data.tobytes())
-        os.replace(beside, path)
-    finally:
-        beside.unlink(missing_ok=True)
+    write_bytes(path, data.tobytes(), durable=False)
 
 
 # -- people ------------------------------------------------------------------------------------------------------------

@@ -21,8 +21,9 @@ def person(number: int, image_id: int, rng: np.random.Generator, **fields: Any) 
     points = np.column_stack([rng.integers(2, 60, 17), rng.integers(2, 44, 17), rng.integers(0, 3, 17)])
     points[points[:, 2] == 0] = 0
     points[0] = 20, 20, 2
-    return {"id": number, "image_id": image_id, "category_id": 1, "bbox": [2, 2, 58, 42], "area": 900.0, "iscrowd": 0,
-            "keypoints": points.reshape(-1).tolist(), "num_keypoints": int((points[:, 2] > 0).sum()), "segmentation": SQUARE} | fields
+    return {"id": number, "image_id": image_id, "category_id": 1, "iscrowd": 0,
+            "bbox": [2, 2, 58, 42], "area": 900.0, "segmentation": SQUARE,
+            "keypoints": points.reshape(-1).tolist(), "num_keypoints": int((points[:, 2] > 0).sum())} | fields
 
 
 def contents(people: Sequence[int]) -> dict[str, Any]:

@@ -20,7 +20,8 @@ Data = dict[str, Any]
 
 
 def opened(root: Path, strict: bool = True, skeleton: Skeleton = COCO) -> KeypointDataset:
-    return KeypointDataset(root / "annotations/person_keypoints_train2017.json", root / "images/train2017", skeleton, strict=strict)
+    file = root / "annotations/person_keypoints_train2017.json"
+    return KeypointDataset(file, root / "images/train2017", skeleton, strict=strict)
 
 
 def change(where: str, **fields: Any) -> Callable[[Data], None]:
@@ -29,40 +30,43 @@ def change(where: str, **fields: Any) -> Callable[[Data], None]:
 
 
 NAN = float("nan")
-# What is wrong with the second image (11) or annotation (1201, of image 12), and what is said about it.
+NO_IMAGE, NO_PERSON, NEW_ID, CLIPPED = "image left out", "annotation left out", "new id", "box clipped"
+NEW_BOX, NO_OUTLINE = "box put around the keypoints", "segmentation left out"
+NOT_NUMBERS, NOT_A_BOX = "keypoints are not all finite numbers", "is not x, y, width, height"
+NOT_AN_OUTLINE = "neither polygons nor run lengths of the image's size"
+
+# What is wrong with the second image (11) or annotation (1201, of image 12), what is said, and what is done about it.
 REPAIRED: dict[str, tuple[Callable[[Data], None], str, str]] = {
-    "image without id": (change("images", id="11"), "its id is not a whole number", "image left out"),
-    "image twice": (change("images", id=10), "image 10: another image has this id", "image left out"),
-    "no file name": (change("images", file_name=None), "image 11: file_name None names no file", "image left out"),
-    "no size": (change("images", width=0), "image 11 (11.png): no width and height in pixels", "image left out"),
+    "image without id": (change("images", id="11"), "its id is not a whole number", NO_IMAGE),
+    "image twice": (change("images", id=10), "image 10: another image has this id", NO_IMAGE),
+    "no file name": (change("images", file_name=None), "image 11: file_name None names no file", NO_IMAGE),
+    "no size": (change("images", width=0), "image 11 (11.png): no width and height in pixels", NO_IMAGE),
+    "no image file": (change("images", file_name="gone.png"), "no image file", NO_IMAGE),
     "keypoints too short": (change("annotations", keypoints=[1, 2, 2]),
-                            "annotation 1201 (image 12): keypoints has 3 numbers, not 51", "annotation left out"),
-    "no keypoints": (lambda data: data["annotations"][1].pop("keypoints"), "keypoints has 0 numbers, not 51", "annotation left out"),
-    "NaN": (change("annotations", keypoints=[NAN] * 51), "keypoints are not all finite numbers", "annotation left out"),
-    "infinite": (change("annotations", keypoints=[1e300] * 51), "keypoints are not all finite numbers", "annotation left out"),
-    "words": (change("annotations", keypoints=["1"] * 51), "keypoints are not all finite numbers", "annotation left out"),
-    "unknown image": (change("annotations", image_id=77), "annotation 1201 (image 77): there is no image with this id", "annotation left out"),
-    "unknown category": (change("annotations", category_id=[5]), "annotation 1201 (image 12): there is no category [5]", "annotation left out"),
-    "not an object": (lambda data: data["annotations"].insert(1, 5), "annotation 5: not an object", "annotation left out"),
-    "id 0": (change("annotations", id=0), "annotation 0 (image 12): the id 0 means 'not matched'", "new id"),
-    "id twice": (change("annotations", id=1001), "annotation 1001 (image 12): another annotation has this id", "new id"),
-    "no id": (change("annotations", id=None), "annotation None (image 12): its id is not a whole number", "new id"),
+                            "annotation 1201 (image 12): keypoints has 3 numbers, not 51", NO_PERSON),
+    "no keypoints": (change("annotations", keypoints=None), "keypoints has 0 numbers, not 51", NO_PERSON),
+    "NaN": (change("annotations", keypoints=[NAN] * 51), NOT_NUMBERS, NO_PERSON),
+    "infinite": (change("annotations", keypoints=[1e300] * 51), NOT_NUMBERS, NO_PERSON),
+    "words": (change("annotations", keypoints=["1"] * 51), NOT_NUMBERS, NO_PERSON),
+    "unknown image": (change("annotations", image_id=77), "annotation 1201 (image 77): there is no image", NO_PERSON),
+    "unknown category": (change("annotations", category_id=[5]), "1201 (image 12): there is no category [5]", NO_PERSON),
+    "no object": (lambda data: data["annotations"].insert(1, 5), "annotation 5: not an object", NO_PERSON),
+    "id 0": (change("annotations", id=0), "annotation 0 (image 12): the id 0 means 'not matched'", NEW_ID),
+    "id twice": (change("annotations", id=1001), "annotation 1001 (image 12): another annotation has this id", NEW_ID),
+    "no id": (change("annotations", id=None), "annotation None (image 12): its id is not a whole number", NEW_ID),
     "box outside": (change("annotations", bbox=[50, 2, 58, 42]),
-                    "annotation 1201 (image 12): bbox [50, 2, 58, 42] leaves its image of 64 x 48", "box clipped"),
-    "box left of it": (change("annotations", bbox=[-20, 2, 58, 42]), "leaves its image", "box clipped"),
-    "no box": (change("annotations", bbox=None), "bbox None is not x, y, width, height", "box put around the keypoints"),
-    "box of NaN": (change("annotations", bbox=[0, 0, NAN, 1]), "is not x, y, width, height", "box put around the keypoints"),
-    "box inside out": (change("annotations", bbox=[9, 9, -5, 5]), "is not x, y, width, height", "box put around the keypoints"),
+                    "annotation 1201 (image 12): bbox [50, 2, 58, 42] leaves its image of 64 x 48", CLIPPED),
+    "box left of it": (change("annotations", bbox=[-20, 2, 58, 42]), "leaves its image", CLIPPED),
+    "no box": (change("annotations", bbox=None), f"bbox None {NOT_A_BOX}", NEW_BOX),
+    "box of NaN": (change("annotations", bbox=[0, 0, NAN, 1]), NOT_A_BOX, NEW_BOX),
+    "box inside out": (change("annotations", bbox=[9, 9, -5, 5]), NOT_A_BOX, NEW_BOX),
     "wrong count": (change("annotations", num_keypoints=-1), "num_keypoints -1 is not a number", "keypoints counted"),
-    "two-point polygon": (change("annotations", num_keypoints=0, segmentation=[[1, 2, 3, 4]]), "neither polygons nor run", "segmentation left out"),
-    "run lengths too short": (change("annotations", iscrowd=1, segmentation={"size": [48, 64], "counts": [5, 5]}),
-                              "neither polygons nor run lengths", "segmentation left out"),
-    "no image file": (change("images", file_name="gone.png"), "no image file", "image left out"),
+    "no outline": (change("annotations", num_keypoints=0, segmentation=[[1, 2, 3, 4]]), NOT_AN_OUTLINE, NO_OUTLINE),
 }
 
 
 @pytest.mark.parametrize("name", REPAIRED)
-def test_each_problem_is_named_and_repaired(tree: Tree, made: Made, caplog: pytest.LogCaptureFixture, name: str) -> None:
+def test_each_problem_is_named_and_repaired(tree: Tree, made: Made, caplog: Any, name: str) -> None:
     edit, message, repair = REPAIRED[name]
     data = made((1, 0, 2))
     root = tree(data)
@@ -76,8 +80,9 @@ def test_each_problem_is_named_and_repaired(tree: Tree, made: Made, caplog: pyte
     with caplog.at_level(logging.WARNING):
         dataset = opened(root, strict=False)
     assert message in caplog.text and f"{repair}: 1" in caplog.text
-    assert dataset.image_ids == ([10, 12] if repair == "image left out" else [10, 11, 12])
-    assert sum(len(dataset.joints(i)) for i in dataset.image_ids) == (2 if repair == "annotation left out" and name != "not an object" else 3)
+    assert dataset.image_ids == ([10, 12] if repair == NO_IMAGE else [10, 11, 12])
+    people = sum(len(dataset.joints(i)) for i in dataset.image_ids)
+    assert people == (2 if repair == NO_PERSON and name != "no object" else 3)
     repaired = dataset.coco
     assert isinstance(repaired, dict) and [i["id"] for i in repaired["images"]] == dataset.image_ids
     assert len({a["id"] for a in repaired["annotations"]} - {0}) == len(repaired["annotations"])
@@ -86,15 +91,18 @@ def test_each_problem_is_named_and_repaired(tree: Tree, made: Made, caplog: pyte
         assert 0 <= x <= x + width <= 64 and 0 <= y <= y + height <= 48
 
 
+def category(*keypoints: str, name: str = "person") -> Callable[[Data], Data]:
+    return lambda data: data | {"categories": [{"id": 1, "name": name, "keypoints": list(keypoints)}]}
+
+
 HOPELESS: dict[str, tuple[Callable[[Data], Any], str]] = {
     "a list": (lambda data: [], "no images; annotation files have the lists images, categories and annotations"),
     "no images": (lambda data: data | {"images": []}, "no images"),
     "no good image": (lambda data: data | {"images": [{}]}, "no image is left"),
     "annotations an object": (lambda data: data | {"annotations": {}}, "annotations is not a list"),
     "no categories": (lambda data: data | {"categories": None}, "no category has 17 keypoints, .* found none at all"),
-    "other category": (lambda data: data | {"categories": [{"id": 1, "name": "dog", "keypoints": ["a"]}]}, "found 'dog' with 1"),
-    "other order": (lambda data: data | {"categories": [{"id": 1, "name": "person", "keypoints": [*COCO.keypoints[:15:-1],
-                                                         *COCO.keypoints[:16]]}]},
+    "other category": (category("a", name="dog"), "found 'dog' with 1"),
+    "other order": (category(COCO.keypoints[16], *COCO.keypoints[:16]),
                     "not in the order of the skeleton 'coco': number 0 is right_ankle, not nose"),
 }
 
@@ -119,7 +127,7 @@ def test_not_json(tree: Tree, text: str) -> None:
 
 
 def test_wrong_skeleton(tree: Tree) -> None:
-    with pytest.raises(AnnotationError, match="no category has 14 keypoints, as the skeleton 'crowd_pose' has; found 'person' with 17"):
+    with pytest.raises(AnnotationError, match="has 14 keypoints, as the skeleton 'crowd_pose' has; found 'person' with 17"):
         opened(tree(), skeleton=CROWD_POSE)
 
 
@@ -154,8 +162,8 @@ def test_at_most_twenty_lines(tree: Tree, made: Made) -> None:
 
 @pytest.mark.parametrize("outline", [
     {"size": [48, 64], "counts": "zz"}, {"size": [48, 64], "counts": "\u20ac"}, {"size": [48, 64], "counts": "o" * 99},
-    {"size": [64, 48], "counts": [48 * 64]}, {"size": [48, 64], "counts": [-1, 48 * 64 + 1]}, {"size": [48, 64]}, 5, [5],
-    [[0, 0, 1, 1, 1]], [[0, 0, 1, 1, 1, NAN]], [[0, 0, 1, 1, 1, 1e8]]], ids=str)
+    {"size": [48, 64], "counts": [5, 5]}, {"size": [48, 64], "counts": [-1, 48 * 64 + 1]}, {"size": [48, 64]},
+    {"size": [64, 48], "counts": [48 * 64]}, 5, [5], [[0, 0, 1, 1, 1]], [[0, 0, 1, 1, 1, NAN]], [[0, 0, 1, 1, 1, 1e8]]], ids=str)
 def test_outlines_that_cannot_be_drawn(tree: Tree, made: Made, outline: object) -> None:
     """For those who are masked; the others' outlines are never drawn."""
     data = made((2,))
@@ -163,7 +171,7 @@ def test_outlines_that_cannot_be_drawn(tree: Tree, made: Made, outline: object) 
     assert len(opened(tree(data))) == 1
     data["annotations"][0]["num_keypoints"] = 0
     root = tree(data)
-    with pytest.raises(AnnotationError, match="neither polygons nor run lengths of the image's size"):
+    with pytest.raises(AnnotationError, match=NOT_AN_OUTLINE):
         opened(root)
     assert opened(root, strict=False).mask(10).all()
 

@@ -30,15 +30,16 @@ def opened(root: Path, **options: Any) -> KeypointDataset:
 
 
 def settings(root: Path, **data: Any) -> CfgNode:
-    values = {"ROOT": str(root), "DATASET": "coco_kpt", "DATASET_TEST": "coco", "DATA_FORMAT": "jpg", "SKELETON": "", "STRICT": True,
-              "MIN_KEYPOINTS": 0, "WITH_CENTER": False, "SCALE_AWARE_SIGMA": False, "BASE_SIZE": 256.0, "BASE_SIGMA": 2.0,
-              "INT_SIGMA": False}
+    values = {"ROOT": str(root), "DATASET": "coco_kpt", "DATASET_TEST": "coco", "DATA_FORMAT": "jpg", "SKELETON": "",
+              "STRICT": True, "MIN_KEYPOINTS": 0, "WITH_CENTER": False,
+              "SCALE_AWARE_SIGMA": False, "BASE_SIZE": 256.0, "BASE_SIGMA": 2.0, "INT_SIGMA": False}
     return CfgNode({"DATASET": CfgNode(values | data)})
 
 
 def test_images_and_people(tree: Tree) -> None:
     dataset = opened(tree())
-    assert (dataset.image_ids, len(dataset), dataset.category_id, dataset.has_annotations) == ([10, 11, 12, 13], 4, 1, True)
+    assert dataset.image_ids == [10, 11, 12, 13] and len(dataset) == 4
+    assert dataset.category_id == 1 and dataset.has_annotations
     assert dataset.image_info(12) == (12, "12.png", 64, 48)
     assert [dataset.joints(i).shape for i in dataset.image_ids] == [(n, 17, 3) for n in (1, 0, 2, 31)]
     assert dataset.joints(13).dtype == np.float32
@@ -70,7 +71,7 @@ def test_a_crowd_trains_only_if_it_has_keypoints(tree: Tree, made: Made) -> None
 
 
 def test_mask(tree: Tree, made: Made) -> None:
-    """Crowds and people without keypoints are masked: polygons, and run lengths column by column, as numbers or text."""
+    """Crowds and people without keypoints are masked: polygons, and run lengths, as numbers or as text."""
     data = made((1, 1, 1, 1, 1))
     people = data["annotations"]
     spots = np.random.default_rng(0).random((48, 64)) < 0.2
@@ -135,7 +136,8 @@ def test_an_image_of_another_size(tree: Tree, made: Made) -> None:
     data = made((1,))
     data["images"][0]["width"] = 66
     dataset = opened(tree(data))
-    with pytest.raises(ImageError, match=r"image 10: .*10\.png: the file has 64 x 48 pixels, the annotation file says 66 x 48"):
+    said = "the file has 64 x 48 pixels, the annotation file says 66 x 48"
+    with pytest.raises(ImageError, match=rf"image 10: .*10\.png: {said}"):
         dataset.read(10)
     (dataset.images.root / "10.png").unlink()
     with pytest.raises(ImageError, match=r"image 10: .*10\.png: cannot be read"):
@@ -145,7 +147,8 @@ def test_an_image_of_another_size(tree: Tree, made: Made) -> None:
 def test_zip_is_folder(tree: Tree) -> None:
     root = tree()
     shutil.make_archive(str(root / "images/train2017"), "zip", root / "images", "train2017")
-    folder, archive = (build_dataset(settings(root, DATA_FORMAT=kind), "train2017", train=True) for kind in ("jpg", "zip"))
+    configs = [settings(root, DATA_FORMAT=kind) for kind in ("jpg", "zip")]
+    folder, archive = (build_dataset(cfg, "train2017", train=True) for cfg in configs)
     assert archive.images.root.name == "train2017.zip" and folder.image_ids == archive.image_ids == [10, 12, 13]
     assert all(np.array_equal(folder.read(i), archive.read(i)) for i in folder.image_ids)
 

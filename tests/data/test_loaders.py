@@ -13,7 +13,7 @@ import torch
 from yacs.config import CfgNode
 
 from swahr.data.images import ImageError
-from swahr.data.keypoints import KeypointDataset
+from swahr.data.keypoints import KeypointDataset, ScaleSigma
 from swahr.data.loaders import Batch, EpochSampler, TrainingSet, build_train_loader, collate
 from swahr.data.transforms import TrainTransform
 from swahr.skeleton import COCO
@@ -22,12 +22,13 @@ Tree = Callable[..., Path]
 
 
 def opened(root: Path, **options: Any) -> KeypointDataset:
-    return KeypointDataset(root / "annotations/person_keypoints_train2017.json", root / "images/train2017", COCO, **options)
+    file = root / "annotations/person_keypoints_train2017.json"
+    return KeypointDataset(file, root / "images/train2017", COCO, **options)
 
 
 def settings(**others: Any) -> CfgNode:
-    data = {"INPUT_SIZE": 32, "OUTPUT_SIZE": [8, 16], "MAX_ROTATION": 30.0, "MIN_SCALE": 0.75, "MAX_SCALE": 1.5, "SCALE_TYPE": "short",
-            "MAX_TRANSLATE": 40.0, "FLIP": 0.5, "ON_BAD_SAMPLE": "stop"}
+    data = {"INPUT_SIZE": 32, "OUTPUT_SIZE": [8, 16], "MAX_ROTATION": 30.0, "MIN_SCALE": 0.75, "MAX_SCALE": 1.5,
+            "SCALE_TYPE": "short", "MAX_TRANSLATE": 40.0, "FLIP": 0.5, "ON_BAD_SAMPLE": "stop"}
     train = {"IMAGES_PER_GPU": 2, "SEED": 3, "ACCUMULATION_STEPS": 1}
     tree = {"DATASET": data, "TRAIN": train, "WORKERS": 0, "PIN_MEMORY": True}
     for key, value in others.items():
@@ -67,7 +68,6 @@ def test_a_batch_without_people(tree: Tree) -> None:
 
 
 def test_four_columns_and_the_center(tree: Tree) -> None:
-    from swahr.data.keypoints import ScaleSigma
     loader = build_train_loader(settings(), opened(tree((1, 2)), with_center=True, sigma=ScaleSigma()))
     assert next(iter(loader)).joints[1].shape == (2, 2, 18, 4)
 
@@ -94,7 +94,8 @@ def test_two_replicas_with_half_the_batch_are_one_with_the_whole(tree: Tree) -> 
 
 
 @pytest.mark.parametrize("images, batch, replicas, group, steps", [
-    (10, 2, 1, 1, 5), (11, 2, 1, 1, 5), (10, 2, 2, 1, 2), (10, 2, 2, 2, 2), (9, 1, 2, 3, 3), (1, 4, 2, 1, 1), (3, 2, 2, 2, 2)])
+    (10, 2, 1, 1, 5), (11, 2, 1, 1, 5), (10, 2, 2, 1, 2), (10, 2, 2, 2, 2), (9, 1, 2, 3, 3), (1, 4, 2, 1, 1),
+    (3, 2, 2, 2, 2)])
 def test_steps_of_an_epoch(images: int, batch: int, replicas: int, group: int, steps: int) -> None:
     samplers = [EpochSampler(images, batch, rank=r, world_size=replicas, seed=1, group=group) for r in range(replicas)]
     assert {len(sampler) for sampler in samplers} == {steps} == {len(list(sampler)) for sampler in samplers}

@@ -54,8 +54,8 @@ def test_depends_on_the_generator_only() -> None:
 
 def test_mirrored_twice_is_once() -> None:
     """A placement that changes nothing but left and right, twice: the picture, its joints and mask again."""
-    transform = TrainTransform(input_size=48, output_sizes=(48,), flip_index=COCO.flip_index, flip=1, max_rotation=0, min_scale=1,
-                               max_scale=1, max_translate=0)
+    transform = TrainTransform(input_size=48, output_sizes=(48,), flip_index=COCO.flip_index, flip=1, max_rotation=0,
+                               min_scale=1, max_scale=1, max_translate=0)
     image, joints, mask = sample(3)
     image, mask = image[:, :48], mask[:, :48]
     once = transform(image, joints, mask, np.random.default_rng(0))
@@ -66,7 +66,7 @@ def test_mirrored_twice_is_once() -> None:
 
 
 def test_a_marked_pixel_stays_under_its_joint() -> None:
-    """A bright spot of the picture and a joint on it arrive at the same place of the input and, at its scale, of the output."""
+    """A bright spot of the picture and a joint on it arrive at the same place of the input and of the outputs."""
     transform = TrainTransform(input_size=256, output_sizes=(64, 128), flip_index=(0,))
     for seed in range(8):
         image = np.zeros((200, 200, 3), np.uint8)

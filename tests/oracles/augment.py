@@ -1,4 +1,4 @@
-"""One training sample as the published recipe makes it, step by step: the slow version that swahr.data.transforms must agree with.
+"""One training sample as the published recipe makes it, step by step, for swahr.data.transforms to agree with.
 
 Floating-point masks, one joint after another, a picture of three float planes at the end.
 """
@@ -14,7 +14,8 @@ import numpy as np
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
-def point(x: float, y: float, center: Sequence[float], scale: float, rotation: float, size: int) -> tuple[float, float]:
+def point(x: float, y: float, center: Sequence[float], scale: float, rotation: float,
+          size: int) -> tuple[float, float]:
     """Where a point of the picture falls on an output of `size` px: moved, scaled, turned around the output's middle."""
     u = (x - center[0]) * size / (200 * scale)
     v = (y - center[1]) * size / (200 * scale)
@@ -31,10 +32,12 @@ def matrix(center: Sequence[float], scale: float, rotation: float, size: int) ->
 
 
 def augment(image, joints, mask, *, center, scale, zoom, rotation, mirrored, input_size, output_sizes, flip_index):
-    """image (H, W, 3) uint8, joints (N, K, 3|4), mask (H, W) of 0 and 1 -> image (S, S, 3), joints and masks per output."""
+    """Image (H, W, 3) uint8, joints (N, K, 3|4), mask (H, W) of 0 and 1 -> image (S, S, 3), joints and masks by output.
+    """
     all_joints, all_masks = [], []
     for size in output_sizes:
-        warped = cv2.warpAffine((mask.astype(np.float64) * 255).astype(np.uint8), matrix(center, scale, rotation, size), (size, size))
+        opaque = (mask.astype(np.float64) * 255).astype(np.uint8)
+        warped = cv2.warpAffine(opaque, matrix(center, scale, rotation, size), (size, size))
         kept = (warped / 255 > 0.5).astype(np.float32)
         moved = np.array(joints, np.float64)
         for person in range(len(joints)):
@@ -61,7 +64,7 @@ def normalize(image: np.ndarray) -> np.ndarray:
 
 
 def training_sample(data: bytes, joints, mask, **placement):
-    """The contents of a picture file, joints and mask -> what a training step needs, as `augment` with a normalised picture."""
+    """Contents of a picture file, joints and mask -> what a training step needs: as `augment`, the picture normalised."""
     picture = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION)
     picture, joints, masks = augment(cv2.cvtColor(picture, cv2.COLOR_BGR2RGB), joints, mask, **placement)
     return normalize(picture), joints, masks

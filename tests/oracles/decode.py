@@ -12,8 +12,8 @@ import numpy as np
 import torch
 from munkres import Munkres
 
-DEFAULTS = dict(max_people=30, detection_threshold=0.1, tag_threshold=1.0, nms_kernel=5, nms_padding=2, use_detection_val=True,
-                ignore_too_much=False, adjust=True, refine=True)
+DEFAULTS = dict(max_people=30, detection_threshold=0.1, tag_threshold=1.0, nms_kernel=5, nms_padding=2,
+                use_detection_val=True, ignore_too_much=False, adjust=True, refine=True)
 
 
 def settings(grouping_order, **changes):
@@ -21,7 +21,7 @@ def settings(grouping_order, **changes):
 
 
 def top_peaks(heatmaps, tags, s):
-    """heatmaps (K, H, W), tags (K or 1, H, W, T) -> tags (K, M, T), places x, y (K, M, 2), scores (K, M) of the best M peaks."""
+    """heatmaps (K, H, W), tags (K or 1, H, W, T) -> tags (K, M, T), places x, y (K, M, 2), scores (K, M) of the best M."""
     maps = torch.from_numpy(heatmaps)[None]
     pooled = torch.nn.functional.max_pool2d(maps, s.nms_kernel, 1, s.nms_padding)
     maps = maps * (maps == pooled)

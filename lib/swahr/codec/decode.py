@@ -18,7 +18,7 @@ from ..skeleton import Skeleton
 from .grouping import Members, group, mean_tags
 from .peaks import Peaks, find_peaks, find_peaks_batch
 from .refine import find_missing, find_missing_batch
-from .tiles import NOT_FINITE, tile_range
+from .tiles import NOT_FINITE, Floats, tile_range
 
 
 class People(NamedTuple):
@@ -44,19 +44,22 @@ class Decoder:
     def __init__(self, *, grouping_order: Sequence[int], max_people: int = 30, detection_threshold: float = 0.1,
                  tag_threshold: float = 1.0, nms_kernel: int = 5, nms_padding: int = 2, use_detection_val: bool = True,
                  ignore_too_much: bool = False, adjust: bool = True, refine: bool = True) -> None:
-        if sorted(grouping_order) != list(range(len(grouping_order))):
-            raise ValueError(f"grouping_order must hold each joint from 0 to {len(grouping_order) - 1} once, not {list(grouping_order)}")
+        count = len(grouping_order)
+        if not count or sorted(grouping_order) != list(range(count)):
+            raise ValueError(f"grouping_order is {list(grouping_order)}; it must hold each joint, from 0 on, once")
         if max_people < 1:
             raise ValueError(f"DATASET.MAX_NUM_PEOPLE is {max_people}; it must be 1 or more")
         if not detection_threshold >= 0:
             raise ValueError(f"TEST.DETECTION_THRESHOLD is {detection_threshold}; it must be 0 or more")
         if nms_padding < 0 or nms_kernel != 2 * nms_padding + 1:
-            raise ValueError(f"TEST.NMS_KERNEL is {nms_kernel} and TEST.NMS_PADDING {nms_padding}; the kernel must be odd and the "
-                             "padding half of it, rounded down (5 and 2)")
+            raise ValueError(f"TEST.NMS_KERNEL is {nms_kernel} and TEST.NMS_PADDING {nms_padding}; the kernel must be "
+                             "twice the padding and 1, as 5 and 2")
         self.grouping_order = np.asarray(grouping_order, np.int64)
-        self.max_people, self.reach, self.detection_threshold = int(max_people), int(nms_padding), float(detection_threshold)
-        self.tag_threshold, self.use_detection_val, self.ignore_too_much = float(tag_threshold), use_detection_val, ignore_too_much
         self.adjust, self.refine = adjust, refine
+        self._peak_settings: dict[str, Any] = dict(limit=max_people, threshold=detection_threshold, reach=nms_padding)
+        self._group_settings: dict[str, Any] = dict(
+            max_people=max_people, tag_threshold=tag_threshold, use_detection_val=use_detection_val,
+            ignore_too_much=ignore_too_much)
 
     @torch.no_grad()
     def __call__(self, heatmaps: torch.Tensor, tags: torch.Tensor) -> list[People]:
@@ -68,63 +71,64 @@ class Decoder:
         heatmaps, tags = heatmaps.detach().float().contiguous(), tags.detach().float().contiguous()
         if heatmaps.device.type == "cpu":
             return [self._decode_image(*maps) for maps in zip(heatmaps.numpy(), tags.numpy(), strict=True)]
-        return self._decode_batch(heatmaps, tags)
+        return self._decode_batch(heatmaps, tags) if len(heatmaps) else []
 
-    def warm_up(self, tags: int = 2) -> None:
+    def warm_up(self, tag_maps: int = 2) -> None:
         """Compile what decoding on the CPU needs, or load it where an earlier process has compiled it."""
-        joints = len(self.grouping_order)
-        self(torch.ones(1, joints, 2, 2) * (1 + torch.arange(4).view(2, 2)), torch.zeros(1, joints, 2, 2, tags))
+        joints, side = len(self.grouping_order), 64
+        heatmaps = torch.zeros(1, joints, side, side)
+        heatmaps[..., ::8, ::8] = 1 + self._peak_settings["threshold"]
+        self(heatmaps, torch.zeros(1, joints, side, side, tag_maps))
 
     def _check(self, heatmaps: torch.Tensor, tags: torch.Tensor) -> None:
         joints = len(self.grouping_order)
-        if heatmaps.ndim != 4 or heatmaps.shape[1] != joints or not heatmaps[0:1, 0].numel() and len(heatmaps):
-            raise ValueError(f"heatmaps have shape {tuple(heatmaps.shape)}; it should be (B, {joints}, H, W), one map for each joint")
+        if heatmaps.ndim != 4 or heatmaps.shape[1] != joints or 0 in heatmaps.shape[2:]:
+            raise ValueError(f"heatmaps have shape {tuple(heatmaps.shape)}; it should be (B, {joints}, H, W), "
+                             "one map for each joint")
         batch, _, height, width = heatmaps.shape
-        if tags.ndim != 5 or tags.shape[:1] + tags.shape[2:4] != (batch, height, width) or tags.shape[1] not in (1, joints) \
-                or not tags.shape[4]:
-            raise ValueError(f"tags have shape {tuple(tags.shape)}; it should be ({batch}, {joints} or 1, {height}, {width}, T)")
+        shapes = [(batch, channels, height, width) for channels in (1, joints)]
+        if tags.ndim != 5 or tags.shape[:4] not in shapes or tags.shape[4] == 0:
+            raise ValueError(f"tags have shape {tuple(tags.shape)}; it should be "
+                             f"({batch}, {joints} or 1, {height}, {width}, T)")
         if heatmaps.device != tags.device:
-            raise ValueError(f"heatmaps are on {heatmaps.device} and tags on {tags.device}; they should be on one device")
+            raise ValueError(f"heatmaps are on {heatmaps.device} and tags on {tags.device}; "
+                             "they should be on one device")
 
-    def _decode_image(self, heatmaps: NDArray[np.float32], tags: NDArray[np.float32]) -> People:
+    def _decode_image(self, heatmaps: Floats, tags: Floats) -> People:
         heat, tag_range = tile_range(heatmaps[..., None]), tile_range(tags)
         if not (heat.finite and tag_range.finite):
             raise ValueError(NOT_FINITE)
-        peaks = find_peaks(heatmaps, tags, heat, limit=self.max_people, threshold=self.detection_threshold, reach=self.reach)
-        members = self._group(peaks)
+        peaks = find_peaks(heatmaps, tags, heat, **self._peak_settings)
+        members = group(peaks, self.grouping_order, **self._group_settings)
         people = self._people(peaks, members, heatmaps.shape[-1])
         persons, joints = np.nonzero(members < 0)
         if self.refine and len(persons):
-            _fill(people, persons, joints, find_missing(heatmaps, tags, heat, tag_range, joints, people.tags[persons]))
+            found = find_missing(heatmaps, tags, heat, tag_range, joints, people.tags[persons])
+            _fill(people, persons, joints, found)
         return people
 
     def _decode_batch(self, heatmaps: torch.Tensor, tags: torch.Tensor) -> list[People]:
-        if not len(heatmaps):
-            return []
-        all_peaks = find_peaks_batch(heatmaps, tags, limit=self.max_people, threshold=self.detection_threshold, reach=self.reach)
-        groups = [self._group(peaks) for peaks in all_peaks]
-        everybody = [self._people(peaks, members, heatmaps.shape[-1]) for peaks, members in zip(all_peaks, groups, strict=True)]
-        missing = [np.nonzero(members < 0) for members in groups]
-        counts = [len(persons) for persons, _ in missing]
-        if self.refine and sum(counts):
-            means = np.concatenate([people.tags[persons] for people, (persons, _) in zip(everybody, missing, strict=True)])
-            found = find_missing_batch(heatmaps, tags, np.repeat(np.arange(len(counts)), counts),
-                                       np.concatenate([joints for _, joints in missing]), means)
-            parts = np.split(found, np.cumsum(counts)[:-1])
-            for people, (persons, joints), part in zip(everybody, missing, parts, strict=True):
-                _fill(people, persons, joints, part)
+        everybody, missing = [], []  # missing: image, person, joint
+        for image, peaks in enumerate(find_peaks_batch(heatmaps, tags, **self._peak_settings)):
+            members = group(peaks, self.grouping_order, **self._group_settings)
+            everybody.append(self._people(peaks, members, heatmaps.shape[-1]))
+            persons, joints = np.nonzero(members < 0)
+            missing.append(np.stack([np.full_like(persons, image), persons, joints]))
+        images, persons, joints = np.concatenate(missing, 1)
+        if self.refine and len(images):
+            means = np.concatenate([people.tags[where[1]] for people, where in zip(everybody, missing, strict=True)])
+            found = find_missing_batch(heatmaps, tags, images, joints, means)
+            for image, people in enumerate(everybody):
+                own = images == image
+                _fill(people, persons[own], joints[own], found[own])
         return everybody
-
-    def _group(self, peaks: Peaks) -> Members:
-        return group(peaks, self.grouping_order, max_people=self.max_people, tag_threshold=self.tag_threshold,
-                     use_detection_val=self.use_detection_val, ignore_too_much=self.ignore_too_much)
 
     def _people(self, peaks: Peaks, members: Members, width: int) -> People:
         """The people with the joints that grouping gave them."""
-        pixels = np.stack([peaks.pixels % width, peaks.pixels // width], -1).astype(np.float32)
+        places = np.stack([peaks.pixels % width, peaks.pixels // width], -1).astype(np.float32)
         if self.adjust:
-            pixels += peaks.offsets + np.float32(0.5)
-        joints = np.concatenate([pixels, peaks.scores[..., None]], -1)  # (K, M, 3)
+            places += peaks.offsets + np.float32(0.5)
+        joints = np.concatenate([places, peaks.scores[..., None]], -1)  # (K, M, 3)
         keypoints = joints[np.arange(len(joints)), members]  # (N, K, 3)
         keypoints[members < 0] = 0
         return People(keypoints, keypoints[..., 2].mean(1), mean_tags(peaks, members))
@@ -137,9 +141,10 @@ def _fill(people: People, persons: NDArray[np.int64], joints: NDArray[np.int64],
 
 
 def build_decoder(cfg: Any, skeleton: Skeleton) -> Decoder:
-    """The decoder of a configuration; `skeleton` has the centre exactly where the maps have it (see Skeleton.with_center)."""
+    """The decoder of a configuration; `skeleton` has the centre exactly where the maps have it (Skeleton.with_center)."""
     test = cfg.TEST
-    return Decoder(grouping_order=skeleton.grouping_order, max_people=cfg.DATASET.MAX_NUM_PEOPLE,
-                   detection_threshold=test.DETECTION_THRESHOLD, tag_threshold=test.TAG_THRESHOLD, nms_kernel=test.NMS_KERNEL,
-                   nms_padding=test.NMS_PADDING, use_detection_val=test.USE_DETECTION_VAL, ignore_too_much=test.IGNORE_TOO_MUCH,
-                   adjust=test.ADJUST, refine=test.REFINE)
+    return Decoder(
+        grouping_order=skeleton.grouping_order, max_people=cfg.DATASET.MAX_NUM_PEOPLE,
+        detection_threshold=test.DETECTION_THRESHOLD, tag_threshold=test.TAG_THRESHOLD, nms_kernel=test.NMS_KERNEL,
+        nms_padding=test.NMS_PADDING, use_detection_val=test.USE_DETECTION_VAL, ignore_too_much=test.IGNORE_TOO_MUCH,
+        adjust=test.ADJUST, refine=test.REFINE)

@@ -31,7 +31,8 @@ def group(peaks: Peaks, order: NDArray[np.int64], *, max_people: int, tag_thresh
     or farther are not the same person. use_detection_val: costs are rounded and weighted with the score, else the plain
     distance.
     """
-    return _group(peaks.tags, peaks.scores, peaks.counts, order, max_people, float(tag_threshold), use_detection_val, ignore_too_much)
+    return _group(peaks.tags, peaks.scores, peaks.counts, order, max_people, float(tag_threshold), use_detection_val,
+                  ignore_too_much)
 
 
 def mean_tags(peaks: Peaks, members: Members) -> Floats:
@@ -70,7 +71,7 @@ def _group(tags, scores, counts, order, max_people, tag_threshold, use_detection
 
 @kernel
 def _found(k, n, tag, members, history, lengths, keys, people) -> int:  # type: ignore[no-untyped-def]
-    """Peak n of joint k founds a person, or takes over the one whose founder had the same first tag; the number of people."""
+    """Peak n of joint k founds a person, or takes over the one whose founder had the same first tag; how many people then."""
     person = 0
     while person < people and keys[person] != tag[0]:
         person += 1

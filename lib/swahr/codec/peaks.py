@@ -17,10 +17,10 @@ from numpy.typing import NDArray
 from .jit import kernel
 from .tiles import NOT_FINITE, TILE, Floats, TileRange, tile_range
 
-# What is known of a peak, in the last dimension of one float64 array, which holds pixel numbers and float32 values exactly:
+# What is known of a peak, in the last dimension of one float64 array, which holds pixels and float32 values exactly:
 PIXEL, SCORE, OFFSET, TAGS = 0, 1, slice(2, 4), slice(4, None)
 
-PARTIAL_SORT = 64  # torch.topk sorts a heap of the best M where there are at least so many times M values, else it sorts otherwise
+PARTIAL_SORT = 64  # torch.topk keeps the best M in a heap where there are at least so many times M values
 
 
 class Peaks(NamedTuple):
@@ -41,8 +41,8 @@ def find_peaks(heatmaps: Floats, tags: Floats, tiles: TileRange, *, limit: int, 
     """
     joints, height, width = heatmaps.shape
     if height * width < PARTIAL_SORT * limit:
-        table = _pool(torch.from_numpy(heatmaps)[None], torch.from_numpy(tags)[None], limit, reach).numpy()
-        return _peaks(table, threshold)[0]
+        pooled = _pool(torch.from_numpy(heatmaps)[None], torch.from_numpy(tags)[None], limit, reach)
+        return _peaks(pooled.numpy(), threshold)[0]
     table = np.zeros((joints, limit, 4 + tags.shape[-1]))
     _find_peaks(heatmaps, tiles.high, reach, table)
     channels = np.arange(joints)[:, None] if len(tags) == joints else 0
@@ -50,16 +50,16 @@ def find_peaks(heatmaps: Floats, tags: Floats, tiles: TileRange, *, limit: int, 
     return _peaks(table[None], threshold)[0]
 
 
-def find_peaks_batch(heatmaps: torch.Tensor, tags: torch.Tensor, *, limit: int, threshold: float, reach: int) -> list[Peaks]:
+def find_peaks_batch(heatmaps: torch.Tensor, tags: torch.Tensor, *, limit: int, threshold: float,
+                     reach: int) -> list[Peaks]:
     """The same for a batch (B, K, H, W) and (B, K or 1, H, W, T) on any device, in tensor operations and one copy to
     the host.
 
     Raises ValueError where a map is not finite; the check rides in the same copy.
     """
     finite = heatmaps.isfinite().all() & tags.isfinite().all()
-    table = _pool(heatmaps, tags, limit + 1, reach)
     # One number that is not finite spoils the whole table, and no second copy is needed to see it.
-    table = torch.where(finite, table, torch.nan).cpu().numpy()
+    table = torch.where(finite, _pool(heatmaps, tags, limit + 1, reach), torch.nan).cpu().numpy()
     if np.isnan(table).any():
         raise ValueError(NOT_FINITE)
     scores = table[..., SCORE]
@@ -78,14 +78,16 @@ def _settle_ties(peaks: list[Peaks], heatmaps: torch.Tensor, tags: torch.Tensor,
     tag_maps = tags.expand(-1, heatmaps.shape[1], -1, -1, -1)[rows].cpu().numpy()
     settled = find_peaks(maps, tag_maps, tile_range(maps[..., None]), **settings)
     for row, (image, joint) in enumerate(zip(images, joints, strict=True)):
-        for values, replacement in zip(peaks[image], settled, strict=True):
-            values[joint] = replacement[row]
+        for field in range(len(settled)):
+            peaks[image][field][joint] = settled[field][row]
 
 
 def _peaks(table: NDArray[np.float64], threshold: float) -> list[Peaks]:
     """The table (B, K, M, 4 + T) as the peaks of each image."""
-    pixels, values, counts = table[..., PIXEL].astype(np.int64), table.astype(np.float32), (table[..., SCORE] > threshold).sum(2)
-    return [Peaks(*image) for image in zip(pixels, values[..., SCORE], values[..., OFFSET], values[..., TAGS], counts, strict=True)]
+    values = table.astype(np.float32)
+    return [Peaks(rows[..., PIXEL].astype(np.int64), floats[..., SCORE], floats[..., OFFSET],
+                  np.ascontiguousarray(floats[..., TAGS]), (rows[..., SCORE] > threshold).sum(1))
+            for rows, floats in zip(table, values, strict=True)]
 
 
 def _pool(heatmaps: torch.Tensor, tags: torch.Tensor, limit: int, reach: int) -> torch.Tensor:
@@ -146,7 +148,7 @@ def _suppressed(heatmap, y, x, reach):  # type: ignore[no-untyped-def]
 
 @kernel
 def _sift(heap, pixels, hole, size, value, pixel) -> None:  # type: ignore[no-untyped-def]
-    """Put a value in place of heap[hole]: the hole sinks to a leaf past the smaller children, then the value rises from there."""
+    """Put a value in place of heap[hole]: the hole sinks to a leaf past the smaller children, then the value rises."""
     top = hole
     while 2 * hole + 1 < size:
         child = 2 * hole + 2
@@ -163,14 +165,14 @@ def _sift(heap, pixels, hole, size, value, pixel) -> None:  # type: ignore[no-un
 
 @kernel
 def quarter_offset(heatmap, y, x):  # type: ignore[no-untyped-def]
-    """A quarter of a pixel in x and in y towards the higher neighbour, back and up where they are equal (at the edge: itself)."""
+    """A quarter of a pixel in x and in y towards the higher neighbour (beyond the edge: itself), back where they are equal."""
     right, left = heatmap[y, min(x + 1, heatmap.shape[1] - 1)], heatmap[y, max(x - 1, 0)]
     below, above = heatmap[min(y + 1, heatmap.shape[0] - 1), x], heatmap[max(y - 1, 0), x]
     return 0.25 if right > left else -0.25, 0.25 if below > above else -0.25
 
 
 def quarter_offsets(maps: torch.Tensor, rows: torch.Tensor, pixels: torch.Tensor) -> torch.Tensor:
-    """`quarter_offset` in maps (R, H, W) of the given rows at pixels y * W + x, of equal or matching shapes (...) -> (..., 2)."""
+    """`quarter_offset` in rows of maps (R, H, W) at pixels y * W + x; rows and pixels of matching shapes (...) -> (..., 2)."""
     height, width = maps.shape[1:]
     y, x = pixels // width, pixels % width
     right, left = (maps[rows, y, (x + step).clamp(0, width - 1)] for step in (1, -1))

@@ -24,7 +24,8 @@ TILES_AT_FIRST = 64
 Indices = NDArray[np.int64]
 
 
-def find_missing(heatmaps: Floats, tags: Floats, heat: TileRange, tag_range: TileRange, joints: Indices, means: Floats) -> Floats:
+def find_missing(heatmaps: Floats, tags: Floats, heat: TileRange, tag_range: TileRange, joints: Indices,
+                 means: Floats) -> Floats:
     """Where n missing joints (n,) of people with mean tags (n, T) are: (n, 3) x, y in map pixels and the heatmap's
     value there.
 
@@ -76,7 +77,7 @@ def _bound_tiles(heat_high, tag_low, tag_high, mean, bounds) -> int:  # type: ig
 
 @kernel
 def _search_tile(heatmap, tags, mean, tile, columns, best, pixel):  # type: ignore[no-untyped-def]
-    """The best value so far and its pixel, the first in row-major order among equals, after looking through one more tile."""
+    """The best value so far and its pixel, among equals the first in row-major order, after one more tile."""
     height, width = heatmap.shape
     top, left = tile // columns * TILE, tile % columns * TILE
     for y in range(top, min(top + TILE, height)):
@@ -94,7 +95,8 @@ def _search_tile(heatmap, tags, mean, tile, columns, best, pixel):  # type: igno
     return best, pixel
 
 
-def find_missing_batch(heatmaps: torch.Tensor, tags: torch.Tensor, images: Indices, joints: Indices, means: Floats) -> Floats:
+def find_missing_batch(heatmaps: torch.Tensor, tags: torch.Tensor, images: Indices, joints: Indices,
+                       means: Floats) -> Floats:
     """The same for joints (n,) in images (n,) of a batch (B, K, H, W) and (B, K or 1, H, W, T), in tensor operations,
     on any device.
 
@@ -144,7 +146,8 @@ class _TileStack:
         y = chosen[..., None] // columns * TILE + inside // TILE
         x = chosen[..., None] % columns * TILE + inside % TILE
         outside = height * width
-        pixels = torch.where((values == best[:, None, None]) & (y < height) & (x < width), y * width + x, outside).amin((1, 2))
+        candidates = (values == best[:, None, None]) & (y < height) & (x < width)
+        pixels = torch.where(candidates, y * width + x, outside).amin((1, 2))
         pixels = pixels.where(pixels < outside, 0)
         sure = bounds[:, most] < best if most < self.count else torch.ones_like(best)
         places = torch.stack([pixels % width, pixels // width], 1) + 0.5 + quarter_offsets(self.maps, rows, pixels)
@@ -164,5 +167,5 @@ def _cut(maps: torch.Tensor, padding: float) -> torch.Tensor:
     """Maps (R, H, W, T) -> (R, tiles, pixels of a tile, T), padded to whole tiles."""
     rows, height, width, values = maps.shape
     maps = F.pad(maps, (0, 0, 0, -width % TILE, 0, -height % TILE), value=padding)
-    cut = maps.unflatten(2, (-1, TILE)).unflatten(1, (-1, TILE)).transpose(2, 3)  # (R, tile rows, tile columns, 16, 16, T)
+    cut = maps.unflatten(2, (-1, TILE)).unflatten(1, (-1, TILE)).transpose(2, 3)  # (R, rows, columns, 16, 16, T)
     return cut.reshape(rows, -1, TILE * TILE, values)

@@ -47,23 +47,26 @@ class Progress:
     seconds: float = 0.0
 
 
-def write_whole(content: Any, path: Path) -> None:
-    """torch.save beside the path, flushed to the disk, then renamed: a reader sees the old file or the new one, never a
-    part.
+def write_whole(content: Any, path: Path, previous: Path | None = None) -> None:
+    """torch.save beside the path, flushed to the disk, then renamed: a reader sees the old file or the new one, never part.
+
+    previous: the name under which the old file is kept. Raises CheckpointWriteError, for instance when the disk is full.
     """
-    beside = path.with_name(f".{path.name}.{os.getpid()}")
+    beside = path.with_name(f".{path.name}.part")  # one name, so that a run killed again and again leaves one part behind
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with open(beside, "wb") as file:
             torch.save(content, file)
             file.flush()
             os.fsync(file.fileno())
+        if previous is not None and path.exists():
+            os.replace(path, previous)
         os.replace(beside, path)
         _sync_folder(path.parent)
     except (OSError, RuntimeError) as error:  # torch.save turns a full disk into a RuntimeError
         beside.unlink(missing_ok=True)
-        reason = getattr(error, "strerror", None) or _reason(error)
-        raise CheckpointWriteError(f"{path}: could not be written ({reason}); earlier files are whole") from error
+        cause = error if isinstance(error, OSError) else error.__context__
+        raise CheckpointWriteError(f"{path}: could not be written ({_reason(cause or error)}); earlier files are whole") from error
 
 
 def save_checkpoint(folder: Path, *, name: str, weights: Mapping[str, Tensor], optimizer: dict, scaler: dict, seed: int,
@@ -75,12 +78,7 @@ def save_checkpoint(folder: Path, *, name: str, weights: Mapping[str, Tensor], o
         "best_state_dict": dict(weights), "perf": -1.0 if progress.perf is None else progress.perf,
         "optimizer": optimizer, "scaler": scaler, "seed": seed, "progress": asdict(progress),
     }
-    fresh = folder / f".{NEWEST}.new"
-    write_whole(content, fresh)
-    if (folder / NEWEST).exists():
-        os.replace(folder / NEWEST, folder / PREVIOUS)
-    os.replace(fresh, folder / NEWEST)
-    _sync_folder(folder)
+    write_whole(content, folder / NEWEST, previous=folder / PREVIOUS)
 
 
 def read_checkpoint(path: Path) -> dict[str, Any]:
@@ -143,5 +141,5 @@ def _sync_folder(folder: Path) -> None:
 
 
 def _reason(error: BaseException) -> str:
-    lines = str(error).strip().splitlines()
+    lines = str(getattr(error, "strerror", None) or error).strip().splitlines()
     return (lines[0] if lines else type(error).__name__)[:200]

@@ -137,13 +137,13 @@ def predict(dataset: KeypointDataset, predictor: Predictor, image_ids: Iterable[
     new: dict[int, list[Record]] = {}
     bar = tqdm(total=sum(map(len, groups)), desc=progress, unit="image", dynamic_ncols=True,
                disable=not (progress and distributed.is_main()))
-    with bar, parts.writer(distributed.rank()) if parts else nullcontext() as writer:
+    with bar, parts.writer(distributed.rank()) if parts else nullcontext() as write:
         for image_id, people, problem in find_people(dataset, predictor, groups, workers=workers, skip_bad=skip_bad):
             if people is None:
                 logger.warning("left out: %s", problem)
             new[image_id] = [] if people is None else to_records(image_id, people, dataset.category_id)
-            if writer:
-                writer.write(image_id, new[image_id])
+            if write:
+                write(image_id, new[image_id])
             bar.update()
     for part in distributed.all_gather(new):
         done.update(part)
@@ -163,7 +163,7 @@ def _own_groups(dataset: KeypointDataset, predictor: Predictor, image_ids: Seque
 
 
 def _records_so_far(parts: PartFiles | None, resume: bool) -> dict[int, list[Record]]:
-    """What an earlier run left, read by the main process for all, for they need not share a disk; the rest is removed."""
+    """What an earlier run left, read by the main process for all: they need not share a disk. The rest is removed."""
     done: dict[int, list[Record]] = {}
     if parts and distributed.is_main():
         done = parts.read() if resume else {}
@@ -192,8 +192,10 @@ def validate(cfg: Any, model: nn.Module | None = None, *, folder: str | Path, we
     dataset = dataset or build_dataset(cfg, cfg.DATASET.TEST, train=False, root=resolve_path(cfg.DATASET.ROOT),
                                        skeleton=configured_skeleton(cfg))
     results = Path(folder) / "results" / f"keypoints_{cfg.DATASET.TEST}_results.json"
-    parts = PartFiles(results.parent, run_name(cfg, weights)) if model is None else None
-    model = load_network(cfg, weights) if model is None else model
+    parts = None
+    if model is None:
+        model = load_network(cfg, weights)
+        parts = PartFiles(results.parent, run_name(cfg, weights))
     was_training, device = model.training, next(model.parameters()).device
     try:
         records = predict(dataset, build_predictor(cfg, model, dataset.skeleton, device), workers=cfg.WORKERS,

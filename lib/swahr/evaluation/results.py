@@ -1,17 +1,17 @@
 """COCO result records: made from predictions, written whole or not at all, and kept as they are produced.
 
-A record is what the COCO and CrowdPose servers take: image_id, category_id, keypoints [x, y, score] * K in image pixels, score, and
-bbox, the box (x, y, width, height) around the K points as the published results have it.
+A record is what the servers of COCO take: image_id, category_id, keypoints [x, y, score] * K in image pixels, score;
+and bbox, the box (x, y, width, height) around the K points, as the published results have it.
 """
 
 from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Protocol, TextIO
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -43,19 +43,32 @@ def to_records(image_id: int, prediction: PeopleFound, category_id: int = 1) -> 
             for flat, score, box in zip(points, scores, boxes)]
 
 
+class ResultsWriteError(OSError):
+    """Results that could not be written, for want of space or permission; what was there before is still there."""
+
+
 def write_text(path: str | Path, text: str) -> None:
-    """Write a file beside its place and rename it into it, so that a full disk leaves the previous one whole."""
+    """Write a file beside its place and rename it into it, so that it is there whole or as it was before."""
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
     beside = path.with_name(f".{path.name}.{os.getpid()}")
+    with _explained(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            with open(beside, "w", encoding="utf-8") as file:
+                file.write(text)
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(beside, path)
+        finally:
+            beside.unlink(missing_ok=True)
+
+
+@contextmanager
+def _explained(path: Path) -> Iterator[None]:
     try:
-        with open(beside, "w", encoding="utf-8") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(beside, path)
-    finally:
-        beside.unlink(missing_ok=True)
+        yield
+    except OSError as error:
+        raise ResultsWriteError(f"{path}: cannot be written ({error.strerror or error})") from None
 
 
 def write_results(path: str | Path, records: Iterable[Mapping[str, Any]]) -> None:
@@ -70,10 +83,10 @@ def _plain(value: object) -> object:
 
 
 class PartFiles:
-    """The records of a run in progress: one file of JSON lines [image_id, records] for each process, in one folder.
+    """The records of a run in progress: a file of JSON lines [image_id, records] for each process, in one folder.
 
-    run: what distinguishes this run from others in the folder, as part of a file name; files of other runs are left out of what
-    is read and removed by `clear`. A line that a killed process left half written counts as not there.
+    run: what sets this run apart from others in the folder, as part of a file name; files of other runs are not read,
+    and removed by `clear`. A line that a killed process left half written counts as not there.
     """
 
     def __init__(self, folder: str | Path, run: str) -> None:
@@ -92,7 +105,7 @@ class PartFiles:
         return found
 
     def clear(self, keep: Mapping[int, Sequence[Record]] | None = None) -> None:
-        """Remove the parts of every run; what is to be kept is written to one file first, so that nothing is lost in between."""
+        """Remove the parts of every run; what is to be kept is in one file before, so that nothing is ever lost."""
         kept = self.folder / f"part-{self.run}-kept.jsonl"
         if keep:
             write_text(kept, "".join(_line(*item) for item in keep.items()))
@@ -100,27 +113,21 @@ class PartFiles:
             if not keep or path != kept:
                 path.unlink(missing_ok=True)
 
-    def writer(self, process: int) -> PartWriter:
-        """Where process number `process` writes its records."""
-        return PartWriter(self.folder / f"part-{self.run}-{process}.jsonl")
+    @contextmanager
+    def writer(self, process: int) -> Iterator[Callable[[int, Sequence[Record]], None]]:
+        """A function that keeps the records of an image, in the file of process number `process`."""
+        path = self.folder / f"part-{self.run}-{process}.jsonl"
+        with _explained(path):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            file = open(path, "w", encoding="utf-8")  # noqa: SIM115  (closed below)
 
+        def write(image_id: int, records: Sequence[Record]) -> None:
+            with _explained(path):
+                file.write(_line(image_id, records))
+                file.flush()
 
-class PartWriter:
-    """Appends the records of one image after another to one file; use as a context."""
-
-    def __init__(self, path: Path) -> None:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        self._file: TextIO = open(path, "w", encoding="utf-8")
-
-    def write(self, image_id: int, records: Sequence[Record]) -> None:
-        self._file.write(_line(image_id, records))
-        self._file.flush()
-
-    def __enter__(self) -> PartWriter:
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        self._file.close()
+        with file:
+            yield write
 
 
 def _line(image_id: int, records: Sequence[Record]) -> str:

@@ -1,1 +1,1 @@
-"""From pictures to people: test-time augmentation around the network, and the predictor that validation and users share."""
+"""From pictures to people: test-time augmentation around the network, and the predictor behind validation and tools."""

@@ -145,7 +145,7 @@ class Predictor:
         return geometry.test_geometry(width, height, self.input_size, scale, self.scales[-1])
 
     def _collate(self, images: Sequence[Image]) -> PreparedBatch:
-        sizes = [image.shape[1::-1] for image in images]
+        sizes = [(image.shape[1], image.shape[0]) for image in images]
         warped = []
         for scale in self.scales:
             places = [self.place(*size, scale) for size in sizes]

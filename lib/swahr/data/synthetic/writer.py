@@ -18,6 +18,7 @@ from tqdm import tqdm
 from swahr.data.synthetic.annotate import Record, category, coco_annotation, crowd_index, crowd_pose_annotation
 from swahr.data.synthetic.scene import render_scene
 from swahr.data.synthetic.settings import PRESETS, SceneSettings, SyntheticError
+from swahr.files import write_bytes, write_text
 from swahr.skeleton import COCO, CROWD_POSE, Skeleton
 
 VERSION = 1                      # raised when the same settings give other pictures
@@ -105,7 +106,7 @@ def _claim(root: Path, stamp: Record, tree: Tree) -> None:
         file = _annotation_file(root, tree, split)
         if file.exists():
             raise SyntheticError(f"{file}: is there already and was not made here (no {STAMP}); choose another folder")
-    _write(path, (json.dumps(wanted, indent=2) + "\n").encode())
+    write_text(path, json.dumps(wanted, indent=2) + "\n")
 
 
 def _difference(found: Any, wanted: Any, name: str = "") -> str:
@@ -149,7 +150,7 @@ def _write_image(folder: Path, seed: int, settings: SceneSettings, format: str,
     image, people = render_scene(seed, index, settings, tree.skeleton)
     name = tree.file_name.format(index)
     _, data = cv2.imencode(".jpg", image[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY])
-    _write(folder / name, data.tobytes())
+    write_bytes(folder / name, data.tobytes(), durable=False)
     entry: Record = {"file_name": name, "id": index, "height": image.shape[0], "width": image.shape[1]}
     if format == "crowd_pose":
         entry["crowdIndex"] = crowd_index(people)
@@ -165,7 +166,7 @@ def _write_annotations(root: Path, tree: Tree, split: str, records: Iterable[tup
         annotations += people
     data = {"info": {"description": "synthetic people"}, "licenses": [], "images": images, "annotations": annotations,
             "categories": [category(tree.skeleton)]}
-    _write(_annotation_file(root, tree, split), json.dumps(data).encode())
+    write_text(_annotation_file(root, tree, split), json.dumps(data))
 
 
 def _join(root: Path, tree: Tree, splits: Iterable[str], name: str) -> None:
@@ -174,15 +175,4 @@ def _join(root: Path, tree: Tree, splits: Iterable[str], name: str) -> None:
     for part in parts[1:]:
         for key in ("images", "annotations"):
             parts[0][key] += part[key]
-    _write(_annotation_file(root, tree, name), json.dumps(parts[0]).encode())
-
-
-def _write(path: Path, data: bytes) -> None:
-    """Write beside and rename, so that a file that is there is whole."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    beside = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        beside.write_bytes(data)
-        os.replace(beside, path)
-    finally:
-        beside.unlink(missing_ok=True)
+    write_text(_annotation_file(root, tree, name), json.dumps(parts[0]))

@@ -1,0 +1,147 @@
+"""Checkpoints come back as they went, in the published layout; damaged ones are named and the one before is used."""
+
+from __future__ import annotations
+
+import os
+import resource
+import signal
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+from swahr.engine import checkpoint
+from swahr.engine.checkpoint import CheckpointWriteError, Progress
+from swahr.models.weights import CheckpointError, read_state_dict
+
+
+def write(folder: Path, epoch: int, model: nn.Module | None = None) -> nn.Module:
+    torch.manual_seed(epoch)
+    model = model or nn.Linear(3, 2)
+    optimizer = torch.optim.Adam(model.parameters())
+    model(torch.ones(1, 3)).sum().backward()
+    optimizer.step()
+    checkpoint.save_checkpoint(folder, name="net", weights=model.state_dict(), optimizer=optimizer.state_dict(), scaler={"scale": 1.0},
+                               seed=3, progress=Progress(epoch=epoch, step=5, step_images=16, best_perf=0.25, bad_steps=2))
+    return model
+
+
+def restored(folder: Path) -> tuple[dict[str, Any], Path | None, list[str]]:
+    contents: list[dict[str, Any]] = []
+    warnings: list[str] = []
+    path = checkpoint.resume(folder, contents.append, warnings.append)
+    return contents[0] if contents else {}, path, warnings
+
+
+def test_round_trip(tmp_path: Path) -> None:
+    model = write(tmp_path, 4)
+    content, path, warnings = restored(tmp_path)
+    assert path == tmp_path / "checkpoint.pth.tar" and not warnings
+    assert content["progress"] == Progress(epoch=4, step=5, step_images=16, best_perf=0.25, bad_steps=2)
+    assert all(torch.equal(content["state_dict"][key], value) for key, value in model.state_dict().items())
+    assert content["scaler"] == {"scale": 1.0} and content["seed"] == 3
+    torch.optim.Adam(model.parameters()).load_state_dict(content["optimizer"])
+
+
+def test_published_layout(tmp_path: Path) -> None:
+    model = write(tmp_path, 4)
+    content = torch.load(tmp_path / "checkpoint.pth.tar", weights_only=True)
+    assert {"epoch", "model", "state_dict", "best_state_dict", "perf", "optimizer"} <= set(content)
+    assert content["epoch"] == 4 and content["model"] == "net" and isinstance(content["perf"], float)
+    assert list(content["state_dict"]) == ["module.weight", "module.bias"]
+    assert list(content["best_state_dict"]) == ["weight", "bias"]
+    assert torch.equal(read_state_dict(tmp_path / "checkpoint.pth.tar")["weight"], model.weight)
+
+
+def test_reads_what_the_published_code_wrote(tmp_path: Path) -> None:
+    model = nn.Linear(3, 2)
+    content = {"epoch": 7, "model": "net", "state_dict": {f"module.{k}": v for k, v in model.state_dict().items()},
+               "best_state_dict": model.state_dict(), "perf": 0.5, "optimizer": torch.optim.Adam(model.parameters()).state_dict()}
+    torch.save(content, tmp_path / "checkpoint.pth.tar")
+    content, _, _ = restored(tmp_path)
+    assert content["progress"] == Progress(epoch=7) and list(content["state_dict"]) == ["weight", "bias"]
+
+
+def test_the_last_two_are_kept_and_nothing_else(tmp_path: Path) -> None:
+    for epoch in (1, 2, 3):
+        write(tmp_path, epoch)
+    assert sorted(os.listdir(tmp_path)) == ["checkpoint.pth.tar", "checkpoint_previous.pth.tar"]
+    epochs = [checkpoint.read_checkpoint(tmp_path / name)["epoch"] for name in sorted(os.listdir(tmp_path))]
+    assert epochs == [3, 2]
+
+
+@pytest.mark.parametrize("damage", ["truncated", "zeros", "text", "foreign", "missing", "code"])
+def test_a_damaged_newest_one_is_named_and_the_one_before_used(tmp_path: Path, damage: str) -> None:
+    write(tmp_path, 1)
+    write(tmp_path, 2)
+    newest = tmp_path / "checkpoint.pth.tar"
+    data = newest.read_bytes()
+    if damage == "missing":  # the machine died between two renames
+        newest.unlink()
+    elif damage == "foreign":
+        torch.save({"weight": torch.ones(2)}, newest)
+    elif damage == "code":
+        torch.save({"epoch": os.system, "state_dict": {}, "optimizer": {}}, newest)
+    else:
+        newest.write_bytes({"truncated": data[:len(data) // 2], "zeros": bytes(1 << 16), "text": b"hello"}[damage])
+    content, path, warnings = restored(tmp_path)
+    assert content["epoch"] == 1 and path == tmp_path / "checkpoint_previous.pth.tar"
+    assert [str(newest) in line and "\n" not in line for line in warnings] == [damage != "missing"] * len(warnings)
+    assert len(warnings) == (damage != "missing")
+
+
+def test_a_checkpoint_that_does_not_fit_is_named_and_the_one_before_used(tmp_path: Path) -> None:
+    write(tmp_path, 1)
+    write(tmp_path, 2)
+    warnings: list[str] = []
+
+    def restore(content: dict[str, Any]) -> None:
+        if content["epoch"] == 2:
+            raise ValueError("loaded state dict contains a parameter group\nthat doesn't match")
+
+    path = checkpoint.resume(tmp_path, restore, warnings.append)
+    assert path == tmp_path / "checkpoint_previous.pth.tar"
+    assert "checkpoint.pth.tar: is of another run" in warnings[0] and "\n" not in warnings[0]
+
+
+def test_nothing_to_resume_and_nothing_usable(tmp_path: Path) -> None:
+    assert checkpoint.resume(tmp_path, lambda content: None, print) is None
+    (tmp_path / "checkpoint.pth.tar").write_bytes(b"x")
+    with pytest.raises(CheckpointError, match="no checkpoint there can be used; AUTO_RESUME False"):
+        checkpoint.resume(tmp_path, lambda content: None, lambda line: None)
+
+
+def test_unknown_progress_is_left_out(tmp_path: Path) -> None:
+    write(tmp_path, 1)
+    content = torch.load(tmp_path / "checkpoint.pth.tar", weights_only=True)
+    content["progress"] = {**asdict(Progress(epoch=1)), "from_the_future": 1}
+    checkpoint.write_whole(content, tmp_path / "checkpoint.pth.tar")
+    assert checkpoint.read_checkpoint(tmp_path / "checkpoint.pth.tar")["progress"] == Progress(epoch=1)
+
+
+def test_a_full_disk_leaves_earlier_files_whole(tmp_path: Path) -> None:
+    write(tmp_path, 1)
+    write(tmp_path, 2)
+    before = {name: (tmp_path / name).read_bytes() for name in os.listdir(tmp_path)}
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 14, hard))  # no file of this process may grow beyond 16 KiB
+    try:
+        with pytest.raises(CheckpointWriteError, match=r"/checkpoint.pth.tar: could not be written \(File too large\); earlier") as caught:
+            write(tmp_path, 3, nn.Linear(3, 5000))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+        signal.signal(signal.SIGXFSZ, handler)
+    assert "\n" not in str(caught.value)
+    assert {name: (tmp_path / name).read_bytes() for name in os.listdir(tmp_path)} == before
+
+
+def test_set_aside(tmp_path: Path) -> None:
+    assert checkpoint.set_aside(tmp_path) is None
+    write(tmp_path, 1)
+    write(tmp_path, 2)
+    old = checkpoint.set_aside(tmp_path)
+    assert os.listdir(tmp_path) == ["checkpoint_replaced.pth.tar"] and old == tmp_path / "checkpoint_replaced.pth.tar"
