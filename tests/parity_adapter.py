@@ -1,4 +1,4 @@
-"""The package as plain functions of NumPy arrays, as ../shared/parity/check.py calls it. Thin on purpose: no logic lives here."""
+"""The package as plain functions of NumPy arrays, as ../shared/parity/check.py calls it; no logic of its own."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import torch
+
 from swahr import geometry
 from swahr.codec import targets
 from swahr.codec.decode import build_decoder
@@ -15,7 +16,7 @@ from swahr.data.keypoints import KeypointDataset
 from swahr.engine.validate import predict
 from swahr.evaluation.metrics import evaluate as score
 from swahr.inference.predictor import build_predictor
-from swahr.inference.tta import average_scales
+from swahr.inference.tta import Maps, average_scales
 from swahr.losses.criterion import build_criterion
 from swahr.losses.criterion import total as total_loss
 from swahr.models.build import build_model
@@ -34,7 +35,8 @@ def _array(tensor: torch.Tensor | None) -> Array | None:
     return None if tensor is None else tensor.detach().numpy()
 
 
-def network_forward(cfg_file: str, opts: list[str], weights: Mapping[str, Array], images: Array) -> list[dict[str, Array | None]]:
+def network_forward(cfg_file: str, opts: list[str], weights: Mapping[str, Array],
+                    images: Array) -> list[dict[str, Array | None]]:
     model = build_model(load_config(cfg_file, opts)).eval()
     state = {name: torch.from_numpy(np.asarray(value)) for name, value in weights.items()}
     expected = {name for name in model.state_dict() if not name.endswith("num_batches_tracked")}
@@ -53,7 +55,8 @@ def parameter_shapes(cfg_file: str, opts: list[str]) -> tuple[list[tuple[str, li
 
 def losses(cfg_file: str, opts: list[str], outputs: Sequence[Mapping[str, Array | None]], heatmaps: Sequence[Array],
            masks: Sequence[Array], joints: Sequence[Array]) -> dict[str, Any]:
-    tensors = [{name: None if a is None else torch.tensor(a, requires_grad=True) for name, a in stage.items()} for stage in outputs]
+    tensors = [{name: None if a is None else torch.tensor(a, requires_grad=True) for name, a in stage.items()}
+               for stage in outputs]
     wanted = [targets.StageTarget(torch.from_numpy(h), torch.from_numpy(m).float(), torch.from_numpy(j[..., 0]).long(),
                                   torch.from_numpy(j[..., 1] > 0)) for h, m, j in zip(heatmaps, masks, joints)]
     values = build_criterion(load_config(cfg_file, opts))(
@@ -97,7 +100,7 @@ def decode(cfg_file: str, opts: list[str], network: Callable[[float, bool], list
            image_size: tuple[int, int]) -> tuple[Array, Array]:
     cfg = load_config(cfg_file, [*opts, "TEST.FUSE", "False"])
     skeleton, width, height = _skeleton(cfg), *image_size
-    predictor = build_predictor(cfg, torch.nn.Identity(), skeleton)
+    predictor = build_predictor(cfg, torch.nn.Identity(), skeleton)  # type: ignore[arg-type]
     [(_, batch)] = predictor.prepare([np.zeros((height, width, 3), np.uint8)])
 
     def stages(scale: float, mirrored: bool) -> list[StageOutput]:
@@ -105,10 +108,11 @@ def decode(cfg_file: str, opts: list[str], network: Callable[[float, bool], list
         k = skeleton.num_keypoints
         return [StageOutput(a[:, :k], a[:, k:2 * k], a[:, 2 * k:] if a.shape[1] > 2 * k else None) for a in maps]
 
-    maps = average_scales(
-        predictor.aggregate(scale, stages(scale, False), stages(scale, True) if predictor.flip_index else None, batch.size[::-1])
-        for scale in predictor.scales)
-    [people] = predictor.decode(batch, *maps)
+    def aggregate(scale: float) -> Maps:
+        mirrored = stages(scale, True) if predictor.flip_index else None
+        return predictor.aggregate(scale, stages(scale, False), mirrored, batch.size[::-1])
+
+    [people] = predictor.decode(batch, *average_scales(aggregate(scale) for scale in predictor.scales))
     return people.keypoints, people.scores
 
 
@@ -120,11 +124,12 @@ def decode_maps(cfg_file: str, opts: list[str], heatmaps: Array, tags: Array) ->
 
 def validate(cfg_file: str, opts: list[str], weights_file: str, image_dir: str, annotation_file: str,
              image_ids: list[int]) -> list[dict[str, Any]]:
-    cfg = load_config(cfg_file, [*opts, 'TEST.FUSE', 'False'])
+    cfg = load_config(cfg_file, opts)
     skeleton = _skeleton(cfg)
     model = build_model(cfg)
     load_weights(model, weights_file)
-    return predict(KeypointDataset(annotation_file, image_dir, skeleton), build_predictor(cfg, model, skeleton), image_ids)
+    dataset = KeypointDataset(annotation_file, image_dir, skeleton)
+    return predict(dataset, build_predictor(cfg, model, skeleton), image_ids)
 
 
 def evaluate(dataset: str, ground_truth_file: str, detections_file: str) -> dict[str, float]:

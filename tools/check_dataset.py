@@ -13,9 +13,12 @@ import logging
 import sys
 from collections.abc import Iterator, Sequence
 
-import _init_paths  # noqa: F401
+import _init_paths  # noqa: F401  (first: it puts lib/ on the path)
+
+# isort: split
 import cv2
 import numpy as np
+
 from swahr.data.check import MAX_LINES
 from swahr.data.images import Image, ImageError
 from swahr.data.keypoints import KeypointDataset

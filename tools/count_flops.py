@@ -1,31 +1,34 @@
-"""Print how large a configured network is, and what it takes for one image of DATASET.INPUT_SIZE."""
+#!/usr/bin/env python
+"""Print how large a configured network is, and what it takes for one image of DATASET.INPUT_SIZE.
+
+    python tools/count_flops.py --cfg experiments/coco/higher_hrnet/w32_512_adam_lr1e-3.yaml [KEY VALUE ...]
+
+MACs are the multiply-accumulates of the convolutions, by the rule behind the published figures and exactly.
+"""
 
 from __future__ import annotations
 
 import argparse
-import sys
 
 import _init_paths  # noqa: F401
 import torch
+
 from swahr.config import load_config
+from swahr.engine.launcher import run_tool
 from swahr.models.build import build_model
 from swahr.models.flops import count_macs, count_parameters
 
 
-def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__)
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--cfg", required=True, help="experiment file (YAML)")
-    parser.add_argument("opts", nargs=argparse.REMAINDER, metavar="KEY VALUE", help="settings that replace those of the file")
+    parser.add_argument("opts", nargs=argparse.REMAINDER, metavar="KEY VALUE", help="settings that replace the file's")
     args = parser.parse_args()
-    try:
-        cfg = load_config(args.cfg, args.opts)
-        size = cfg.DATASET.INPUT_SIZE
-        with torch.device("meta"):  # shapes are all that counts
-            model = build_model(cfg)
-        published, exact = count_macs(model, size)
-    except ValueError as error:
-        print(error, file=sys.stderr)
-        return 2
+    cfg = load_config(args.cfg, args.opts)
+    size = cfg.DATASET.INPUT_SIZE
+    with torch.device("meta"):  # shapes are all that counts
+        model = build_model(cfg)
+    published, exact = count_macs(model, size)
     rows = [
         ("input", f"{size} x {size}"),
         ("parameters", f"{count_parameters(model):,}"),
@@ -34,8 +37,7 @@ def main() -> int:
     ]
     for name, value in rows:
         print(f"{name:<22} {value}")
-    return 0
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run_tool(main)

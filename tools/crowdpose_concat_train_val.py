@@ -13,9 +13,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import _init_paths  # noqa: F401
+import _init_paths  # noqa: F401  (first: it puts lib/ on the path)
+
+# isort: split
 from swahr.data.check import AnnotationError, read_annotations, shorten
-from swahr.evaluation.results import write_text
+from swahr.files import write_text
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -46,7 +48,7 @@ def join(first: Path, second: Path) -> dict[str, Any]:
         ids = Counter(shorten(item.get("id") if isinstance(item, dict) else item) for item in joined[kind])
         twice = [number for number, count in ids.items() if count > 1]
         if twice:
-            raise AnnotationError(f"{first} and {second.name}: {len(twice)} ids of {kind} are in both, one is {twice[0]}")
+            raise AnnotationError(f"{first} and {second.name}: {len(twice)} ids of {kind} are in both, like {twice[0]}")
     return joined
 
 

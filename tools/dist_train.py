@@ -17,6 +17,7 @@ import _init_paths  # noqa: F401
 from swahr.config import check_files, load_config
 from swahr.engine import distributed
 from swahr.engine.launcher import launch, run_tool
+from swahr.engine.progress import setup_logging
 from swahr.engine.train import train
 
 
@@ -35,6 +36,7 @@ def parse_args() -> argparse.Namespace:
 
 def main() -> None:
     args = parse_args()
+    setup_logging()
     device = f"cuda:{args.gpu}" if args.gpu is not None else args.device
     cfg = load_config(args.cfg, [*args.opts, *(["DEVICE", device] if device else [])])
     check_files(cfg, pretrained=True, dataset=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -40,9 +41,18 @@ def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
+@pytest.fixture(scope="session")
+def write_config(pictures: Path) -> Callable[[Path], Path]:
+    """write_config(folder) -> a YAML file there of two epochs of four steps, with its output and logs beside it."""
+
+    def write(folder: Path) -> Path:
+        path = folder / "tiny.yaml"
+        path.write_text(CONFIG.format(out=folder, data=pictures))
+        return path
+
+    return write
+
+
 @pytest.fixture
-def config_file(tmp_path: Path, pictures: Path) -> Path:
-    """A YAML file of two epochs of four steps, whose output and log folders are in tmp_path."""
-    path = tmp_path / "tiny.yaml"
-    path.write_text(CONFIG.format(out=tmp_path, data=pictures))
-    return path
+def config_file(tmp_path: Path, write_config: Callable[[Path], Path]) -> Path:
+    return write_config(tmp_path)

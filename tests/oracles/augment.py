@@ -16,7 +16,7 @@ MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 def point(x: float, y: float, center: Sequence[float], scale: float, rotation: float,
           size: int) -> tuple[float, float]:
-    """Where a point of the picture falls on an output of `size` px: moved, scaled, turned around the output's middle."""
+    """Where a point of the picture falls on an output of `size` px: moved, scaled, turned around the middle."""
     u = (x - center[0]) * size / (200 * scale)
     v = (y - center[1]) * size / (200 * scale)
     angle = math.radians(rotation)
@@ -32,8 +32,7 @@ def matrix(center: Sequence[float], scale: float, rotation: float, size: int) ->
 
 
 def augment(image, joints, mask, *, center, scale, zoom, rotation, mirrored, input_size, output_sizes, flip_index):
-    """Image (H, W, 3) uint8, joints (N, K, 3|4), mask (H, W) of 0 and 1 -> image (S, S, 3), joints and masks by output.
-    """
+    """Image (H, W, 3) uint8, joints (N, K, 3|4), mask (H, W) of 0 and 1 -> image (S, S, 3), joints and masks."""
     all_joints, all_masks = [], []
     for size in output_sizes:
         opaque = (mask.astype(np.float64) * 255).astype(np.uint8)
@@ -64,7 +63,7 @@ def normalize(image: np.ndarray) -> np.ndarray:
 
 
 def training_sample(data: bytes, joints, mask, **placement):
-    """Contents of a picture file, joints and mask -> what a training step needs: as `augment`, the picture normalised."""
+    """Contents of a picture file, joints and mask -> what a training step needs: `augment`, the picture normalised."""
     picture = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION)
     picture, joints, masks = augment(cv2.cvtColor(picture, cv2.COLOR_BGR2RGB), joints, mask, **placement)
     return normalize(picture), joints, masks

@@ -10,8 +10,7 @@ REACH = 12  # half the side of what is drawn around a joint, in pixels of the ne
 
 
 def crowd(people, size=(512, 768), joints=17, tag_maps=2, false_peaks=3, noise=0.01, stray_tags=False, seed=0):
-    """heatmaps (1, K, H, W) and tags (1, K, H, W, T) of that many people, drawn at half the size and enlarged as in
-    testing.
+    """heatmaps (1, K, H, W) and tags (1, K, H, W, T) of that many people, drawn at half the size and enlarged.
 
     Of a person's joints about 3/4 are found, 1/8 are too weak to be peaks and 1/8 are not there at all. `false_peaks`
     more in all carry the tag of somebody, or with stray_tags any tag. Away from joints heatmaps hold noise, and tags

@@ -21,7 +21,7 @@ def settings(grouping_order, **changes):
 
 
 def top_peaks(heatmaps, tags, s):
-    """heatmaps (K, H, W), tags (K or 1, H, W, T) -> tags (K, M, T), places x, y (K, M, 2), scores (K, M) of the best M."""
+    """heatmaps (K, H, W), tags (K or 1, H, W, T) -> the best M: tags (K, M, T), places (K, M, 2), scores (K, M)."""
     maps = torch.from_numpy(heatmaps)[None]
     pooled = torch.nn.functional.max_pool2d(maps, s.nms_kernel, 1, s.nms_padding)
     maps = maps * (maps == pooled)

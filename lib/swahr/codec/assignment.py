@@ -69,7 +69,7 @@ def _prime_until_free(costs, star_of_row, prime_of_row, row_covered, column_cove
 
 @kernel
 def _find_zero(costs, first_row, first_column, row_covered, column_covered):  # type: ignore[no-untyped-def]
-    """The last uncovered zero, columns counted cyclically from first_column, of the first row that has one, from first_row."""
+    """In the first row from first_row on with an uncovered zero: the last one, columns counted from first_column."""
     n = costs.shape[0]
     for i in range(n):
         row = (first_row + i) % n

@@ -116,7 +116,7 @@ class Decoder:
             missing.append(np.stack([np.full_like(persons, image), persons, joints]))
         images, persons, joints = np.concatenate(missing, 1)
         if self.refine and len(images):
-            means = np.concatenate([people.tags[where[1]] for people, where in zip(everybody, missing, strict=True)])
+            means = np.concatenate([people.tags[own[1]] for people, own in zip(everybody, missing, strict=True)])
             found = find_missing_batch(heatmaps, tags, images, joints, means)
             for image, people in enumerate(everybody):
                 own = images == image
@@ -141,7 +141,7 @@ def _fill(people: People, persons: NDArray[np.int64], joints: NDArray[np.int64],
 
 
 def build_decoder(cfg: Any, skeleton: Skeleton) -> Decoder:
-    """The decoder of a configuration; `skeleton` has the centre exactly where the maps have it (Skeleton.with_center)."""
+    """The decoder of a configuration; `skeleton` has the centre just where the maps have it (Skeleton.with_center)."""
     test = cfg.TEST
     return Decoder(
         grouping_order=skeleton.grouping_order, max_people=cfg.DATASET.MAX_NUM_PEOPLE,

@@ -71,7 +71,7 @@ def _group(tags, scores, counts, order, max_people, tag_threshold, use_detection
 
 @kernel
 def _found(k, n, tag, members, history, lengths, keys, people) -> int:  # type: ignore[no-untyped-def]
-    """Peak n of joint k founds a person, or takes over the one whose founder had the same first tag; how many people then."""
+    """Peak n of joint k founds a person, or takes over the one founded with the same first tag; the people then."""
     person = 0
     while person < people and keys[person] != tag[0]:
         person += 1

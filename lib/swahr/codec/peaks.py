@@ -36,8 +36,7 @@ class Peaks(NamedTuple):
 def find_peaks(heatmaps: Floats, tags: Floats, tiles: TileRange, *, limit: int, threshold: float, reach: int) -> Peaks:
     """The peaks of heatmaps (K, H, W), with the values there of tags (K or 1, H, W, T); contiguous arrays.
 
-    tiles: the range of heatmaps; limit: M; threshold: a peak's score exceeds it, >= 0; reach: half the window, in
-    pixels.
+    tiles: the range of heatmaps; limit: M; threshold: a peak's score exceeds it, >= 0; reach: half the window, px.
     """
     joints, height, width = heatmaps.shape
     if height * width < PARTIAL_SORT * limit:
@@ -52,10 +51,9 @@ def find_peaks(heatmaps: Floats, tags: Floats, tiles: TileRange, *, limit: int, 
 
 def find_peaks_batch(heatmaps: torch.Tensor, tags: torch.Tensor, *, limit: int, threshold: float,
                      reach: int) -> list[Peaks]:
-    """The same for a batch (B, K, H, W) and (B, K or 1, H, W, T) on any device, in tensor operations and one copy to
-    the host.
+    """The same for a batch (B, K, H, W) and (B, K or 1, H, W, T) on any device, in tensor operations.
 
-    Raises ValueError where a map is not finite; the check rides in the same copy.
+    Raises ValueError where a map is not finite. There is one copy to the host.
     """
     finite = heatmaps.isfinite().all() & tags.isfinite().all()
     # One number that is not finite spoils the whole table, and no second copy is needed to see it.
@@ -84,10 +82,11 @@ def _settle_ties(peaks: list[Peaks], heatmaps: torch.Tensor, tags: torch.Tensor,
 
 def _peaks(table: NDArray[np.float64], threshold: float) -> list[Peaks]:
     """The table (B, K, M, 4 + T) as the peaks of each image."""
-    values = table.astype(np.float32)
-    return [Peaks(rows[..., PIXEL].astype(np.int64), floats[..., SCORE], floats[..., OFFSET],
-                  np.ascontiguousarray(floats[..., TAGS]), (rows[..., SCORE] > threshold).sum(1))
-            for rows, floats in zip(table, values, strict=True)]
+    def floats(part: NDArray[np.float64]) -> Floats:
+        return part.astype(np.float32, order="C")  # contiguous: other strides would be compiled for again
+
+    return [Peaks(image[..., PIXEL].astype(np.int64, order="C"), floats(image[..., SCORE]), floats(image[..., OFFSET]),
+                  floats(image[..., TAGS]), (image[..., SCORE] > threshold).sum(1)) for image in table]
 
 
 def _pool(heatmaps: torch.Tensor, tags: torch.Tensor, limit: int, reach: int) -> torch.Tensor:
@@ -165,14 +164,14 @@ def _sift(heap, pixels, hole, size, value, pixel) -> None:  # type: ignore[no-un
 
 @kernel
 def quarter_offset(heatmap, y, x):  # type: ignore[no-untyped-def]
-    """A quarter of a pixel in x and in y towards the higher neighbour (beyond the edge: itself), back where they are equal."""
+    """A quarter of a pixel in x and y to the higher neighbour, back where they are equal; beyond the edge: itself."""
     right, left = heatmap[y, min(x + 1, heatmap.shape[1] - 1)], heatmap[y, max(x - 1, 0)]
     below, above = heatmap[min(y + 1, heatmap.shape[0] - 1), x], heatmap[max(y - 1, 0), x]
     return 0.25 if right > left else -0.25, 0.25 if below > above else -0.25
 
 
 def quarter_offsets(maps: torch.Tensor, rows: torch.Tensor, pixels: torch.Tensor) -> torch.Tensor:
-    """`quarter_offset` in rows of maps (R, H, W) at pixels y * W + x; rows and pixels of matching shapes (...) -> (..., 2)."""
+    """`quarter_offset` in some rows (...) of maps (R, H, W) at pixels (...), y * W + x -> (..., 2)."""
     height, width = maps.shape[1:]
     y, x = pixels // width, pixels % width
     right, left = (maps[rows, y, (x + step).clamp(0, width - 1)] for step in (1, -1))

@@ -26,13 +26,13 @@ Indices = NDArray[np.int64]
 
 def find_missing(heatmaps: Floats, tags: Floats, heat: TileRange, tag_range: TileRange, joints: Indices,
                  means: Floats) -> Floats:
-    """Where n missing joints (n,) of people with mean tags (n, T) are: (n, 3) x, y in map pixels and the heatmap's
-    value there.
+    """Where the missing joints (n,) of people with mean tags (n, T) are: (n, 3) x, y and the heatmap's value there.
 
-    heatmaps (K, H, W), tags (K or 1, H, W, T), contiguous, with their tiles' ranges. Where the value is not positive,
-    the joint is not in the picture.
+    heatmaps (K, H, W), tags (K or 1, H, W, T), contiguous, with their tiles' ranges. x and y are map pixels. Where the
+    value is not positive, the joint is not in the picture.
     """
     found = np.empty((len(joints), 3), np.float32)
+    joints = np.ascontiguousarray(joints)  # other strides would be compiled for again
     _find_missing(heatmaps, tags, heat.high, tag_range.low, tag_range.high, joints, means, found)
     return found
 
@@ -44,22 +44,22 @@ def _find_missing(heatmaps, tags, heat_high, tag_low, tag_high, joints, means, f
     for n in range(joints.shape[0]):
         k = joints[n]
         channel = k if tags.shape[0] > 1 else 0
-        first = _bound_tiles(heat_high[k], tag_low[channel], tag_high[channel], means[n], bounds)
-        best, pixel = _search_tile(heatmaps[k], tags[channel], means[n], first, bounds.shape[1], np.float32(-np.inf), 0)
+        heatmap, tag_map, mean = heatmaps[k], tags[channel], means[n]
+        first = _bound_tiles(heat_high[k], tag_low[channel], tag_high[channel], mean, bounds)
+        best, pixel = _search_tile(heatmap, tag_map, mean, first, bounds.shape[1], np.float32(-np.inf), 0)
         for tile in range(bounds.size):
             if bounds.flat[tile] >= best and tile != first:
-                best, pixel = _search_tile(heatmaps[k], tags[channel], means[n], tile, bounds.shape[1], best, pixel)
+                best, pixel = _search_tile(heatmap, tag_map, mean, tile, bounds.shape[1], best, pixel)
         y, x = pixel // width, pixel % width
-        right, below = quarter_offset(heatmaps[k], y, x)
-        found[n, 0], found[n, 1], found[n, 2] = x + HALF + right, y + HALF + below, heatmaps[k, y, x]
+        right, below = quarter_offset(heatmap, y, x)
+        found[n, 0], found[n, 1], found[n, 2] = x + HALF + right, y + HALF + below, heatmap[y, x]
 
 
 @kernel
 def _bound_tiles(heat_high, tag_low, tag_high, mean, bounds) -> int:  # type: ignore[no-untyped-def]
     """Fill bounds with what no pixel of each tile can exceed; the number of the most promising tile.
 
-    The nearest value a tile's tags can have goes through the same float32 operations as a pixel's, each of which keeps
-    order.
+    The nearest a tile's tags can be goes through the same float32 operations as a pixel's tag, and each keeps order.
     """
     rows, columns = bounds.shape
     first = 0
@@ -97,11 +97,9 @@ def _search_tile(heatmap, tags, mean, tile, columns, best, pixel):  # type: igno
 
 def find_missing_batch(heatmaps: torch.Tensor, tags: torch.Tensor, images: Indices, joints: Indices,
                        means: Floats) -> Floats:
-    """The same for joints (n,) in images (n,) of a batch (B, K, H, W) and (B, K or 1, H, W, T), in tensor operations,
-    on any device.
+    """The same for joints (n,) in images (n,) of a batch (B, K, H, W) and (B, K or 1, H, W, T) on any device.
 
-    Each joint is looked for in its most promising tiles; those few for which a tile left out could hold more get all of
-    them.
+    Each joint is looked for in its most promising tiles; those few to which another tile could be better get them all.
     """
     tiles = _TileStack(heatmaps, tags)
     rows, centers = torch.from_numpy(images * heatmaps.shape[1] + joints), torch.from_numpy(means)
@@ -123,10 +121,9 @@ class _TileStack:
         self.count = self.heat.shape[1]
 
     def search(self, rows: torch.Tensor, centers: torch.Tensor, most: int) -> Floats:
-        """Where in heatmaps (n,) the pixels for tags (n, T) are, in the `most` tiles whose bounds are highest, on the
-        host.
+        """Where in maps (n,) the best pixels for tags (n, T) are, in the `most` tiles whose bounds are highest.
 
-        (n, 4) x, y, the heatmap's value, and 0 where another tile's bound is not below the value found.
+        On the host, (n, 4): x, y, the heatmap's value, and 0 where another tile's bound is not below the value found.
         """
         step = max(1, PIXELS_AT_ONCE // (min(most, self.count) * TILE * TILE))
         parts = zip(rows.to(self.maps.device).split(step), centers.to(self.maps.device).split(step), strict=True)

@@ -12,6 +12,7 @@ import zipfile
 import zlib
 from collections import defaultdict
 from collections.abc import Iterable
+from functools import cache
 from pathlib import Path
 
 import cv2
@@ -73,8 +74,15 @@ def normalize(images: Tensor, memory_format: torch.memory_format = torch.contigu
     STD.
     """
     planes = images.permute(0, 3, 1, 2).to(torch.float32, memory_format=memory_format)
-    mean, std = (torch.tensor(values, device=images.device).view(1, 3, 1, 1) for values in (MEAN, STD))
+    mean, std = _statistics(images.device)
     return planes.div_(255).sub_(mean).div_(std)
+
+
+@cache
+def _statistics(device: torch.device) -> tuple[Tensor, Tensor]:
+    """MEAN and STD as (1, 3, 1, 1) tensors, kept: copying them to a GPU for each batch would wait for it."""
+    with torch.inference_mode(False):
+        return (torch.tensor(MEAN, device=device).view(1, 3, 1, 1), torch.tensor(STD, device=device).view(1, 3, 1, 1))
 
 
 class ImageStore:

@@ -145,8 +145,9 @@ def build_optimizer(cfg: Any, model: nn.Module) -> torch.optim.Optimizer:
     parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
     train = cfg.TRAIN
     if train.OPTIMIZER == "sgd":
+        # Not fused: if its first step is left out, the fused one goes on with a momentum that was never written.
         return torch.optim.SGD(parameters, lr=train.LR, momentum=train.MOMENTUM, weight_decay=train.WD,
-                               nesterov=train.NESTEROV and train.MOMENTUM > 0, fused=True)
+                               nesterov=train.NESTEROV and train.MOMENTUM > 0)
     return torch.optim.Adam(parameters, lr=train.LR, fused=True)
 
 

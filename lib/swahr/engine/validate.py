@@ -11,13 +11,12 @@ import logging
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import nullcontext
 from itertools import groupby
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol, TypeVar
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from tqdm import tqdm
 
 from swahr.config import configured_skeleton, output_dir, resolve_path
@@ -26,7 +25,8 @@ from swahr.data.keypoints import KeypointDataset, build_dataset, dataset_spec
 from swahr.engine import distributed
 from swahr.engine.progress import setup_logging
 from swahr.evaluation.metrics import evaluate, format_table
-from swahr.evaluation.results import PartFiles, Record, to_records, write_results, write_text
+from swahr.evaluation.results import PartFiles, Record, to_records, write_results
+from swahr.files import write_text
 from swahr.inference.predictor import Prediction, PredictionError, Predictor, PreparedBatch, build_predictor
 from swahr.models.build import build_model
 from swahr.models.higher_hrnet import HigherHRNet
@@ -137,13 +137,13 @@ def predict(dataset: KeypointDataset, predictor: Predictor, image_ids: Iterable[
     new: dict[int, list[Record]] = {}
     bar = tqdm(total=sum(map(len, groups)), desc=progress, unit="image", dynamic_ncols=True,
                disable=not (progress and distributed.is_main()))
-    with bar, parts.writer(distributed.rank()) if parts else nullcontext() as write:
+    with bar:
         for image_id, people, problem in find_people(dataset, predictor, groups, workers=workers, skip_bad=skip_bad):
             if people is None:
                 logger.warning("left out: %s", problem)
             new[image_id] = [] if people is None else to_records(image_id, people, dataset.category_id)
-            if write:
-                write(image_id, new[image_id])
+            if parts:
+                parts.append(distributed.rank(), image_id, new[image_id])
             bar.update()
     for part in distributed.all_gather(new):
         done.update(part)
@@ -181,7 +181,7 @@ def run_validation(cfg: Any, cfg_path: str | Path) -> dict[str, float]:
         return validate(cfg, folder=output_dir(cfg, cfg_path), weights=find_weights(cfg, cfg_path))
 
 
-def validate(cfg: Any, model: nn.Module | None = None, *, folder: str | Path, weights: str | Path = "",
+def validate(cfg: Any, model: HigherHRNet | None = None, *, folder: str | Path, weights: str | Path = "",
              dataset: KeypointDataset | None = None) -> dict[str, float]:
     """Find the people of DATASET.TEST and score them; called by all processes alike, with the same figures for all.
 

@@ -7,14 +7,14 @@ and bbox, the box (x, y, width, height) around the K points, as the published re
 from __future__ import annotations
 
 import json
-import os
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
+
+from swahr.files import WriteError, write_text
 
 Record = dict[str, Any]
 DECIMALS = 4  # of a pixel; more would only make the files longer
@@ -41,34 +41,6 @@ def to_records(image_id: int, prediction: PeopleFound, category_id: int = 1) -> 
     scores = np.asarray(prediction.scores, np.float64).tolist()
     return [{"image_id": int(image_id), "category_id": int(category_id), "keypoints": flat, "score": score, "bbox": box}
             for flat, score, box in zip(points, scores, boxes)]
-
-
-class ResultsWriteError(OSError):
-    """Results that could not be written, for want of space or permission; what was there before is still there."""
-
-
-def write_text(path: str | Path, text: str) -> None:
-    """Write a file beside its place and rename it into it, so that it is there whole or as it was before."""
-    path = Path(path)
-    beside = path.with_name(f".{path.name}.{os.getpid()}")
-    with _explained(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            with open(beside, "w", encoding="utf-8") as file:
-                file.write(text)
-                file.flush()
-                os.fsync(file.fileno())
-            os.replace(beside, path)
-        finally:
-            beside.unlink(missing_ok=True)
-
-
-@contextmanager
-def _explained(path: Path) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        raise ResultsWriteError(f"{path}: cannot be written ({error.strerror or error})") from None
 
 
 def write_results(path: str | Path, records: Iterable[Mapping[str, Any]]) -> None:
@@ -113,21 +85,15 @@ class PartFiles:
             if not keep or path != kept:
                 path.unlink(missing_ok=True)
 
-    @contextmanager
-    def writer(self, process: int) -> Iterator[Callable[[int, Sequence[Record]], None]]:
-        """A function that keeps the records of an image, in the file of process number `process`."""
+    def append(self, process: int, image_id: int, records: Sequence[Record]) -> None:
+        """Keep the records of an image, in the file of process number `process`. WriteError where the disk is full."""
         path = self.folder / f"part-{self.run}-{process}.jsonl"
-        with _explained(path):
+        try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            file = open(path, "w", encoding="utf-8")  # noqa: SIM115  (closed below)
-
-        def write(image_id: int, records: Sequence[Record]) -> None:
-            with _explained(path):
+            with open(path, "a", encoding="utf-8") as file:
                 file.write(_line(image_id, records))
-                file.flush()
-
-        with file:
-            yield write
+        except OSError as error:
+            raise WriteError(f"{path}: could not be written ({error.strerror or error})") from None
 
 
 def _line(image_id: int, records: Sequence[Record]) -> str:

@@ -13,17 +13,14 @@ import cv2
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import Tensor
 
 from swahr import geometry
 from swahr.codec.decode import Decoder, build_decoder
 from swahr.data.images import Image, normalize
 from swahr.inference.tta import Maps, average_flips, average_scales, average_stages
-from swahr.models.higher_hrnet import StageOutput
-try:
-    from swahr.models.inference import optimize_for_inference
-except ImportError:
-    optimize_for_inference = lambda m: m
+from swahr.models.higher_hrnet import HigherHRNet, StageOutput
+from swahr.models.inference import fold_batch_norms, optimize_for_inference
 from swahr.skeleton import Skeleton
 
 # Of one picture at its largest scale: a thread of pixels, stretched to the short side, would fill all memory.
@@ -171,7 +168,7 @@ class Predictor:
         return Prediction(keypoints, scores)
 
 
-def build_predictor(cfg: Any, model: nn.Module, skeleton: Skeleton, device: torch.device | str = "cpu") -> Predictor:
+def build_predictor(cfg: Any, model: HigherHRNet, skeleton: Skeleton, device: torch.device | str = "cpu") -> Predictor:
     """The predictor of a configuration; skeleton is that of the annotations, without a centre.
 
     The model is moved to the device and set to evaluation mode; with TEST.FUSE a copy of it does the work.
@@ -179,7 +176,8 @@ def build_predictor(cfg: Any, model: nn.Module, skeleton: Skeleton, device: torc
     device, test, loss = torch.device(device), cfg.TEST, cfg.LOSS
     model = model.to(device).eval()
     if test.FUSE:
-        model = optimize_for_inference(model)
+        # torch.compile fuses by itself what optimize_for_inference would on a CPU.
+        model = fold_batch_norms(model) if test.COMPILE else optimize_for_inference(model)
     seen = skeleton.with_center() if cfg.DATASET.WITH_CENTER else skeleton
     kept = skeleton if test.IGNORE_CENTER else seen
     return Predictor(

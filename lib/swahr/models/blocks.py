@@ -1,7 +1,7 @@
 """Residual blocks and the small convolution groups HRNet is made of.
 
-Deep Residual Learning for Image Recognition (He et al., CVPR 2016), in the arrangement of HRNet (Sun et al., CVPR 2019). The
-attribute names are those of the published checkpoints.
+Deep Residual Learning for Image Recognition (He et al., CVPR 2016), in the arrangement of HRNet (Sun et al., CVPR
+2019). The attribute names are those of the published checkpoints.
 """
 
 from __future__ import annotations
@@ -10,9 +10,10 @@ from torch import Tensor, nn
 
 
 def conv_bn(in_channels: int, out_channels: int, kernel: int = 3, stride: int = 1, relu: bool = True) -> nn.Sequential:
-    """Convolution without bias that keeps the size (divided by stride), batch norm, and a ReLU unless told otherwise."""
-    layers = [nn.Conv2d(in_channels, out_channels, kernel, stride, padding=kernel // 2, bias=False), nn.BatchNorm2d(out_channels)]
-    return nn.Sequential(*layers, nn.ReLU(inplace=True)) if relu else nn.Sequential(*layers)
+    """Convolution without bias that keeps the size (divided by stride), batch norm, and a ReLU if asked for."""
+    conv = nn.Conv2d(in_channels, out_channels, kernel, stride, padding=kernel // 2, bias=False)
+    layers = nn.Sequential(conv, nn.BatchNorm2d(out_channels))
+    return layers.append(nn.ReLU(inplace=True)) if relu else layers
 
 
 class BasicBlock(nn.Module):

@@ -6,19 +6,20 @@ from typing import Any
 
 from .blocks import BLOCKS
 from .higher_hrnet import DECONV_PADDING, DeconvSettings, HigherHRNet
-from .hrnet import StageSettings
+from .hrnet import ModelError, StageSettings
 from .weights import init_weights
 
 
 def build_model(cfg: Any) -> HigherHRNet:
     """The network of MODEL.*, with fresh weights if MODEL.INIT_WEIGHTS; MODEL.PRETRAINED is the caller's to load.
 
-    Raises ValueError that names the key where the settings make no network.
+    Raises ModelError that names the key where the settings make no network.
     """
     extra, joints = cfg.MODEL.EXTRA, cfg.MODEL.NUM_JOINTS
     deconvs = _deconv_settings(extra.DECONV)
-    with_tags = cfg.LOSS.WITH_AE_LOSS[:len(deconvs) + 1]
-    _require(len(with_tags) == len(deconvs) + 1, "LOSS.WITH_AE_LOSS", f"needs {len(deconvs) + 1} entries, one for each resolution")
+    stages = len(deconvs) + 1
+    with_tags = cfg.LOSS.WITH_AE_LOSS[:stages]
+    _require(len(with_tags) == stages, "LOSS.WITH_AE_LOSS", f"needs {stages} entries, one for each resolution")
     kernel = extra.FINAL_CONV_KERNEL
     _require(kernel % 2 == 1, "MODEL.EXTRA.FINAL_CONV_KERNEL", f"is {kernel}; it must be odd, as published 1 or 3")
     model = HigherHRNet(
@@ -34,10 +35,11 @@ def build_model(cfg: Any) -> HigherHRNet:
     return model
 
 
-def _stage_settings(name: str, stage: Any, num_branches: int) -> StageSettings:
-    _require(stage.NUM_BRANCHES == num_branches, f"{name}.NUM_BRANCHES", f"is {stage.NUM_BRANCHES}; HRNet has {num_branches} here")
+def _stage_settings(name: str, stage: Any, branches: int) -> StageSettings:
+    given = stage.NUM_BRANCHES
+    _require(given == branches, f"{name}.NUM_BRANCHES", f"is {given}; HRNet has {branches} here")
     for key in ("NUM_BLOCKS", "NUM_CHANNELS"):
-        _require(len(stage[key]) == num_branches, f"{name}.{key}", f"has {len(stage[key])} entries for {num_branches} branches")
+        _require(len(stage[key]) == branches, f"{name}.{key}", f"has {len(stage[key])} entries for {branches} branches")
         _require(min(stage[key]) > 0, f"{name}.{key}", f"is {list(stage[key])}; every entry must be at least 1")
     _require(stage.NUM_MODULES > 0, f"{name}.NUM_MODULES", f"is {stage.NUM_MODULES}; a stage has at least 1")
     _require(stage.BLOCK in BLOCKS, f"{name}.BLOCK", f"is {stage.BLOCK!r}; it is one of {', '.join(BLOCKS)}")
@@ -57,4 +59,4 @@ def _deconv_settings(deconv: Any) -> list[DeconvSettings]:
 
 def _require(condition: bool, key: str, problem: str) -> None:
     if not condition:
-        raise ValueError(f"{key} {problem}")
+        raise ModelError(f"{key} {problem}")

@@ -14,10 +14,10 @@ def count_parameters(model: nn.Module) -> int:
 
 
 def count_macs(model: nn.Module, size: int | tuple[int, int]) -> tuple[int, int]:
-    """MACs of the convolutions for one image of size x size, or (height, width), pixels -> (by the published rule, exactly).
+    """MACs of the convolutions for one image of `size`, px, or (height, width) -> (by the published rule, exactly).
 
-    The published rule is weight elements times output pixels for every convolution. That is exact but for transposed ones,
-    whose weights each meet every input pixel once, and there are fewer of those. Nothing is computed: only shapes run through.
+    The published rule is weight elements times output pixels for every convolution. That is exact but for transposed
+    ones, whose weights meet every input pixel once, and there are fewer of those. Only shapes run through the network.
     """
     height, width = (size, size) if isinstance(size, int) else size
     shapes_only = copy.deepcopy(model).to("meta").eval()

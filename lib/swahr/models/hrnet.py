@@ -1,13 +1,14 @@
-"""HRNet: parallel branches of falling resolution that exchange what they see (Sun et al., CVPR 2019; Wang et al., TPAMI 2020).
+"""HRNet: parallel branches of falling resolution that exchange what they see.
 
-Branch b works at 1 / 2^(2 + b) of the image's size. Names, and the order of modules, are those of the published checkpoints.
+Sun et al., CVPR 2019; Wang et al., TPAMI 2020. Branch b works at 1 / 2^(2 + b) of the image's size. Names, and the
+order of modules, are those of the published checkpoints.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import reduce
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 import torch
 from torch import Tensor, nn
@@ -17,8 +18,12 @@ from .blocks import BLOCKS, conv_bn, residual_blocks
 STEM_CHANNELS = 64
 
 
+class ModelError(ValueError):
+    """Settings that make no network, or images that do not fit it; one line that says what would be right."""
+
+
 class StageSettings(NamedTuple):
-    """One stage: each of its modules has a branch for every entry of num_blocks and num_channels, highest resolution first."""
+    """One stage; num_blocks and num_channels have an entry for each branch of its modules, highest resolution first."""
 
     num_modules: int
     num_blocks: tuple[int, ...]
@@ -47,18 +52,24 @@ class HighResolutionModule(nn.Module):
 
     def __init__(self, in_channels: Sequence[int], stage: StageSettings, num_outputs: int) -> None:
         super().__init__()
-        parts = zip(in_channels, stage.num_channels, stage.num_blocks, strict=True)
-        self.branches = nn.ModuleList(residual_blocks(stage.block, width, channels, count) for width, channels, count in parts)
-        branches = range(len(stage.widths))
+        self.branches = nn.ModuleList(
+            residual_blocks(stage.block, width, channels, count)
+            for width, channels, count in zip(in_channels, stage.num_channels, stage.num_blocks, strict=True)
+        )
+        sources = range(len(stage.widths))
         self.fuse_layers = nn.ModuleList(
-            nn.ModuleList(_exchange(stage.widths, source, target) for source in branches) for target in branches[:num_outputs]
+            nn.ModuleList(_exchange(stage.widths, source, target) for source in sources)
+            for target in range(num_outputs)
         )
         self.relu = nn.ReLU()
 
     def forward(self, features: list[Tensor]) -> list[Tensor]:
         features = [branch(x) for branch, x in zip(self.branches, features, strict=True)]
-        sums = (reduce(torch.add, (layer(x) for layer, x in zip(layers, features, strict=True))) for layers in self.fuse_layers)
-        return [self.relu(total) for total in sums]
+        return [self.relu(_sum_of(cast(nn.ModuleList, layers), features)) for layers in self.fuse_layers]
+
+
+def _sum_of(layers: nn.ModuleList, features: list[Tensor]) -> Tensor:
+    return reduce(torch.add, (layer(x) for layer, x in zip(layers, features, strict=True)))
 
 
 def _exchange(widths: Sequence[int], source: int, target: int) -> nn.Module:
@@ -73,10 +84,8 @@ def _exchange(widths: Sequence[int], source: int, target: int) -> nn.Module:
 
 
 def _transition(before: Sequence[int], after: Sequence[int]) -> nn.ModuleList:
-    """Bring the branches of a stage to the widths of the next one, and make its new branches out of the lowest of them."""
-    layers: list[nn.Module] = [
-        nn.Identity() if old == new else conv_bn(old, new) for old, new in zip(before, after, strict=False)
-    ]
+    """Bring the branches of a stage to the widths of the next one, and make its new branches out of the lowest."""
+    layers: list[nn.Module] = [nn.Identity() if old == new else conv_bn(old, new) for old, new in zip(before, after)]
     for new in range(len(before), len(after)):
         halvings = [conv_bn(before[-1], before[-1], stride=2) for _ in range(new - len(before))]
         layers.append(nn.Sequential(*halvings, conv_bn(before[-1], after[new], stride=2)))
@@ -91,7 +100,7 @@ def _stage(in_channels: Sequence[int], stage: StageSettings, num_outputs: int) -
     """All modules of a stage; only the last may leave branches out."""
     inputs = [in_channels] + [stage.widths] * (stage.num_modules - 1)
     outputs = [len(stage.widths)] * (stage.num_modules - 1) + [num_outputs]
-    return nn.Sequential(*(HighResolutionModule(width, stage, count) for width, count in zip(inputs, outputs, strict=True)))
+    return nn.Sequential(*(HighResolutionModule(widths, stage, count) for widths, count in zip(inputs, outputs)))
 
 
 class HRNet(nn.Module):
@@ -119,10 +128,10 @@ class HRNet(nn.Module):
         self.stride = 4 * 2 ** (len(stage4.widths) - 1)  # of the lowest resolution
 
     def features(self, images: Tensor) -> Tensor:
-        """(B, 3, H, W) -> (B, num_features, H / 4, W / 4); H and W are multiples of self.stride, else ValueError."""
+        """(B, 3, H, W) -> (B, num_features, H / 4, W / 4); H and W are multiples of self.stride, else ModelError."""
         height, width = images.shape[-2:]
         if height % self.stride or width % self.stride:
-            raise ValueError(f"images are {width} x {height} pixels; width and height must be multiples of {self.stride}")
+            raise ModelError(f"images are {width} x {height} px; width and height must be multiples of {self.stride}")
         x = self.relu(self.bn1(self.conv1(images)))
         x = self.relu(self.bn2(self.conv2(x)))
         branches = [self.layer1(x)]

@@ -1,4 +1,4 @@
-"""Fresh weights (HigherHRNet's initialisation), and weights out of files: published checkpoints, ImageNet backbones, our own.
+"""Fresh weights (HigherHRNet's initialisation), and weights out of files: published, of ImageNet backbones, our own.
 
 Files are read with weights_only=True, so nothing in them is ever run. Whatever is wrong with one is said in one line.
 """
@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from .higher_hrnet import HigherHRNet
 
-# The parts of the network whose shapes follow from the keypoints; the rest is the backbone, which every data set shares.
+# The parts of the network whose shapes follow from the keypoints; the rest is the backbone, which data sets share.
 HEADS = ("final_layers", "deconv_layers", "conv_scale_layers")
 # What DistributedDataParallel and torch.compile put in front of every name.
 WRAPPERS = ("module.", "_orig_mod.")
@@ -28,21 +28,24 @@ class CheckpointError(ValueError):
 
 
 class PretrainedReport(NamedTuple):
-    """How many tensors a file gave: taken, left out as of another shape (heads only), left out as unknown to the network."""
+    """How many of a file's tensors were taken, or left out: heads of another shape, and what was not asked for.
+
+    total: tensors of the network.
+    """
 
     taken: int
     reshaped: int
-    unknown: int
+    unasked: int
     total: int
 
     def __str__(self) -> str:
         return (f"took {self.taken} of the network's {self.total} tensors; left out {self.reshaped} of another shape "
-                f"and {self.unknown} the network or PRETRAINED_LAYERS does not name")
+                f"and {self.unasked} that the network lacks or PRETRAINED_LAYERS does not name")
 
 
 @torch.no_grad()
 def init_weights(model: nn.Module) -> None:
-    """In place: every convolution drawn from N(0, 0.001), biases 0, batch norms 1 and 0, and scale maps that start as exactly 0."""
+    """In place: convolutions drawn from N(0, 0.001^2), biases 0, batch norms 1 and 0; scale maps start as exactly 0."""
     for module in model.modules():
         if isinstance(module, nn.Conv2d | nn.ConvTranspose2d):
             nn.init.normal_(module.weight, std=0.001)
@@ -57,7 +60,7 @@ def init_weights(model: nn.Module) -> None:
 
 
 def read_state_dict(path: str | Path) -> dict[str, Tensor]:
-    """Names and tensors (on the CPU) of a bare state_dict, of {'state_dict': ...}, or of either saved from a wrapped model.
+    """Names and tensors, on the CPU, of a bare state_dict, of {'state_dict': ...}, or of either from a wrapped model.
 
     Raises CheckpointError for files that are missing, cut short, no checkpoint, or hold more than plain data.
     """
@@ -68,8 +71,8 @@ def read_state_dict(path: str | Path) -> dict[str, Tensor]:
         raise CheckpointError(f"{path}: holds {_kind(content)}, not the weights of a network by name")
     for name, value in content.items():
         if not isinstance(name, str) or not isinstance(value, Tensor):
-            raise CheckpointError(f"{path}: entry {str(name)[:80]!r} is {_kind(value)}, not a tensor; a file of weights holds "
-                                  "names and tensors, or has them under 'state_dict'")
+            raise CheckpointError(f"{path}: entry {str(name)[:80]!r} is {_kind(value)}, not a tensor; files of weights "
+                                  "hold names and tensors, or have them under 'state_dict'")
     return _unwrapped(content)
 
 
@@ -86,14 +89,14 @@ def _read(path: Path) -> object:
     except Exception as error:  # torch.load answers damaged files with whatever its many readers happen to raise
         code = re.search(r"GLOBAL `?([\w.]+)", str(error))
         if code:
-            problem = f"refused, for it holds Python objects ({code[1]}) that could run code; only files of plain tensors are read"
+            problem = f"refused: it holds Python objects ({code[1]}) that could run code; only plain tensors are read"
         else:
             problem = "no PyTorch checkpoint, or only a part of one (was the download or the copy cut short?)"
         raise CheckpointError(f"{path}: {problem}") from None
 
 
 def _is_plain_archive(path: Path) -> bool:
-    """True for the format PyTorch writes since 1.6, False for the older one; compressed archives, which it never writes, raise."""
+    """True for the format PyTorch writes since 1.6, False for older ones; raises for compressed archives, a third."""
     if not zipfile.is_zipfile(path):
         return False
     with zipfile.ZipFile(path) as archive:
@@ -114,7 +117,7 @@ def _unwrapped(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def load_weights(model: HigherHRNet, path: str | Path) -> None:
-    """Fill the model, in place, with a checkpoint that has exactly its tensors; CheckpointError says what differs and what fits."""
+    """Fill the model from a file with exactly its tensors; CheckpointError says what differs and what would fit."""
     load_state(model, read_state_dict(path), str(path))
 
 
@@ -139,20 +142,21 @@ def load_state(model: HigherHRNet, state: Mapping[str, Tensor], source: str = "s
 def load_pretrained(model: HigherHRNet, path: str | Path, layers: Sequence[str] = ("*",)) -> PretrainedReport:
     """Start from a file's tensors where they fit: ImageNet backbones, or the network of another set of keypoints.
 
-    layers: first components of the names to take (conv1, stage2, ...; MODEL.EXTRA.PRETRAINED_LAYERS), or "*" for all. Heads of
-    another shape keep their fresh weights. CheckpointError where the backbone is of another shape, or nothing is taken.
+    layers: first components of the names to take (conv1, stage2, ...; MODEL.EXTRA.PRETRAINED_LAYERS), or "*" for all.
+    Heads of another shape keep their fresh weights. CheckpointError where the backbone is of another shape, or nothing
+    is taken.
     """
     own, state = model.state_dict(), read_state_dict(path)
-    wanted = {name: value for name, value in state.items() if name in own and ("*" in layers or name.split(".")[0] in layers)}
-    reshaped = [name for name in wanted if wanted[name].shape != own[name].shape]
+    wanted = [name for name in state if name in own and ("*" in layers or name.split(".")[0] in layers)]
+    reshaped = [name for name in wanted if state[name].shape != own[name].shape]
     foreign = [name for name in reshaped if name.split(".")[0] not in HEADS]
     if foreign:
         raise CheckpointError(f"{path}: the backbone is another one: {len(foreign)} tensors are of another shape "
                               f"({_shapes(foreign[0], state, own)}){_advice(model, state, heads=False)}")
-    taken = {name: value for name, value in wanted.items() if name not in reshaped}
+    taken = {name: state[name] for name in wanted if name not in reshaped}
     if not taken:
-        raise CheckpointError(f"{path}: none of its {len(state)} tensors (first {next(iter(state))}) is one of the network's in "
-                              f"PRETRAINED_LAYERS ({', '.join(layers) or 'which is empty'})")
+        raise CheckpointError(f"{path}: none of its {len(state)} tensors (first {next(iter(state))}) is one of the "
+                              f"network's in PRETRAINED_LAYERS ({', '.join(layers) or 'which is empty'})")
     model.load_state_dict(taken, strict=False)
     return PretrainedReport(len(taken), len(reshaped), len(state) - len(wanted), len(own))
 
@@ -162,7 +166,7 @@ def _shapes(name: str, state: Mapping[str, Tensor], own: Mapping[str, Tensor]) -
 
 
 def _advice(model: HigherHRNet, state: Mapping[str, Tensor], heads: bool = True) -> str:
-    """The settings under which these weights would fit, as the end of a sentence; empty where the names tell nothing."""
+    """The settings under which these weights would fit, as the end of a sentence; empty where names tell nothing."""
     mine, theirs = describe_settings(model.state_dict()), describe_settings(state)
     if not theirs:
         return "; these are not the weights of an HRNet"
@@ -176,14 +180,15 @@ def _advice(model: HigherHRNet, state: Mapping[str, Tensor], heads: bool = True)
 
 
 def describe_settings(state: Mapping[str, Tensor]) -> dict[str, Any]:
-    """The settings a network's tensors were made with, as far as their names and shapes tell; {} where it is no HRNet."""
+    """The settings tensors were made with, by key, as far as their names and shapes tell; {} where it is no HRNet."""
     shapes = {name: tuple(tensor.shape) for name, tensor in state.items() if tensor.dim() == 4}
     if "stage2.0.branches.0.0.conv1.weight" not in shapes:
         return {}
     found: dict[str, Any] = {}
     for stage in (2, 3, 4):
+        modules = _numbered(shapes, rf"stage{stage}\.(\d+)\.branches\.0\.0\.conv1\.weight")
         branches = _numbered(shapes, rf"stage{stage}\.0\.branches\.(\d+)\.0\.conv1\.weight")
-        found[f"MODEL.EXTRA.STAGE{stage}.NUM_MODULES"] = len(_numbered(shapes, rf"stage{stage}\.(\d+)\.branches\.0\.0\.conv1\.weight"))
+        found[f"MODEL.EXTRA.STAGE{stage}.NUM_MODULES"] = len(modules)
         found[f"MODEL.EXTRA.STAGE{stage}.NUM_CHANNELS"] = [shape[0] for shape in branches]
     return found | _describe_heads(shapes)
 
@@ -195,9 +200,9 @@ def _describe_heads(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Any]:
     deconvs = _numbered(shapes, r"deconv_layers\.(\d+)\.0\.0\.weight")
     scales = _numbered(shapes, r"conv_scale_layers\.(\d+)\.0\.weight")
     outputs = [shape[0] for shape in heads]
-    fewest = min(outputs)
-    # Without scale heads a resolution without tags tells the number of joints; where all have tags, each joint has its own.
-    joints = scales[0][0] if scales else fewest // 2 if len(set(outputs)) == 1 and fewest % 2 == 0 else fewest
+    # Scale heads have a channel for each joint. Without them the resolution without tags tells; if all have tags, half.
+    halve = len(set(outputs)) == 1 and outputs[0] % 2 == 0
+    joints = scales[0][0] if scales else min(outputs) // (2 if halve else 1)
     found: dict[str, Any] = {"MODEL.NUM_JOINTS": joints, "MODEL.SCALE_HEADS": bool(scales)}
     if max(outputs) > joints:
         found["MODEL.TAG_PER_JOINT"] = max(outputs) == 2 * joints

@@ -1,0 +1,177 @@
+"""The decoder as a whole: against the published rules in plain loops, the published figures, and its own inverse."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from swahr.codec import grouping, peaks, refine, tiles
+from swahr.codec.decode import Decoder, People, build_decoder
+from swahr.codec.targets import render_heatmaps
+from swahr.skeleton import COCO, CROWD_POSE
+from tests.oracles import decode as oracle
+from tests.oracles.crowds import crowd
+
+
+def make_decoder(joints: int = 17, **rules: object) -> Decoder:
+    return Decoder(grouping_order=range(joints), **rules)
+
+
+def same(people: People, other: People) -> None:
+    for got, want in zip(people, other):
+        np.testing.assert_array_equal(got, want)
+
+
+@pytest.mark.parametrize("rules", [{}, {"adjust": False}, {"refine": False}, {"max_people": 3, "ignore_too_much": True},
+                                   {"use_detection_val": False, "nms_kernel": 3, "nms_padding": 1}])
+@pytest.mark.parametrize("people, tag_maps", [(0, 2), (1, 1), (5, 2), (31, 2)])
+def test_crowds_equal_the_loops(people: int, tag_maps: int, rules: dict) -> None:
+    heatmaps, tags = crowd(people, size=(96, 128), joints=6, tag_maps=tag_maps, false_peaks=20, stray_tags=True)
+    order = (3, 0, 1, 5, 4, 2)
+    got = Decoder(grouping_order=order, **rules)(heatmaps, tags)[0]
+    want, scores = oracle.decode(heatmaps[0].numpy(), tags[0].numpy(), oracle.settings(order, **rules))
+    np.testing.assert_array_equal(got.keypoints, want[..., :3])
+    np.testing.assert_allclose(got.scores, scores, atol=1e-6)
+
+
+@pytest.mark.parametrize("rules", [{}, {"adjust": False, "refine": False}])
+def test_shared_tags_equal_the_loops(rules: dict) -> None:
+    heatmaps, tags = crowd(4, size=(64, 96), joints=5)
+    tags = tags[:, :1].contiguous()
+    got = make_decoder(5, **rules)(heatmaps, tags)[0]
+    want, _ = oracle.decode(heatmaps[0].numpy(), tags[0].numpy(), oracle.settings(range(5), **rules))
+    np.testing.assert_array_equal(got.keypoints, want[..., :3])
+
+
+def test_a_batch_gives_what_its_images_give() -> None:
+    """In compiled loops and in tensor operations, in double precision and with strides of another order."""
+    maps = [crowd(people, size=(64, 96), joints=5) for people in (4, 0, 9)]
+    heatmaps, tags = torch.cat([h for h, _ in maps]), torch.cat([t for _, t in maps])
+    decoder = make_decoder(5)
+    alone = [decoder(*pair)[0] for pair in maps]
+    strided = tags.permute(4, 0, 1, 2, 3).contiguous().permute(1, 2, 3, 4, 0)
+    for batch in (decoder(heatmaps, tags), decoder._decode_batch(heatmaps, tags), decoder(heatmaps.double(), strided)):
+        for people, want in zip(batch, alone, strict=True):
+            same(people, want)
+    assert decoder(heatmaps[:0], tags[:0]) == []
+
+
+@pytest.mark.parametrize("name, skeleton", [("coco", COCO), ("crowdpose", CROWD_POSE)])
+def test_published_maps(shared, name: str, skeleton) -> None:
+    figures = np.load(shared / f"golden/maps_{name}.npz")
+    heatmaps, tags = (torch.from_numpy(figures[part].astype(np.float32))[None] for part in ("heatmaps", "tags"))
+    decoder = Decoder(grouping_order=skeleton.grouping_order, detection_threshold=0.12)
+    for people in (decoder(heatmaps, tags)[0], decoder._decode_batch(heatmaps, tags)[0]):
+        np.testing.assert_allclose(people.keypoints, figures["people"][..., :3], atol=1e-5)
+        np.testing.assert_allclose(people.scores, figures["scores"], atol=1e-6)
+
+
+@given(st.integers(0, 6), st.integers(0, 2**32 - 1))
+@settings(max_examples=15, deadline=None)
+def test_what_was_rendered_is_decoded(count: int, seed: int) -> None:
+    """People whose joints lie apart and whose tags differ come back to within a pixel, and only they do."""
+    rng = np.random.default_rng(seed)
+    cells = rng.permuted(np.tile(np.arange(49), (3, 1)), axis=1)[:, :count].T  # a cell of its own for each joint
+    joints = np.stack([cells % 7 * 12 + 6, cells // 7 * 12 + 6, np.ones_like(cells)], 2).astype(np.float32)
+    joints[..., :2] += rng.uniform(-2, 2, joints[..., :2].shape)
+    heatmaps = render_heatmaps(torch.from_numpy(joints)[None], 96, 2)
+    tags = torch.full((1, 3, 96, 96, 1), -5.0)
+    for person, (k, (x, y, _)) in ((p, joint) for p in range(count) for joint in enumerate(joints[p])):
+        tags[0, k, int(y) - 3:int(y) + 4, int(x) - 3:int(x) + 4] = 3.0 * person
+    people, = make_decoder(3)(heatmaps, tags)
+    assert len(people.scores) == count
+    order = np.argsort(people.tags[:, 0])
+    np.testing.assert_allclose(people.tags[order, 0], 3.0 * np.arange(count))
+    assert np.abs(people.keypoints[order, :, :2] - joints[..., :2]).max(initial=0) <= 1
+    np.testing.assert_allclose(people.scores, 1)
+
+
+@given(st.integers(1, 40), st.integers(1, 40), st.sampled_from([-1.0, 0.0, 0.5, 2.0, 1e30]), st.integers(1, 3),
+       st.sampled_from([0.0, 0.6, 1e38]), st.booleans(), st.integers(0, 2**32 - 1))
+@settings(max_examples=40, deadline=None)
+def test_nothing_crashes(height: int, width: int, level: float, values: int, noise: float, batched: bool,
+                         seed: int) -> None:
+    """Constant maps, equal maxima, single pixels, huge values: coordinates stay within a pixel of the map."""
+    rng = np.random.default_rng(seed)
+    heatmaps = torch.full((1, 2, height, width), level)
+    if seed % 2:
+        heatmaps[:, :, rng.integers(height), rng.integers(width)] = 1
+    tags = torch.from_numpy(rng.normal(0, noise, (1, 2, height, width, values)).clip(-3e38, 3e38)).float()
+    decoder = make_decoder(2)
+    people = decoder._decode_batch(heatmaps, tags)[0] if batched else decoder(heatmaps, tags)[0]
+    assert np.isfinite(people.keypoints).all()
+    x, y, _ = np.moveaxis(people.keypoints, -1, 0)
+    assert (x >= -1).all() and (x <= width).all() and (y >= -1).all() and (y <= height).all()
+
+
+@pytest.mark.parametrize("bad", [float("nan"), float("inf")])
+@pytest.mark.parametrize("which", [0, 1])
+def test_maps_must_be_finite(bad: float, which: int) -> None:
+    maps = [torch.zeros(1, 2, 8, 8), torch.zeros(1, 2, 8, 8, 1)]
+    maps[which][0, 1, 7, 7] = bad
+    for decode in (make_decoder(2), make_decoder(2)._decode_batch):
+        with pytest.raises(ValueError, match="not finite"):
+            decode(*maps)
+
+
+@pytest.mark.parametrize("heatmaps, tags, message", [
+    ((1, 3, 8, 8), (1, 3, 8, 8, 1), r"heatmaps have shape \(1, 3, 8, 8\); it should be \(B, 2, H, W\)"),
+    ((2, 8, 8), (2, 8, 8, 1), "heatmaps have shape"),
+    ((1, 2, 0, 8), (1, 2, 0, 8, 1), "heatmaps have shape"),
+    ((1, 2, 8, 8), (1, 3, 8, 8, 1), r"tags have shape \(1, 3, 8, 8, 1\); it should be \(1, 2 or 1, 8, 8, T\)"),
+    ((1, 2, 8, 8), (1, 2, 8, 8), "tags have shape"),
+    ((1, 2, 8, 8), (1, 2, 8, 4, 1), "tags have shape"),
+    ((1, 2, 8, 8), (1, 2, 8, 8, 0), "tags have shape")])
+def test_shapes_must_fit(heatmaps: tuple[int, ...], tags: tuple[int, ...], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        make_decoder(2)(torch.zeros(heatmaps), torch.zeros(tags))
+
+
+def test_maps_must_be_on_one_device() -> None:
+    with pytest.raises(ValueError, match="heatmaps are on cpu and tags on meta"):
+        make_decoder(2)(torch.zeros(1, 2, 8, 8), torch.zeros(1, 2, 8, 8, 1, device="meta"))
+
+
+@pytest.mark.parametrize("rules, message", [
+    ({"grouping_order": (0, 2)}, "grouping_order"), ({"grouping_order": ()}, "grouping_order"),
+    ({"max_people": 0}, "MAX_NUM_PEOPLE is 0"), ({"detection_threshold": -0.1}, "DETECTION_THRESHOLD is -0.1"),
+    ({"detection_threshold": float("nan")}, "DETECTION_THRESHOLD is nan"),
+    ({"nms_kernel": 5, "nms_padding": 1}, "NMS_KERNEL is 5 and TEST.NMS_PADDING 1"),
+    ({"nms_kernel": 4, "nms_padding": 2}, "NMS_KERNEL is 4")])
+def test_rules_must_make_sense(rules: dict, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        Decoder(**({"grouping_order": (0, 1)} | rules))
+
+
+def test_the_configuration_is_read() -> None:
+    """Each key reaches the decoder, which then decides otherwise."""
+    test = dict(DETECTION_THRESHOLD=0.1, TAG_THRESHOLD=1.0, NMS_KERNEL=5, NMS_PADDING=2, USE_DETECTION_VAL=True,
+                IGNORE_TOO_MUCH=False, ADJUST=True, REFINE=True)
+    heatmaps, tags = crowd(6, size=(96, 128), false_peaks=60, stray_tags=True)
+
+    def decode(people: int = 30, **changes: object) -> np.ndarray:
+        cfg = SimpleNamespace(DATASET=SimpleNamespace(MAX_NUM_PEOPLE=people), TEST=SimpleNamespace(**(test | changes)))
+        return build_decoder(cfg, COCO)(heatmaps, tags)[0].keypoints
+
+    published = decode()
+    np.testing.assert_array_equal(
+        published, Decoder(grouping_order=COCO.grouping_order)(heatmaps, tags)[0].keypoints)
+    for other in (decode(people=2), decode(DETECTION_THRESHOLD=0.5), decode(TAG_THRESHOLD=0.1), decode(ADJUST=False),
+                  decode(NMS_KERNEL=41, NMS_PADDING=20), decode(USE_DETECTION_VAL=False), decode(REFINE=False)):
+        assert other.shape != published.shape or (other != published).any()
+    assert len(decode(people=2, IGNORE_TOO_MUCH=True)) < len(decode(people=2))
+
+
+def test_kernels_are_compiled_for_one_kind_of_array() -> None:
+    """Maps of any size, people or none, one tag map or two: nobody waits for the compiler a second time."""
+    decoder = make_decoder(2)
+    decoder.warm_up()
+    decoder(torch.ones(1, 2, 1, 1), torch.ones(1, 1, 1, 1, 1))
+    decoder(*crowd(2, size=(60, 40), joints=2, tag_maps=1))
+    for compiled in (tiles._tile_range, peaks._find_peaks, grouping._group, grouping._mean_tags, refine._find_missing):
+        assert len(compiled.signatures) == 1

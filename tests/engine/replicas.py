@@ -1,0 +1,120 @@
+"""What launched processes do in tests: functions they can import, and a network small enough to follow."""
+
+from __future__ import annotations
+
+import os
+import signal
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+
+from swahr.codec.targets import StageTarget
+from swahr.data.loaders import Batch
+from swahr.engine import distributed
+from swahr.engine.optimization import LossScaler, Stepper
+from swahr.models.higher_hrnet import StageOutput
+
+CPU = torch.device("cpu")
+
+
+class KnownError(ValueError):
+    __module__ = "swahr.tests"
+
+
+
+class SmallNet(nn.Module):
+    """One convolution and a batch norm; `heatmaps` (B, 2, 8, 8)."""
+
+    def __init__(self, frozen_statistics: bool = False) -> None:
+        super().__init__()
+        self.conv, self.bn = nn.Conv2d(3, 2, 3, padding=1), nn.BatchNorm2d(2)
+        self.frozen = frozen_statistics
+
+    def forward(self, images: Tensor) -> list[StageOutput]:
+        if self.frozen:
+            self.bn.eval()
+        return [StageOutput(None, self.bn(self.conv(images)), None)]
+
+
+class SquaredError(nn.Module):
+    def forward(self, outputs: list[StageOutput], targets: list[StageTarget]) -> dict[str, Tensor]:
+        error = (outputs[0].heatmaps.float() - targets[0].heatmaps).square()
+        return {"near": error.mean((1, 2, 3)), "far": 0.1 * error.amax((1, 2, 3))}
+
+
+def encode(joints: list[Tensor], masks: list[Tensor]) -> list[StageTarget]:
+    """The targets of these tests are handed over as the joints."""
+    return [StageTarget(joints[0], masks[0], masks[0], masks[0])]
+
+
+def make_batches(count: int, size: int) -> list[Batch]:
+    random = torch.Generator().manual_seed(0)
+    return [Batch(torch.randint(0, 256, (size, 8, 8, 3), dtype=torch.uint8, generator=random),
+                  [torch.randn(size, 2, 8, 8, generator=random)], [torch.ones(size, 8, 8)],
+                  torch.arange(size) + 100 * number, []) for number in range(1, count + 1)]
+
+
+def part_of(batch: Batch, start: int, end: int) -> Batch:
+    return Batch(batch.images[start:end], [batch.joints[0][start:end]], [batch.masks[0][start:end]],
+                 batch.image_ids[start:end], [])
+
+
+def make_stepper(model: nn.Module | None = None, *, optimizer: str = "sgd", **options: Any) -> Stepper:
+    torch.manual_seed(0)
+    model = model or SmallNet()
+    parameters = list(model.parameters())
+    if distributed.has_group():
+        model = DistributedDataParallel(model)
+    rule = torch.optim.Adam(parameters, fused=True) if optimizer == "adam" else \
+        torch.optim.SGD(parameters, lr=1.0, momentum=0.9)
+    options = {"scaler": LossScaler(CPU), **options}
+    return Stepper(model=model, encoder=encode, criterion=SquaredError(), optimizer=rule, device=CPU, **options)
+
+
+def weights_after_steps(accumulation: int) -> list[Tensor]:
+    """The weights after four steps on batches of eight images, shared out over the processes and over accumulated batches."""
+    distributed.init_process_group(CPU)
+    torch.manual_seed(0)
+    stepper = make_stepper(SmallNet(frozen_statistics=True))
+    share = 8 // (distributed.world_size() * accumulation)
+    for batch in make_batches(4, 8):
+        first = distributed.rank() * share * accumulation
+        parts = [part_of(batch, first + i * share, first + (i + 1) * share) for i in range(accumulation)]
+        stepper(parts, 0.05)
+    weights = [parameter.detach().clone() for parameter in stepper.parameters]
+    others = distributed.all_gather([weight.tolist() for weight in weights])
+    assert all(other == others[0] for other in others), "replicas differ"
+    return weights
+
+
+def collectives() -> dict[str, Any]:
+    """Every collective once, with other values on every process."""
+    distributed.init_process_group(CPU)
+    rank = distributed.rank()
+    model = SmallNet()
+    nn.init.constant_(model.bn.running_mean, float(rank + 1))
+    distributed.broadcast_buffers(model)
+    distributed.barrier()
+    means = distributed.reduce_mean({"a": torch.tensor(float(rank)), "b": torch.tensor(1.0)})
+    answers = {
+        "gathered": distributed.all_gather({"rank": rank}), "mean": {name: float(value) for name, value in means.items()},
+        "max": distributed.reduce_max(torch.tensor([float(rank), 5.0 - rank])).tolist(),
+        "buffer": model.bn.running_mean.tolist(), "main": distributed.is_main(),
+        "place": (rank, distributed.world_size(), distributed.local_rank()),
+    }
+    return {"all": distributed.all_gather(answers), "weights": [w.tolist() for w in weights_after_steps(2)]}
+
+
+def fail(rank: int, how: str) -> None:
+    """One process fails in its own way while the others wait for it."""
+    distributed.init_process_group(CPU)
+    distributed.barrier()
+    if distributed.rank() == rank:
+        if how == "known":
+            raise KnownError("person_keypoints.json: line 3 is wrong")
+        if how == "kill":
+            os.kill(os.getpid(), signal.SIGKILL)
+        raise ZeroDivisionError("the culprit")
+    distributed.barrier()

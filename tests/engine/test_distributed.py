@@ -1,0 +1,91 @@
+"""Questions of rank with and without other processes, and two processes doing what one does."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from swahr.engine import distributed
+from swahr.engine.distributed import DeviceError
+from swahr.engine.launcher import LaunchError, WorkerError, launch
+from tests.engine.replicas import CPU, SmallNet, collectives, fail, weights_after_steps
+
+
+def test_answers_without_other_processes() -> None:
+    assert (distributed.rank(), distributed.world_size(), distributed.local_rank(), distributed.is_main()) == (0, 1, 0, True)
+    assert not distributed.joined() and not distributed.has_group()
+    distributed.barrier()
+    distributed.broadcast_buffers(SmallNet())
+    with distributed.process_group(CPU):
+        assert not distributed.has_group()
+    assert distributed.all_gather("x") == ["x"]
+    assert distributed.reduce_mean({"a": torch.tensor(2.0)}) == {"a": torch.tensor(2.0)}
+    assert distributed.reduce_max(torch.tensor([1.0, 2.0])).tolist() == [1.0, 2.0]
+
+
+def test_place_told_by_a_launcher(monkeypatch: pytest.MonkeyPatch) -> None:
+    place = {"RANK": "5", "WORLD_SIZE": "8", "LOCAL_RANK": "1", "LOCAL_WORLD_SIZE": "4", "MASTER_ADDR": "localhost"}
+    for name, value in place.items():
+        monkeypatch.setenv(name, value)
+    assert distributed.joined() and not distributed.is_main()
+    assert (distributed.rank(), distributed.world_size(), distributed.local_rank()) == (5, 8, 1)
+    monkeypatch.delenv("MASTER_ADDR")  # a scheduler's variables alone make no group
+    assert (distributed.rank(), distributed.world_size()) == (0, 1)
+
+
+@pytest.mark.parametrize(("device", "gpus", "visible", "expected"), [
+    ("", None, 0, 1), ("", None, 4, 4), ("", 2, 4, 2), ("cpu", None, 4, 1), ("cpu", 3, 0, 3), ("cuda:2", None, 4, 1),
+    ("cuda", None, 1, 1), ("", 3, 0, 3)])
+def test_number_of_processes(monkeypatch: pytest.MonkeyPatch, device: str, gpus: int | None, visible: int, expected: int) -> None:
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: visible)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: visible > 0)
+    assert distributed.count_processes(device, gpus) == expected
+
+
+@pytest.mark.parametrize(("device", "gpus", "visible", "message"), [
+    ("cuda", None, 0, "--device cuda was asked for, but no GPU is visible"),
+    ("cuda", 3, 2, "--gpus 3 was asked for, but 2 GPUs are visible"),
+    ("cpu", 0, 0, "--gpus 0 was asked for")])
+def test_processes_that_cannot_be(monkeypatch: pytest.MonkeyPatch, device: str, gpus: int | None, visible: int, message: str) -> None:
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: visible)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: visible > 0)
+    with pytest.raises(DeviceError, match=message):
+        distributed.count_processes(device, gpus)
+
+
+def test_select_device(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert distributed.select_device("cpu") == CPU
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    with pytest.raises(DeviceError, match="GPU 3 was asked for, but 1 GPU is visible"):
+        distributed.select_device("cuda:3")
+    with pytest.raises(DeviceError, match="DEVICE is 'tpu'"):
+        distributed.select_device("tpu")
+
+
+def test_two_processes_do_what_one_does() -> None:
+    """Collectives, and the weights after several steps: each process has half of every batch, in two accumulated parts."""
+    found = launch(collectives, (), 2)
+    assert found is not None
+    for rank, answers in enumerate(found["all"]):
+        assert answers["gathered"] == [{"rank": 0}, {"rank": 1}]
+        assert answers["mean"] == {"a": 0.5, "b": 1.0} and answers["max"] == [1.0, 5.0]
+        assert answers["buffer"] == [1.0, 1.0] and answers["main"] == (rank == 0) and answers["place"] == (rank, 2, rank)
+    for ours, theirs in zip(weights_after_steps(1), found["weights"], strict=True):
+        torch.testing.assert_close(torch.tensor(theirs), ours, atol=1e-6, rtol=0)
+
+
+@pytest.mark.parametrize(("how", "message", "status"), [
+    ("raise", r"process 1 of the run failed: ZeroDivisionError: the culprit\nTraceback[\s\S]*ZeroDivisionError: the culprit$", 1),
+    ("kill", r"process 1 of the run failed: Signal 9 \(SIGKILL\)", 137)])
+def test_the_culprit_is_named(how: str, message: str, status: int) -> None:
+    with pytest.raises(WorkerError, match=message) as caught:
+        launch(fail, (1, how), 2)
+    assert caught.value.exit_status == status
+
+
+def test_nodes_that_cannot_be() -> None:
+    with pytest.raises(LaunchError, match="--rank 2 of --world-size 2: nodes are numbered from 0 to 1"):
+        launch(fail, (), 1, nodes=2, node_rank=2, url="tcp://localhost:1")
+    for url in ("localhost:1", "tcp://localhost", "tcp://localhost:x", ""):
+        with pytest.raises(LaunchError, match="need tcp://HOST:PORT"):
+            launch(fail, (), 1, nodes=2, url=url)

@@ -1,0 +1,122 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from swahr.config import load_config
+from swahr.inference.predictor import PredictionError, Predictor, build_predictor
+from swahr.models.higher_hrnet import StageOutput
+from swahr.skeleton import COCO
+from tests.inference.spots import GREEN, RED, colours, picture, predictor
+
+ROOT = Path(__file__).resolve().parents[2]
+WIDE, TALL = picture(128, 64, [(20, 20), (100, 30)]), picture(60, 100, [(40, 50)])
+
+
+@pytest.mark.parametrize("options", [
+    {}, {"flip_index": None}, {"project": False}, {"scales": (0.5, 1, 2)}, {"scales": (2, 1), "project": False},
+    {"scales": (0.5,)}])
+def test_people_are_found_where_they_are_in_pictures_of_any_shape(options: dict[str, object]) -> None:
+    wide, tall = predictor(**options)([WIDE, TALL])
+    for found, people in ((wide, [(20, 20), (100, 30)]), (tall, [(40, 50)])):
+        assert found.keypoints.shape == (len(people), 2, 3) and found.scores.shape == (len(people),)
+        reds = np.array(sorted(found.keypoints.tolist()))
+        np.testing.assert_allclose(reds[:, RED, :2], people, atol=2)
+        np.testing.assert_allclose(reds[:, GREEN, :2], np.add(people, (0, 20)), atol=2)
+
+
+def test_batches_of_any_size_give_the_same() -> None:
+    images = [WIDE, TALL, WIDE[:, ::-1].copy(), picture(128, 64, []), TALL, picture(512, 256, [(99, 99)], 15)]
+    alone = [predictor()([image])[0] for image in images]
+    for batch_size in (1, 2, 8):
+        together = predictor(batch_size=batch_size)(images)
+        for got, want in zip(together, alone):
+            np.testing.assert_array_equal(got.keypoints, want.keypoints)
+            np.testing.assert_array_equal(got.scores, want.scores)
+
+
+def test_batches_hold_pictures_of_one_input_size_and_no_more_than_allowed() -> None:
+    batches = list(predictor(batch_size=2).prepare([WIDE, TALL, WIDE, WIDE]))
+    assert [numbers for numbers, _ in batches] == [[0, 2], [3], [1]]
+    assert [tuple(batch.images[0].shape) for _, batch in batches] == [(2, 64, 128, 3), (1, 64, 128, 3), (1, 128, 64, 3)]
+
+
+def test_a_picture_with_nobody() -> None:
+    [found] = predictor()([np.zeros((64, 64, 3), np.uint8)])
+    assert found.keypoints.shape == (0, 2, 3) and found.scores.shape == (0,)
+
+
+def test_thirty_one_people() -> None:
+    crowd = picture(320, 320, [(20 + 40 * (i % 8), 20 + 70 * (i // 8)) for i in range(31)], shade=8)
+    assert len(predictor(input_size=320)([crowd])[0].scores) == 31
+
+
+def test_a_pixel_is_a_picture() -> None:
+    assert len(predictor()([np.zeros((1, 1, 3), np.uint8)])) == 1
+
+
+def test_nothing_asked_nothing_answered() -> None:
+    assert predictor()([]) == []
+
+
+def test_the_network_sees_scales_largest_first_and_both_sides_in_one_batch() -> None:
+    seen = []
+
+    def network(images: Tensor) -> list[StageOutput]:
+        seen.append(images)
+        return colours(images)
+
+    people = predictor(scales=(0.5, 2, 1), batch_size=2)
+    people.model = network
+    people([WIDE, WIDE[::-1].copy()])
+    assert [tuple(images.shape) for images in seen] == [(4, 3, 256, 512), (4, 3, 128, 256), (4, 3, 64, 128)]
+    for images in seen:
+        assert torch.equal(images[2:], images[:2].flip(3))
+
+
+@pytest.mark.parametrize("image", [
+    np.zeros((8, 8), np.uint8), np.zeros((8, 8, 4), np.uint8), np.zeros((8, 8, 3)), np.zeros((0, 8, 3), np.uint8), "a"])
+def test_what_is_no_picture_is_refused_in_one_line(image: object) -> None:
+    with pytest.raises(PredictionError, match=r"must be a uint8 array \(height, width, 3\) in RGB, not "):
+        predictor()([image])  # type: ignore[list-item]
+
+
+def test_a_thread_of_pixels_is_refused_before_it_fills_the_memory() -> None:
+    with pytest.raises(PredictionError, match="2 x 30000 pixels is too long and thin: .* 64 x 960000"):
+        predictor()([np.zeros((30000, 2, 3), np.uint8)])
+
+
+def test_some_resolution_must_give_heatmaps() -> None:
+    with pytest.raises(ValueError, match=r"LOSS.WITH_HEATMAPS_LOSS, TEST.WITH_HEATMAPS"):
+        predictor(use_heatmaps=[False, False])
+
+
+def built(*opts: str) -> Predictor:
+    cfg = load_config(ROOT / "experiments/coco/higher_hrnet/w32_512_adam_lr1e-3.yaml", ["TEST.FUSE", "False", *opts])
+    return build_predictor(cfg, torch.nn.Identity(), COCO)  # type: ignore[arg-type]
+
+
+def test_settings_reach_the_predictor() -> None:
+    made = built("TEST.SCALE_FACTOR", "[0.5, 1.0, 2.0]", "LOSS.WITH_HEATMAPS_LOSS", "[False, True]")
+    assert made.scales == [2, 1, 0.5] and made.flip_index == COCO.flip_index and made.project
+    assert made.use_heatmaps == [False, True] and made.use_tags == [True, False]
+    assert built("TEST.FLIP_TEST", "False").flip_index is None
+    assert built("AMP.ENABLED", "True").amp_dtype is torch.bfloat16 and made.amp_dtype is None
+
+
+@pytest.mark.parametrize("ignore", [True, False])
+def test_a_centre_is_dropped_before_decoding_or_after(ignore: bool) -> None:
+    made = built("DATASET.WITH_CENTER", "True", "MODEL.NUM_JOINTS", "18", "DATASET.NUM_JOINTS", "18",
+                 "TEST.IGNORE_CENTER", str(ignore))
+    assert made.drop_center is ignore and made.num_keypoints == 17
+    assert made.flip_index == (*COCO.flip_index, 17)
+    assert list(made.decoder.grouping_order)[:2] == ([0, 1] if ignore else [17, 0])
+
+
+def test_a_centre_that_is_decoded_is_not_in_the_result() -> None:
+    made = predictor(num_keypoints=1)
+    assert made([TALL])[0].keypoints.shape == (1, 1, 3)

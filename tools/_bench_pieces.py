@@ -1,0 +1,210 @@
+"""The pieces that tools/benchmark.py measures, each against its plain version in tests/oracles."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from _bench import Bench, Row, piece
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT))  # tests/oracles
+
+MAP_SIZE, TAG_MAPS, JOINTS = (512, 768), 2, 17
+THRESHOLD = 0.12  # of detection, as in the published settings
+BATCH = 20        # in training
+
+
+class Crowd:
+    """Maps of a crowd, on the CPU for the plain version and on the device for ours, and both decoders."""
+
+    def __init__(self, bench: Bench, people: int, **changes: Any) -> None:
+        from swahr.codec.decode import Decoder
+        from swahr.skeleton import COCO
+        from tests.oracles import crowds, decode
+        self.decoder = Decoder(grouping_order=COCO.grouping_order, detection_threshold=THRESHOLD)
+        self.settings = decode.settings(COCO.grouping_order, detection_threshold=THRESHOLD)
+        maps = crowds.crowd(people, MAP_SIZE, JOINTS, TAG_MAPS, **changes)
+        self.plain_maps = maps[0][0].numpy(), maps[1][0].numpy()
+        self.maps = maps[0].to(bench.device), maps[1].to(bench.device)
+        self.name = f"{people} people{', noise' if changes else ''}"
+
+
+def _same(got: Any, want: Any) -> None:
+    if not np.array_equal(got, want):
+        raise RuntimeError("the plain version gives another result")
+
+
+@piece
+def grouping(bench: Bench) -> Iterator[Row]:
+    """Peaks to people; on the CPU, on a machine with a GPU too."""
+    from swahr.codec.grouping import group
+    from swahr.codec.peaks import find_peaks
+    from swahr.codec.tiles import tile_range
+    from tests.oracles import decode as oracle
+
+    def row(people: int) -> Row:
+        crowd = Crowd(bench, people)
+        tiles = tile_range(crowd.plain_maps[0][..., None])
+        peaks = find_peaks(*crowd.plain_maps, tiles, limit=30, threshold=THRESHOLD, reach=2)
+        plain_peaks = oracle.top_peaks(*crowd.plain_maps, crowd.settings)
+        rules = {"max_people": 30, "tag_threshold": 1.0, "use_detection_val": True, "ignore_too_much": False}
+        members = group(peaks, crowd.decoder.grouping_order, **rules)
+        _same(members >= 0, oracle.match(*plain_peaks, crowd.settings)[..., 2] > 0)
+        return bench.row("grouping", f"{crowd.name}, {len(members)} groups",
+                         lambda: oracle.match(*plain_peaks, crowd.settings),
+                         lambda: group(peaks, crowd.decoder.grouping_order, **rules),
+                         goal_ratio=40 if people in (10, 30) else None)
+    yield from map(row, bench.people)
+
+
+@piece
+def refinement(bench: Bench) -> Iterator[Row]:
+    """Adjustment and the search for missing joints, with what only they need."""
+    from swahr.codec.refine import find_missing, find_missing_batch
+    from swahr.codec.tiles import tile_range
+    from tests.oracles import decode as oracle
+
+    def row(people: int) -> Row:
+        crowd = Crowd(bench, people)
+        maps, tiles = crowd.plain_maps, tile_range(crowd.plain_maps[0][..., None])
+        crowd.decoder.refine = False
+        found = crowd.decoder(*crowd.maps)[0]
+        persons, joints = np.nonzero(found.keypoints[..., 2] == 0)
+        means, images = found.tags[persons], np.zeros_like(joints)
+        groups = oracle.match(*oracle.top_peaks(*maps, crowd.settings), crowd.settings)
+
+        def plain() -> None:
+            everybody = groups.copy()
+            oracle.adjust(everybody, maps[0])
+            for person in everybody:
+                oracle.refine(person, *maps)
+
+        def ours() -> None:
+            if bench.cuda:
+                find_missing_batch(*crowd.maps, images, joints, means)
+            else:
+                find_missing(*maps, tiles, tile_range(maps[1]), joints, means)
+        case = f"{crowd.name}, {len(joints)} joints missing in {len(groups)} groups"
+        return bench.row("refinement", case, plain, ours, goal_ratio=40)
+    yield from map(row, bench.people)
+
+
+@piece
+def decoding(bench: Bench) -> Iterator[Row]:
+    """Maps to people, peaks included; on a GPU the maps are there already."""
+    from tests.oracles import decode as oracle
+
+    def row(people: int, **changes: Any) -> Row:
+        crowd = Crowd(bench, people, **changes)
+        found = crowd.decoder(*crowd.maps)[0].keypoints
+        _same(found, oracle.decode(*crowd.plain_maps, crowd.settings)[0][..., :3])
+        goal = {"goal_ms": 3 if people == 10 else None} if bench.cuda else {"goal_ratio": {5: 20, 20: 40}.get(people)}
+        return bench.row("decoding", f"{crowd.name}, {len(found)} groups",
+                         lambda: oracle.decode(*crowd.plain_maps, crowd.settings),
+                         lambda: crowd.decoder(*crowd.maps), **goal)
+
+    yield from map(row, bench.people)
+    if 20 in bench.people:
+        yield row(20, false_peaks=200, stray_tags=True)
+    if bench.cuda:
+        crowd = Crowd(bench, 10)
+        maps = [a.expand(8, *a.shape[1:]).contiguous() for a in crowd.maps]
+        yield bench.row("decoding", f"batch of 8 x {crowd.name}", None, lambda: crowd.decoder(*maps), images=8)
+
+
+@piece
+def associative_loss(bench: Bench) -> Iterator[Row]:
+    from swahr.losses.associative import associative_loss as loss
+    from tests.oracles.losses import associative_loss as plain_loss
+
+    def row(people: int) -> Row:
+        generator = torch.Generator().manual_seed(people)
+        tags = torch.randn(BATCH, JOINTS, 128, 128, generator=generator).to(bench.device).requires_grad_()
+        index = torch.randint(tags[0].numel(), (BATCH, people, JOINTS), generator=generator).to(bench.device)
+        present = (torch.rand(index.shape, generator=generator) < 0.8).to(bench.device)
+
+        def run(function: Callable[..., Any]) -> None:
+            tags.grad = None
+            push, pull = function(tags, index, present, "exp")
+            (push.mean() + pull.mean()).backward()
+        goal = {"goal_ms": 1 if people == 30 else None} if bench.cuda else {"goal_ratio": 15 if people == 10 else None}
+        return bench.row("associative loss", f"forward and backward, batch {BATCH} x {people} people",
+                         lambda: run(plain_loss), lambda: run(loss), images=BATCH, **goal)
+    yield from map(row, sorted({3, 10, 30} & {*bench.people}))
+
+
+@piece
+def targets(bench: Bench) -> Iterator[Row]:
+    from swahr.codec.targets import TargetEncoder
+    from tests.oracles import targets as oracle
+    sizes = (128, 256)
+    encoder = TargetEncoder(sizes=sizes, sigma=2, scale_aware=False, tag_per_joint=True)
+    masks = [torch.ones(BATCH, size, size, device=bench.device) for size in sizes]
+
+    def row(people: int) -> Row:
+        rng = np.random.default_rng(people)
+        joints = [rng.uniform(0, size, (BATCH, people, JOINTS, 3)).astype(np.float32) for size in sizes]
+        for stage in joints:
+            stage[..., 2] = rng.random(stage.shape[:3]) < 0.8
+        inputs = [torch.from_numpy(stage).to(bench.device) for stage in joints]
+
+        def plain() -> None:
+            for stage, size in zip(joints, sizes):
+                for image in stage:
+                    oracle.render(image, size, 2)
+                    oracle.tag_index(image, size, True)
+        return bench.row("targets", f"128 and 256 px, batch {BATCH} x {people} people", plain,
+                         lambda: encoder(inputs, masks), images=BATCH,
+                         **({"goal_ms": 1} if bench.cuda else {"goal_ratio": 1}))
+    yield from map(row, sorted({3, 10, 30} & {*bench.people}))
+
+
+@piece
+def training_sample(bench: Bench) -> Iterator[Row]:
+    """A JPEG file's bytes to augmented picture, joints and masks, on one core; ours is normalised on the device."""
+    import cv2
+
+    from swahr.data.images import read_image
+    from swahr.data.transforms import TrainTransform
+    from swahr.skeleton import COCO
+    from tests.oracles.augment import training_sample as oracle
+    rng = np.random.default_rng(0)
+    picture = cv2.GaussianBlur(rng.integers(0, 256, (480, 640, 3), np.uint8), (0, 0), 2)
+    data = cv2.imencode(".jpg", picture)[1].tobytes()
+    joints, mask = rng.uniform(0, 480, (3, JOINTS, 3)).astype(np.float32), np.ones((480, 640), np.uint8)
+    outputs: dict[str, Any] = {"input_size": 512, "output_sizes": (128, 256), "flip_index": COCO.flip_index}
+    transform = TrainTransform(**outputs)
+    place = transform.place(640, 480, rng)._asdict()
+    cv2.setNumThreads(1)
+    yield bench.row("training sample", "640 x 480 to 512, 3 people",
+                    lambda: oracle(data, joints, mask, **place, **outputs),
+                    lambda: transform(read_image(data), joints, mask, np.random.default_rng(0)),
+                    goal_ratio=2.5, goal_ms=3)
+
+
+@piece
+def network(bench: Bench) -> Iterator[Row]:
+    """W32 in evaluation with folded batch norms and without scale heads, against the same network as it is trained."""
+    from swahr.config import load_config
+    from swahr.models.build import build_model
+    from swahr.models.inference import optimize_for_inference
+    torch.manual_seed(0)
+    cfg = load_config(ROOT / "experiments/coco/higher_hrnet/w32_512_adam_lr1e-3.yaml")
+    model, batch = build_model(cfg).to(bench.device).eval(), 16 if bench.cuda else 1
+    fast = optimize_for_inference(model)
+    images = torch.randn(batch, 3, 512, 512, device=bench.device)
+    fast_images = images.contiguous(memory_format=torch.channels_last)
+
+    def row(dtype: torch.dtype) -> Row:
+        with torch.inference_mode(), torch.autocast(bench.device.type, dtype, enabled=dtype != torch.float32):
+            for stage, fast_stage in zip(model(images), fast(fast_images)):
+                if dtype == torch.float32:
+                    torch.testing.assert_close(fast_stage.heatmaps, stage.heatmaps, rtol=1e-4, atol=1e-4)
+            return bench.row("network", f"W32, 512 px, batch {batch}, {str(dtype)[6:]}", lambda: model(images),
+                             lambda: fast(fast_images), images=batch, goal_ratio=None if bench.cuda else 1.5)
+    yield from map(row, (torch.float32, torch.bfloat16) if bench.cuda else (torch.float32,))
