@@ -28,6 +28,7 @@ class Row:
     images: int = 1  # that are done in that time
     goal_ratio: float | None = None
     goal_ms: float | None = None
+    same: bool | None = None  # whether both gave the same result, where they can be compared
     memory_mb: float | None = None  # peak on the GPU, of ours
 
     @property
@@ -48,25 +49,27 @@ class Bench:
         self.device, self.people, self.seconds = torch.device(device), people, seconds
         self.cuda = self.device.type == "cuda"
 
-    def measure(self, function: Callable[[], Any], at_least: int = 3) -> float:
-        """The best time in milliseconds of at least so many calls, and of as many more as there is time for."""
+    def measure(self, function: Callable[[], Any], at_least: int = 3) -> tuple[float, Any]:
+        """The best time in milliseconds of at least so many calls and as many more as there is time for; the result."""
         best, start = float("inf"), time.perf_counter()
         while at_least > 0 or time.perf_counter() - start < self.seconds:
             self.wait()
             begin = time.perf_counter()
-            function()
+            result = function()
             self.wait()
             best, at_least = min(best, time.perf_counter() - begin), at_least - 1
-        return 1e3 * best
+        return 1e3 * best, result
 
-    def row(self, piece: str, case: str, plain: Callable[[], Any] | None, ours: Callable[[], Any], **goal: Any) -> Row:
+    def row(self, piece: str, case: str, plain: Callable[[], Any] | None, ours: Callable[[], Any],
+            same: Callable[[Any, Any], bool] | None = None, **goal: Any) -> Row:
+        """Measure both; same(our result, plain result) says whether they give the same."""
         ours()  # compiled, warm
         if self.cuda:
             torch.cuda.reset_peak_memory_stats()
-        ours_ms = self.measure(ours)
+        ours_ms, got = self.measure(ours)
         memory = torch.cuda.max_memory_allocated() / 2**20 if self.cuda else None
-        plain_ms = self.measure(plain, at_least=1) if plain else None  # a plain version can take seconds
-        return Row(piece, case, plain_ms, ours_ms, memory_mb=memory, **goal)
+        plain_ms, want = self.measure(plain, at_least=1) if plain else (None, None)  # it can take seconds
+        return Row(piece, case, plain_ms, ours_ms, same=same(got, want) if same else None, memory_mb=memory, **goal)
 
     def wait(self) -> None:
         if self.cuda:
@@ -109,13 +112,14 @@ def table(about: dict[str, str], rows: list[Row], problems: dict[str, str]) -> s
         return "" if value is None else f"{value:,.{digits}f}"
 
     lines = ["# Benchmark", "", *(f"- {key}: {value}" for key, value in about.items()), "",
-             "| piece | case | plain, ms | ours, ms | ratio | images/s | goal | met | GPU MiB |",
-             "|---|---|---:|---:|---:|---:|---|---|---:|"]
+             "| piece | case | plain, ms | ours, ms | ratio | images/s | goal | met | same result | GPU MiB |",
+             "|---|---|---:|---:|---:|---:|---|---|---|---:|"]
+    said = {None: "", True: "yes", False: "no"}
     for row in rows:
         goals = [f"{row.goal_ratio:g}x" if row.goal_ratio else "", f"{row.goal_ms:g} ms" if row.goal_ms else ""]
-        met = {None: "", True: "yes", False: "no"}[row.met]
         per_second = 1e3 * row.images / row.ours_ms
         cells = [row.piece, row.case, number(row.plain_ms), number(row.ours_ms, 3), number(row.ratio, 1),
-                 number(per_second, 1), ", ".join(filter(None, goals)), met, number(row.memory_mb, 0)]
+                 number(per_second, 1), ", ".join(filter(None, goals)), said[row.met], said[row.same],
+                 number(row.memory_mb, 0)]
         lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines + [f"\nNot measured: {name}: {problem}" for name, problem in problems.items()]) + "\n"

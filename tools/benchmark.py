@@ -18,6 +18,7 @@ import _bench_pieces  # noqa: F401
 import _init_paths  # noqa: F401
 import torch
 from _bench import PIECES, Bench, describe, table
+
 from swahr.files import WriteError, replacing
 
 PEOPLE = (1, 3, 5, 10, 20, 30)
@@ -56,7 +57,7 @@ def main(arguments: list[str] | None = None) -> int:
         print(error, file=sys.stderr)
         return 2
     print(f"written to {args.out}")
-    return 1 if problems else 0
+    return 1 if problems or any(row.same is False for row in rows) else 0
 
 
 if __name__ == "__main__":

@@ -10,7 +10,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from swahr.codec import grouping, peaks, refine, tiles
+from swahr.codec import decode, grouping, peaks, refine, tiles
 from swahr.codec.decode import Decoder, People, build_decoder
 from swahr.codec.targets import render_heatmaps
 from swahr.skeleton import COCO, CROWD_POSE
@@ -114,9 +114,9 @@ def test_nothing_crashes(height: int, width: int, level: float, values: int, noi
 def test_maps_must_be_finite(bad: float, which: int) -> None:
     maps = [torch.zeros(1, 2, 8, 8), torch.zeros(1, 2, 8, 8, 1)]
     maps[which][0, 1, 7, 7] = bad
-    for decode in (make_decoder(2), make_decoder(2)._decode_batch):
+    for decoding in (make_decoder(2), make_decoder(2)._decode_batch):
         with pytest.raises(ValueError, match="not finite"):
-            decode(*maps)
+            decoding(*maps)
 
 
 @pytest.mark.parametrize("heatmaps, tags, message", [
@@ -154,23 +154,30 @@ def test_the_configuration_is_read() -> None:
                 IGNORE_TOO_MUCH=False, ADJUST=True, REFINE=True)
     heatmaps, tags = crowd(6, size=(96, 128), false_peaks=60, stray_tags=True)
 
-    def decode(people: int = 30, **changes: object) -> np.ndarray:
+    def keypoints(people: int = 30, **changes: object) -> np.ndarray:
         cfg = SimpleNamespace(DATASET=SimpleNamespace(MAX_NUM_PEOPLE=people), TEST=SimpleNamespace(**(test | changes)))
         return build_decoder(cfg, COCO)(heatmaps, tags)[0].keypoints
 
-    published = decode()
+    published = keypoints()
     np.testing.assert_array_equal(
         published, Decoder(grouping_order=COCO.grouping_order)(heatmaps, tags)[0].keypoints)
-    for other in (decode(people=2), decode(DETECTION_THRESHOLD=0.5), decode(TAG_THRESHOLD=0.1), decode(ADJUST=False),
-                  decode(NMS_KERNEL=41, NMS_PADDING=20), decode(USE_DETECTION_VAL=False), decode(REFINE=False)):
+    others = [{"people": 2}, {"DETECTION_THRESHOLD": 0.5}, {"TAG_THRESHOLD": 0.1}, {"ADJUST": False},
+              {"NMS_KERNEL": 41, "NMS_PADDING": 20}, {"USE_DETECTION_VAL": False}, {"REFINE": False}]
+    for other in (keypoints(**changes) for changes in others):
         assert other.shape != published.shape or (other != published).any()
-    assert len(decode(people=2, IGNORE_TOO_MUCH=True)) < len(decode(people=2))
+    assert len(keypoints(people=2, IGNORE_TOO_MUCH=True)) < len(keypoints(people=2))
 
 
-def test_kernels_are_compiled_for_one_kind_of_array() -> None:
-    """Maps of any size, people or none, one tag map or two: nobody waits for the compiler a second time."""
+def test_kernels_are_compiled_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """All by warm_up; maps of any size, people or none, one tag map or two: nobody waits for the compiler again."""
+    called = []
+    for module, name in ((decode, "find_missing"), (peaks, "_find_peaks"), (grouping, "_group")):
+        kernel = getattr(module, name)
+        monkeypatch.setattr(module, name, lambda *a, kernel=kernel, name=name: called.append(name) or kernel(*a))
+    make_decoder(2, max_people=100).warm_up()
+    assert sorted(called) == ["_find_peaks", "_group", "find_missing"]
+    monkeypatch.undo()
     decoder = make_decoder(2)
-    decoder.warm_up()
     decoder(torch.ones(1, 2, 1, 1), torch.ones(1, 1, 1, 1, 1))
     decoder(*crowd(2, size=(60, 40), joints=2, tag_maps=1))
     for compiled in (tiles._tile_range, peaks._find_peaks, grouping._group, grouping._mean_tags, refine._find_missing):

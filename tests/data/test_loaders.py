@@ -28,7 +28,7 @@ def opened(root: Path, **options: Any) -> KeypointDataset:
 
 def settings(**others: Any) -> CfgNode:
     data = {"INPUT_SIZE": 32, "OUTPUT_SIZE": [8, 16], "MAX_ROTATION": 30.0, "MIN_SCALE": 0.75, "MAX_SCALE": 1.5,
-            "SCALE_TYPE": "short", "MAX_TRANSLATE": 40.0, "FLIP": 0.5, "ON_BAD_SAMPLE": "stop"}
+            "SCALE_TYPE": "short", "MAX_TRANSLATE": 40.0, "FLIP": 0.5, "ON_BAD_SAMPLE": "stop", "REPEAT": 1}
     train = {"IMAGES_PER_GPU": 2, "SEED": 3, "ACCUMULATION_STEPS": 1}
     tree = {"DATASET": data, "TRAIN": train, "WORKERS": 0, "PIN_MEMORY": True}
     for key, value in others.items():

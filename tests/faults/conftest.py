@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,8 @@ from tests.engine.conftest import CONFIG
 
 ROOT = Path(__file__).resolve().parents[2]
 RUN = "output/coco_kpt/pose_higher_hrnet/tiny"
-pytest_plugins: list[str] = []
+EPOCHS = ("TRAIN.END_EPOCH", 6, "TRAIN.VAL_INTERVAL", 3, "PRINT_FREQ", 1)
+Weights = dict[str, torch.Tensor]
 
 
 class Job:
@@ -33,7 +35,7 @@ class Job:
     def text(self) -> str:
         return self.said.read_text()
 
-    def wait_for(self, text: str, seconds: float = 120) -> None:
+    def wait_for(self, text: str, seconds: float = 300) -> None:
         """Until the job has said something."""
         end = time.monotonic() + seconds
         while text not in self.text():
@@ -41,7 +43,7 @@ class Job:
             assert time.monotonic() < end, f"did not say {text!r} in {seconds} s:\n{self.text()}"
             time.sleep(0.02)
 
-    def end(self, seconds: float = 120) -> int:
+    def end(self, seconds: float = 300) -> int:
         """The exit status, once it is over; fails if it takes longer."""
         return self.process.wait(seconds)
 
@@ -64,7 +66,8 @@ class Job:
         for pid in self.pids():
             try:
                 command = Path(f"/proc/{pid}/cmdline").read_bytes()
-                environment = dict(part.split(b"=", 1) for part in Path(f"/proc/{pid}/environ").read_bytes().split(b"\0") if b"=" in part)
+                variables = Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")
+                environment = dict(part.split(b"=", 1) for part in variables if b"=" in part)
                 parent = int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
             except (OSError, ValueError):
                 continue
@@ -112,15 +115,19 @@ def write_config(pictures: Path) -> Callable[[Path], Path]:
     return write
 
 
+def start_training(config: Path, *arguments: Any, launcher: tuple[str, ...] = (), **options: Any) -> Job:
+    command = [sys.executable, *launcher, str(ROOT / "tools/dist_train.py"), "--cfg", str(config), "--device", "cpu"]
+    return Job([*command, *map(str, arguments)], config.parent, **options)
+
+
 @pytest.fixture
 def start(tmp_path: Path, write_config: Callable[[Path], Path]) -> Iterator[Callable[..., Job]]:
-    """start(*arguments, launcher=[...]) -> the job of tools/dist_train.py; the same folder each time. Killed after the test."""
+    """start(*arguments, launcher=(...)) -> the job of tools/dist_train.py; the same folder each time. Killed after the test."""
     jobs: list[Job] = []
     path = write_config(tmp_path)
 
-    def call(*arguments: Any, launcher: tuple[str, ...] = (), **options: Any) -> Job:
-        command = [sys.executable, *launcher, str(ROOT / "tools/dist_train.py"), "--cfg", str(path), "--device", "cpu"]
-        jobs.append(Job([*command, *map(str, arguments)], tmp_path, **options))
+    def call(*arguments: Any, **options: Any) -> Job:
+        jobs.append(start_training(path, *arguments, **options))
         return jobs[-1]
 
     yield call
@@ -128,15 +135,28 @@ def start(tmp_path: Path, write_config: Callable[[Path], Path]) -> Iterator[Call
         job.kill()
 
 
+@pytest.fixture(scope="session")
+def undisturbed(write_config: Callable[[Path], Path], tmp_path_factory: pytest.TempPathFactory) -> Callable[[int], Weights]:
+    """undisturbed(processes) -> the final weights of a run that was left alone."""
+    @cache
+    def weights_of(processes: int) -> Weights:
+        path = write_config(tmp_path_factory.mktemp("undisturbed"))
+        job = start_training(path, "--gpus", processes, *EPOCHS)
+        assert job.end() == 0, job.text()
+        return weights(path.parent / RUN)
+
+    return weights_of
+
+
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
     return tmp_path / RUN
 
 
-def weights(folder: Path) -> dict[str, torch.Tensor]:
+def weights(folder: Path) -> Weights:
     return torch.load(folder / "final_state.pth.tar", weights_only=True)
 
 
-def same(ours: dict[str, torch.Tensor], theirs: dict[str, torch.Tensor]) -> bool:
+def same(ours: Weights, theirs: Weights) -> bool:
     """Equal to the bit."""
     return ours.keys() == theirs.keys() and all(torch.equal(ours[name], theirs[name]) for name in ours)

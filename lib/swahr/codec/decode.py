@@ -7,6 +7,7 @@ peaks, and the joints that were missing); grouping is done on the host.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -75,9 +76,9 @@ class Decoder:
 
     def warm_up(self, tag_maps: int = 2) -> None:
         """Compile what decoding on the CPU needs, or load it where an earlier process has compiled it."""
-        joints, side = len(self.grouping_order), 64
+        joints, side = len(self.grouping_order), 8 + 8 * math.isqrt(self._peak_settings["limit"])  # no small map
         heatmaps = torch.zeros(1, joints, side, side)
-        heatmaps[..., ::8, ::8] = 1 + self._peak_settings["threshold"]
+        heatmaps[0, self.grouping_order[0], ::8, ::8] = 1 + self._peak_settings["threshold"]  # the others are missing
         self(heatmaps, torch.zeros(1, joints, side, side, tag_maps))
 
     def _check(self, heatmaps: torch.Tensor, tags: torch.Tensor) -> None:

@@ -120,6 +120,7 @@ defaults.DATASET.BASE_SIZE = 256.0  # size of the person whose sigma is BASE_SIG
 defaults.DATASET.BASE_SIGMA = 2.0  # its sigma, map px
 defaults.DATASET.INT_SIGMA = False  # round those sigmas up to whole numbers
 defaults.DATASET.WITH_CENTER = False  # the centre of a person's joints is one more joint
+defaults.DATASET.REPEAT = 1  # times an epoch goes through the images, augmented anew: for sets of a few images
 defaults.DATASET.MIN_KEYPOINTS = 0  # leave out training images in which nobody has this many labelled keypoints
 defaults.DATASET.STRICT = True  # stop at annotations that contradict each other; False = repair or leave out
 defaults.DATASET.ON_BAD_SAMPLE = "stop"  # an image that cannot be read: stop, or skip (log it and take another)

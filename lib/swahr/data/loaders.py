@@ -62,22 +62,24 @@ class TrainingSet(Dataset[Sample]):
     """Augmented samples of a data set, by (epoch, index)."""
 
     def __init__(self, dataset: KeypointDataset, transform: TrainTransform, *, seed: int = 0,
-                 skip_bad: bool = False) -> None:
+                 skip_bad: bool = False, repeat: int = 1) -> None:
         """skip_bad: an image that cannot be read is replaced by the next one that can, instead of raising its
-        ImageError.
+        ImageError. repeat: times each image comes in an epoch.
         """
         self.dataset, self.transform, self.seed, self.skip_bad = dataset, transform, seed, skip_bad
+        self.repeat = repeat
         self._image_ids = np.array(dataset.image_ids, np.int64)  # a list's numbers would be copied to every worker
 
     def __len__(self) -> int:
-        return len(self._image_ids)
+        return len(self._image_ids) * self.repeat
 
     def __getitem__(self, key: tuple[int, int]) -> Sample:
         epoch, index = key
         rng = np.random.default_rng(np.random.SeedSequence([self.seed, epoch, index]))
         bad_ids: list[int] = []
-        for step in range(len(self)):
-            image_id = int(self._image_ids[(index + step) % len(self)])
+        images = len(self._image_ids)
+        for step in range(images):
+            image_id = int(self._image_ids[(index + step) % images])
             try:
                 image, mask = self.dataset.read(image_id), self.dataset.mask(image_id)
             except ImageError:
@@ -86,7 +88,7 @@ class TrainingSet(Dataset[Sample]):
                 bad_ids.append(image_id)
                 continue
             return Sample(*self.transform(image, self.dataset.joints(image_id), mask, rng), image_id, bad_ids)
-        raise ImageError(f"{self.dataset.annotation_file}: not one of its {len(self)} images can be read")
+        raise ImageError(f"{self.dataset.annotation_file}: not one of its {images} images can be read")
 
 
 def collate(samples: Sequence[Sample]) -> Batch:
@@ -153,8 +155,9 @@ def build_train_loader(cfg: CfgNode, dataset: KeypointDataset, rank: int = 0,
     """
     skeleton = dataset.skeleton.with_center() if dataset.with_center else dataset.skeleton
     skip_bad = cfg.DATASET.ON_BAD_SAMPLE == "skip"
-    samples = TrainingSet(dataset, build_transform(cfg, skeleton), seed=cfg.TRAIN.SEED, skip_bad=skip_bad)
-    sampler = EpochSampler(len(dataset), cfg.TRAIN.IMAGES_PER_GPU, rank=rank, world_size=world_size,
+    samples = TrainingSet(dataset, build_transform(cfg, skeleton), seed=cfg.TRAIN.SEED, skip_bad=skip_bad,
+                          repeat=cfg.DATASET.REPEAT)
+    sampler = EpochSampler(len(samples), cfg.TRAIN.IMAGES_PER_GPU, rank=rank, world_size=world_size,
                            seed=cfg.TRAIN.SEED, group=cfg.TRAIN.ACCUMULATION_STEPS)
     return DataLoader(samples, batch_sampler=sampler, num_workers=cfg.WORKERS, persistent_workers=cfg.WORKERS > 0,
                       collate_fn=collate, worker_init_fn=start_worker,

@@ -120,7 +120,10 @@ def infer_folder(cfg: Any, cfg_path: str | Path, img_dir: str | Path, save_dir: 
 
 
 def infer_video(cfg: Any, cfg_path: str | Path, video: str | Path, save_dir: str | Path, threshold: float) -> None:
-    """Write the people of every frame of a video to save_dir: people.json, and the video (.mp4) with skeletons drawn."""
+    """Write the people of every frame of a video to save_dir: people.json, and the video (.mp4) with skeletons drawn.
+
+    By one process, frame after frame; parameters as of infer_folder.
+    """
     device, source, seen = distributed.select_device(cfg.DEVICE), Video(video), []
     save_dir = _check_save_dir(save_dir, Path(video).parent)
     predictor, skeleton = _build(cfg, cfg_path, device)

@@ -8,6 +8,7 @@ convolution's result still at hand, and its weights are laid out once instead of
 from __future__ import annotations
 
 import copy
+import platform
 from typing import cast
 
 import torch
@@ -30,7 +31,7 @@ def optimize_for_inference(model: HigherHRNet, channels_last: bool = True) -> Hi
     fast = fold_batch_norms(model)
     if channels_last:
         fast = fast.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    if fast.conv1.weight.device.type == "cpu" and torch.backends.mkldnn.is_available():
+    if fast.conv1.weight.device.type == "cpu" and _has_fused_convolutions():
         _fuse(fast)
     return fast
 
@@ -53,6 +54,11 @@ def fold_batch_norms(model: HigherHRNet) -> HigherHRNet:
                     transpose=isinstance(conv, nn.ConvTranspose2d))
                 setattr(parent, name, nn.Identity())
     return folded
+
+
+def _has_fused_convolutions() -> bool:
+    """Whether this PyTorch has oneDNN for x86, which torch.compile's operations used below are made for."""
+    return platform.machine() in ("x86_64", "AMD64") and torch.backends.mkldnn.is_available()
 
 
 class _FusedConv(nn.Module):

@@ -68,11 +68,12 @@ def read_state_dict(path: str | Path) -> dict[str, Tensor]:
     if isinstance(content, Mapping) and isinstance(content.get("state_dict"), Mapping):
         content = content["state_dict"]
     if not isinstance(content, Mapping) or not content:
-        raise CheckpointError(f"{path}: holds {_kind(content)}, not the weights of a network by name")
+        what = f"is a {type(content).__name__}" if content else "is empty"
+        raise CheckpointError(f"{path}: {what}, not the weights of a network by name")
     for name, value in content.items():
         if not isinstance(name, str) or not isinstance(value, Tensor):
-            raise CheckpointError(f"{path}: entry {str(name)[:80]!r} is {_kind(value)}, not a tensor; files of weights "
-                                  "hold names and tensors, or have them under 'state_dict'")
+            raise CheckpointError(f"{path}: entry {str(name)[:80]!r} is of type {type(value).__name__}, not a tensor; "
+                                  "files of weights hold names and tensors, or have them under 'state_dict'")
     return _unwrapped(content)
 
 
@@ -103,10 +104,6 @@ def _is_plain_archive(path: Path) -> bool:
         if any(entry.compress_type != zipfile.ZIP_STORED for entry in archive.infolist()):
             raise zipfile.BadZipFile("compressed")
     return True
-
-
-def _kind(value: object) -> str:
-    return "an empty table" if isinstance(value, Mapping) and not value else f"a {type(value).__name__}"
 
 
 def _unwrapped(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -186,10 +183,13 @@ def describe_settings(state: Mapping[str, Tensor]) -> dict[str, Any]:
         return {}
     found: dict[str, Any] = {}
     for stage in (2, 3, 4):
-        modules = _numbered(shapes, rf"stage{stage}\.(\d+)\.branches\.0\.0\.conv1\.weight")
-        branches = _numbered(shapes, rf"stage{stage}\.0\.branches\.(\d+)\.0\.conv1\.weight")
-        found[f"MODEL.EXTRA.STAGE{stage}.NUM_MODULES"] = len(modules)
-        found[f"MODEL.EXTRA.STAGE{stage}.NUM_CHANNELS"] = [shape[0] for shape in branches]
+        key, name = f"MODEL.EXTRA.STAGE{stage}", rf"stage{stage}\.0\.branches"
+        branches = _numbered(shapes, name + r"\.(\d+)\.0\.conv1\.weight")
+        blocks = (_numbered(shapes, rf"{name}\.{branch}\.(\d+)\.conv1\.weight") for branch in range(len(branches)))
+        found[f"{key}.NUM_MODULES"] = len(_numbered(shapes, rf"stage{stage}\.(\d+)\.branches\.0\.0\.conv1\.weight"))
+        found[f"{key}.NUM_CHANNELS"] = [shape[0] for shape in branches]
+        found[f"{key}.NUM_BLOCKS"] = [len(names) for names in blocks]
+        found[f"{key}.BLOCK"] = "BOTTLENECK" if f"stage{stage}.0.branches.0.0.conv3.weight" in shapes else "BASIC"
     return found | _describe_heads(shapes)
 
 

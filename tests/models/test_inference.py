@@ -1,0 +1,72 @@
+from __future__ import annotations
+
+import copy
+
+import pytest
+import torch
+from torch import nn
+
+from swahr.models.higher_hrnet import StageOutput
+from swahr.models.inference import fold_batch_norms, optimize_for_inference
+from tests.models.networks import VARIANTS, images, network
+
+
+def assert_same(outputs: list[StageOutput], expected: list[StageOutput], tolerance: float = 1e-4) -> None:
+    """Heatmaps and tags within `tolerance` of the largest value; no scales."""
+    assert len(outputs) == len(expected)
+    for output, reference in zip(outputs, expected):
+        assert isinstance(output, StageOutput) and output.scales is None
+        for part, wanted in ((output.heatmaps, reference.heatmaps), (output.tags, reference.tags)):
+            assert (part is None) == (wanted is None)
+            if wanted is not None:
+                torch.testing.assert_close(part, wanted, rtol=0, atol=tolerance * float(wanted.abs().max()))
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+@torch.inference_mode()
+def test_same_outputs(variant: str) -> None:
+    model = network(variant)
+    for faster in (optimize_for_inference(model), optimize_for_inference(model, channels_last=False), fold_batch_norms(model)):
+        for batch in (images(2, 64, 32), images(1, 96, 64), images(1, 64, 64).to(memory_format=torch.channels_last)):
+            assert_same(faster(batch), model(batch))
+
+
+def test_nothing_is_left_to_fold_and_the_original_is_untouched() -> None:
+    model, batch = network().train(), images()
+    state, before = copy.deepcopy(model.state_dict()), batch.clone()
+    faster = optimize_for_inference(model)
+    with torch.no_grad():
+        faster(batch)
+    assert not any(isinstance(module, nn.BatchNorm2d) for module in faster.modules())
+    assert not faster.training and model.training
+    assert not any(parameter.requires_grad for parameter in faster.parameters())
+    assert torch.equal(batch, before)
+    assert all(torch.equal(tensor, state[name]) for name, tensor in model.state_dict().items())
+
+
+@torch.no_grad()
+def test_repeated_calls_agree() -> None:
+    """Sums overwrite their inputs, so a second look at the same picture tells whether one too many is overwritten."""
+    faster, batch = optimize_for_inference(network()), images()
+    first, second = faster(batch), faster(batch)
+    assert all(torch.equal(one.heatmaps, other.heatmaps) for one, other in zip(first, second))
+
+
+@torch.no_grad()
+def test_other_precisions() -> None:
+    model, batch = network(), images()
+    faster, expected = optimize_for_inference(model), model(images())
+    with torch.autocast("cpu", torch.bfloat16):
+        outputs = faster(batch)
+    assert outputs[0].heatmaps.dtype == torch.bfloat16
+    assert_same([StageOutput(None, o.heatmaps.float(), None if o.tags is None else o.tags.float()) for o in outputs],
+                expected, 0.05)
+    assert_same([StageOutput(None, o.heatmaps.float(), None if o.tags is None else o.tags.float())
+                 for o in faster.double()(batch.double())], expected)
+
+
+def test_synchronised_batch_norms_fold_too() -> None:
+    model = network()
+    with torch.no_grad():
+        expected = model(images())
+        assert_same(fold_batch_norms(nn.SyncBatchNorm.convert_sync_batchnorm(model))(images()), expected)  # type: ignore

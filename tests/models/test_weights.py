@@ -1,0 +1,233 @@
+from __future__ import annotations
+
+import pickle
+import re
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+from swahr.models.higher_hrnet import HigherHRNet
+from swahr.models.hrnet import StageSettings
+from swahr.models.weights import (
+    CheckpointError,
+    describe_settings,
+    init_weights,
+    load_pretrained,
+    load_state,
+    load_weights,
+    read_state_dict,
+)
+from tests.models.networks import DECONV, STAGES, VARIANTS, network
+
+BROADER = (StageSettings(1, (1, 1), (6, 6)), StageSettings(1, (1, 2, 1), (6, 6, 8)), StageSettings(2, (1,) * 4, (6, 6, 8, 4)))
+
+
+def saved(path: Path, content: object, **options: object) -> Path:
+    torch.save(content, path, **options)
+    return path
+
+
+def same(model: nn.Module, state: dict[str, Tensor]) -> bool:
+    return all(torch.equal(tensor, state[name]) for name, tensor in model.state_dict().items())
+
+
+def test_initial_weights() -> None:
+    model = HigherHRNet(stages=STAGES, num_joints=3, tag_channels=(3, 0), deconvs=(DECONV,))
+    init_weights(model)
+    state = model.state_dict()
+    assert 0.0009 < float(state["layer1.1.conv2.weight"].std()) < 0.0011
+    assert 0.0007 < float(state["deconv_layers.0.0.0.weight"].std()) < 0.0013
+    for name, tensor in state.items():
+        if name.endswith("bias") or re.fullmatch(r"conv_scale_layers\.\d\.3\.weight", name):
+            assert not tensor.any(), name
+        elif name.endswith("weight") and tensor.dim() == 1:
+            assert (tensor == 1).all(), name
+        elif tensor.dim() == 4:
+            assert tensor.any(), name
+
+
+FORMS: dict[str, Callable[[dict[str, Tensor]], object]] = {
+    "bare": lambda state: state,
+    "nested": lambda state: {"state_dict": state},
+    "wrapped": lambda state: {f"module.{name}": value for name, value in state.items()},
+    "training": lambda state: {"epoch": 3, "model": "pose_higher_hrnet", "best_state_dict": {}, "perf": 0.5,
+                               "state_dict": {f"module._orig_mod.{name}": value for name, value in state.items()},
+                               "optimizer": {"state": {}, "param_groups": [{"lr": 0.001}]}},
+    "without counters": lambda state: {name: value for name, value in state.items() if "num_batches" not in name},
+}
+
+
+@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("archive", [True, False])
+def test_published_forms(tmp_path: Path, form: str, archive: bool) -> None:
+    state = network(seed=1).state_dict()
+    path = saved(tmp_path / "checkpoint.pth.tar", FORMS[form](state), _use_new_zipfile_serialization=archive)
+    model = network(seed=2)
+    load_weights(model, path)
+    for name, tensor in model.state_dict().items():
+        assert torch.equal(tensor, state[name]) or "num_batches" in name
+    path.unlink()  # nothing may be left that hangs on the file
+    assert torch.isfinite(model(torch.zeros(1, 3, 32, 32))[0].heatmaps).all()
+
+
+class Payload:
+    def __reduce__(self) -> tuple[object, tuple[str]]:
+        return print, ("this must not run",)
+
+
+def write_zeros(path: Path) -> None:
+    with path.open("wb") as file:
+        file.truncate(1 << 34)  # sparse: 16 GiB of zeros that take no room
+
+
+def write_half(path: Path, archive: bool) -> None:
+    saved(path, {"conv1.weight": torch.randn(1000)}, _use_new_zipfile_serialization=archive)
+    path.write_bytes(path.read_bytes()[:path.stat().st_size // 2])
+
+
+def write_compressed(path: Path) -> None:
+    plain = saved(path.with_suffix(".plain"), {"conv1.weight": torch.zeros(1 << 16)})
+    with zipfile.ZipFile(plain) as source, zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as target:
+        for name in source.namelist():
+            target.writestr(name, source.read(name))
+
+
+NO_CHECKPOINT = "no PyTorch checkpoint, or only a part of one (was the download or the copy cut short?)"
+BAD_FILES: dict[str, tuple[Callable[[Path], object], str]] = {
+    "missing": (lambda path: None, "no such file"),
+    "folder": (lambda path: path.mkdir(), "is a folder, not a file of weights"),
+    "nothing": (lambda path: path.write_bytes(b""), NO_CHECKPOINT),
+    "web page": (lambda path: path.write_text("<html>404</html>"), NO_CHECKPOINT),
+    "half an archive": (lambda path: write_half(path, True), NO_CHECKPOINT),
+    "half an old file": (lambda path: write_half(path, False), NO_CHECKPOINT),
+    "zeros": (write_zeros, NO_CHECKPOINT),
+    "compressed": (write_compressed, NO_CHECKPOINT),
+    "pickle": (lambda path: path.write_bytes(pickle.dumps({"conv1.weight": np.ones(3)}, 4)), NO_CHECKPOINT),
+    "code": (lambda path: saved(path, {"conv1.weight": Payload()}), "could run code; only plain tensors are read"),
+    "old code": (lambda path: saved(path, [Payload()], _use_new_zipfile_serialization=False), "could run code"),
+    "whole module": (lambda path: saved(path, nn.ReLU()), "it holds Python objects (torch.nn.modules.activation.ReLU)"),
+    "tensor": (lambda path: saved(path, torch.ones(3)), "is a Tensor, not the weights of a network by name"),
+    "list": (lambda path: saved(path, [1]), "is a list, not the weights of a network by name"),
+    "empty": (lambda path: saved(path, {"state_dict": {}}), "is empty, not the weights of a network by name"),
+    "numbers": (lambda path: saved(path, {"epoch": 1}), "entry 'epoch' is of type int, not a tensor; files of weights hold "
+                "names and tensors, or have them under 'state_dict'"),
+}
+
+
+@pytest.mark.parametrize("kind", BAD_FILES)
+def test_bad_files(tmp_path: Path, kind: str, capfd: pytest.CaptureFixture[str], recwarn: pytest.WarningsRecorder) -> None:
+    make, message = BAD_FILES[kind]
+    make(path := tmp_path / "bad.pth")
+    with pytest.raises(CheckpointError) as error:
+        read_state_dict(path)
+    assert str(error.value).startswith(f"{path}: ") and message in str(error.value)
+    assert "\n" not in str(error.value) and error.value.__suppress_context__ | (error.value.__context__ is None)
+    assert capfd.readouterr() == ("", "") and not recwarn.list
+
+
+MISMATCHES = [
+    ("published", "plain", "14 names are unexpected (first conv_scale_layers.0.0.weight)"
+     "; settings that would fit: MODEL.SCALE_HEADS True"),
+    ("plain", "published", "18 names are missing (first conv_scale_layers.0.0.weight)"
+     "; settings that would fit: MODEL.SCALE_HEADS False"),
+    ("shared tags", "published", "; settings that would fit: MODEL.TAG_PER_JOINT False"),
+    ("no tags", "published", "; settings that would fit: LOSS.WITH_AE_LOSS [False, False]"),
+    ("bottom-up", "published", "; settings that would fit: LOSS.WITH_AE_LOSS [True], MODEL.EXTRA.DECONV.NUM_DECONVS 0"),
+]
+
+
+@pytest.mark.parametrize(("weights", "wanted", "message"), MISMATCHES)
+def test_mismatches_name_the_setting(weights: str, wanted: str, message: str) -> None:
+    with pytest.raises(CheckpointError) as error:
+        load_state(network(wanted), network(weights).state_dict(), "a.pth")
+    assert str(error.value).startswith("a.pth: does not fit the network: ") and "\n" not in str(error.value)
+    assert message in str(error.value) or message.replace("14 names", "18 names") in str(error.value)
+
+
+def test_other_joints() -> None:
+    with pytest.raises(CheckpointError, match=r"first final_layers\.0\.weight, \[8, 4, 1, 1\] in the file, \[6, 4, 1, 1\] in "
+                       r"the network\); settings that would fit: MODEL\.NUM_JOINTS 4$"):
+        load_state(network(), network(num_joints=4, tag_channels=(4, 0)).state_dict())
+    for heads in ({"scale_heads": False}, {"scale_heads": False, "deconvs": (), "tag_channels": (4,)}):
+        settings = describe_settings(network(num_joints=4, **{"tag_channels": (4, 0)} | heads).state_dict())
+        assert settings["MODEL.NUM_JOINTS"] == 4 and settings["MODEL.TAG_PER_JOINT"] is True
+
+
+def test_other_widths() -> None:
+    state, before = network(stages=BROADER).state_dict(), network().state_dict()
+    model = network()
+    with pytest.raises(CheckpointError, match=r"; these are W6 weights; settings that would fit: "
+                       r"MODEL\.EXTRA\.STAGE2\.NUM_CHANNELS \[6, 6\], MODEL\.EXTRA\.STAGE3\.NUM_CHANNELS"):
+        load_state(model, state)
+    assert same(model, before)
+
+
+def test_another_network() -> None:
+    with pytest.raises(CheckpointError, match=r" names are missing \(first conv1\.weight\), 1 names are unexpected \(first "
+                       r"fc\.weight\); these are not the weights of an HRNet$"):
+        load_state(network(), {"fc.weight": torch.ones(3, 3)})
+
+
+def test_backbone_alone_does_not_fit() -> None:
+    state = {name: value for name, value in network().state_dict().items() if name.startswith(("conv", "bn", "stage"))}
+    state = {name: value for name, value in state.items() if not name.startswith("conv_scale")}
+    with pytest.raises(CheckpointError, match="they are of a backbone without keypoint heads, which MODEL.PRETRAINED can"):
+        load_state(network(), state)
+
+
+def test_pretrained_imagenet(tmp_path: Path) -> None:
+    """A classification network: extra modules, no heads."""
+    source = {name: value for name, value in network(seed=1).state_dict().items()
+              if name.split(".")[0] not in ("final_layers", "deconv_layers", "conv_scale_layers")}
+    extra = {"incre_modules.0.0.conv1.weight": torch.ones(2, 2, 1, 1), "classifier.weight": torch.ones(10, 4)}
+    model, before = network(seed=2), network(seed=2).state_dict()
+    report = load_pretrained(model, saved(tmp_path / "hrnet.pth", source | extra), ["*"])
+    assert report == (len(source), 0, 2, len(before))
+    assert same(model, before | source)
+    assert str(report) == (f"took {len(source)} of the network's {len(before)} tensors; left out 0 of another shape and 2 that "
+                           "the network lacks or PRETRAINED_LAYERS does not name")
+
+
+def test_pretrained_on_other_joints(tmp_path: Path) -> None:
+    source = network(seed=1, num_joints=4, tag_channels=(4, 0)).state_dict()
+    model, before = network(seed=2), network(seed=2).state_dict()
+    report = load_pretrained(model, saved(tmp_path / "coco.pth", {"state_dict": source}))
+    fits = {name: value for name, value in source.items() if value.shape == before[name].shape}
+    assert (report.taken, report.reshaped, report.unasked) == (len(fits), len(source) - len(fits), 0)
+    assert same(model, before | fits) and "deconv_layers.0.1.0.conv1.weight" in fits and "final_layers.0.weight" not in fits
+
+
+def test_pretrained_layers(tmp_path: Path) -> None:
+    source, before = network(seed=1).state_dict(), network(seed=2).state_dict()
+    model, path = network(seed=2), saved(tmp_path / "coco.pth", network(seed=1).state_dict())
+    load_pretrained(model, path, ["conv1", "stage2"])
+    chosen = {name: value for name, value in source.items() if name.split(".")[0] in ("conv1", "stage2")}
+    assert same(model, before | chosen)
+
+
+def test_pretrained_errors(tmp_path: Path) -> None:
+    path = saved(tmp_path / "a.pth", network(stages=BROADER).state_dict())
+    with pytest.raises(CheckpointError, match=r"a\.pth: the backbone is another one: \d+ tensors are of another shape \(first "
+                       r"transition1\.0\.0\.weight.*; these are W6 weights; settings that would fit: MODEL\.EXTRA\.STAGE2"):
+        load_pretrained(network(), path)
+    with pytest.raises(CheckpointError, match=r"none of its \d+ tensors \(first conv1\.weight\) is one of the network's in "
+                       r"PRETRAINED_LAYERS \(head, neck\)$"):
+        load_pretrained(network(), path, ["head", "neck"])
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_settings_describe_themselves(variant: str) -> None:
+    """A network fits its own settings, so none would be advised."""
+    load_state(network(variant, seed=1), network(variant, seed=2).state_dict())
+    settings = describe_settings(network(variant).state_dict())
+    tags = VARIANTS[variant].get("tag_channels", (3, 0))
+    if variant != "bottom-up":
+        assert settings["MODEL.NUM_JOINTS"] == 3 and settings["LOSS.WITH_AE_LOSS"] == [bool(count) for count in tags]
+    assert settings["MODEL.SCALE_HEADS"] == (variant != "plain")
+    assert settings["MODEL.EXTRA.STAGE3.NUM_BLOCKS"] == [1, 2, 1]
+    assert settings["MODEL.EXTRA.STAGE4.BLOCK"] == ("BOTTLENECK" if variant == "wide" else "BASIC")
