@@ -74,7 +74,9 @@ def make_stepper(model: nn.Module | None = None, *, optimizer: str = "sgd", **op
 
 
 def weights_after_steps(accumulation: int) -> list[Tensor]:
-    """The weights after four steps on batches of eight images, shared out over the processes and over accumulated batches."""
+    """The weights after four steps on batches of eight images, shared out over the processes and over accumulated
+    batches.
+    """
     distributed.init_process_group(CPU)
     torch.manual_seed(0)
     stepper = make_stepper(SmallNet(frozen_statistics=True))
@@ -99,7 +101,8 @@ def collectives() -> dict[str, Any]:
     distributed.barrier()
     means = distributed.reduce_mean({"a": torch.tensor(float(rank)), "b": torch.tensor(1.0)})
     answers = {
-        "gathered": distributed.all_gather({"rank": rank}), "mean": {name: float(value) for name, value in means.items()},
+        "gathered": distributed.all_gather({"rank": rank}),
+        "mean": {name: float(value) for name, value in means.items()},
         "max": distributed.reduce_max(torch.tensor([float(rank), 5.0 - rank])).tolist(),
         "buffer": model.bn.running_mean.tolist(), "main": distributed.is_main(),
         "place": (rank, distributed.world_size(), distributed.local_rank()),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
 import torch
 
@@ -11,8 +13,23 @@ from swahr.engine.launcher import LaunchError, WorkerError, launch
 from tests.engine.replicas import CPU, SmallNet, collectives, fail, weights_after_steps
 
 
+ShowGpus = Callable[[int], None]
+CULPRIT = r"process 1 of the run failed: ZeroDivisionError: the culprit\nTraceback[\s\S]*ZeroDivisionError: the culprit$"
+
+
+@pytest.fixture
+def show_gpus(monkeypatch: pytest.MonkeyPatch) -> ShowGpus:
+    """show_gpus(n): as if so many were visible."""
+    def show(count: int) -> None:
+        monkeypatch.setattr(torch.cuda, "device_count", lambda: count)
+        monkeypatch.setattr(torch.cuda, "is_available", lambda: count > 0)
+
+    return show
+
+
 def test_answers_without_other_processes() -> None:
-    assert (distributed.rank(), distributed.world_size(), distributed.local_rank(), distributed.is_main()) == (0, 1, 0, True)
+    assert (distributed.rank(), distributed.world_size(), distributed.local_rank()) == (0, 1, 0)
+    assert distributed.is_main()
     assert not distributed.joined() and not distributed.has_group()
     distributed.barrier()
     distributed.broadcast_buffers(SmallNet())
@@ -36,9 +53,8 @@ def test_place_told_by_a_launcher(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize(("device", "gpus", "visible", "expected"), [
     ("", None, 0, 1), ("", None, 4, 4), ("", 2, 4, 2), ("cpu", None, 4, 1), ("cpu", 3, 0, 3), ("cuda:2", None, 4, 1),
     ("cuda", None, 1, 1), ("", 3, 0, 3)])
-def test_number_of_processes(monkeypatch: pytest.MonkeyPatch, device: str, gpus: int | None, visible: int, expected: int) -> None:
-    monkeypatch.setattr(torch.cuda, "device_count", lambda: visible)
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: visible > 0)
+def test_number_of_processes(show_gpus: ShowGpus, device: str, gpus: int | None, visible: int, expected: int) -> None:
+    show_gpus(visible)
     assert distributed.count_processes(device, gpus) == expected
 
 
@@ -46,16 +62,16 @@ def test_number_of_processes(monkeypatch: pytest.MonkeyPatch, device: str, gpus:
     ("cuda", None, 0, "--device cuda was asked for, but no GPU is visible"),
     ("cuda", 3, 2, "--gpus 3 was asked for, but 2 GPUs are visible"),
     ("cpu", 0, 0, "--gpus 0 was asked for")])
-def test_processes_that_cannot_be(monkeypatch: pytest.MonkeyPatch, device: str, gpus: int | None, visible: int, message: str) -> None:
-    monkeypatch.setattr(torch.cuda, "device_count", lambda: visible)
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: visible > 0)
+def test_processes_that_cannot_be(show_gpus: ShowGpus, device: str, gpus: int | None, visible: int,
+                                  message: str) -> None:
+    show_gpus(visible)
     with pytest.raises(DeviceError, match=message):
         distributed.count_processes(device, gpus)
 
 
-def test_select_device(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_select_device(show_gpus: ShowGpus) -> None:
     assert distributed.select_device("cpu") == CPU
-    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    show_gpus(1)
     with pytest.raises(DeviceError, match="GPU 3 was asked for, but 1 GPU is visible"):
         distributed.select_device("cuda:3")
     with pytest.raises(DeviceError, match="DEVICE is 'tpu'"):
@@ -63,20 +79,22 @@ def test_select_device(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_two_processes_do_what_one_does() -> None:
-    """Collectives, and the weights after several steps: each process has half of every batch, in two accumulated parts."""
+    """Collectives, and the weights after several steps: each process has half of every batch, in two accumulated parts.
+    """
     found = launch(collectives, (), 2)
     assert found is not None
     for rank, answers in enumerate(found["all"]):
         assert answers["gathered"] == [{"rank": 0}, {"rank": 1}]
         assert answers["mean"] == {"a": 0.5, "b": 1.0} and answers["max"] == [1.0, 5.0]
-        assert answers["buffer"] == [1.0, 1.0] and answers["main"] == (rank == 0) and answers["place"] == (rank, 2, rank)
+        assert answers["buffer"] == [1.0, 1.0] and answers["main"] == (rank == 0)
+        assert answers["place"] == (rank, 2, rank)
     for ours, theirs in zip(weights_after_steps(1), found["weights"], strict=True):
         torch.testing.assert_close(torch.tensor(theirs), ours, atol=1e-6, rtol=0)
 
 
 @pytest.mark.parametrize(("how", "message", "status"), [
-    ("raise", r"process 1 of the run failed: ZeroDivisionError: the culprit\nTraceback[\s\S]*ZeroDivisionError: the culprit$", 1),
-    ("kill", r"process 1 of the run failed: Signal 9 \(SIGKILL\)", 137)])
+    ("raise", CULPRIT, 1), ("kill", r"^process 1 of the run failed: Signal 9 \(SIGKILL\) received by PID \d+$", 137),
+    ("known", r"^person_keypoints.json: line 3 is wrong$", 2)])
 def test_the_culprit_is_named(how: str, message: str, status: int) -> None:
     with pytest.raises(WorkerError, match=message) as caught:
         launch(fail, (1, how), 2)

@@ -40,8 +40,8 @@ def test_too_many_in_a_row(tmp_path: Path) -> None:
     with pytest.raises(NonFiniteLossError) as caught:
         guard.check(8, BAD, 0, batches, LOSSES)
     assert str(caught.value) == (
-        "the loss or its gradient was not finite for 2 steps in a row (TRAIN.MAX_BAD_STEPS), the last of them step 8 with images "
-        f"100, 101, 102, 200, 201, 202; its batches, losses and the network are in {path}")
+        "the loss or its gradient was not finite for 2 steps in a row (TRAIN.MAX_BAD_STEPS), the last of them step 8 "
+        f"with images 100, 101, 102, 200, 201, 202; its batches, losses and the network are in {path}")
     saved = torch.load(path, weights_only=True)
     assert saved["step"] == 8 and saved["losses"]["scale0"] == 1.0 and "w" in saved["state_dict"]
     assert torch.equal(saved["batches"][1]["images"], batches[1].images)

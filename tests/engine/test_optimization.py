@@ -116,7 +116,8 @@ def test_bfloat16_runs_the_network_in_half_precision() -> None:
 
 def settings(**changes: object) -> CfgNode:
     cfg = CfgNode({"TRAIN": {"OPTIMIZER": "adam", "LR": 0.1, "MOMENTUM": 0.9, "WD": 0.5, "NESTEROV": True},
-                   "AMP": {"ENABLED": True, "DTYPE": "fp16"}, "FP16": {"STATIC_LOSS_SCALE": 64.0, "DYNAMIC_LOSS_SCALE": False}})
+                   "AMP": {"ENABLED": True, "DTYPE": "fp16"},
+                   "FP16": {"STATIC_LOSS_SCALE": 64.0, "DYNAMIC_LOSS_SCALE": False}})
     cfg.merge_from_list([part for pair in changes.items() for part in pair])
     return cfg
 

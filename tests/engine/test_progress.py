@@ -60,13 +60,15 @@ def test_a_full_disk_costs_the_log_and_one_line(tmp_path: Path, caplog: pytest.L
         f"{tmp_path}: the TensorBoard log cannot be written (No space left on device); training goes on without it"]
 
 
-def test_a_line_for_every_report_where_nobody_watches(caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_line_for_every_report_where_nobody_watches(caplog: pytest.LogCaptureFixture,
+                                                      monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(progress.logger, "propagate", True)
     with caplog.at_level(logging.INFO), EpochBar("epoch 1/2", 10, 3) as bar:
         bar.advance()
         bar.tell({"total": 2.5, "heatmap0": 2.0, "push0": 0.5}, 1e-3, 12.34, 3661.4)
     assert caplog.messages == [
-        "epoch 1/2, step 4/10: loss 2.500e+00 (heatmap0 2.00e+00 push0 5.00e-01), lr 1.000e-03, 12.3 images/s, 1:01:01 left"]
+        "epoch 1/2, step 4/10: loss 2.500e+00 (heatmap0 2.00e+00 push0 5.00e-01), lr 1.000e-03, 12.3 images/s, "
+        "1:01:01 left"]
 
 
 @pytest.mark.parametrize("where", ["panel.jpg", "file/panel.jpg"])

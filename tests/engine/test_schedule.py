@@ -9,7 +9,8 @@ from swahr.engine.schedule import build_schedule, linear_factor, step_factor
 
 
 def settings(**train: object) -> CfgNode:
-    defaults = {"LR": 0.001, "LR_SCHEDULE": "linear", "WARM_UP_EPOCH": 3, "END_EPOCH": 10, "LR_STEP": [4, 7], "LR_FACTOR": 0.1}
+    defaults = {"LR": 0.001, "LR_SCHEDULE": "linear", "WARM_UP_EPOCH": 3, "END_EPOCH": 10, "LR_STEP": [4, 7],
+                "LR_FACTOR": 0.1}
     return CfgNode({"WORLD_SIZE": 0, "TRAIN": {**defaults, **train}})
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 import signal
 import sys
 from collections.abc import Callable, Iterator
@@ -23,7 +22,6 @@ from swahr.engine.optimization import Stepper
 from swahr.engine.run import adopt_position
 from swahr.engine.signals import Interrupted
 from swahr.engine.train import train
-
 
 FOLDER = "output/coco_kpt/pose_higher_hrnet/tiny"
 Start = Callable[..., dict[str, Any]]
@@ -104,8 +102,8 @@ def test_what_a_run_leaves_behind(start: Start, folder: Path, capsys: pytest.Cap
     results = iter([0.3, 0.2])
     content = start("TRAIN.VAL_INTERVAL", 1, ap=lambda: next(results))
     names = {str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()}
-    assert names == {"checkpoint.pth.tar", "checkpoint_previous.pth.tar", "model_best.pth.tar", "final_state.pth.tar", "train.log",
-                     "config.yaml", "panels/epoch_001.jpg", "panels/epoch_002.jpg"}
+    assert names == {"checkpoint.pth.tar", "checkpoint_previous.pth.tar", "model_best.pth.tar", "final_state.pth.tar",
+                     "train.log", "config.yaml", "panels/epoch_001.jpg", "panels/epoch_002.jpg"}
     assert content["epoch"] == 2 and content["perf"] == 0.2 and content["progress"]["best_perf"] == 0.3
     assert_same(content["best_state_dict"], read(folder, "final_state.pth.tar"))
     best, final = read(folder, "model_best.pth.tar"), read(folder, "final_state.pth.tar")
@@ -114,7 +112,8 @@ def test_what_a_run_leaves_behind(start: Start, folder: Path, capsys: pytest.Cap
     assert "best AP             0.3000" in printed and str(folder / "final_state.pth.tar") in printed
     log = (folder / "train.log").read_text()
     assert "8 images; an epoch is 4 steps of 2 images; processes: 1 on cpu" in log
-    assert "epoch 1/2, step 2/4" in log and "epoch 1: AP 0.3000, the best so far" in log and "epoch 2: AP 0.2000\n" in log
+    assert "epoch 1/2, step 2/4" in log
+    assert "epoch 1: AP 0.3000, the best so far" in log and "epoch 2: AP 0.2000\n" in log
     assert len(list((folder.parents[3] / "log").rglob("events*"))) == 1
 
 
@@ -150,7 +149,8 @@ def test_a_truncated_checkpoint_costs_an_epoch(start: Start, folder: Path, undis
     assert f"{newest}: damaged, cut short or no checkpoint" in (folder / "train.log").read_text()
 
 
-def test_a_validation_that_was_cut_off_is_made_up_for(start: Start, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_validation_that_was_cut_off_is_made_up_for(start: Start, folder: Path,
+                                                      monkeypatch: pytest.MonkeyPatch) -> None:
     def die() -> float:
         raise MachineGone
 
@@ -178,7 +178,8 @@ def test_without_auto_resume_a_run_starts_anew(start: Start, folder: Path, undis
 
 
 def test_workers_and_accumulation(start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Four images a step as two batches of two, read by a worker process that a signal to the whole job must not end."""
+    """Four images a step as two batches of two, read by a worker process that a signal to the whole job must not end.
+    """
     sizes: list[int] = []
     original = Stepper.__call__
 
@@ -214,7 +215,8 @@ def test_an_image_that_cannot_be_read(start: Start, folder: Path, monkeypatch: p
     with pytest.raises(ImageError, match=r"^images/\d+.jpg: cut short$"):
         start("WORKERS", 1)
     start("DATASET.ON_BAD_SAMPLE", "skip")
-    assert (folder / "train.log").read_text().count("1 images could not be read, and others were taken in their place: ") == 2
+    said = "1 images could not be read, and others were taken in their place: "
+    assert (folder / "train.log").read_text().count(said) == 2
 
 
 def test_too_many_bad_steps(start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -243,6 +245,7 @@ def test_heads_without_a_loss_are_told_to_the_replicas(config_file: Path, monkey
     calls: list[dict[str, Any]] = []
     monkeypatch.setattr(distributed, "has_group", lambda: True)
     monkeypatch.setattr(run, "DistributedDataParallel", lambda module, **options: calls.append(options))
-    for opts in ([], ["LOSS.SCALE_ADAPTIVE", "False"], ["MODEL.SCALE_HEADS", "False"], ["LOSS.WITH_HEATMAPS_LOSS", "[True, False]"]):
+    for opts in ([], ["LOSS.SCALE_ADAPTIVE", "False"], ["MODEL.SCALE_HEADS", "False"],
+                 ["LOSS.WITH_HEATMAPS_LOSS", "[True, False]"]):
         run.parallel(load_config(config_file, opts), torch.nn.Linear(1, 1), torch.device("cpu"))
     assert [options["find_unused_parameters"] for options in calls] == [False, True, False, True]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -26,11 +27,12 @@ Weights = dict[str, torch.Tensor]
 class Job:
     """A command in a session of its own, with what it says; everything it started is known by that session."""
 
-    def __init__(self, command: list[str], folder: Path, environment: dict[str, str] | None = None, **options: Any) -> None:
+    def __init__(self, command: list[str], folder: Path, **options: Any) -> None:
         self.said = folder / f"said_{time.monotonic_ns()}"
         with open(self.said, "wb") as file:
-            self.process = subprocess.Popen(command, cwd=ROOT, stdout=file, stderr=subprocess.STDOUT, start_new_session=True,
-                                            env={**os.environ, "OMP_NUM_THREADS": "1", **(environment or {})}, **options)
+            self.process = subprocess.Popen(
+                command, cwd=ROOT, stdout=file, stderr=subprocess.STDOUT, start_new_session=True,
+                env={**os.environ, "OMP_NUM_THREADS": "1"}, **options)
 
     def text(self) -> str:
         return self.said.read_text()
@@ -86,10 +88,8 @@ class Job:
 
     def kill(self) -> None:
         for pid in self.pids():
-            try:
+            with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
-            except ProcessLookupError:
-                pass
         self.process.wait()
 
 
@@ -122,7 +122,9 @@ def start_training(config: Path, *arguments: Any, launcher: tuple[str, ...] = ()
 
 @pytest.fixture
 def start(tmp_path: Path, write_config: Callable[[Path], Path]) -> Iterator[Callable[..., Job]]:
-    """start(*arguments, launcher=(...)) -> the job of tools/dist_train.py; the same folder each time. Killed after the test."""
+    """start(*arguments, launcher=(...)) -> the job of tools/dist_train.py; the same folder each time. Killed after the
+    test.
+    """
     jobs: list[Job] = []
     path = write_config(tmp_path)
 
@@ -136,7 +138,8 @@ def start(tmp_path: Path, write_config: Callable[[Path], Path]) -> Iterator[Call
 
 
 @pytest.fixture(scope="session")
-def undisturbed(write_config: Callable[[Path], Path], tmp_path_factory: pytest.TempPathFactory) -> Callable[[int], Weights]:
+def undisturbed(write_config: Callable[[Path], Path],
+                tmp_path_factory: pytest.TempPathFactory) -> Callable[[int], Weights]:
     """undisturbed(processes) -> the final weights of a run that was left alone."""
     @cache
     def weights_of(processes: int) -> Weights:

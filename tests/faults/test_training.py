@@ -1,4 +1,6 @@
-"""Machines that die, signals, lost processes and nodes, full disks: training comes back to where it was, or says why not."""
+"""Machines that die, signals, lost processes and nodes, full disks: training comes back to where it was, or says why
+not.
+"""
 
 from __future__ import annotations
 
@@ -39,7 +41,8 @@ def test_kill_at_any_moment(start: Start, folder: Path, undisturbed: Undisturbed
 
 @pytest.mark.parametrize(("number", "processes", "whole_job"), [
     (signal.SIGTERM, 1, False), (signal.SIGUSR1, 1, True), (signal.SIGUSR1, 2, False), (signal.SIGTERM, 2, True)])
-def test_signals(start: Start, folder: Path, undisturbed: Undisturbed, number: int, processes: int, whole_job: bool) -> None:
+def test_signals(start: Start, folder: Path, undisturbed: Undisturbed, number: int, processes: int,
+                 whole_job: bool) -> None:
     """Sent to the process that was started, or by a scheduler to the whole job, loading workers included."""
     options = ("--gpus", processes, *EPOCHS, "WORKERS", 1)
     job = start(*options)

@@ -16,7 +16,11 @@ W32, W48 = "coco/higher_hrnet/w32_512_adam_lr1e-3", "coco/higher_hrnet/w48_640_a
 CROWD_POSE = "crowd_pose/higher_hrnet/w48_640_adam_lr1e-3"
 PLAIN = ("MODEL.SCALE_HEADS", "False", "LOSS.SCALE_ADAPTIVE", "False")
 
-STAGES = (StageSettings(1, (1, 1), (4, 6)), StageSettings(1, (1, 2, 1), (4, 6, 8)), StageSettings(2, (1,) * 4, (4, 6, 8, 4)))
+STAGES = (
+    StageSettings(1, (1, 1), (4, 6)),
+    StageSettings(1, (1, 2, 1), (4, 6, 8)),
+    StageSettings(2, (1,) * 4, (4, 6, 8, 4)),
+)
 WIDE = (*STAGES[:2], StageSettings(1, (1,) * 4, (2, 3, 2, 2), "BOTTLENECK"))
 DECONV = DeconvSettings(4, num_blocks=1)
 
@@ -34,8 +38,8 @@ VARIANTS: dict[str, dict] = {
 
 def network(variant: str = "published", seed: int = 0, **changes: object) -> HigherHRNet:
     """A tiny network of three joints in evaluation mode; its tensors are random, and large enough to tell apart."""
-    settings = {"stages": STAGES, "num_joints": 3, "tag_channels": (3, 0), "deconvs": (DECONV,)} | VARIANTS[variant] | changes
-    model = HigherHRNet(**settings)  # type: ignore[arg-type]
+    standard = {"stages": STAGES, "num_joints": 3, "tag_channels": (3, 0), "deconvs": (DECONV,)}
+    model = HigherHRNet(**standard | VARIANTS[variant] | changes)  # type: ignore[arg-type]
     random = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for name, tensor in model.state_dict().items():

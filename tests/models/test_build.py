@@ -22,9 +22,10 @@ def test_published_architectures(shared: Path, name: str, key: str) -> None:
 
 
 def test_settings_reach_the_network() -> None:
+    deconv = ("MODEL.EXTRA.DECONV.CAT_OUTPUT", "[False]", "MODEL.EXTRA.DECONV.KERNEL_SIZE", "[2]")
+    heads = ("MODEL.TAG_PER_JOINT", "False", "MODEL.EXTRA.FINAL_CONV_KERNEL", "3")
     with torch.device("meta"):
-        model = build_model(published(W32, "MODEL.TAG_PER_JOINT", "False", "MODEL.EXTRA.FINAL_CONV_KERNEL", "3",
-                                      "MODEL.EXTRA.DECONV.CAT_OUTPUT", "[False]", "MODEL.EXTRA.DECONV.KERNEL_SIZE", "[2]"))
+        model = build_model(published(W32, *heads, *deconv))
     shapes = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
     assert shapes["final_layers.0.weight"] == (18, 32, 3, 3)
     assert shapes["deconv_layers.0.0.0.weight"] == (32, 32, 2, 2)
@@ -40,7 +41,8 @@ def test_initial_weights_only_if_asked_for() -> None:
 @pytest.mark.parametrize(("key", "value", "message"), [
     ("MODEL.EXTRA.STAGE3.NUM_BRANCHES", 4, "MODEL.EXTRA.STAGE3.NUM_BRANCHES is 4; HRNet has 3 here"),
     ("MODEL.EXTRA.STAGE2.NUM_CHANNELS", [32], "MODEL.EXTRA.STAGE2.NUM_CHANNELS has 1 entries for 2 branches"),
-    ("MODEL.EXTRA.STAGE2.NUM_BLOCKS", [4, 0], "MODEL.EXTRA.STAGE2.NUM_BLOCKS is [4, 0]; every entry must be at least 1"),
+    ("MODEL.EXTRA.STAGE2.NUM_BLOCKS", [4, 0],
+     "MODEL.EXTRA.STAGE2.NUM_BLOCKS is [4, 0]; every entry must be at least 1"),
     ("MODEL.EXTRA.STAGE4.NUM_MODULES", 0, "MODEL.EXTRA.STAGE4.NUM_MODULES is 0; a stage has at least 1"),
     ("MODEL.EXTRA.STAGE2.BLOCK", "BIG", "MODEL.EXTRA.STAGE2.BLOCK is 'BIG'; it is one of BASIC, BOTTLENECK"),
     ("MODEL.EXTRA.STAGE2.FUSE_METHOD", "CAT", "MODEL.EXTRA.STAGE2.FUSE_METHOD is 'CAT'; only SUM is known"),

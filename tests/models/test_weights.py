@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import pickle
 import re
+import warnings
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -24,7 +25,7 @@ from swahr.models.weights import (
 )
 from tests.models.networks import DECONV, STAGES, VARIANTS, network
 
-BROADER = (StageSettings(1, (1, 1), (6, 6)), StageSettings(1, (1, 2, 1), (6, 6, 8)), StageSettings(2, (1,) * 4, (6, 6, 8, 4)))
+BROADER = (StageSettings(1, (1, 1), (6, 6)), *STAGES[1:])
 
 
 def saved(path: Path, content: object, **options: object) -> Path:
@@ -113,27 +114,28 @@ BAD_FILES: dict[str, tuple[Callable[[Path], object], str]] = {
     "whole module": (lambda path: saved(path, nn.ReLU()), "it holds Python objects (torch.nn.modules.activation.ReLU)"),
     "tensor": (lambda path: saved(path, torch.ones(3)), "is a Tensor, not the weights of a network by name"),
     "list": (lambda path: saved(path, [1]), "is a list, not the weights of a network by name"),
-    "empty": (lambda path: saved(path, {"state_dict": {}}), "is empty, not the weights of a network by name"),
-    "numbers": (lambda path: saved(path, {"epoch": 1}), "entry 'epoch' is of type int, not a tensor; files of weights hold "
-                "names and tensors, or have them under 'state_dict'"),
+    "empty": (lambda path: saved(path, {"state_dict": {}}), "holds no weights at all"),
+    "numbers": (lambda path: saved(path, {"epoch": 1}), "entry 'epoch' is of type int, not a tensor; files of weights "
+                "hold names and tensors, or have them under 'state_dict'"),
 }
 
 
 @pytest.mark.parametrize("kind", BAD_FILES)
-def test_bad_files(tmp_path: Path, kind: str, capfd: pytest.CaptureFixture[str], recwarn: pytest.WarningsRecorder) -> None:
+def test_bad_files(tmp_path: Path, kind: str, capfd: pytest.CaptureFixture[str]) -> None:
     make, message = BAD_FILES[kind]
     make(path := tmp_path / "bad.pth")
-    with pytest.raises(CheckpointError) as error:
+    with warnings.catch_warnings(), pytest.raises(CheckpointError) as error:
+        warnings.simplefilter("error")
         read_state_dict(path)
     assert str(error.value).startswith(f"{path}: ") and message in str(error.value)
-    assert "\n" not in str(error.value) and error.value.__suppress_context__ | (error.value.__context__ is None)
-    assert capfd.readouterr() == ("", "") and not recwarn.list
+    assert "\n" not in str(error.value)
+    assert capfd.readouterr() == ("", "")
 
 
 MISMATCHES = [
-    ("published", "plain", "14 names are unexpected (first conv_scale_layers.0.0.weight)"
+    ("published", "plain", "18 names are unexpected (first conv_scale_layers.0.0.weight)"
      "; settings that would fit: MODEL.SCALE_HEADS True"),
-    ("plain", "published", "18 names are missing (first conv_scale_layers.0.0.weight)"
+    ("plain", "published", "16 names are missing (first conv_scale_layers.0.0.weight)"
      "; settings that would fit: MODEL.SCALE_HEADS False"),
     ("shared tags", "published", "; settings that would fit: MODEL.TAG_PER_JOINT False"),
     ("no tags", "published", "; settings that would fit: LOSS.WITH_AE_LOSS [False, False]"),
@@ -146,13 +148,14 @@ def test_mismatches_name_the_setting(weights: str, wanted: str, message: str) ->
     with pytest.raises(CheckpointError) as error:
         load_state(network(wanted), network(weights).state_dict(), "a.pth")
     assert str(error.value).startswith("a.pth: does not fit the network: ") and "\n" not in str(error.value)
-    assert message in str(error.value) or message.replace("14 names", "18 names") in str(error.value)
+    assert str(error.value).endswith(message)
 
 
 def test_other_joints() -> None:
-    with pytest.raises(CheckpointError, match=r"first final_layers\.0\.weight, \[8, 4, 1, 1\] in the file, \[6, 4, 1, 1\] in "
-                       r"the network\); settings that would fit: MODEL\.NUM_JOINTS 4$"):
+    with pytest.raises(CheckpointError) as error:
         load_state(network(), network(num_joints=4, tag_channels=(4, 0)).state_dict())
+    assert str(error.value).endswith("first final_layers.0.weight, [8, 4, 1, 1] in the file, [6, 4, 1, 1] in the network)"
+                                     "; settings that would fit: MODEL.NUM_JOINTS 4")
     for heads in ({"scale_heads": False}, {"scale_heads": False, "deconvs": (), "tag_channels": (4,)}):
         settings = describe_settings(network(num_joints=4, **{"tag_channels": (4, 0)} | heads).state_dict())
         assert settings["MODEL.NUM_JOINTS"] == 4 and settings["MODEL.TAG_PER_JOINT"] is True
@@ -162,21 +165,22 @@ def test_other_widths() -> None:
     state, before = network(stages=BROADER).state_dict(), network().state_dict()
     model = network()
     with pytest.raises(CheckpointError, match=r"; these are W6 weights; settings that would fit: "
-                       r"MODEL\.EXTRA\.STAGE2\.NUM_CHANNELS \[6, 6\], MODEL\.EXTRA\.STAGE3\.NUM_CHANNELS"):
+                       r"MODEL\.EXTRA\.STAGE2\.NUM_CHANNELS \[6, 6\]$"):
         load_state(model, state)
     assert same(model, before)
 
 
 def test_another_network() -> None:
-    with pytest.raises(CheckpointError, match=r" names are missing \(first conv1\.weight\), 1 names are unexpected \(first "
-                       r"fc\.weight\); these are not the weights of an HRNet$"):
+    with pytest.raises(CheckpointError) as error:
         load_state(network(), {"fc.weight": torch.ones(3, 3)})
+    assert str(error.value).endswith(" names are missing (first conv1.weight), 1 names are unexpected (first fc.weight)"
+                                     "; these are not the weights of an HRNet")
 
 
 def test_backbone_alone_does_not_fit() -> None:
     state = {name: value for name, value in network().state_dict().items() if name.startswith(("conv", "bn", "stage"))}
     state = {name: value for name, value in state.items() if not name.startswith("conv_scale")}
-    with pytest.raises(CheckpointError, match="they are of a backbone without keypoint heads, which MODEL.PRETRAINED can"):
+    with pytest.raises(CheckpointError, match="they are of a backbone without keypoint heads, which MODEL.PRETRAINED"):
         load_state(network(), state)
 
 
@@ -189,8 +193,8 @@ def test_pretrained_imagenet(tmp_path: Path) -> None:
     report = load_pretrained(model, saved(tmp_path / "hrnet.pth", source | extra), ["*"])
     assert report == (len(source), 0, 2, len(before))
     assert same(model, before | source)
-    assert str(report) == (f"took {len(source)} of the network's {len(before)} tensors; left out 0 of another shape and 2 that "
-                           "the network lacks or PRETRAINED_LAYERS does not name")
+    assert str(report) == (f"took {len(source)} of the network's {len(before)} tensors; left out 0 of another shape and "
+                           "2 that the network lacks or PRETRAINED_LAYERS does not name")
 
 
 def test_pretrained_on_other_joints(tmp_path: Path) -> None:
@@ -199,7 +203,8 @@ def test_pretrained_on_other_joints(tmp_path: Path) -> None:
     report = load_pretrained(model, saved(tmp_path / "coco.pth", {"state_dict": source}))
     fits = {name: value for name, value in source.items() if value.shape == before[name].shape}
     assert (report.taken, report.reshaped, report.unasked) == (len(fits), len(source) - len(fits), 0)
-    assert same(model, before | fits) and "deconv_layers.0.1.0.conv1.weight" in fits and "final_layers.0.weight" not in fits
+    assert "deconv_layers.0.1.0.conv1.weight" in fits and "final_layers.0.weight" not in fits
+    assert same(model, before | fits)
 
 
 def test_pretrained_layers(tmp_path: Path) -> None:
@@ -212,11 +217,11 @@ def test_pretrained_layers(tmp_path: Path) -> None:
 
 def test_pretrained_errors(tmp_path: Path) -> None:
     path = saved(tmp_path / "a.pth", network(stages=BROADER).state_dict())
-    with pytest.raises(CheckpointError, match=r"a\.pth: the backbone is another one: \d+ tensors are of another shape \(first "
-                       r"transition1\.0\.0\.weight.*; these are W6 weights; settings that would fit: MODEL\.EXTRA\.STAGE2"):
+    another = r"a\.pth: the backbone is another one: \d+ tensors are of another shape \(first transition1\.0\.0\.weight, "
+    with pytest.raises(CheckpointError, match=another + r".*; these are W6 weights; settings .*STAGE2\.NUM_CHANNELS \[6, 6\]$"):
         load_pretrained(network(), path)
-    with pytest.raises(CheckpointError, match=r"none of its \d+ tensors \(first conv1\.weight\) is one of the network's in "
-                       r"PRETRAINED_LAYERS \(head, neck\)$"):
+    none = r"none of its \d+ tensors \(first conv1\.weight\) is one of the network's in PRETRAINED_LAYERS \(head, neck\)$"
+    with pytest.raises(CheckpointError, match=none):
         load_pretrained(network(), path, ["head", "neck"])
 
 

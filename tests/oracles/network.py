@@ -31,14 +31,15 @@ class Network:
         size, pad = weight.shape[-1], weight.shape[-1] // 2
         groups = len(x) // weight.shape[1]
         padded = np.pad(x, ((0, 0), (pad, pad), (pad, pad)))
-        out = np.zeros((len(weight), (x.shape[1] + stride - 1) // stride, (x.shape[2] + stride - 1) // stride))
-        for o in range(len(weight)):
-            first = o * groups // len(weight) * weight.shape[1]
-            for i in range(weight.shape[1]):
-                for dy in range(size):
-                    for dx in range(size):
-                        window = padded[first + i, dy:dy + x.shape[1]:stride, dx:dx + x.shape[2]:stride]
-                        out[o] += weight[o, i, dy, dx] * window
+        parts = []
+        for source, part in zip(np.split(padded, groups), np.split(weight, groups)):
+            out = 0.0
+            for dy in range(size):
+                for dx in range(size):
+                    window = source[:, dy:dy + x.shape[1]:stride, dx:dx + x.shape[2]:stride]
+                    out = out + np.einsum("chw,oc->ohw", window, part[:, :, dy, dx])
+            parts.append(out)
+        out = np.concatenate(parts)
         return out if bias is None else out + bias[:, None, None]
 
     def double(self, x: Array, name: str) -> Array:

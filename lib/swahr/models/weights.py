@@ -67,9 +67,10 @@ def read_state_dict(path: str | Path) -> dict[str, Tensor]:
     content = _read(Path(path))
     if isinstance(content, Mapping) and isinstance(content.get("state_dict"), Mapping):
         content = content["state_dict"]
-    if not isinstance(content, Mapping) or not content:
-        what = f"is a {type(content).__name__}" if content else "is empty"
-        raise CheckpointError(f"{path}: {what}, not the weights of a network by name")
+    if not isinstance(content, Mapping):
+        raise CheckpointError(f"{path}: is a {type(content).__name__}, not the weights of a network by name")
+    if not content:
+        raise CheckpointError(f"{path}: holds no weights at all")
     for name, value in content.items():
         if not isinstance(name, str) or not isinstance(value, Tensor):
             raise CheckpointError(f"{path}: entry {str(name)[:80]!r} is of type {type(value).__name__}, not a tensor; "
