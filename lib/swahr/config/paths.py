@@ -7,6 +7,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+from swahr.files import write_text
 from swahr.skeleton import SKELETONS, Skeleton, get_skeleton
 
 from .errors import ConfigError, Problem
@@ -76,8 +77,4 @@ def log_dir(cfg: Any, cfg_path: str | os.PathLike[str], when: float | None = Non
 
 def save_config(cfg: Any, path: str | os.PathLike[str]) -> None:
     """Write the whole configuration as YAML for load_config; the folder is made, the file renamed into place."""
-    target = Path(path)
-    target.parent.mkdir(parents=True, exist_ok=True)
-    temporary = target.with_name(f".{target.name}.{os.getpid()}")
-    temporary.write_text(cfg.dump(), encoding="utf-8")
-    temporary.replace(target)
+    write_text(Path(path), cfg.dump())

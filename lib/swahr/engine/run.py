@@ -16,7 +16,7 @@ from torch.nn.parallel import DistributedDataParallel
 from torch.utils.data import DataLoader
 
 from swahr.codec.targets import build_target_encoder
-from swahr.config import resolve_path
+from swahr.config import configured_skeleton, resolve_path
 from swahr.data.keypoints import build_dataset
 from swahr.data.loaders import EpochSampler, build_train_loader
 from swahr.engine import checkpoint, distributed
@@ -64,7 +64,8 @@ def build_run(cfg: Any, folder: Path, device: torch.device, stop: StopRequest, b
     accumulation, replicas = cfg.TRAIN.ACCUMULATION_STEPS, distributed.world_size() * cfg.TRAIN.ACCUMULATION_STEPS
     torch.backends.cudnn.enabled, torch.backends.cudnn.benchmark = cfg.CUDNN.ENABLED, cfg.CUDNN.BENCHMARK
     torch.backends.cudnn.deterministic = cfg.CUDNN.DETERMINISTIC
-    dataset = build_dataset(cfg, cfg.DATASET.TRAIN, train=True, root=resolve_path(cfg.DATASET.ROOT))
+    dataset = build_dataset(cfg, cfg.DATASET.TRAIN, train=True, root=resolve_path(cfg.DATASET.ROOT),
+                            skeleton=configured_skeleton(cfg))
     loader = build_train_loader(cfg, dataset, distributed.rank(), distributed.world_size())
     loader.worker_init_fn = leave_signals_to_parent(loader.worker_init_fn)
     steps = len(loader) // accumulation
