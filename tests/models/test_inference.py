@@ -32,7 +32,7 @@ def test_same_outputs(variant: str) -> None:
     model = network(variant)
     copies = optimize_for_inference(model), optimize_for_inference(model, channels_last=False), fold_batch_norms(model)
     for faster in copies:
-        for batch in (images(2, 64, 32), images(1, 96, 64), images(1).to(memory_format=torch.channels_last)):
+        for batch in (images(2, 64, 32), images(1, 32, 64).to(memory_format=torch.channels_last)):
             assert_same(faster(batch), model(batch))
 
 

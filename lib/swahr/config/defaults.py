@@ -29,7 +29,7 @@ defaults.MULTIPROCESSING_DISTRIBUTED = True  # [no effect] one process for each 
 
 # ----------------------------------------------------------------------------------------------------- mixed precision
 defaults.AMP = CfgNode()
-defaults.AMP.ENABLED = False  # mixed precision; losses stay float32
+defaults.AMP.ENABLED = False  # mixed precision, in training and testing; losses stay float32
 defaults.AMP.DTYPE = "bf16"  # bf16 (Ampere and later) or fp16 (with loss scaling)
 
 defaults.FP16 = CfgNode()  # the published names; FP16.ENABLED is AMP.ENABLED with AMP.DTYPE fp16
@@ -154,7 +154,7 @@ defaults.TRAIN.COMPILE = False  # torch.compile the network
 
 # ------------------------------------------------------------------------------------------------------------- testing
 defaults.TEST = CfgNode()
-defaults.TEST.IMAGES_PER_GPU = 32  # images of one size in one forward pass; results do not depend on it
+defaults.TEST.IMAGES_PER_GPU = 32  # images of one size in one forward pass on a GPU (a CPU takes one); same results
 defaults.TEST.FLIP_TEST = False  # average over the image and its mirror image
 defaults.TEST.SCALE_FACTOR = [1.0]  # scales to average over, such as [0.5, 1.0, 2.0]; one is 1, for the tags
 defaults.TEST.PROJECT2IMAGE = False  # resize all maps to the input size before peaks are looked for

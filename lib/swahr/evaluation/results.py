@@ -11,6 +11,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
+import json_tricks
 import numpy as np
 from numpy.typing import NDArray
 
@@ -45,13 +46,7 @@ def to_records(image_id: int, prediction: PeopleFound, category_id: int = 1) -> 
 
 def write_results(path: str | Path, records: Iterable[Mapping[str, Any]]) -> None:
     """Write records as one JSON list that can be uploaded; NumPy numbers and arrays are written as plain ones."""
-    write_text(path, json.dumps(list(records), default=_plain))
-
-
-def _plain(value: object) -> object:
-    if isinstance(value, np.ndarray | np.generic):
-        return value.tolist()
-    raise TypeError(f"a {type(value).__name__} cannot be written as JSON")
+    write_text(path, json_tricks.dumps(list(records), primitives=True))
 
 
 class PartFiles:
@@ -97,4 +92,4 @@ class PartFiles:
 
 
 def _line(image_id: int, records: Sequence[Record]) -> str:
-    return json.dumps([image_id, records], default=_plain) + "\n"
+    return json_tricks.dumps([image_id, records], primitives=True) + "\n"
