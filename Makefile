@@ -30,6 +30,8 @@ demo: $(VENV)/.installed
 	$(BIN)/python tools/dist_valid.py --cfg $(DEMO_CFG)
 	$(BIN)/python tools/dist_inference.py --cfg $(DEMO_CFG) --img_dir $(DEMO_DATA)/images/val2017 --save_dir $(DEMO_OUT)/pictures
 	@echo
+	@cat $(DEMO_OUT)/results/*.md
+	@echo
 	@echo "AP table          $(DEMO_OUT)/results"
 	@echo "pictures          $(DEMO_OUT)/pictures"
 	@echo "checkpoint        $(DEMO_OUT)/model_best.pth.tar"

@@ -30,8 +30,8 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument("--world-size", type=int, default=1, metavar="N", help="number of nodes")
     parser.add_argument("--rank", type=int, default=0, metavar="N", help="number of this node, from 0")
     parser.add_argument("--dist-url", default="tcp://127.0.0.1:23456", metavar="URL", help="address of node 0")
-    parser.add_argument("opts", nargs=argparse.REMAINDER, metavar="KEY VALUE", help="settings instead of the file's")
-    return parser.parse_args()
+    parser.add_argument("opts", nargs="*", metavar="KEY VALUE", help="settings instead of the file's")
+    return parser.parse_intermixed_args()
 
 
 def main() -> None:

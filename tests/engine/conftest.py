@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import logging
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -30,6 +31,16 @@ MODEL:
 TRAIN: {{IMAGES_PER_GPU: 2, END_EPOCH: 2, WARM_UP_EPOCH: 1, VAL_INTERVAL: 0}}
 TEST: {{FLIP_TEST: false, WITH_HEATMAPS: [true, true], WITH_AE: [true, false], LOG_PROGRESS: false}}
 """
+
+
+@pytest.fixture(autouse=True)
+def own_logging() -> Iterator[None]:
+    """Tools and runs set the project's logger up for a process of their own; each test starts with a plain one."""
+    yield
+    logger = logging.getLogger("swahr")
+    logger.handlers.clear()
+    logger.propagate = True
+    logger.setLevel(logging.NOTSET)
 
 
 @pytest.fixture(scope="session")

@@ -10,7 +10,6 @@ import pytest
 import torch
 from tensorboardX.proto.event_pb2 import Event
 
-from swahr.engine import progress
 from swahr.engine.optimization import Sample
 from swahr.engine.progress import EpochBar, Meter, TensorBoard, save_panel
 from tests.engine.replicas import make_batches, make_stepper
@@ -51,7 +50,6 @@ def test_tensorboard(tmp_path: Path) -> None:
 def test_a_full_disk_costs_the_log_and_one_line(tmp_path: Path, caplog: pytest.LogCaptureFixture,
                                                 monkeypatch: pytest.MonkeyPatch) -> None:
     board = TensorBoard(tmp_path)
-    monkeypatch.setattr(progress.logger, "propagate", True)
     monkeypatch.setattr(board._writer._py_recordio_writer, "_writer", open("/dev/full", "wb"))  # noqa: SIM115
     with caplog.at_level(logging.ERROR):
         for step in range(100):
@@ -60,9 +58,7 @@ def test_a_full_disk_costs_the_log_and_one_line(tmp_path: Path, caplog: pytest.L
         f"{tmp_path}: the TensorBoard log cannot be written (No space left on device); training goes on without it"]
 
 
-def test_a_line_for_every_report_where_nobody_watches(caplog: pytest.LogCaptureFixture,
-                                                      monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(progress.logger, "propagate", True)
+def test_a_line_for_every_report_where_nobody_watches(caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.INFO), EpochBar("epoch 1/2", 10, 3) as bar:
         bar.advance()
         bar.tell({"total": 2.5, "heatmap0": 2.0, "push0": 0.5}, 1e-3, 12.34, 3661.4)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -15,7 +15,7 @@ import torch
 
 from swahr.config import load_config
 from swahr.data.images import ImageError
-from swahr.engine import distributed, progress, run
+from swahr.engine import distributed, run
 from swahr.engine.checkpoint import Progress
 from swahr.engine.guard import NonFiniteLossError
 from swahr.engine.optimization import Stepper
@@ -29,13 +29,6 @@ Start = Callable[..., dict[str, Any]]
 
 class MachineGone(BaseException):
     """Nothing of the program's own runs after this."""
-
-
-@pytest.fixture(autouse=True)
-def quiet() -> Iterator[None]:
-    yield
-    progress.logger.handlers.clear()
-    progress.logger.propagate = True
 
 
 @pytest.fixture
@@ -109,7 +102,7 @@ def test_what_a_run_leaves_behind(start: Start, folder: Path, capsys: pytest.Cap
     best, final = read(folder, "model_best.pth.tar"), read(folder, "final_state.pth.tar")
     assert best.keys() == final.keys() and not torch.equal(best["conv1.weight"], final["conv1.weight"])
     printed = capsys.readouterr().out
-    assert "best AP             0.3000" in printed and str(folder / "final_state.pth.tar") in printed
+    assert "best AP         0.3000" in printed and str(folder / "final_state.pth.tar") in printed
     log = (folder / "train.log").read_text()
     assert "8 images; an epoch is 4 steps of 2 images; processes: 1 on cpu" in log
     assert "epoch 1/2, step 2/4" in log
@@ -146,7 +139,7 @@ def test_a_truncated_checkpoint_costs_an_epoch(start: Start, folder: Path, undis
     newest = folder / "checkpoint.pth.tar"
     newest.write_bytes(newest.read_bytes()[:-1000])
     assert_same(start(), undisturbed)
-    assert f"{newest}: damaged, cut short or no checkpoint" in (folder / "train.log").read_text()
+    assert f"{newest}: damaged, cut short, or more than plain data" in (folder / "train.log").read_text()
 
 
 def test_a_validation_that_was_cut_off_is_made_up_for(start: Start, folder: Path,

@@ -16,15 +16,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from swahr.files import replacing
 from swahr.models.weights import CheckpointError
 
 NEWEST, PREVIOUS, SET_ASIDE = "checkpoint.pth.tar", "checkpoint_previous.pth.tar", "checkpoint_replaced.pth.tar"
 BEST, FINAL = "model_best.pth.tar", "final_state.pth.tar"
 WRAPPER = "module."
-
-
-class CheckpointWriteError(OSError):
-    """A file that could not be written; the message names it, says why, and that the ones before are whole."""
 
 
 @dataclass
@@ -33,8 +30,8 @@ class Progress:
 
     epoch, step: the next step to take, counted from 0; step counts within the epoch. step_images: images that a step
     takes, all processes together. perf, best_perf: AP of the last and of the best validation, None before the first.
-    to_validate: whether the epoch before `epoch` still has to be validated. bad_steps: steps skipped, since the loss
-    was no finite number.
+    to_validate: whether the epoch before `epoch` still has to be validated. bad_steps: steps left out, since the loss
+    was no finite number. seconds: of training, all starts together.
     """
 
     epoch: int = 0
@@ -48,31 +45,24 @@ class Progress:
 
 
 def write_whole(content: Any, path: Path, previous: Path | None = None) -> None:
-    """torch.save beside the path, flushed to the disk, then renamed: a reader sees the old file or the new one, never part.
+    """torch.save to a file that is whole or not there at all; WriteError if it cannot be written (a full disk).
 
-    previous: the name under which the old file is kept. Raises CheckpointWriteError, for instance when the disk is full.
+    previous: the name under which the file that was there is kept.
     """
-    beside = path.with_name(f".{path.name}.part")  # one name, so that a run killed again and again leaves one part behind
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with open(beside, "wb") as file:
+    with replacing(path) as file:
+        try:
             torch.save(content, file)
-            file.flush()
-            os.fsync(file.fileno())
+        except RuntimeError as error:  # what torch.save makes of the system's own error
+            raise (error.__context__ if isinstance(error.__context__, OSError) else error) from None
+        file.flush()
+        os.fsync(file.fileno())
         if previous is not None and path.exists():
             os.replace(path, previous)
-        os.replace(beside, path)
-        _sync_folder(path.parent)
-    except (OSError, RuntimeError) as error:  # torch.save turns a full disk into a RuntimeError
-        beside.unlink(missing_ok=True)
-        cause = error if isinstance(error, OSError) else error.__context__
-        raise CheckpointWriteError(f"{path}: could not be written ({_reason(cause or error)}); earlier files are whole") from error
 
 
 def save_checkpoint(folder: Path, *, name: str, weights: Mapping[str, Tensor], optimizer: dict, scaler: dict, seed: int,
                     progress: Progress) -> None:
-    """Write checkpoint.pth.tar; the one that was there becomes checkpoint_previous.pth.tar. weights: of the bare model.
-    """
+    """Write checkpoint.pth.tar; the one before becomes checkpoint_previous.pth.tar. weights: of the bare model."""
     content = {
         "epoch": progress.epoch, "model": name, "state_dict": {WRAPPER + key: value for key, value in weights.items()},
         "best_state_dict": dict(weights), "perf": -1.0 if progress.perf is None else progress.perf,
@@ -82,13 +72,15 @@ def save_checkpoint(folder: Path, *, name: str, weights: Mapping[str, Tensor], o
 
 
 def read_checkpoint(path: Path) -> dict[str, Any]:
-    """The content of a checkpoint, ours or the published code's, on the CPU; `progress` is a Progress, `path` the file.
-    Raises CheckpointError.
+    """The content of a checkpoint, ours or the published code's, on the CPU, with the file's `path`; CheckpointError.
+
+    `state_dict` is that of the bare model, `progress` a Progress.
     """
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # damaged files fail in as many ways as there are readers in torch.load
-        raise CheckpointError(f"{path}: damaged, cut short or no checkpoint ({_reason(error)})") from None
+        kind = type(error).__name__
+        raise CheckpointError(f"{path}: damaged, cut short, or more than plain data, so refused ({kind})") from None
     for key in ("epoch", "state_dict", "optimizer"):
         if not isinstance(content, dict) or key not in content:
             raise CheckpointError(f"{path}: is no checkpoint of training, for it has no {key!r}")
@@ -118,10 +110,14 @@ def resume(folder: Path, restore: Callable[[dict[str, Any]], None], warn: Callab
     return None
 
 
+def remove_parts(folder: Path) -> None:
+    """Remove what a run that was killed had written of its next file."""
+    for path in folder.glob(".*.pth.tar.*"):
+        path.unlink(missing_ok=True)
+
+
 def set_aside(folder: Path) -> Path | None:
-    """Move the checkpoints of an earlier run out of the way of one that starts anew; the newest is kept, under the path
-    returned.
-    """
+    """Move an earlier run's checkpoints out of a new one's way; the newest is kept, under the path returned."""
     (folder / PREVIOUS).unlink(missing_ok=True)
     if not (folder / NEWEST).exists():
         return None
@@ -129,17 +125,6 @@ def set_aside(folder: Path) -> Path | None:
     return folder / SET_ASIDE
 
 
-def _sync_folder(folder: Path) -> None:
-    """Makes a rename last through a power cut, where the system can."""
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    except OSError:  # some network file systems cannot
-        pass
-    finally:
-        os.close(handle)
-
-
 def _reason(error: BaseException) -> str:
-    lines = str(getattr(error, "strerror", None) or error).strip().splitlines()
+    lines = str(error).strip().splitlines()
     return (lines[0] if lines else type(error).__name__)[:200]

@@ -1,14 +1,14 @@
 """Questions and small collectives of a group of processes, with answers also where there is no group.
 
 Every function works in a plain process (rank 0 of 1), so nothing else has to ask whether training is distributed.
-Processes are started by `swahr.engine.launcher.launch` (also reachable as `distributed.launch`) or by torchrun.
+Processes are started by `swahr.engine.launcher.launch` or by torchrun.
 """
 
 from __future__ import annotations
 
 import datetime
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, TypeVar
 
@@ -127,8 +127,7 @@ def destroy_process_group() -> None:
 
 @contextmanager
 def process_group(device: torch.device, backend: str = "") -> Iterator[None]:
-    """`init_process_group` for as long as the block runs. An error leaves at once: the others may never answer again.
-    """
+    """`init_process_group`, while the block runs. An error leaves at once: the others may never answer again."""
     init_process_group(device, backend)
     yield
     destroy_process_group()
@@ -166,19 +165,10 @@ def reduce_mean(values: dict[str, Tensor]) -> dict[str, Tensor]:
 
 
 def broadcast_buffers(model: nn.Module) -> None:
-    """Gives every process rank 0's buffers: the batch norms' running statistics differ between replicas, as their
-    batches do.
-    """
+    """Give all processes rank 0's buffers: replicas have seen other images, so their batch norms' means differ."""
     if has_group():
         for buffer in model.buffers():
             dist.broadcast(buffer, src=0)
-
-
-def launch(function: Callable[..., T], args: tuple = (), processes: int = 1, **options: Any) -> T | None:
-    """See `swahr.engine.launcher.launch`."""
-    from swahr.engine import launcher
-
-    return launcher.launch(function, args, processes, **options)
 
 
 def _count_gpus() -> str:

@@ -1,6 +1,4 @@
-"""What all processes have to agree on after each step: whether it was left out, and whether one of them was asked to
-stop.
-"""
+"""What all processes agree on after each step: whether it was left out, and whether one was asked to stop."""
 
 from __future__ import annotations
 
@@ -18,9 +16,7 @@ if TYPE_CHECKING:
 
 
 class NonFiniteLossError(RuntimeError):
-    """The loss was not a finite number for too many steps in a row; the message names the images and where the last
-    step is saved.
-    """
+    """Too many steps in a row had a loss that is no finite number; the message names the last one's images."""
 
 
 class _Step(NamedTuple):
@@ -34,9 +30,9 @@ class _Step(NamedTuple):
 class StepGuard:
     """Counts steps that were left out, and passes signals on.
 
-    On a GPU the answer about a step is read when the next one has been queued, so that nothing waits for it. limit:
-    steps left out in a row after which NonFiniteLossError is raised, on all processes together. folder: where the last
-    batch is saved then, with what replay() returns.
+    On a GPU the answer about a step is read when the next one has been queued, so that nothing waits for it.
+    limit: steps left out in a row after which NonFiniteLossError is raised, on all processes together. folder: where
+    the last batch is saved then, with what replay() returns.
     """
 
     def __init__(self, device: torch.device, limit: int, folder: Path, *, bad_steps: int = 0,
@@ -47,11 +43,9 @@ class StepGuard:
         self._pending: _Step | None = None
 
     def check(self, step: int, bad: Tensor, signal: int, batches: Sequence[Batch], losses: dict[str, Tensor]) -> None:
-        """Note a step; from then on `bad_steps`, `in_a_row` and `stop_signal` are those of this step, or on a GPU of
-        the one before.
+        """Note a step: `bad_steps`, `in_a_row` and `stop_signal` are then those of it, or on a GPU of the one before.
 
-        bad: bool, whether it was left out. signal: number of the signal this process got, 0 for none. losses: scalars
-        by name.
+        bad: bool, whether it was left out. signal: number of the signal this process got, 0 for none. losses: scalars.
         """
         flags = distributed.reduce_max(torch.stack([bad.float(), bad.new_full((), signal, dtype=torch.float32)]))
         copied = None

@@ -7,10 +7,12 @@ last.
 from __future__ import annotations
 
 import logging
+import os
 import signal
 import sys
 import tempfile
 import time
+import traceback
 import uuid
 from collections.abc import Callable
 from dataclasses import fields
@@ -71,28 +73,31 @@ def launch(function: Callable[..., T], args: tuple = (), processes: int = 1, *, 
 
 
 def run_tool(main: Callable[[], Any]) -> NoReturn:
-    """Runs a tool's main function and exits: 0; 2 after bad input and 1 after other known errors, with their one line;
-    128 + n after signal n. Errors that nobody foresaw keep their traceback.
+    """Run a tool's main function and exit: 0 done, 2 bad input, 1 other errors, 128 + n after signal n.
+
+    Known errors are told in their one line; those that nobody foresaw keep their traceback.
     """
     try:
         main()
     except Exception as error:
-        if not is_known(error):
+        if is_known(error):
+            print(f"{_place()}{error}", file=sys.stderr)
+        elif distributed.has_group():
+            traceback.print_exc()
+        else:
             raise
-        print(f"{_place()}{error}", file=sys.stderr, flush=True)
-        sys.exit(exit_status(error))
+        _leave(exit_status(error))
     sys.exit(0)
 
 
 def is_known(error: BaseException) -> bool:
-    """Whether this project raised the error with a message that says everything, so that a traceback would only hide
-    it.
-    """
+    """Whether it is one of this project's own errors, whose message says everything: no traceback is needed."""
     return type(error).__module__.split(".")[0] == __name__.split(".")[0]
 
 
 def exit_status(error: BaseException) -> int:
-    return int(getattr(error, "exit_status", 2 if isinstance(error, ValueError) else 1))
+    """2 for known errors about what was put in, 1 for others, unless they bring a status of their own."""
+    return int(getattr(error, "exit_status", 2 if isinstance(error, ValueError) and is_known(error) else 1))
 
 
 def _launch_config(processes: int, nodes: int, node_rank: int, url: str, restarts: int, folder: str) -> LaunchConfig:
@@ -119,20 +124,25 @@ def _host_and_port(url: str) -> tuple[str, int]:
             return parts.hostname, parts.port
     except ValueError:  # a port that is no number
         pass
-    raise LaunchError(f"--dist-url is {url!r}; several nodes need tcp://HOST:PORT of node 0, such as tcp://10.0.0.1:23456")
+    raise LaunchError(f"--dist-url is {url!r}; several nodes need tcp://HOST:PORT of node 0, such as tcp://10.0.0.1:2345")
 
 
 def _run_rank(function: Callable[..., T], args: tuple) -> T:
-    """What each launched process calls: known errors go to the launcher as their one line, by the error file and the
-    exit status.
-    """
+    """What each launched process calls: errors go to the launcher, by the error file and the exit status."""
     try:
         return _wait_for_culprit(function, args)
     except Exception as error:
-        if not is_known(error):
-            raise
         get_error_handler().record_exception(error)
-        raise SystemExit(exit_status(error)) from None
+        _leave(exit_status(error))
+
+
+def _leave(status: int) -> NoReturn:
+    """End the process; in a group without the interpreter's own way out, which may abort while others still wait."""
+    if not distributed.has_group():
+        sys.exit(status)
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(status)
 
 
 def _wait_for_culprit(function: Callable[..., T], args: tuple) -> T:

@@ -1,6 +1,4 @@
-"""One update of the weights: accumulation, mixed precision, and steps that are left out because the loss is no finite
-number.
-"""
+"""One update of the weights: accumulation, mixed precision, and what is left out as the loss is no finite number."""
 
 from __future__ import annotations
 
@@ -33,9 +31,7 @@ class Sample(NamedTuple):
 
 
 class StepResult(NamedTuple):
-    """Losses by name, means over this process's images, detached; whether the step was left out (bool); a sample if
-    asked for.
-    """
+    """Losses by name, means over this process's images; whether the step was left out (bool); a sample if wanted."""
 
     losses: dict[str, Tensor]
     bad: Tensor
@@ -43,9 +39,7 @@ class StepResult(NamedTuple):
 
 
 class LossScaler:
-    """The factor of the loss under fp16, and what leaves a step out without asking the GPU: a GradScaler, its scale
-    fixed or dynamic.
-    """
+    """The factor of the loss under fp16, and what leaves a step out without asking the GPU. fixed: None for dynamic."""
 
     def __init__(self, device: torch.device, fixed: float | None = 1.0) -> None:
         self.fixed = fixed  # None: dynamic
@@ -123,9 +117,7 @@ class Stepper:
         return torch.cat([buffer.flatten() for buffer in self.statistics]) if self.statistics else None
 
     def _restore_statistics(self, before: Tensor | None, bad: Tensor) -> None:
-        """One NaN would stay in the batch norms' running means for ever: they too are as before a step that is left
-        out.
-        """
+        """Undo what a step that is left out did to the batch norms, where one NaN would stay for ever."""
         now = self._flat_statistics()
         if before is not None and now is not None:
             kept = torch.where(bad, before, now).split([buffer.numel() for buffer in self.statistics])
@@ -152,9 +144,7 @@ def build_optimizer(cfg: Any, model: nn.Module) -> torch.optim.Optimizer:
 
 
 def build_scaler(cfg: Any, device: torch.device) -> LossScaler:
-    """Scaled losses where AMP.DTYPE is fp16 (FP16.STATIC_LOSS_SCALE, or FP16.DYNAMIC_LOSS_SCALE); otherwise the scale
-    is 1.
-    """
+    """FP16.STATIC_LOSS_SCALE or FP16.DYNAMIC_LOSS_SCALE where AMP.DTYPE is fp16; otherwise the scale is 1."""
     if not (cfg.AMP.ENABLED and cfg.AMP.DTYPE == "fp16"):
         return LossScaler(device)
     return LossScaler(device, None if cfg.FP16.DYNAMIC_LOSS_SCALE else cfg.FP16.STATIC_LOSS_SCALE)

@@ -36,9 +36,7 @@ class _AboveBar(logging.Handler):
 
 
 def setup_logging(file: Path | None = None) -> None:
-    """The main process logs to stderr, and to the file if one is given (appended to); the others only speak up about
-    errors.
-    """
+    """The main process logs to stderr and appends to the file; the others only speak up about errors."""
     logger.handlers.clear()
     logger.propagate = False
     logger.setLevel(logging.DEBUG if distributed.is_main() else logging.ERROR)
@@ -109,12 +107,11 @@ def save_panel(path: Path, board: TensorBoard, sample: Sample, step: int, *, sca
     try:
         visualize.save_image(path, picture)
     except OSError as error:
-        logger.error("%s: could not be written (%s)", path, error.strerror or error)
+        logger.error("%s", error)
 
 
 class Meter:
-    """Means of the losses over the steps since they were read, and the speed; nothing waits for the GPU before `read`.
-    """
+    """Means of the losses since they were last read, and the speed; nothing waits for the GPU before `read`."""
 
     def __init__(self) -> None:
         self.restart()
@@ -134,9 +131,7 @@ class Meter:
         self._steps += 1
 
     def read(self) -> tuple[dict[str, float], float]:
-        """Mean losses over all processes, with their sum as `total`, and steps a second; starts again. All processes
-        together.
-        """
+        """Mean losses over all processes, with their sum as `total`, and steps a second; all processes together."""
         assert self._sum is not None, "read before add"
         sums = distributed.reduce_mean(dict(zip(self._names, self._sum, strict=True)))
         *values, counted = torch.stack(list(sums.values())).tolist()
@@ -147,9 +142,7 @@ class Meter:
 
 
 class EpochBar:
-    """The steps of an epoch as a bar, on the main process, where stderr is a terminal; elsewhere `tell` logs a line
-    each time.
-    """
+    """The steps of an epoch: a bar on the main process if stderr is a terminal, else a log line for each `tell`."""
 
     def __init__(self, title: str, steps: int, done: int) -> None:
         shown = distributed.is_main() and sys.stderr.isatty()

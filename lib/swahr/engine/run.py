@@ -36,9 +36,7 @@ logger = logging.getLogger("swahr")
 
 @dataclass
 class Run:
-    """folder: of checkpoints and results. model: bare, without wrappers. steps: of an epoch, each of `accumulation`
-    batches.
-    """
+    """folder: of checkpoints and results. model: bare, without wrappers. steps: of an epoch."""
 
     cfg: Any
     folder: Path
@@ -58,9 +56,7 @@ class Run:
 
 
 def build_run(cfg: Any, folder: Path, device: torch.device, stop: StopRequest, board: TensorBoard) -> Run:
-    """Everything built from the configuration, with the weights and the progress of the run's last checkpoint if there
-    is one.
-    """
+    """Everything built from the configuration, as it was at the run's last checkpoint if there is one."""
     accumulation, replicas = cfg.TRAIN.ACCUMULATION_STEPS, distributed.world_size() * cfg.TRAIN.ACCUMULATION_STEPS
     torch.backends.cudnn.enabled, torch.backends.cudnn.benchmark = cfg.CUDNN.ENABLED, cfg.CUDNN.BENCHMARK
     torch.backends.cudnn.deterministic = cfg.CUDNN.DETERMINISTIC
@@ -86,9 +82,7 @@ def build_run(cfg: Any, folder: Path, device: torch.device, stop: StopRequest, b
 
 
 def build_replica(cfg: Any, device: torch.device) -> HigherHRNet:
-    """The network on its device, with the same fresh weights on every process, and batch norms in step where
-    MODEL.SYNC_BN.
-    """
+    """The network on its device, with the same fresh weights on every process; SyncBN where MODEL.SYNC_BN."""
     torch.manual_seed(cfg.TRAIN.SEED)
     model = build_model(cfg)
     if cfg.MODEL.SYNC_BN and device.type == "cuda" and distributed.has_group():
@@ -101,9 +95,7 @@ def build_replica(cfg: Any, device: torch.device) -> HigherHRNet:
 
 
 def parallel(cfg: Any, model: nn.Module, device: torch.device) -> nn.Module:
-    """The model as training calls it: compiled where TRAIN.COMPILE, in DistributedDataParallel where there are
-    processes.
-    """
+    """The model as training calls it: compiled where TRAIN.COMPILE, and in DistributedDataParallel in a group."""
     module: nn.Module = torch.compile(model) if cfg.TRAIN.COMPILE else model  # type: ignore[assignment]
     if not distributed.has_group():
         return module
@@ -126,10 +118,14 @@ def start_or_resume(cfg: Any, folder: Path, model: HigherHRNet, optimizer: torch
         optimizer.load_state_dict(content["optimizer"])
         scaler.load_state_dict(content.get("scaler", {}))
         progress = content["progress"]
+        if content.get("seed", cfg.TRAIN.SEED) != cfg.TRAIN.SEED:
+            logger.warning("TRAIN.SEED was %d: the order of the images changes from here on", content["seed"])
 
     path = None
+    if distributed.is_main():
+        checkpoint.remove_parts(folder)
     if cfg.AUTO_RESUME or int(os.environ.get("TORCHELASTIC_RESTART_COUNT", 0)) > 0:
-        path = checkpoint.resume(folder, restore, logger.error)
+        path = checkpoint.resume(folder, restore, logger.warning)
     elif distributed.is_main() and (old := checkpoint.set_aside(folder)):
         logger.info("AUTO_RESUME is False: starting anew; the checkpoint of the run before is kept as %s", old)
     if len(set(distributed.all_gather((progress.epoch, progress.step)))) > 1:

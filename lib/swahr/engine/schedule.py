@@ -13,9 +13,7 @@ from typing import Any
 
 
 def linear_factor(step: int, steps_per_epoch: int, *, warm_up_epochs: int, end_epoch: int) -> float:
-    """0.1 -> 1 linearly over the epochs of warm-up, then linearly to 0 at end_epoch (reached after the last step), as
-    SWAHR has it.
-    """
+    """SWAHR's: 0.1 -> 1 linearly over the epochs of warm-up, then linearly to 0, reached after the last step."""
     warm_up, end = warm_up_epochs * steps_per_epoch, end_epoch * steps_per_epoch
     if step < warm_up:
         return 0.1 + 0.9 * step / warm_up

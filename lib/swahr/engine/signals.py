@@ -1,6 +1,4 @@
-"""Stopping on request: what schedulers send before they take a machine away becomes a flag, looked at between two
-steps.
-"""
+"""Stopping on request: what schedulers send before they take a machine away becomes a flag, seen between steps."""
 
 from __future__ import annotations
 
@@ -70,8 +68,10 @@ class StopRequest:
 
 
 def leave_signals_to_parent(then: Callable[[int], None] | None) -> Callable[[int], None]:
-    """A DataLoader's worker_init_fn: its processes ignore the signals above (which a scheduler or Ctrl-C sends to the
-    whole job), so that the step in hand can end; they end when the process that reads from them does.
+    """A DataLoader's worker_init_fn (`then` is the one it had) whose processes ignore the signals above.
+
+    A scheduler, or Ctrl-C, sends them to the whole job; the step in hand needs its data to end, and workers end when
+    the process that reads from them does.
     """
     return _IgnoreSignals(then)
 

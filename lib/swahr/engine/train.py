@@ -31,7 +31,6 @@ def train(cfg: Any, cfg_path: str | os.PathLike[str]) -> None:
 
     cfg_path: the YAML file, whose name names the run. Raises Interrupted after a signal, once a checkpoint is written.
     """
-    start = time.monotonic()
     device = distributed.select_device(cfg.DEVICE)
     with distributed.process_group(device, cfg.DIST_BACKEND), StopRequest() as stop:
         folder, logs = output_dir(cfg, cfg_path), log_dir(cfg, cfg_path)
@@ -45,7 +44,7 @@ def train(cfg: Any, cfg_path: str | os.PathLike[str]) -> None:
             else:
                 train_one_epoch(run)
         if distributed.is_main():
-            finish(run, logs, time.monotonic() - start)
+            finish(run, logs)
 
 
 def train_one_epoch(run: Run) -> None:
@@ -80,8 +79,7 @@ def train_one_epoch(run: Run) -> None:
 
 
 def grouped(loader: DataLoader, size: int) -> Iterator[list[Batch]]:
-    """Batches, `size` at a time. An image that a worker could not read is reported without the worker's own traceback.
-    """
+    """Batches, `size` at a time; an image that cannot be read is reported without its worker's traceback."""
     batches: list[Batch] = []
     try:
         for batch in loader:
@@ -150,7 +148,8 @@ def report_bad_images(mine: set[int]) -> None:
 
 def save(run: Run) -> None:
     """A checkpoint, written by the main process."""
-    run.saved_at = time.monotonic()
+    now = time.monotonic()
+    run.progress.seconds, run.saved_at = run.progress.seconds + now - run.saved_at, now
     run.progress.bad_steps = run.guard.bad_steps
     if distributed.is_main():
         checkpoint.save_checkpoint(
@@ -159,8 +158,7 @@ def save(run: Run) -> None:
 
 
 def save_if_due(run: Run) -> None:
-    """The checkpoint of every TRAIN.CHECKPOINT_MINUTES; the other processes wait for the main one with their next step.
-    """
+    """The checkpoint of every TRAIN.CHECKPOINT_MINUTES; the others wait for the main process with their next step."""
     minutes = run.cfg.TRAIN.CHECKPOINT_MINUTES
     if minutes > 0 and time.monotonic() - run.saved_at > 60 * minutes:
         save(run)
@@ -175,12 +173,12 @@ def stop_here(run: Run) -> None:
                       f"AUTO_RESUME True goes on from {run.folder / checkpoint.NEWEST}")
 
 
-def finish(run: Run, logs: Path, seconds: float) -> None:
+def finish(run: Run, logs: Path) -> None:
     """The final weights, and a table of what came of it all, on stdout."""
     checkpoint.write_whole(run.model.state_dict(), run.folder / checkpoint.FINAL)
     progress = run.progress
     rows = {
-        "epochs": progress.epoch, "time of this start": timedelta(seconds=round(seconds)),
+        "epochs": progress.epoch, "time": timedelta(seconds=round(progress.seconds)),
         "steps left out": progress.bad_steps,
         "best AP": "not known" if progress.best_perf is None else f"{progress.best_perf:.4f}",
         "best weights": run.folder / checkpoint.BEST, "final weights": run.folder / checkpoint.FINAL,
