@@ -28,7 +28,7 @@ demo: $(VENV)/.installed
 	$(BIN)/python tools/make_synthetic.py --preset calm --size 256 --out $(DEMO_DATA) --train 2000 --val 100
 	$(BIN)/python tools/dist_train.py --cfg $(DEMO_CFG)
 	$(BIN)/python tools/dist_valid.py --cfg $(DEMO_CFG)
-	$(BIN)/python tools/dist_inference.py --cfg $(DEMO_CFG) --img_dir $(DEMO_DATA)/images/val2017 --save_dir $(DEMO_OUT)/pictures
+	$(BIN)/python tools/dist_inference.py --cfg $(DEMO_CFG) --img_dir $(DEMO_DATA)/images/val2017 --save_dir $(DEMO_OUT)/pictures --threshold 0.3
 	@echo
 	@cat $(DEMO_OUT)/results/*.md
 	@echo
