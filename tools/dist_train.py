@@ -4,8 +4,8 @@
     python tools/dist_train.py --cfg experiments/coco/higher_hrnet/w32_512_adam_lr1e-3.yaml [KEY VALUE ...]
 
 Under torchrun it joins the processes that are there. An interrupted run goes on where it was, by the same command, if
-AUTO_RESUME is True. Exit status: 0 done; 2 wrong settings or data; 143, 138 or 130 stopped by SIGTERM, SIGUSR1 or
-Ctrl-C, with a checkpoint; 1 any other error.
+AUTO_RESUME is True. Exit status: 0 done; 2 wrong settings or data; 3 a full disk, or a loss that is no finite number;
+143, 138 or 130 stopped by SIGTERM, SIGUSR1 or Ctrl-C, with a checkpoint; 1 any other error.
 """
 
 from __future__ import annotations

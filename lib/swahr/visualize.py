@@ -137,14 +137,22 @@ def tile(images: Sequence[Image], columns: int, pad: int = 2) -> Image:
 
 def save_image(path: str | Path, image: Image) -> None:
     """Write an RGB picture in the format of its name's ending, beside its place and renamed; ValueError if unknown."""
-    path = Path(path)
     try:
-        done, data = cv2.imencode(path.suffix, _checked(image)[..., ::-1])
+        data = encode(image, Path(path).suffix)
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from None
+    write_bytes(path, data, durable=False)
+
+
+def encode(image: Image, ending: str) -> bytes:
+    """An RGB picture as a file of the format that has this ending, ".png" say; ValueError if unknown."""
+    try:
+        done, data = cv2.imencode(ending, _checked(image)[..., ::-1])
     except cv2.error:
         done = False
     if not done:
-        raise ValueError(f"{path}: pictures are written as .png or .jpg, not as {path.suffix or 'a bare name'}")
-    write_bytes(path, data.tobytes(), durable=False)
+        raise ValueError(f"pictures are written as .png or .jpg, not as {ending or 'a bare name'}")
+    return data.tobytes()
 
 
 # -- people ------------------------------------------------------------------------------------------------------------

@@ -13,6 +13,7 @@ import torch
 
 from swahr.engine.launcher import WorkerError, exit_status, is_known, run_tool
 from swahr.engine.signals import Interrupted
+from swahr.files import WriteError
 from tests.engine.replicas import KnownError
 
 TOOLS = Path(__file__).resolve().parents[2] / "tools"
@@ -53,7 +54,8 @@ def test_flags(started: Callable[..., dict[str, Any]], monkeypatch: pytest.Monke
 
 
 @pytest.mark.parametrize(("error", "status"), [
-    (KnownError("a.yaml:3: wrong"), 2), (WorkerError("failed", 137), 137), (Interrupted(15, " in epoch 3"), 143)])
+    (KnownError("a.yaml:3: wrong"), 2), (WorkerError("failed", 137), 137), (Interrupted(15, " in epoch 3"), 143),
+    (WriteError("a.pth.tar: could not be written"), 3)])
 def test_known_errors_are_one_line(error: Exception, status: int, capsys: pytest.CaptureFixture[str]) -> None:
     def main() -> None:
         raise error

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import signal
+import subprocess
+from multiprocessing.connection import Connection
 
 import pytest
 
-from swahr.engine.signals import Interrupted, StopRequest, leave_signals_to_parent
+from swahr.engine.signals import Interrupted, LeaveSignalsToParent, StopRequest
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1, signal.SIGINT])
@@ -38,14 +41,21 @@ def test_at_once() -> None:
             pytest.fail("a signal from before does not let it begin")
 
 
-def test_workers_ignore_signals_and_keep_their_own_start() -> None:
-    started: list[int] = []
-    before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT)}
-    try:
-        leave_signals_to_parent(started.append)(3)
-        leave_signals_to_parent(None)(4)
-        assert started == [3]
-        assert all(signal.getsignal(number) == signal.SIG_IGN for number in before)
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+def work(ready: Connection) -> None:
+    LeaveSignalsToParent(ready.send)(3)
+    ready.send("busy")
+    signal.pause()
+
+
+def test_workers_end_when_their_parent_says_so_and_not_before() -> None:
+    ours, theirs = multiprocessing.Pipe()
+    worker = multiprocessing.get_context("fork").Process(target=work, args=(theirs,))
+    worker.start()
+    assert ours.recv() == 3 and ours.recv() == "busy"
+    for name in ("TERM", "USR1", "INT"):
+        subprocess.run(["sh", "-c", f"kill -{name} {worker.pid}"], check=True)
+    worker.join(0.2)
+    assert worker.is_alive()
+    worker.terminate()
+    worker.join(30)
+    assert worker.exitcode == 0

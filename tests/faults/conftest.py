@@ -24,15 +24,24 @@ EPOCHS = ("TRAIN.END_EPOCH", 6, "TRAIN.VAL_INTERVAL", 3, "PRINT_FREQ", 1)
 Weights = dict[str, torch.Tensor]
 
 
+def _read(path: Path) -> bytes:
+    """A file of /proc, empty where the process is gone."""
+    try:
+        return path.read_bytes()
+    except OSError:
+        return b""
+
+
 class Job:
-    """A command in a session of its own, with what it says; everything it started is known by that session."""
+    """A command, with what it says; the processes that it started are known by a variable they have all inherited."""
 
     def __init__(self, command: list[str], folder: Path, **options: Any) -> None:
         self.said = folder / f"said_{time.monotonic_ns()}"
+        self._mark = f"FAULT_TEST_JOB={self.said}".encode()
+        environment = {**os.environ, "OMP_NUM_THREADS": "1", "FAULT_TEST_JOB": str(self.said)}
         with open(self.said, "wb") as file:
-            self.process = subprocess.Popen(
-                command, cwd=ROOT, stdout=file, stderr=subprocess.STDOUT, start_new_session=True,
-                env={**os.environ, "OMP_NUM_THREADS": "1"}, **options)
+            self.process = subprocess.Popen(command, cwd=ROOT, stdout=file, stderr=subprocess.STDOUT, env=environment,
+                                            start_new_session=True, **options)
 
     def text(self) -> str:
         return self.said.read_text()
@@ -50,32 +59,18 @@ class Job:
         return self.process.wait(seconds)
 
     def pids(self) -> list[int]:
-        """Processes of its session that still run, workers and zombies' children included."""
-        found = []
-        for entry in Path("/proc").iterdir():
-            if entry.name.isdigit():
-                try:
-                    fields = (entry / "stat").read_text().rpartition(")")[2].split()
-                except OSError:  # it has just ended
-                    continue
-                if int(fields[3]) == self.process.pid and fields[0] != "Z":
-                    found.append(int(entry.name))
-        return found
+        """Its processes that still run, loading workers included."""
+        return [int(entry.name) for entry in Path("/proc").iterdir() if entry.name.isdigit()
+                and self._mark in _read(entry / "environ").split(b"\0")]
 
     def ranks(self) -> list[int]:
-        """Process ids of the training processes, in the order of their ranks."""
-        ranks = {}
-        for pid in self.pids():
-            try:
-                command = Path(f"/proc/{pid}/cmdline").read_bytes()
-                variables = Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")
-                environment = dict(part.split(b"=", 1) for part in variables if b"=" in part)
-                parent = int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
-            except (OSError, ValueError):
-                continue
-            if b"RANK" in environment and parent not in ranks.values() and b"dist_train" in command:
-                ranks[int(environment[b"RANK"])] = pid
-        return [ranks[rank] for rank in sorted(ranks)]
+        """Process ids of the training processes that the launcher started, in the order of their ranks."""
+        return sorted(pid for pid in self.pids() if self._is_rank(Path("/proc") / str(pid)))
+
+    def _is_rank(self, entry: Path) -> bool:
+        parent = _read(entry / "stat").rpartition(b")")[2].split()[1:2]
+        command = _read(entry / "cmdline")
+        return parent == [str(self.process.pid).encode()] and (b"spawn_main" in command or b"dist_train" in command)
 
     def gone_within(self, seconds: float) -> bool:
         """Whether every process of the session ends in time."""

@@ -60,7 +60,7 @@ def launch(function: Callable[..., T], args: tuple = (), processes: int = 1, *, 
         return record(_wait_for_culprit)(function, args)
     if processes == 1 and nodes == 1:
         return function(*args)
-    logging.getLogger("torch.distributed.elastic").setLevel(logging.CRITICAL)
+    _quieten()
     with tempfile.TemporaryDirectory(prefix="swahr_launch_") as folder:
         config = _launch_config(processes, nodes, node_rank, url, restarts, folder)
         signal.signal(signal.SIGUSR1, _pass_on)  # the launcher itself passes on SIGTERM, SIGINT, SIGHUP and SIGQUIT
@@ -73,7 +73,7 @@ def launch(function: Callable[..., T], args: tuple = (), processes: int = 1, *, 
 
 
 def run_tool(main: Callable[[], Any]) -> NoReturn:
-    """Run a tool's main function and exit: 0 done, 2 bad input, 1 other errors, 128 + n after signal n.
+    """Run a tool's main function and exit: 0 done, else see `exit_status`; 128 + n after signal n.
 
     Known errors are told in their one line; those that nobody foresaw keep their traceback.
     """
@@ -96,8 +96,17 @@ def is_known(error: BaseException) -> bool:
 
 
 def exit_status(error: BaseException) -> int:
-    """2 for known errors about what was put in, 1 for others, unless they bring a status of their own."""
-    return int(getattr(error, "exit_status", 2 if isinstance(error, ValueError) and is_known(error) else 1))
+    """1 for errors that nobody foresaw; for known ones their own, or 2 where what was put in is wrong, otherwise 3."""
+    known = getattr(error, "exit_status", 2 if isinstance(error, ValueError) else 3)
+    return int(known) if is_known(error) else 1
+
+
+def _quieten() -> None:
+    """Let the culprit have the last word: torch comments on each end, and Python on the semaphores that the dead left."""
+    for name in list(logging.root.manager.loggerDict):
+        if name.startswith(("torch.distributed.elastic", "torch.multiprocessing")):
+            logging.getLogger(name).setLevel(logging.CRITICAL)
+    os.environ.setdefault("PYTHONWARNINGS", "ignore:resource_tracker:UserWarning")
 
 
 def _launch_config(processes: int, nodes: int, node_rank: int, url: str, restarts: int, folder: str) -> LaunchConfig:
@@ -169,7 +178,7 @@ def _worker_error(failed: ChildFailedError) -> WorkerError:
     rank, failure = failed.get_first_failure()
     said: Any = failure.message
     message: dict[str, Any] = said if isinstance(said, dict) else {"message": said}
-    if failure.exitcode > 1:  # a known error's own status: its line is enough
+    if failure.exitcode > 1:  # that of a known error, whose line is enough
         return WorkerError(str(message["message"]).partition(": ")[2], failure.exitcode)
     lines = [f"process {rank} of the run failed: {message['message']}"]
     if trace := message.get("extraInfo", {}).get("py_callstack"):

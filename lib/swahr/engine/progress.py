@@ -74,7 +74,10 @@ class TensorBoard:
 
     def picture(self, name: str, image: NDArray[np.uint8], step: int) -> None:
         """image: (H, W, 3) uint8 RGB."""
-        self._write(list(summary.image(name, np.ascontiguousarray(image), dataformats="HWC").value), step)
+        # Encoded here: tensorboardX does it with Pillow, which nothing else needs.
+        content = Summary.Image(height=image.shape[0], width=image.shape[1], colorspace=3,
+                                encoded_image_string=visualize.encode(image, ".png"))
+        self._write([Summary.Value(tag=name, image=content)], step)
 
     def _write(self, values: list[Summary.Value], step: int) -> None:
         if self._writer is not None:

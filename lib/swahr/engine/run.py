@@ -25,7 +25,7 @@ from swahr.engine.guard import StepGuard
 from swahr.engine.optimization import DTYPES, LossScaler, Stepper, build_optimizer, build_scaler
 from swahr.engine.progress import TensorBoard
 from swahr.engine.schedule import build_schedule
-from swahr.engine.signals import StopRequest, leave_signals_to_parent
+from swahr.engine.signals import LeaveSignalsToParent, StopRequest
 from swahr.losses.criterion import build_criterion
 from swahr.models.build import build_model
 from swahr.models.higher_hrnet import HigherHRNet
@@ -63,7 +63,7 @@ def build_run(cfg: Any, folder: Path, device: torch.device, stop: StopRequest, b
     dataset = build_dataset(cfg, cfg.DATASET.TRAIN, train=True, root=resolve_path(cfg.DATASET.ROOT),
                             skeleton=configured_skeleton(cfg))
     loader = build_train_loader(cfg, dataset, distributed.rank(), distributed.world_size())
-    loader.worker_init_fn = leave_signals_to_parent(loader.worker_init_fn)
+    loader.worker_init_fn = LeaveSignalsToParent(loader.worker_init_fn)
     steps = len(loader) // accumulation
     model = build_replica(cfg, device)
     optimizer, scaler = build_optimizer(cfg, model), build_scaler(cfg, device)

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import multiprocessing
+import os
 import signal
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
@@ -67,23 +70,29 @@ class StopRequest:
             raise Interrupted(self.signal, "; the same command with AUTO_RESUME True goes on from the last checkpoint")
 
 
-def leave_signals_to_parent(then: Callable[[int], None] | None) -> Callable[[int], None]:
-    """A DataLoader's worker_init_fn (`then` is the one it had) whose processes ignore the signals above.
+class LeaveSignalsToParent:
+    """A DataLoader's worker_init_fn whose processes go on after the signals above, until their parent ends them.
 
-    A scheduler, or Ctrl-C, sends them to the whole job; the step in hand needs its data to end, and workers end when
-    the process that reads from them does.
+    A scheduler, or Ctrl-C, sends the signals to the whole job, and the step in hand needs its data to end. Only a SIGTERM
+    that the parent sends itself, on its way out, ends the worker. then: the worker_init_fn there was.
     """
-    return _IgnoreSignals(then)
 
-
-class _IgnoreSignals:
-    """A class, because a closure could not be sent to spawned workers."""
-
-    def __init__(self, then: Callable[[int], None] | None) -> None:
+    def __init__(self, then: Callable[[int], None] | None = None) -> None:
         self.then = then
 
     def __call__(self, worker: int) -> None:
         for number in SIGNALS:
-            signal.signal(number, signal.SIG_IGN)
+            if number != signal.SIGTERM:
+                signal.signal(number, signal.SIG_IGN)
+        if hasattr(signal, "sigwaitinfo"):  # not on macOS
+            signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+            threading.Thread(target=_end_with_parent, daemon=True).start()
         if self.then is not None:
             self.then(worker)
+
+
+def _end_with_parent() -> None:
+    parent = multiprocessing.parent_process()
+    while signal.sigwaitinfo({signal.SIGTERM}).si_pid != (parent.pid if parent else os.getppid()):
+        pass
+    os._exit(0)
