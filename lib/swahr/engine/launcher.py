@@ -102,7 +102,7 @@ def exit_status(error: BaseException) -> int:
 
 
 def _quieten() -> None:
-    """Let the culprit have the last word: torch comments on each end, and Python on the semaphores that the dead left."""
+    """Let the culprit's words be the last: torch's launcher comments on each end, Python on what the dead left."""
     for name in list(logging.root.manager.loggerDict):
         if name.startswith(("torch.distributed.elastic", "torch.multiprocessing")):
             logging.getLogger(name).setLevel(logging.CRITICAL)

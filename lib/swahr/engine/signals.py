@@ -73,8 +73,8 @@ class StopRequest:
 class LeaveSignalsToParent:
     """A DataLoader's worker_init_fn whose processes go on after the signals above, until their parent ends them.
 
-    A scheduler, or Ctrl-C, sends the signals to the whole job, and the step in hand needs its data to end. Only a SIGTERM
-    that the parent sends itself, on its way out, ends the worker. then: the worker_init_fn there was.
+    A scheduler, or Ctrl-C, sends the signals to the whole job, and the step in hand needs its data to end. Only a
+    SIGTERM that the parent sends itself, on its way out, ends the worker. then: the worker_init_fn there was.
     """
 
     def __init__(self, then: Callable[[int], None] | None = None) -> None:
