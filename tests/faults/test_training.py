@@ -24,6 +24,12 @@ TORCHRUN = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2",
             "--monitor-interval=0.5")
 
 
+def free_port() -> int:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return free.getsockname()[1]
+
+
 @pytest.mark.parametrize(("processes", "workers"), [(1, 2), (2, 0)])
 def test_kill_at_any_moment(start: Start, folder: Path, undisturbed: Undisturbed, processes: int, workers: int) -> None:
     """The whole job is killed again and again, at moments drawn at random; the same command ends with the same bits."""
@@ -68,10 +74,23 @@ def test_elastic_restart(start: Start, folder: Path, undisturbed: Undisturbed, v
 
 def test_two_nodes(start: Start, folder: Path, undisturbed: Undisturbed) -> None:
     """Two launchers on the loopback address with one process each do what one launcher with two processes does."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        url = f"tcp://127.0.0.1:{free.getsockname()[1]}"
+    url = f"tcp://127.0.0.1:{free_port()}"
     nodes = [start("--gpus", 1, "--world-size", 2, "--rank", rank, "--dist-url", url, *EPOCHS) for rank in (1, 0)]
+    assert [node.end() for node in nodes] == [0, 0], "\n".join(node.text() for node in nodes)
+    assert same(weights(folder), undisturbed(2))
+
+
+@pytest.mark.parametrize("victim", [0, 1])
+def test_elastic_restart_of_two_nodes(start: Start, folder: Path, undisturbed: Undisturbed, victim: int) -> None:
+    """A worker dies on one of two nodes; the launchers, which count restarts for themselves, start both again."""
+    launcher = ("-m", "torch.distributed.run", "--nnodes=2", "--nproc-per-node=1", "--max-restarts=2",
+                "--rdzv-backend=c10d", f"--rdzv-endpoint=127.0.0.1:{free_port()}", "--local-addr=127.0.0.1",
+                "--monitor-interval=0.5")
+    nodes = [start(*EPOCHS, launcher=launcher) for _ in range(2)]
+    while not any("epoch 2/6, step 2/" in node.text() for node in nodes):
+        assert all(node.process.poll() is None for node in nodes), "\n".join(node.text() for node in nodes)
+        time.sleep(0.02)
+    os.kill(nodes[victim].ranks()[0], signal.SIGKILL)
     assert [node.end() for node in nodes] == [0, 0], "\n".join(node.text() for node in nodes)
     assert same(weights(folder), undisturbed(2))
 

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import datetime
 import os
+import time
+import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, TypeVar
@@ -15,6 +17,7 @@ from typing import Any, TypeVar
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
+from torch.distributed.rendezvous import rendezvous
 
 T = TypeVar("T")
 
@@ -117,7 +120,8 @@ def init_process_group(device: torch.device, backend: str = "") -> None:
     if has_group() or not joined() or world_size() == 1:
         return
     on_gpu = device.type == "cuda" and backend != "gloo"
-    dist.init_process_group(f"cpu:gloo,cuda:{backend or 'nccl'}" if on_gpu else "gloo", timeout=TIMEOUT)
+    dist.init_process_group(f"cpu:gloo,cuda:{backend or 'nccl'}" if on_gpu else "gloo", timeout=TIMEOUT,
+                            store=_fresh_store(), rank=rank(), world_size=world_size())
 
 
 def destroy_process_group() -> None:
@@ -169,6 +173,29 @@ def broadcast_buffers(model: nn.Module) -> None:
     if has_group():
         for buffer in model.buffers():
             dist.broadcast(buffer, src=0)
+
+
+def _fresh_store() -> dist.Store:
+    """The launcher's store, under a name that only this start of the processes uses.
+
+    Processes that an elastic launcher starts again get the store of those that died, and may take the dead ones'
+    addresses for those of their peers. So rank 0 draws a name, and gives it to whoever asks until all have confirmed.
+    """
+    store, rank, size = next(rendezvous("env://", timeout=TIMEOUT))
+    name = uuid.uuid4().hex
+    if rank > 0:
+        store.set(f"asking/{rank}", name)
+        name = store.get(f"answer/{name}").decode()
+        store.set(f"confirmed/{name}/{rank}", "")
+    waiting = set(range(1, size)) if rank == 0 else set()
+    end = time.monotonic() + TIMEOUT.total_seconds()
+    while waiting and time.monotonic() < end:
+        for other in waiting:
+            if store.check([f"asking/{other}"]):
+                store.set(f"answer/{store.get(f'asking/{other}').decode()}", name)
+        time.sleep(0.02)
+        waiting = {other for other in waiting if not store.check([f"confirmed/{name}/{other}"])}
+    return dist.PrefixStore(name, store)
 
 
 def _count_gpus() -> str:
