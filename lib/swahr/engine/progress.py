@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import sys
 import time
 from datetime import timedelta
@@ -70,7 +71,9 @@ class TensorBoard:
                 self._give_up(error)
 
     def scalars(self, values: dict[str, float], step: int) -> None:
-        self._write([value for name, number in values.items() for value in summary.scalar(name, number).value], step)
+        """Numbers by name; those that are not finite (every step was left out) are not shown."""
+        finite = {name: number for name, number in values.items() if math.isfinite(number)}
+        self._write([value for name, number in finite.items() for value in summary.scalar(name, number).value], step)
 
     def picture(self, name: str, image: NDArray[np.uint8], step: int) -> None:
         """image: (H, W, 3) uint8 RGB."""
@@ -149,7 +152,7 @@ class EpochBar:
 
     def __init__(self, title: str, steps: int, done: int) -> None:
         shown = distributed.is_main() and sys.stderr.isatty()
-        self._bar = tqdm(total=steps, initial=done, desc=title, unit="step", dynamic_ncols=True, leave=False,
+        self._bar = tqdm(total=steps, initial=done, desc=title, unit="step", dynamic_ncols=True,
                          disable=not shown)
         self._title, self._steps, self._done = title, steps, done
         self._level = logging.DEBUG if shown else logging.INFO  # beside a bar only the file gets the lines
