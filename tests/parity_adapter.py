@@ -11,7 +11,7 @@ import torch
 from swahr import geometry
 from swahr.codec import targets
 from swahr.codec.decode import build_decoder
-from swahr.config import load_config
+from swahr.config import configured_skeleton, load_config
 from swahr.data.keypoints import KeypointDataset
 from swahr.engine.validate import predict
 from swahr.evaluation.metrics import evaluate as score
@@ -22,13 +22,9 @@ from swahr.losses.criterion import total as total_loss
 from swahr.models.build import build_model
 from swahr.models.higher_hrnet import StageOutput
 from swahr.models.weights import load_weights
-from swahr.skeleton import COCO, CROWD_POSE, Skeleton
+from swahr.skeleton import COCO, CROWD_POSE
 
 Array = np.ndarray[Any, Any]
-
-
-def _skeleton(cfg: Any) -> Skeleton:
-    return CROWD_POSE if "crowd_pose" in cfg.DATASET.DATASET else COCO
 
 
 def _array(tensor: torch.Tensor | None) -> Array | None:
@@ -99,7 +95,7 @@ def to_image(points: Array, center: Sequence[float], box_scale: Sequence[float],
 def decode(cfg_file: str, opts: list[str], network: Callable[[float, bool], list[Array]],
            image_size: tuple[int, int]) -> tuple[Array, Array]:
     cfg = load_config(cfg_file, [*opts, "TEST.FUSE", "False"])
-    skeleton, width, height = _skeleton(cfg), *image_size
+    skeleton, width, height = configured_skeleton(cfg), *image_size
     predictor = build_predictor(cfg, torch.nn.Identity(), skeleton)  # type: ignore[arg-type]
     [(_, batch)] = predictor.prepare([np.zeros((height, width, 3), np.uint8)])
 
@@ -118,14 +114,15 @@ def decode(cfg_file: str, opts: list[str], network: Callable[[float, bool], list
 
 def decode_maps(cfg_file: str, opts: list[str], heatmaps: Array, tags: Array) -> tuple[Array, Array]:
     cfg = load_config(cfg_file, opts)
-    [people] = build_decoder(cfg, _skeleton(cfg))(torch.from_numpy(heatmaps)[None], torch.from_numpy(tags)[None])
+    decoder = build_decoder(cfg, configured_skeleton(cfg))
+    [people] = decoder(torch.from_numpy(heatmaps)[None], torch.from_numpy(tags)[None])
     return people.keypoints, people.scores
 
 
 def validate(cfg_file: str, opts: list[str], weights_file: str, image_dir: str, annotation_file: str,
              image_ids: list[int]) -> list[dict[str, Any]]:
     cfg = load_config(cfg_file, opts)
-    skeleton = _skeleton(cfg)
+    skeleton = configured_skeleton(cfg)
     model = build_model(cfg)
     load_weights(model, weights_file)
     dataset = KeypointDataset(annotation_file, image_dir, skeleton)

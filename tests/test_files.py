@@ -37,3 +37,13 @@ def test_a_full_disk_leaves_the_file_whole(tmp_path: Path, monkeypatch: pytest.M
     with pytest.raises(WriteError, match="a: could not be written .No space left on device."):
         write_bytes(tmp_path / "a", b"after")
     assert (tmp_path / "a").read_bytes() == b"before" and len(list(tmp_path.iterdir())) == 1
+
+
+def test_the_file_that_was_there_can_be_kept_and_only_once_the_new_one_is_whole(tmp_path: Path) -> None:
+    path, kept = tmp_path / "a", tmp_path / "b"
+    for text in (b"first", b"second"):
+        with replacing(path, previous=kept) as file:
+            file.write(text)
+    with pytest.raises(KeyError), replacing(path, previous=kept) as file:
+        raise KeyError
+    assert (path.read_bytes(), kept.read_bytes()) == (b"second", b"first")

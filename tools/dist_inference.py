@@ -16,9 +16,9 @@ import argparse
 import sys
 
 import _init_paths  # noqa: F401  (first: it puts lib/ on the path)
+from _flags import load_run_config, run_parser
 
-# isort: split
-from swahr.config import check_files, load_config
+from swahr.config import check_files
 from swahr.engine import distributed
 from swahr.engine.infer import Folder, InferenceError, infer_folder, infer_video
 from swahr.engine.launcher import launch, run_tool
@@ -26,30 +26,24 @@ from swahr.engine.validate import find_weights
 
 
 def parse_args() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--cfg", required=True, metavar="FILE", help="YAML file of the experiment")
+    parser = run_parser(__doc__, "--world_size", "--gpus")
     source = parser.add_mutually_exclusive_group(required=True)
     source.add_argument("--img_dir", metavar="DIR", help="folder of pictures")
     source.add_argument("--video", metavar="FILE", help="a video instead; one process")
     parser.add_argument("--save_dir", required=True, metavar="DIR", help="where to write; made if it is not there")
     parser.add_argument("--threshold", type=float, default=0.1, metavar="S", help="draw people from this score (0.1)")
-    parser.add_argument("--world_size", "--gpus", type=int, metavar="N", help="processes (default: one for each GPU)")
-    parser.add_argument("--gpu", type=int, metavar="I", help="use this GPU alone")
-    parser.add_argument("--device", choices=("cpu", "cuda"), help="default: GPUs if there are any; see DEVICE")
-    parser.add_argument("opts", nargs="*", metavar="KEY VALUE", help="settings that take the place of the file's")
     return parser.parse_intermixed_args()
 
 
 def main() -> None:
     args = parse_args()
-    device = f"cuda:{args.gpu}" if args.gpu is not None else args.device
-    cfg = load_config(args.cfg, [*args.opts, *(["DEVICE", device] if device else [])])
+    cfg = load_run_config(args)
     check_files(cfg, model_file=True)
     find_weights(cfg, args.cfg)  # where there are none, say so before any process starts
     if args.video:
         return infer_video(cfg, args.cfg, args.video, args.save_dir, args.threshold)
     count = len(Folder(args.img_dir).names)
-    processes = distributed.count_processes(cfg.DEVICE, args.world_size)
+    processes = distributed.count_processes(cfg.DEVICE, args.processes)
     problems = launch(infer_folder, (cfg, args.cfg, args.img_dir, args.save_dir, args.threshold), processes)
     if problems and distributed.is_main():
         print(f"{len(problems)} of {count} files left out:", *problems.values(), sep="\n  ", file=sys.stderr)

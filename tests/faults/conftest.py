@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 import torch
 
-from tests.engine.conftest import CONFIG
+from tests.engine.conftest import CONFIG, make_pictures
 
 ROOT = Path(__file__).resolve().parents[2]
 RUN = "output/coco_kpt/pose_higher_hrnet/tiny"
@@ -91,12 +91,7 @@ class Job:
 @pytest.fixture(scope="session")
 def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Root of a data set of 16 training and 2 validation pictures."""
-    from swahr.data.synthetic import SceneSettings, write_dataset
-
-    root = tmp_path_factory.mktemp("pictures")
-    scenes = SceneSettings(width=(64, 80), height=(64, 80), people=(1, 2), figure_height=(0.5, 0.9), unlabelled=0.0)
-    write_dataset(root, num_train=16, num_val=2, seed=1, settings=scenes)
-    return root
+    return make_pictures(tmp_path_factory.mktemp("pictures"), num_train=16)
 
 
 @pytest.fixture(scope="session")

@@ -6,11 +6,11 @@ import re
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
-from swahr.skeleton import SkeletonError
+from swahr.skeleton import SKELETON_OF, SkeletonError
 
 from .errors import Problem
 from .keys import lookup
-from .paths import SKELETON_OF, configured_skeleton
+from .paths import configured_skeleton
 
 CHOICES: dict[str, tuple[Any, ...]] = {
     "DIST_BACKEND": ("nccl", "gloo"),

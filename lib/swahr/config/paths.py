@@ -8,12 +8,11 @@ from pathlib import Path
 from typing import Any
 
 from swahr.files import write_text
-from swahr.skeleton import SKELETONS, Skeleton, get_skeleton
+from swahr.skeleton import SKELETON_OF, SKELETONS, Skeleton, get_skeleton
 
 from .errors import ConfigError, Problem
 
 REPOSITORY = Path(__file__).resolve().parents[3]
-SKELETON_OF = {"coco": "coco", "coco_kpt": "coco", "crowd_pose": "crowd_pose", "crowd_pose_kpt": "crowd_pose"}
 
 
 def resolve_path(path: str | os.PathLike[str]) -> Path:

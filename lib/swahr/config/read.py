@@ -130,6 +130,6 @@ def _place_of_error(path: Path, error: Exception) -> str:
 
 def _reason(error: Exception) -> str:
     if isinstance(error, RecursionError):
-        return "is nested too deeply"
+        return "not valid YAML: nested too deeply"
     reason = getattr(error, "problem", None) or getattr(error, "reason", None) or str(error)
     return f"not valid YAML: {str(reason).splitlines()[0]}"

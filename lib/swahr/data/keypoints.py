@@ -17,7 +17,7 @@ from yacs.config import CfgNode
 from swahr.data.check import AnnotationError, Report, person_category, read_annotations, repair
 from swahr.data.images import Image, ImageError, ImageStore
 from swahr.data.tables import AnnotationTable, ImageInfo
-from swahr.skeleton import Skeleton, get_skeleton
+from swahr.skeleton import SKELETON_OF, Skeleton, get_skeleton
 
 
 @dataclass(frozen=True)
@@ -163,7 +163,6 @@ class DatasetSpec:
     exists.
     """
 
-    skeleton: str
     protocol: str  # of scoring, see swahr.evaluation.metrics
     annotations: tuple[str, ...]
     images: tuple[str, ...]
@@ -171,11 +170,11 @@ class DatasetSpec:
 
 
 _COCO = DatasetSpec(
-    skeleton="coco", protocol="coco",
+    protocol="coco",
     annotations=("annotations/person_keypoints_{split}.json", "annotations/image_info_{split}.json"),
     images=("images/{split}",), test_images=("images/{split}", "images/test2017"))
 _CROWD_POSE = DatasetSpec(
-    skeleton="crowd_pose", protocol="crowd_pose", annotations=("json/crowdpose_{split}.json",), images=("images",))
+    protocol="crowd_pose", annotations=("json/crowdpose_{split}.json",), images=("images",))
 DATASETS = {"coco": _COCO, "coco_kpt": _COCO, "crowd_pose": _CROWD_POSE, "crowd_pose_kpt": _CROWD_POSE}
 
 
@@ -196,13 +195,14 @@ def build_dataset(cfg: CfgNode, split: str, train: bool, *, root: str | Path | N
     skeleton is that of the annotations, without centre. Raises AnnotationError, ImageError, SkeletonError.
     """
     data, spec = cfg.DATASET, dataset_spec(cfg, train)
+    name = data.DATASET if train else data.DATASET_TEST
     root = Path(data.ROOT if root is None else root)
     suffix = ".zip" if data.DATA_FORMAT == "zip" else ""
     folders = spec.test_images if spec.test_images and "test" in split else spec.images
     sigma = ScaleSigma(data.BASE_SIZE, data.BASE_SIGMA, data.INT_SIGMA) if data.SCALE_AWARE_SIGMA else None
     return KeypointDataset(
         _first(root, spec.annotations, split), _first(root, [folder + suffix for folder in folders], split),
-        skeleton or get_skeleton(data.SKELETON or spec.skeleton), require_people=train, strict=data.STRICT,
+        skeleton or get_skeleton(data.SKELETON or SKELETON_OF[name]), require_people=train, strict=data.STRICT,
         min_keypoints=data.MIN_KEYPOINTS if train else 0, with_center=data.WITH_CENTER, sigma=sigma)
 
 

@@ -49,15 +49,11 @@ def write_whole(content: Any, path: Path, previous: Path | None = None) -> None:
 
     previous: the name under which the file that was there is kept.
     """
-    with replacing(path) as file:
+    with replacing(path, previous=previous) as file:
         try:
             torch.save(content, file)
         except RuntimeError as error:  # what torch.save makes of the system's own error
             raise (error.__context__ if isinstance(error.__context__, OSError) else error) from None
-        file.flush()
-        os.fsync(file.fileno())
-        if previous is not None and path.exists():
-            os.replace(path, previous)
 
 
 def save_checkpoint(folder: Path, *, name: str, weights: Mapping[str, Tensor], optimizer: dict, scaler: dict, seed: int,

@@ -19,7 +19,6 @@ from swahr.models.higher_hrnet import StageOutput
 if TYPE_CHECKING:
     from swahr.data.loaders import Batch
 
-DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 class Sample(NamedTuple):

@@ -22,12 +22,12 @@ from swahr.data.loaders import EpochSampler, build_train_loader
 from swahr.engine import checkpoint, distributed
 from swahr.engine.checkpoint import Progress
 from swahr.engine.guard import StepGuard
-from swahr.engine.optimization import DTYPES, LossScaler, Stepper, build_optimizer, build_scaler
+from swahr.engine.optimization import LossScaler, Stepper, build_optimizer, build_scaler
 from swahr.engine.progress import TensorBoard
 from swahr.engine.schedule import build_schedule
 from swahr.engine.signals import LeaveSignalsToParent, StopRequest
 from swahr.losses.criterion import build_criterion
-from swahr.models.build import build_model
+from swahr.models.build import amp_dtype, build_model
 from swahr.models.higher_hrnet import HigherHRNet
 from swahr.models.weights import CheckpointError, load_pretrained, load_state
 
@@ -72,7 +72,7 @@ def build_run(cfg: Any, folder: Path, device: torch.device, stop: StopRequest, b
     stepper = Stepper(
         model=parallel(cfg, model, device), encoder=build_target_encoder(cfg), criterion=build_criterion(cfg),
         optimizer=optimizer, scaler=scaler, device=device, channels_last=cfg.TRAIN.CHANNELS_LAST,
-        dtype=DTYPES[cfg.AMP.DTYPE] if cfg.AMP.ENABLED else None)
+        dtype=amp_dtype(cfg))
     guard = StepGuard(device, cfg.TRAIN.MAX_BAD_STEPS, folder, bad_steps=progress.bad_steps,
                       replay=lambda: {"state_dict": model.state_dict(), "config": cfg.dump()})
     logger.info("%d images; an epoch is %d steps of %d images; processes: %d on %s", len(dataset), steps,

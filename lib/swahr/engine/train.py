@@ -13,7 +13,6 @@ from typing import Any
 from torch.utils.data import DataLoader
 
 from swahr.config import log_dir, output_dir, save_config
-from swahr.data.images import ImageError
 from swahr.data.loaders import Batch
 from swahr.engine import checkpoint, distributed
 from swahr.engine.optimization import Sample
@@ -79,16 +78,13 @@ def train_one_epoch(run: Run) -> None:
 
 
 def grouped(loader: DataLoader, size: int) -> Iterator[list[Batch]]:
-    """Batches, `size` at a time; an image that cannot be read is reported without its worker's traceback."""
+    """Batches, `size` at a time."""
     batches: list[Batch] = []
-    try:
-        for batch in loader:
-            batches.append(batch)
-            if len(batches) == size:
-                yield batches
-                batches = []
-    except ImageError as error:
-        raise ImageError(str(error).strip().splitlines()[-1].removeprefix("swahr.data.images.ImageError: ")) from None
+    for batch in loader:
+        batches.append(batch)
+        if len(batches) == size:
+            yield batches
+            batches = []
 
 
 def validate_run(run: Run) -> None:

@@ -22,7 +22,7 @@ from tqdm import tqdm
 from swahr.config import configured_skeleton, output_dir, resolve_path
 from swahr.data.images import Image, ImageError
 from swahr.data.keypoints import KeypointDataset, build_dataset, dataset_spec
-from swahr.engine import distributed
+from swahr.engine import checkpoint, distributed
 from swahr.engine.progress import setup_logging
 from swahr.evaluation.metrics import evaluate, format_table
 from swahr.evaluation.results import PartFiles, Record, to_records, write_results
@@ -37,7 +37,7 @@ logger = logging.getLogger(__name__)
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
-CHECKPOINTS = ("model_best.pth.tar", "final_state.pth.tar")  # of a run, the better first
+CHECKPOINTS = (checkpoint.BEST, checkpoint.FINAL)  # of a run, the better first
 # What decides which people are found, the weights aside; other settings only decide how fast.
 DECIDING = ("DATASET", "MODEL", "LOSS", "AMP", "TEST")
 NOT_DECIDING = ("MODEL_FILE", "IMAGES_PER_GPU", "LOG_PROGRESS", "RESUME")

@@ -19,13 +19,13 @@ from swahr import geometry
 from swahr.codec.decode import Decoder, build_decoder
 from swahr.data.images import Image, normalize
 from swahr.inference.tta import Maps, average_flips, average_scales, average_stages
+from swahr.models.build import amp_dtype
 from swahr.models.higher_hrnet import HigherHRNet, StageOutput
 from swahr.models.inference import fold_batch_norms, optimize_for_inference
 from swahr.skeleton import Skeleton
 
 # Of one picture at its largest scale: a thread of pixels, stretched to the short side, would fill all memory.
 MAX_INPUT_PIXELS = 1 << 25
-DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 class PredictionError(ValueError):
@@ -186,7 +186,7 @@ def build_predictor(cfg: Any, model: HigherHRNet, skeleton: Skeleton, device: to
         flip_index=seen.flip_index if test.FLIP_TEST else None, drop_center=seen.num_keypoints > kept.num_keypoints,
         use_heatmaps=[learnt and used for learnt, used in zip(loss.WITH_HEATMAPS_LOSS, test.WITH_HEATMAPS)],
         use_tags=[learnt and used for learnt, used in zip(loss.WITH_AE_LOSS, test.WITH_AE)],
-        project=test.PROJECT2IMAGE, device=device, amp_dtype=DTYPES[cfg.AMP.DTYPE] if cfg.AMP.ENABLED else None,
+        project=test.PROJECT2IMAGE, device=device, amp_dtype=amp_dtype(cfg),
         # One picture fills the cores of a CPU; larger batches only leave its caches.
         batch_size=test.IMAGES_PER_GPU if device.type == "cuda" else 1)
 

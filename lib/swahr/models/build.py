@@ -4,10 +4,19 @@ from __future__ import annotations
 
 from typing import Any
 
+import torch
+
 from .blocks import BLOCKS
 from .higher_hrnet import DECONV_PADDING, DeconvSettings, HigherHRNet
 from .hrnet import ModelError, StageSettings
 from .weights import init_weights
+
+DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+def amp_dtype(cfg: Any) -> torch.dtype | None:
+    """What the network's convolutions are computed in under AMP.*; None is float32."""
+    return DTYPES[cfg.AMP.DTYPE] if cfg.AMP.ENABLED else None
 
 
 def build_model(cfg: Any) -> HigherHRNet:
