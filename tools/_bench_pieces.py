@@ -1,4 +1,4 @@
-"""The pieces that tools/benchmark.py measures, each against its plain version in tests/oracles."""
+"""Post-processing, targets and losses: pieces of tools/benchmark.py, against tests/oracles."""
 
 from __future__ import annotations
 
@@ -138,7 +138,7 @@ def associative_loss(bench: Bench) -> Iterator[Row]:
 
 @piece
 def targets(bench: Bench) -> Iterator[Row]:
-    from swahr.codec.targets import TargetEncoder
+    from swahr.codec.targets import StageTarget, TargetEncoder
     from tests.oracles import targets as oracle
     sizes = (128, 256)
     encoder = TargetEncoder(sizes=sizes, sigma=2, scale_aware=False, tag_per_joint=True)
@@ -151,61 +151,17 @@ def targets(bench: Bench) -> Iterator[Row]:
             stage[..., 2] = rng.random(stage.shape[:3]) < 0.8
         inputs = [torch.from_numpy(stage).to(bench.device) for stage in joints]
 
-        def plain() -> None:
+        def plain() -> list[torch.Tensor]:
+            heatmaps = []
             for stage, size in zip(joints, sizes):
+                heatmaps.append(torch.stack([torch.from_numpy(oracle.render(image, size, 2)) for image in stage]))
                 for image in stage:
-                    oracle.render(image, size, 2)
                     oracle.tag_index(image, size, True)
+            return heatmaps
+
+        def same(got: list[StageTarget], want: list[torch.Tensor]) -> bool:
+            return all(torch.allclose(stage.heatmaps.cpu(), maps, atol=1e-6) for stage, maps in zip(got, want))
         return bench.row("targets", f"128 and 256 px, batch {BATCH} x {people} people", plain,
-                         lambda: encoder(inputs, masks), images=BATCH,
+                         lambda: encoder(inputs, masks), same, images=BATCH,
                          goal_ms=1 if bench.cuda else None, goal_ratio=None if bench.cuda else 1)
     yield from map(row, sorted({3, 10, 30} & {*bench.people}))
-
-
-@piece
-def training_sample(bench: Bench) -> Iterator[Row]:
-    """A JPEG file's bytes to augmented picture, joints and masks, on one core; ours is normalised on the device."""
-    import cv2
-
-    from swahr.data.images import read_image
-    from swahr.data.transforms import TrainTransform
-    from swahr.skeleton import COCO
-    from tests.oracles.augment import training_sample as oracle
-    rng = np.random.default_rng(0)
-    picture = cv2.GaussianBlur(rng.integers(0, 256, (480, 640, 3), np.uint8), (0, 0), 2)
-    data = cv2.imencode(".jpg", picture)[1].tobytes()
-    joints, mask = rng.uniform(0, 480, (3, JOINTS, 3)).astype(np.float32), np.ones((480, 640), np.uint8)
-    outputs: dict[str, Any] = {"input_size": 512, "output_sizes": (128, 256), "flip_index": COCO.flip_index}
-    transform = TrainTransform(**outputs)
-    place = transform.place(640, 480, rng)._asdict()
-    cv2.setNumThreads(1)
-    yield bench.row("training sample", "640 x 480 to 512, 3 people",
-                    lambda: oracle(data, joints, mask, **place, **outputs),
-                    lambda: transform(read_image(data), joints, mask, np.random.default_rng(0)),
-                    goal_ratio=2.5, goal_ms=3)
-
-
-@piece
-def network(bench: Bench) -> Iterator[Row]:
-    """W32 in evaluation with folded batch norms and without scale heads, against the same network as it is trained."""
-    from swahr.config import load_config
-    from swahr.models.build import build_model
-    from swahr.models.inference import optimize_for_inference
-    torch.manual_seed(0)
-    cfg = load_config(ROOT / "experiments/coco/higher_hrnet/w32_512_adam_lr1e-3.yaml")
-    model, batch = build_model(cfg).to(bench.device).eval(), 16 if bench.cuda else 1
-    fast = optimize_for_inference(model)
-    images = torch.randn(batch, 3, 512, 512, device=bench.device)
-    fast_images = images.contiguous(memory_format=torch.channels_last)
-
-    def row(dtype: torch.dtype) -> Row:
-        with torch.inference_mode(), torch.autocast(bench.device.type, dtype, enabled=dtype != torch.float32):
-            model(images)
-            return bench.row("network", f"W32, 512 px, batch {batch}, {str(dtype)[6:]}",
-                             lambda: model(images)[-1].heatmaps, lambda: fast(fast_images)[-1].heatmaps,
-                             same if dtype == torch.float32 else None, images=batch,
-                             goal_ratio=None if bench.cuda else 1.5)
-
-    def same(got: torch.Tensor, want: torch.Tensor) -> bool:
-        return torch.allclose(got, want, rtol=1e-4, atol=1e-4)
-    yield from map(row, (torch.float32, torch.bfloat16) if bench.cuda else (torch.float32,))

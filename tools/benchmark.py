@@ -11,10 +11,12 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+import tempfile
 from dataclasses import asdict
 from pathlib import Path
 
 import _bench_pieces  # noqa: F401
+import _bench_runs  # noqa: F401
 import _init_paths  # noqa: F401
 import torch
 from _bench import PIECES, Bench, describe, table
@@ -36,14 +38,16 @@ def main(arguments: list[str] | None = None) -> int:
         parser.error("--device cuda: there is no GPU that torch can use")
     if min(args.people) < 1:
         parser.error("--people: a crowd has 1 person or more")
-    bench, rows, problems = Bench(args.device, list(args.people), args.seconds), [], {}
-    for name in args.only or PIECES:
-        try:
-            for row in PIECES[name](bench):
-                rows.append(row)
-                print(f"{row.piece}, {row.case}: {row.ours_ms:.3f} ms", flush=True)
-        except Exception as error:  # the other pieces are still worth measuring; the exit status tells
-            problems[name] = f"{type(error).__name__}: {error}"
+    rows, problems = [], {}
+    with tempfile.TemporaryDirectory() as folder:
+        bench = Bench(args.device, list(args.people), args.seconds, Path(folder))
+        for name in args.only or PIECES:
+            try:
+                for row in PIECES[name](bench):
+                    rows.append(row)
+                    print(f"{row.piece}, {row.case}: {row.ours_ms:.3f} ms", flush=True)
+            except Exception as error:  # the other pieces are still worth measuring; the exit status tells
+                problems[name] = f"{type(error).__name__}: {error}"
     about = describe(bench)
     report = table(about, rows, problems)
     data = {"about": about, "problems": problems,

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from swahr.models.higher_hrnet import StageOutput
-from swahr.models.inference import fold_batch_norms, optimize_for_inference
+from swahr.models.inference import CudaGraphs, fold_batch_norms, optimize_for_inference
 from tests.models.networks import VARIANTS, images, network
 
 
@@ -73,3 +73,16 @@ def test_synchronised_batch_norms_fold_too() -> None:
     with torch.no_grad():
         expected = model(images())
         assert_same(fold_batch_norms(nn.SyncBatchNorm.convert_sync_batchnorm(model))(images()), expected)  # type: ignore
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+@torch.inference_mode()
+def test_recorded_networks_give_the_same() -> None:
+    """For several sizes, in turn; what was given before is not overwritten."""
+    model = optimize_for_inference(network().cuda())
+    recorded = CudaGraphs(model)
+    batches = [images(*size).cuda() for size in ((2, 64, 32), (1, 32, 64), (2, 64, 32))]
+    outputs = [recorded(batch + number) for number, batch in enumerate(batches)]
+    for number, batch in enumerate(batches):
+        assert_same(outputs[number], model(batch + number))
+    assert len(recorded.recorded) == 2

@@ -173,6 +173,7 @@ defaults.TEST.MODEL_FILE = ""  # checkpoint to test; '' = model_best.pth.tar of 
 defaults.TEST.LOG_PROGRESS = True  # show a progress bar
 defaults.TEST.FUSE = True  # fold batch norms into the convolutions; same results, faster
 defaults.TEST.COMPILE = False  # torch.compile the network
+defaults.TEST.CUDA_GRAPHS = False  # on a GPU: record the network once for each input size, and replay it
 defaults.TEST.RESUME = False  # keep the finished images of a validation that was interrupted
 
 # -------------------------------------------------------------------------------------- pictures in the training log

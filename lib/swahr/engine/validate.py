@@ -40,7 +40,7 @@ Result = TypeVar("Result")
 CHECKPOINTS = (checkpoint.BEST, checkpoint.FINAL)  # of a run, the better first
 # What decides which people are found, the weights aside; other settings only decide how fast.
 DECIDING = ("DATASET", "MODEL", "LOSS", "AMP", "TEST")
-NOT_DECIDING = ("MODEL_FILE", "IMAGES_PER_GPU", "LOG_PROGRESS", "RESUME")
+NOT_DECIDING = ("MODEL_FILE", "IMAGES_PER_GPU", "LOG_PROGRESS", "CUDA_GRAPHS", "RESUME")
 
 
 class ValidationError(ValueError):

@@ -21,7 +21,7 @@ from swahr.data.images import Image, normalize
 from swahr.inference.tta import Maps, average_flips, average_scales, average_stages
 from swahr.models.build import amp_dtype
 from swahr.models.higher_hrnet import HigherHRNet, StageOutput
-from swahr.models.inference import fold_batch_norms, optimize_for_inference
+from swahr.models.inference import CudaGraphs, fold_batch_norms, optimize_for_inference
 from swahr.skeleton import Skeleton
 
 # Of one picture at its largest scale: a thread of pixels, stretched to the short side, would fill all memory.
@@ -178,10 +178,13 @@ def build_predictor(cfg: Any, model: HigherHRNet, skeleton: Skeleton, device: to
     if test.FUSE:
         # torch.compile fuses by itself what optimize_for_inference would on a CPU.
         model = fold_batch_norms(model) if test.COMPILE else optimize_for_inference(model)
+    network: Any = torch.compile(model) if test.COMPILE else model
+    if test.CUDA_GRAPHS and device.type == "cuda":
+        network = CudaGraphs(network)
     seen = skeleton.with_center() if cfg.DATASET.WITH_CENTER else skeleton
     kept = skeleton if test.IGNORE_CENTER else seen
     return Predictor(
-        torch.compile(model) if test.COMPILE else model, build_decoder(cfg, kept),
+        network, build_decoder(cfg, kept),
         num_keypoints=skeleton.num_keypoints, input_size=cfg.DATASET.INPUT_SIZE, scales=test.SCALE_FACTOR,
         flip_index=seen.flip_index if test.FLIP_TEST else None, drop_center=seen.num_keypoints > kept.num_keypoints,
         use_heatmaps=[learnt and used for learnt, used in zip(loss.WITH_HEATMAPS_LOSS, test.WITH_HEATMAPS)],

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import copy
 import platform
-from typing import cast
+from collections.abc import Callable, Sequence
+from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
@@ -18,7 +19,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.utils.fusion import fuse_conv_bn_weights
 
 from .blocks import BasicBlock, Bottleneck
-from .higher_hrnet import HigherHRNet
+from .higher_hrnet import HigherHRNet, StageOutput
 from .hrnet import HighResolutionModule
 
 
@@ -54,6 +55,43 @@ def fold_batch_norms(model: HigherHRNet) -> HigherHRNet:
                     transpose=isinstance(conv, nn.ConvTranspose2d))
                 setattr(parent, name, nn.Identity())
     return folded
+
+
+class CudaGraphs:
+    """A network on a GPU whose kernels are recorded once for each size of its input, and replayed together.
+
+    At small batches starting the hundreds of kernels takes longer than running them. A new size waits for a few runs of
+    the network and keeps its inputs and outputs in GPU memory. Other threads may use the GPU meanwhile.
+    """
+
+    def __init__(self, model: Callable[[Tensor], Sequence[StageOutput]]) -> None:
+        self.model = model
+        self.recorded: dict[Any, tuple[torch.cuda.CUDAGraph, Tensor, Sequence[StageOutput]]] = {}
+        self.memory = torch.cuda.graph_pool_handle()  # one for all: they never run at the same time
+
+    def __call__(self, images: Tensor) -> list[StageOutput]:
+        """images (B, 3, h, w) -> what the network gives; the next call does not overwrite it."""
+        def own(maps: Tensor | None) -> Any:
+            return None if maps is None else maps.clone()
+
+        key = (images.shape, images.dtype, torch.is_autocast_enabled("cuda"))
+        if key not in self.recorded:
+            self.recorded[key] = self._record(images)
+        graph, inputs, outputs = self.recorded[key]
+        inputs.copy_(images)
+        graph.replay()
+        return [StageOutput(*map(own, stage)) for stage in outputs]
+
+    def _record(self, images: Tensor) -> tuple[torch.cuda.CUDAGraph, Tensor, Sequence[StageOutput]]:
+        inputs, stream, graph = images.clone(), torch.cuda.Stream(), torch.cuda.CUDAGraph()
+        stream.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(stream):
+            for _ in range(3):  # libraries choose their kernels and take their memory
+                self.model(inputs)
+        torch.cuda.current_stream().wait_stream(stream)
+        with torch.cuda.graph(graph, pool=self.memory, capture_error_mode="thread_local"):
+            outputs = self.model(inputs)
+        return graph, inputs, outputs
 
 
 def _has_fused_convolutions() -> bool:
