@@ -7,7 +7,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from swahr.codec import decode, grouping, peaks, refine, tiles
@@ -107,6 +107,32 @@ def test_nothing_crashes(height: int, width: int, level: float, values: int, noi
     assert np.isfinite(people.keypoints).all()
     x, y, _ = np.moveaxis(people.keypoints, -1, 0)
     assert (x >= -1).all() and (x <= width).all() and (y >= -1).all() and (y <= height).all()
+
+
+@given(st.integers(0, 300), st.sampled_from([1, 30, 300]), st.booleans(), st.booleans(), st.integers(1, 2),
+       st.integers(0, 2**32 - 1))
+@example(300, 300, True, True, 2, 0)
+@example(300, 30, True, False, 1, 0)
+@settings(max_examples=12, deadline=None)
+def test_crowds_of_up_to_three_hundred(people: int, most: int, equal: bool, apart: bool, values: int,
+                                       seed: int) -> None:
+    """Each joint of each person is a peak of its own, all equally high or not, with tags that tell people apart or
+    hardly: both ways of decoding find the same people, and all of them where there is room.
+    """
+    rng = np.random.default_rng(seed)
+    heatmaps, tags = torch.zeros(1, 3, 60, 100), torch.zeros(1, 3, 60, 100, values)
+    names = torch.from_numpy(rng.permutation(people) * 3.0 if apart else rng.normal(0, 2, people)).float()
+    for joint in range(3):
+        cells = torch.from_numpy(rng.permutation(20 * 33)[:people])  # of three by three pixels
+        y, x = cells // 33 * 3 + 1, cells % 33 * 3 + 1
+        heatmaps[0, joint, y, x] = 1.0 if equal else torch.from_numpy(rng.uniform(0.2, 1, people)).float()
+        tags[0, joint, y, x] = names[:, None]
+    decoder = make_decoder(3, max_people=most, nms_kernel=3, nms_padding=1)
+    found, = decoder(heatmaps, tags)
+    same(found, decoder._decode_batch(heatmaps, tags)[0])
+    assert np.isfinite(found.keypoints).all() and len(found.scores) <= 3 * most
+    if apart and most == 300:
+        assert sorted(found.tags[:, 0].tolist()) == sorted(names.tolist()) and (found.keypoints[..., 2] > 0).all()
 
 
 @pytest.mark.parametrize("bad", [float("nan"), float("inf")])

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 import pytest
 import torch
@@ -117,23 +118,33 @@ def test_an_epoch_goes_on_where_it_was() -> None:
     assert not np.array_equal(EpochSampler(20, 3, seed=6).permutation(4), sampler.permutation(4))
 
 
-@pytest.mark.parametrize("workers", [0, 1])
-def test_a_bad_picture_stops_with_one_line(tree: Tree, workers: int) -> None:
+SPOILT: dict[str, tuple[Callable[[Path], Any], str]] = {
+    "missing": (Path.unlink, "cannot be read (No such file or directory)"),
+    "zero bytes": (lambda path: path.write_bytes(b""), "the file is empty"),
+    "truncated": (lambda path: path.write_bytes(path.read_bytes()[:500]), "the file is cut off after 500 bytes"),
+    "wrong size": (lambda path: cv2.imwrite(str(path), np.zeros((40, 60, 3), np.uint8)),
+                   "the file has 60 x 40 pixels, the annotation file says 64 x 48")}
+
+
+@pytest.mark.parametrize("spoilt, workers", [*((kind, 0) for kind in SPOILT), ("zero bytes", 1)])
+def test_a_bad_picture_stops_with_one_line(tree: Tree, spoilt: str, workers: int) -> None:
     root = tree((1, 1))
     dataset = opened(root)
-    (root / "images/train2017/11.png").write_bytes(b"")
+    path, (spoil, message) = root / "images/train2017/11.png", SPOILT[spoilt]
+    spoil(path)
     loader = build_train_loader(settings(WORKERS=workers), dataset)
     with pytest.raises(ImageError) as error:
         list(loader)
     if workers:
         loader._iterator._shutdown_workers()  # which the garbage collector does too, but waits five seconds for
-    assert str(error.value) == f"image 11: {root}/images/train2017/11.png: the file is empty"
+    assert str(error.value) == f"image 11: {path}: {message}"
 
 
-def test_a_bad_picture_is_replaced_by_the_next(tree: Tree) -> None:
+@pytest.mark.parametrize("spoilt", SPOILT)
+def test_a_bad_picture_is_replaced_by_the_next(tree: Tree, spoilt: str) -> None:
     root = tree((1, 1, 1, 1))
     dataset = opened(root)
-    (root / "images/train2017/11.png").unlink()
+    SPOILT[spoilt][0](root / "images/train2017/11.png")
     samples = [list(epochs(build_train_loader(settings(ON_BAD_SAMPLE="skip", WORKERS=w), dataset))) for w in (0, 1)]
     assert all(same(one, other) for one, other in zip(*samples, strict=True))
     bad = [batch.bad_ids for batch in samples[0]]

@@ -9,9 +9,13 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+import cv2
+import numpy as np
 import pytest
 
 from swahr.data.images import read_image
+from swahr.data.keypoints import KeypointDataset
+from swahr.skeleton import COCO
 
 Tree = Callable[..., Path]
 Made = Callable[..., dict[str, Any]]
@@ -36,6 +40,20 @@ def test_check_a_sound_set(tool: Any, tree: Tree, tmp_path: Path, capsys: pytest
     assert lines["images"] == lines["annotations"] == lines["  nose"] == "3"
     assert lines["images that cannot be read"] == "0"
     assert read_image(sheet).ndim == 3
+
+
+def test_a_contact_sheet_has_sixteen_annotated_images(tool: Any, tree: Tree) -> None:
+    """Spread over the set, and only those with labelled people, in four rows of four."""
+    check = tool("check_dataset")
+    root = tree((1, 0) * 20)
+    dataset = KeypointDataset(*paths(root), COCO)
+    sheet, cell = check.contact_sheet(dataset), check.CELL
+    starts = [2 * i + i * cell for i in range(4)]
+    cells = [sheet[y:y + cell, x:x + cell] for y in starts for x in starts]
+    assert sheet.shape == (4 * cell + 6, 4 * cell + 6, 3) and len({part.tobytes() for part in cells}) == 16
+    assert np.array_equal(cells[0], check.cell(dataset, 10)) and np.array_equal(cells[15], check.cell(dataset, 48))
+    bare = cv2.resize(dataset.read(10), (320, 240), interpolation=cv2.INTER_LINEAR)
+    assert (cells[0][:240] != bare).any(-1).mean() > 0.01  # keypoints are drawn
 
 
 def test_check_a_set_with_problems(tool: Any, tree: Tree, made: Made, capsys: pytest.CaptureFixture[str]) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -13,6 +14,7 @@ from torch.nn.parallel import DistributedDataParallel
 from swahr.codec.targets import StageTarget
 from swahr.data.loaders import Batch
 from swahr.engine import distributed
+from swahr.engine.guard import NonFiniteLossError, StepGuard
 from swahr.engine.optimization import LossScaler, Stepper
 from swahr.models.higher_hrnet import StageOutput
 
@@ -108,6 +110,29 @@ def collectives() -> dict[str, Any]:
         "place": (rank, distributed.world_size(), distributed.local_rank()),
     }
     return {"all": distributed.all_gather(answers), "weights": [w.tolist() for w in weights_after_steps(2)]}
+
+
+def bad_steps(folder: Path) -> list[dict[str, Any]]:
+    """What each process has after steps of which process 1 alone spoils some, and after the same steps without those.
+    """
+    distributed.init_process_group(CPU)
+    good = make_batches(2 * distributed.world_size(), 4)[distributed.rank()::distributed.world_size()]
+    bad = good[1]._replace(joints=[good[1].joints[0] * float("nan")]) if distributed.rank() == 1 else good[1]
+    disturbed, plain = make_stepper(), make_stepper()
+    guard = StepGuard(CPU, 2, folder, replay=lambda: {"state_dict": disturbed.model.module.state_dict()})
+    counts, said = [], ""
+    try:
+        for step, batch in enumerate([good[0], bad, good[1], bad, bad]):
+            result = disturbed([batch], 0.1)
+            guard.check(step, result.bad, 0, [batch], result.losses)
+            counts.append((guard.bad_steps, guard.in_a_row))
+    except NonFiniteLossError as error:
+        said = str(error)
+    for batch in good:
+        plain([batch], 0.1)
+    states = [[value.tolist() for value in stepper.model.state_dict().values() if value.is_floating_point()]
+              for stepper in (disturbed, plain)]
+    return distributed.all_gather({"counts": counts, "said": said, "disturbed": states[0], "plain": states[1]})
 
 
 def fail(rank: int, how: str) -> None:

@@ -7,8 +7,10 @@ from pathlib import Path
 import pytest
 import torch
 
+from swahr.data.loaders import Batch
 from swahr.engine.guard import NonFiniteLossError, StepGuard
-from tests.engine.replicas import CPU, make_batches
+from swahr.engine.launcher import launch
+from tests.engine.replicas import CPU, SmallNet, bad_steps, make_batches, make_stepper
 
 BAD, GOOD = torch.tensor(True), torch.tensor(False)
 LOSSES = {"heatmap0": torch.tensor(float("nan")), "scale0": torch.tensor(1.0)}
@@ -46,3 +48,21 @@ def test_too_many_in_a_row(tmp_path: Path) -> None:
     assert saved["step"] == 8 and saved["losses"]["scale0"] == 1.0 and "w" in saved["state_dict"]
     assert torch.equal(saved["batches"][1]["images"], batches[1].images)
     assert torch.equal(saved["batches"][1]["joints"][0], batches[1].joints[0])
+
+
+def test_all_processes_leave_out_a_step_that_is_bad_on_one(tmp_path: Path) -> None:
+    """Weights and statistics are those of the good steps alone; in the end only the culprit's batch is named and kept,
+    and the step can be done once more.
+    """
+    everyone = launch(bad_steps, (tmp_path,), 2)
+    assert everyone is not None
+    for found in everyone:
+        assert found["counts"] == [(0, 0), (1, 1), (1, 0), (2, 1)]
+        assert found["disturbed"] == found["plain"]
+        assert "for 2 steps in a row" in found["said"] and "step 4 with images 400, 401, 402, 403;" in found["said"]
+    [path] = tmp_path.iterdir()
+    assert path.name == "bad_step_rank1.pth.tar" and everyone[0]["said"].endswith(f" are in {path}")
+    saved, network = torch.load(path, weights_only=True), SmallNet()
+    network.load_state_dict(saved["state_dict"])
+    again = make_stepper(network)([Batch(**batch) for batch in saved["batches"]], 0.1)
+    assert again.bad and torch.isnan(again.losses["near"]) and torch.isnan(torch.tensor(saved["losses"]["near"]))

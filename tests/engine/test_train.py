@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import sys
 from collections.abc import Callable
@@ -14,6 +15,7 @@ import pytest
 import torch
 
 from swahr.config import load_config
+from swahr.data.check import AnnotationError
 from swahr.data.images import ImageError
 from swahr.engine import distributed, run
 from swahr.engine.checkpoint import Progress
@@ -38,7 +40,7 @@ def folder(config_file: Path) -> Path:
 
 def run_tiny(config_file: Path, opts: tuple[Any, ...], ap: Callable[[], float]) -> dict[str, Any]:
     with pytest.MonkeyPatch.context() as patch:
-        validation = SimpleNamespace(validate=lambda cfg, model, *, folder: {"AP": ap()})
+        validation = SimpleNamespace(validate=lambda cfg, model, *, folder, dataset: {"AP": ap()})
         patch.setitem(sys.modules, "swahr.engine.validate", validation)
         train(load_config(config_file, list(opts)), config_file)
     return read(config_file.parent / FOLDER)
@@ -121,13 +123,17 @@ def test_a_signal_ends_the_step_and_the_next_start_goes_on(start: Start, undistu
     assert_same(start(), undisturbed)
 
 
-@pytest.mark.parametrize("minutes", [0.0, 1e-6])
+@pytest.mark.parametrize(("minutes", "positions"), [(0.0, [0, 0]), (1e-6, [2, 3])])
 def test_a_machine_that_dies_costs_no_more_than_the_steps_since_the_checkpoint(
-        start: Start, undisturbed: dict[str, Any], minutes: float, monkeypatch: pytest.MonkeyPatch) -> None:
-    for step in (7, 2):
+        start: Start, folder: Path, undisturbed: dict[str, Any], minutes: float, positions: list[int],
+        monkeypatch: pytest.MonkeyPatch) -> None:
+    """It dies twice in the second epoch; positions: the steps of it that were in the last checkpoint each time."""
+    for step, position in zip((7, 2), positions, strict=True):
         with monkeypatch.context() as patch, pytest.raises(MachineGone):
             at_step(patch, step, gone)
             start("TRAIN.CHECKPOINT_MINUTES", minutes)
+        progress = read(folder)["progress"]
+        assert (progress["epoch"], progress["step"]) == (1, position)
     assert_same(start(), undisturbed)
 
 
@@ -194,7 +200,7 @@ def test_an_image_that_cannot_be_read(start: Start, folder: Path, monkeypatch: p
 
     def build(*args: Any, **options: Any) -> Any:
         dataset = original(*args, **options)
-        read, bad = dataset.read, dataset.image_ids[3]
+        read, bad = dataset.read, dataset.image_ids[-1]
 
         def broken(image_id: int) -> Any:
             if image_id == bad:
@@ -210,6 +216,15 @@ def test_an_image_that_cannot_be_read(start: Start, folder: Path, monkeypatch: p
     start("DATASET.ON_BAD_SAMPLE", "skip")
     said = "1 images could not be read, and others were taken in their place: "
     assert (folder / "train.log").read_text().count(said) == 2
+
+
+def test_a_validation_set_with_problems_is_named_before_training(start: Start, folder: Path, pictures: Path,
+                                                                 tmp_path: Path) -> None:
+    shutil.copytree(pictures, tmp_path / "damaged")
+    (tmp_path / "damaged/annotations/person_keypoints_val2017.json").write_text("[")
+    with pytest.raises(AnnotationError, match="person_keypoints_val2017.json"):
+        start("DATASET.ROOT", str(tmp_path / "damaged"))
+    assert not (folder / "checkpoint.pth.tar").exists()
 
 
 def test_too_many_bad_steps(start: Start, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,4 +1,4 @@
-"""Training runs as processes of their own, watched and killed from outside. `make faults` runs this folder."""
+"""Tools as processes of their own, watched and killed from outside. `make faults` runs this folder."""
 
 from __future__ import annotations
 
@@ -16,9 +16,12 @@ from typing import Any
 import pytest
 import torch
 
+from swahr.config import load_config
+from swahr.models.build import build_model
 from tests.engine.conftest import CONFIG, make_pictures
 
 ROOT = Path(__file__).resolve().parents[2]
+TRAIN, VALIDATE = ("tools/dist_train.py",), ("tools/dist_valid.py",)
 RUN = "output/coco_kpt/pose_higher_hrnet/tiny"
 EPOCHS = ("TRAIN.END_EPOCH", 6, "TRAIN.VAL_INTERVAL", 3, "PRINT_FREQ", 1)
 Weights = dict[str, torch.Tensor]
@@ -81,6 +84,9 @@ class Job:
             time.sleep(0.1)
         return True
 
+    def last_line(self) -> str:
+        return self.text().strip().splitlines()[-1]
+
     def kill(self) -> None:
         for pid in self.pids():
             with contextlib.suppress(ProcessLookupError):
@@ -105,21 +111,22 @@ def write_config(pictures: Path) -> Callable[[Path], Path]:
     return write
 
 
-def start_training(config: Path, *arguments: Any, launcher: tuple[str, ...] = (), **options: Any) -> Job:
-    command = [sys.executable, *launcher, str(ROOT / "tools/dist_train.py"), "--cfg", str(config), "--device", "cpu"]
+def start_tool(config: Path, *arguments: Any, tool: tuple[str, ...] = TRAIN, launcher: tuple[str, ...] = (),
+               **options: Any) -> Job:
+    command = [sys.executable, *launcher, *tool, "--cfg", str(config), "--device", "cpu"]
     return Job([*command, *map(str, arguments)], config.parent, **options)
 
 
 @pytest.fixture
 def start(tmp_path: Path, write_config: Callable[[Path], Path]) -> Iterator[Callable[..., Job]]:
-    """start(*arguments, launcher=(...)) -> the job of tools/dist_train.py; the same folder each time. Killed after the
+    """start(*arguments, tool=TRAIN, launcher=(...)) -> the job of a tool; the same folder each time. Killed after the
     test.
     """
     jobs: list[Job] = []
     path = write_config(tmp_path)
 
     def call(*arguments: Any, **options: Any) -> Job:
-        jobs.append(start_training(path, *arguments, **options))
+        jobs.append(start_tool(path, *arguments, **options))
         return jobs[-1]
 
     yield call
@@ -134,11 +141,20 @@ def undisturbed(write_config: Callable[[Path], Path],
     @cache
     def weights_of(processes: int) -> Weights:
         path = write_config(tmp_path_factory.mktemp("undisturbed"))
-        job = start_training(path, "--gpus", processes, *EPOCHS)
+        job = start_tool(path, "--gpus", processes, *EPOCHS)
         assert job.end() == 0, job.text()
         return weights(path.parent / RUN)
 
     return weights_of
+
+
+@pytest.fixture(scope="session")
+def untrained(write_config: Callable[[Path], Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A file of random weights for the configuration."""
+    config = write_config(tmp_path_factory.mktemp("untrained"))
+    torch.manual_seed(0)
+    torch.save(build_model(load_config(config)).state_dict(), config.with_suffix(".pth"))
+    return config.with_suffix(".pth")
 
 
 @pytest.fixture

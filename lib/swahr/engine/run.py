@@ -17,7 +17,7 @@ from torch.utils.data import DataLoader
 
 from swahr.codec.targets import build_target_encoder
 from swahr.config import configured_skeleton, resolve_path
-from swahr.data.keypoints import build_dataset
+from swahr.data.keypoints import KeypointDataset, build_dataset
 from swahr.data.loaders import EpochSampler, build_train_loader
 from swahr.engine import checkpoint, distributed
 from swahr.engine.checkpoint import Progress
@@ -36,7 +36,9 @@ logger = logging.getLogger("swahr")
 
 @dataclass
 class Run:
-    """folder: of checkpoints and results. model: bare, without wrappers. steps: of an epoch."""
+    """folder: of checkpoints and results. model: bare, without wrappers. steps: of an epoch. validation_set: opened
+    before training, so that what is wrong with it is said then and not after hours.
+    """
 
     cfg: Any
     folder: Path
@@ -46,6 +48,7 @@ class Run:
     loader: DataLoader
     sampler: EpochSampler
     steps: int
+    validation_set: KeypointDataset
     schedule: Callable[[int], float]
     progress: Progress
     guard: StepGuard
@@ -60,8 +63,9 @@ def build_run(cfg: Any, folder: Path, device: torch.device, stop: StopRequest, b
     accumulation, replicas = cfg.TRAIN.ACCUMULATION_STEPS, distributed.world_size() * cfg.TRAIN.ACCUMULATION_STEPS
     torch.backends.cudnn.enabled, torch.backends.cudnn.benchmark = cfg.CUDNN.ENABLED, cfg.CUDNN.BENCHMARK
     torch.backends.cudnn.deterministic = cfg.CUDNN.DETERMINISTIC
-    dataset = build_dataset(cfg, cfg.DATASET.TRAIN, train=True, root=resolve_path(cfg.DATASET.ROOT),
-                            skeleton=configured_skeleton(cfg))
+    dataset, validation_set = (
+        build_dataset(cfg, split, train=train, root=resolve_path(cfg.DATASET.ROOT), skeleton=configured_skeleton(cfg))
+        for split, train in ((cfg.DATASET.TRAIN, True), (cfg.DATASET.TEST, False)))
     loader = build_train_loader(cfg, dataset, distributed.rank(), distributed.world_size())
     loader.worker_init_fn = LeaveSignalsToParent(loader.worker_init_fn)
     steps = len(loader) // accumulation
@@ -78,7 +82,7 @@ def build_run(cfg: Any, folder: Path, device: torch.device, stop: StopRequest, b
     logger.info("%d images; an epoch is %d steps of %d images; processes: %d on %s", len(dataset), steps,
                 progress.step_images, distributed.world_size(), device.type)
     return Run(cfg, folder, device, model, stepper, loader, loader.batch_sampler, steps,  # type: ignore[arg-type]
-               build_schedule(cfg, steps, replicas), progress, guard, stop, board)
+               validation_set, build_schedule(cfg, steps, replicas), progress, guard, stop, board)
 
 
 def build_replica(cfg: Any, device: torch.device) -> HigherHRNet:

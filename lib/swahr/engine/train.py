@@ -93,7 +93,7 @@ def validate_run(run: Run) -> None:
 
     distributed.broadcast_buffers(run.model)
     with run.stop.at_once():
-        stats = validate(run.cfg, run.model, folder=run.folder)
+        stats = validate(run.cfg, run.model, folder=run.folder, dataset=run.validation_set)
     progress = run.progress
     progress.perf, progress.to_validate = stats.get("AP"), False
     run.board.scalars({f"validation/{name}": value for name, value in stats.items()}, progress.epoch * run.steps)

@@ -1,0 +1,36 @@
+"""A tool whose process 1 makes a mistake in the middle of its work: culprit.py dist_train --cfg ...
+
+The processes that the launcher spawns import this file too, so the mistake is in each of them.
+"""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from pathlib import Path
+from typing import Any
+
+from swahr.engine import distributed
+from swahr.engine.guard import StepGuard
+from swahr.engine.launcher import run_tool
+from swahr.evaluation.results import PartFiles
+
+
+def make_mistake(part: type, name: str) -> None:
+    """Let a method divide by zero in process 1."""
+    original = getattr(part, name)
+
+    def mistaken(self: Any, *arguments: Any) -> Any:
+        if distributed.rank() == 1:
+            raise ZeroDivisionError("the culprit")
+        return original(self, *arguments)
+
+    setattr(part, name, mistaken)
+
+
+make_mistake(StepGuard, "check")    # of training, after a step
+make_mistake(PartFiles, "append")   # of validation, after an image
+
+if __name__ == "__main__":
+    sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "tools"))
+    run_tool(importlib.import_module(sys.argv.pop(1)).main)
