@@ -1,6 +1,6 @@
 # make demo   install, make synthetic people, train on them, validate, draw    (no GPU needed, about 15 minutes after installation)
 # make test   install what the tests need and run them all
-# make faults the longer fault-injection scripts (kill, full disk, lost node), 15 minutes at most
+# make faults the longer fault-injection scripts (kill, full disk, lost node, memory), 15 minutes at most
 PYTHON ?= python3
 VENV   ?= .venv
 BIN    := $(VENV)/bin

@@ -121,7 +121,7 @@ def test_an_image_that_one_process_cannot_read(start: Start, tmp_path: Path, pic
     options = (*EPOCHS, "DATASET.ROOT", tmp_path / "damaged", "TRAIN.END_EPOCH", 1)
     for arguments in (("--gpus", 2, "WORKERS", 2), ("WORKERS", 2)):
         job = start(*arguments[:2], *options, *arguments[2:]) if "--gpus" in arguments else start(*options, *arguments)
-        assert job.end(60) == 2, job.text()
+        assert job.end() == 2, job.text()
         assert job.gone_within(10)
         assert str(broken) in job.text().strip().splitlines()[-1] and "Traceback" not in job.text(), job.text()
     job = start("--gpus", 2, *options, "DATASET.ON_BAD_SAMPLE", "skip")
@@ -141,7 +141,7 @@ def test_a_full_disk(start: Start, folder: Path, undisturbed: Undisturbed) -> No
         resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 16, 1 << 16))
 
     job = start(*options, preexec_fn=limit)
-    assert job.end(60) == 3, job.text()
+    assert job.end() == 3, job.text()
     last = "checkpoint.pth.tar: could not be written (File too large); what was there is whole"
     assert last in job.text().strip().splitlines()[-1] and "Traceback" not in job.text(), job.text()
     assert {path.name: path.read_bytes() for path in folder.glob("*.pth.tar")} == before

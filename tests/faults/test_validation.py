@@ -108,6 +108,7 @@ def test_a_killed_process_takes_the_other_down(validate: Start, root: Path, fold
 @pytest.mark.parametrize("tool", [TRAIN, VALIDATE])
 def test_a_mistake_in_one_process_takes_the_other_down(validate: Start, tool: tuple[str]) -> None:
     job = validate("TRAIN.END_EPOCH", 1000, tool=("tests/faults/culprit.py", Path(tool[0]).stem))
+    job.wait_for("process 1 makes a mistake")
     assert job.end(60) == 1, job.text()
     assert job.gone_within(10)
     said = job.text().strip().rpartition("process 1 of the run failed: ZeroDivisionError: the culprit\n")[2]
@@ -119,7 +120,7 @@ def test_a_picture_that_one_process_cannot_read(validate: Start, root: Path) -> 
     broken = last_pictures(root)[1]
     broken.write_bytes(broken.read_bytes()[:-100])
     job = validate()
-    assert job.end(60) == 2, job.text()
+    assert job.end() == 2, job.text()
     assert job.gone_within(10)
     assert f"{broken}: the file is cut off" in job.last_line() and job.text().count(str(broken)) == 1, job.text()
     assert "Traceback" not in job.text()
@@ -145,7 +146,7 @@ def test_a_full_disk(validate: Start, folder: Path) -> None:
             resource.setrlimit(resource.RLIMIT_FSIZE, limit)
 
         job = validate("TEST.RESUME", True, preexec_fn=set_limit)
-        assert job.end(60) == 3, job.text()
+        assert job.end() == 3, job.text()
         assert named in job.last_line() and "could not be written (File too large)" in job.last_line(), job.text()
         assert "Traceback" not in job.text()
         assert {name: (results / name).read_bytes() for name in before} == before
