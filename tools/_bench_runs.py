@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import os
 import time
 from collections.abc import Iterator
@@ -144,8 +143,9 @@ def validation(bench: Bench) -> Iterator[Row]:
 def training(bench: Bench) -> Iterator[Row]:
     """Steps of training, data loading included, and how far the losses of mixed precision are from float32's."""
     file, name, steps = (W32, "W32, 512 px", 200) if bench.cuda else (TINY, "tiny, 192 px", 20)
-    opts = ["DATASET.ROOT", make_pictures(bench, 1000 if bench.cuda else 40, 1), "WORKERS", os.cpu_count() or 1,
-            "TRAIN.IMAGES_PER_GPU", BATCH, "MODEL.PRETRAINED", ""]
+    pictures = 1000 if bench.cuda else 40
+    opts = ["DATASET.ROOT", make_pictures(bench, pictures, 1), "DATASET.REPEAT", steps * BATCH // pictures,
+            "WORKERS", os.cpu_count() or 1, "TRAIN.IMAGES_PER_GPU", BATCH, "MODEL.PRETRAINED", ""]
     seconds, plain = train(bench, file, [*opts, "AMP.ENABLED", False], steps)
     yield Row("training", f"{name}, batch {BATCH}, float32", None, 1e3 * seconds, images=BATCH)
     mixed, compiled = [*MIXED, "TRAIN.CHANNELS_LAST", True], ["TRAIN.COMPILE", True]
@@ -164,10 +164,10 @@ def train(bench: Bench, file: Path, opts: list[Any], steps: int) -> tuple[float,
     from swahr.engine.run import build_run
     from swahr.engine.signals import StopRequest
     from swahr.losses.criterion import total
-    cfg = load_config(file, [*map(str, opts), "AUTO_RESUME", "False", "DATASET.REPEAT", str(steps)])
+    cfg = load_config(file, [*map(str, opts), "AUTO_RESUME", "False"])
     run = build_run(cfg, bench.folder / "run", bench.device, StopRequest(), TensorBoard(None))
     losses, start = [], 0.0
-    for step, batch in enumerate(itertools.islice(run.loader, steps)):
+    for step, batch in enumerate(run.loader):
         if step == steps // 4:  # loaders and clocks are at speed, kernels are chosen
             bench.wait()
             start = time.perf_counter()

@@ -36,24 +36,23 @@ def tile_range(maps: Floats) -> TileRange:
 @kernel
 def _tile_range(rows: Floats, values: int, low: Floats, high: Floats) -> bool:
     channels, height, length = rows.shape
-    # Rows are merged value by value, which vectorises; only then are columns merged to tiles.
+    # Rows are merged value by value, which vectorises, and four at a time (the last may come twice), which touches the
+    # results less often; only then are columns merged to tiles.
     row_low, row_high = np.empty(length, np.float32), np.empty(length, np.float32)
     check = np.zeros(length, np.float32)  # value x 0 summed: not 0 where anything is infinite or not a number
     zero = np.float32(0)
     for c in range(channels):
         for ty in range(low.shape[1]):
-            first = ty * TILE
-            for i in range(length):
-                value = rows[c, first, i]
-                row_low[i] = value
-                row_high[i] = value
-                check[i] += value * zero
-            for y in range(first + 1, min(first + TILE, height)):
+            first, last = ty * TILE, min(ty * TILE + TILE, height) - 1
+            for y in range(first, last + 1, 4):
+                one, two = rows[c, y], rows[c, min(y + 1, last)]
+                three, four = rows[c, min(y + 2, last)], rows[c, min(y + 3, last)]
                 for i in range(length):
-                    value = rows[c, y, i]
-                    row_low[i] = value if value < row_low[i] else row_low[i]
-                    row_high[i] = value if value > row_high[i] else row_high[i]
-                    check[i] += value * zero
+                    a, b, d, e = one[i], two[i], three[i], four[i]
+                    least, most = min(min(a, b), min(d, e)), max(max(a, b), max(d, e))
+                    row_low[i] = min(least, row_low[i]) if y > first else least
+                    row_high[i] = max(most, row_high[i]) if y > first else most
+                    check[i] += a * zero + b * zero + (d * zero + e * zero)
             for tx in range(low.shape[2]):
                 for t in range(values):
                     start = tx * TILE * values + t
