@@ -48,9 +48,12 @@ class Row:
 class Bench:
     """What the pieces need to know, and the clock."""
 
-    def __init__(self, device: str, people: list[int], seconds: float, folder: Path) -> None:
-        """people: sizes of the crowds; seconds: least time for each measurement; folder: for files, removed later."""
-        self.device, self.people, self.seconds, self.folder = torch.device(device), people, seconds, folder
+    def __init__(self, device: str, people: list[int], seconds: float, folder: Path, data: Path | None = None) -> None:
+        """people: sizes of the crowds; seconds: least time for each measurement; folder: for files, removed later;
+        data: a tree like COCO's, for validation on pictures that are not made here.
+        """
+        self.device, self.people, self.seconds = torch.device(device), people, seconds
+        self.folder, self.data = folder, data
         self.cuda = self.device.type == "cuda"
 
     def measure(self, function: Callable[[], Any], at_least: int = 3) -> tuple[float, Any]:

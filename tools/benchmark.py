@@ -32,6 +32,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--only", action="append", choices=sorted(PIECES), help="a piece; again for another one")
     parser.add_argument("--people", type=int, nargs="+", default=PEOPLE, help="sizes of the crowds")
     parser.add_argument("--seconds", type=float, default=1.0, help="least time for each measurement")
+    parser.add_argument("--data", type=Path, metavar="ROOT", help="COCO's tree, for validation on its train2017")
     parser.add_argument("--out", type=Path, default=Path("output/benchmark"), help="folder for benchmark.md and .json")
     args = parser.parse_args(arguments)
     if args.device == "cuda" and not torch.cuda.is_available():
@@ -40,7 +41,7 @@ def main(arguments: list[str] | None = None) -> int:
         parser.error("--people: a crowd has 1 person or more")
     rows, problems = [], {}
     with tempfile.TemporaryDirectory() as folder:
-        bench = Bench(args.device, list(args.people), args.seconds, Path(folder))
+        bench = Bench(args.device, list(args.people), args.seconds, Path(folder), args.data)
         for name in args.only or PIECES:
             try:
                 for row in PIECES[name](bench):

@@ -17,13 +17,19 @@ Start = Callable[..., Job]
 
 
 def test_memory_stays_flat(start: Start) -> None:
-    """The memory of a run with workers, all its processes together, after 20 epochs and after 200."""
+    """The memory of a run with workers, all its processes together, around epoch 20 and around epoch 200."""
     job = start("WORKERS", 2, "TRAIN.IMAGES_PER_GPU", 8, "TRAIN.END_EPOCH", 210, "TRAIN.VAL_INTERVAL", 0,
                 "PRINT_FREQ", 1000, "DEBUG.DEBUG", False)
-    job.wait_for("epoch 20/210, step 2/2")
-    early = sum(coco_sized.memory(pid, "Pss") for pid in job.pids())
-    job.wait_for("epoch 200/210, step 2/2", seconds=900)
-    assert sum(coco_sized.memory(pid, "Pss") for pid in job.pids()) < 1.05 * early
+
+    def most(epochs: range) -> float:
+        """Pages of files aside: what a process has of them depends on who else has them."""
+        used = []
+        for epoch in epochs:
+            job.wait_for(f"epoch {epoch}/210, step 2/2", seconds=900)
+            used.append(sum(coco_sized.memory(pid, "Pss_Anon", "Pss_Shmem") for pid in job.pids()))
+        return max(used)
+    early = most(range(16, 24))
+    assert most(range(196, 204)) < 1.05 * early
 
 
 def test_annotations_of_cocos_size_are_shared(tmp_path: Path, write_config: Callable[[Path], Path]) -> None:

@@ -6,6 +6,7 @@ last.
 
 from __future__ import annotations
 
+import atexit
 import logging
 import os
 import signal
@@ -87,7 +88,7 @@ def run_tool(main: Callable[[], Any]) -> NoReturn:
         else:
             raise
         _leave(exit_status(error))
-    sys.exit(0)
+    _leave(0)
 
 
 def is_known(error: BaseException) -> bool:
@@ -146,9 +147,16 @@ def _run_rank(function: Callable[..., T], args: tuple) -> T:
 
 
 def _leave(status: int) -> NoReturn:
-    """End the process; in a group without the interpreter's own way out, which may abort while others still wait."""
-    if not distributed.has_group():
+    """End the process; where it has others, without the interpreter's own way out.
+
+    That may abort: gloo's threads let go of tensors, and of the Python objects in them, when they get to it, which may
+    be while the interpreter is no longer there. In a group the others may also still wait, so not even what was
+    registered for the end is done.
+    """
+    if not distributed.joined():
         sys.exit(status)
+    if not distributed.has_group():
+        atexit._run_exitfuncs()
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(status)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import gc
 import logging
 import os
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -37,13 +39,28 @@ def train(cfg: Any, cfg_path: str | os.PathLike[str]) -> None:
         run = build_run(cfg, folder, device, stop, TensorBoard(logs if distributed.is_main() else None))
         if distributed.is_main():
             save_config(cfg, folder / "config.yaml")
-        while run.progress.to_validate or run.progress.epoch < cfg.TRAIN.END_EPOCH:
-            if run.progress.to_validate:
-                validate_run(run)
-            else:
-                train_one_epoch(run)
+        with shared_with_workers():
+            while run.progress.to_validate or run.progress.epoch < cfg.TRAIN.END_EPOCH:
+                if run.progress.to_validate:
+                    validate_run(run)
+                else:
+                    train_one_epoch(run)
         if distributed.is_main():
             finish(run, logs)
+
+
+@contextmanager
+def shared_with_workers() -> Iterator[None]:
+    """Keep garbage collection away from what there is already, while the block runs.
+
+    It writes into every object that it looks at, and what is written to is no longer shared with the loading workers.
+    """
+    gc.collect()
+    gc.freeze()
+    try:
+        yield
+    finally:
+        gc.unfreeze()
 
 
 def train_one_epoch(run: Run) -> None:
