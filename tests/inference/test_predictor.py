@@ -9,7 +9,9 @@ from torch import Tensor
 
 from swahr.config import load_config
 from swahr.inference.predictor import PredictionError, Predictor, build_predictor
+from swahr.models.build import build_model
 from swahr.models.higher_hrnet import StageOutput
+from swahr.models.inference import can_be
 from swahr.skeleton import COCO
 from tests.inference.spots import GREEN, RED, colours, picture, predictor
 
@@ -106,6 +108,21 @@ def test_settings_reach_the_predictor() -> None:
     assert made.use_heatmaps == [False, True] and made.use_tags == [True, False]
     assert built("TEST.FLIP_TEST", "False").flip_index is None
     assert built("AMP.ENABLED", "True").amp_dtype is torch.bfloat16 and made.amp_dtype is None
+
+
+def test_mixed_precision_is_in_the_weights_where_they_can_have_it() -> None:
+    def maps(*opts: str) -> torch.Tensor:
+        cfg = load_config(ROOT / "experiments/synthetic/tiny_192_cpu.yaml", ["MODEL.INIT_WEIGHTS", "False", *opts])
+        torch.manual_seed(0)
+        made = build_predictor(cfg, build_model(cfg), COCO)
+        assert (made.input_dtype, made.amp_dtype) in ((torch.float32, None), (torch.bfloat16, None),
+                                                      (torch.float32, torch.bfloat16))
+        assert (made.input_dtype == torch.bfloat16) == (opts[1] == "True" and can_be(torch.bfloat16, made.device))
+        [(_, batch)] = made.prepare([TALL])
+        return made.maps(batch)[0]
+    exact, rounded = maps("AMP.ENABLED", "False"), maps("AMP.ENABLED", "True")
+    assert rounded.dtype == torch.float32 and not torch.equal(rounded, exact)
+    torch.testing.assert_close(rounded, exact, rtol=0, atol=0.05 * float(exact.abs().max()))
 
 
 @pytest.mark.parametrize("ignore", [True, False])

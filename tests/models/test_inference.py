@@ -7,8 +7,10 @@ import torch
 from torch import nn
 
 from swahr.models.higher_hrnet import StageOutput
-from swahr.models.inference import CudaGraphs, fold_batch_norms, optimize_for_inference
+from swahr.models.inference import CudaGraphs, can_be, fold_batch_norms, optimize_for_inference
 from tests.models.networks import VARIANTS, images, network
+
+CPU = torch.device("cpu")
 
 
 def assert_same(outputs: list[StageOutput], expected: list[StageOutput], tolerance: float = 1e-4) -> None:
@@ -65,7 +67,16 @@ def test_other_precisions() -> None:
         outputs = faster(batch)
     assert outputs[0].heatmaps.dtype == torch.bfloat16
     assert_same(in_float(outputs), expected, 0.05)
-    assert_same(in_float(faster.double()(batch.double())), expected)
+    for dtype, tolerance in ((torch.float64, 1e-4), (torch.bfloat16, 0.05)):  # after it has been used in another one
+        assert_same(in_float(faster.to(dtype)(batch.to(dtype))), expected, tolerance)
+    lower = optimize_for_inference(model, dtype=torch.bfloat16)
+    assert all(parameter.dtype == torch.bfloat16 for parameter in lower.parameters())
+    assert_same(in_float(lower(batch.bfloat16())), expected, 0.05)
+
+
+def test_which_types_weights_can_have() -> None:
+    assert can_be(torch.float32, CPU) and can_be(torch.float16, torch.device("cuda"))
+    assert not can_be(torch.float16, CPU)
 
 
 def test_synchronised_batch_norms_fold_too() -> None:

@@ -21,7 +21,7 @@ from swahr.data.images import Image, normalize
 from swahr.inference.tta import Maps, average_flips, average_scales, average_stages
 from swahr.models.build import amp_dtype
 from swahr.models.higher_hrnet import HigherHRNet, StageOutput
-from swahr.models.inference import CudaGraphs, fold_batch_norms, optimize_for_inference
+from swahr.models.inference import CudaGraphs, can_be, fold_batch_norms, optimize_for_inference
 from swahr.skeleton import Skeleton
 
 # Of one picture at its largest scale: a thread of pixels, stretched to the short side, would fill all memory.
@@ -59,14 +59,15 @@ class Predictor:
     input_size: px of the short side at scale 1. scales: test scales. project: all maps are resized to the input at
     scale 1, else to the maps of the largest scale. flip_index: of all joints, for flip testing; None is without.
     use_heatmaps, use_tags: for each resolution whether its maps count. drop_center: the last joint is not decoded.
-    batch_size: most pictures in one pass (twice as many with flip testing). amp_dtype: of mixed precision, if any.
+    batch_size: most pictures in one pass (twice as many with flip testing). input_dtype: of the images that the model
+    takes. amp_dtype: of mixed precision by autocast, if any.
     """
 
     def __init__(self, model: Callable[[Tensor], Sequence[StageOutput]], decoder: Decoder, *, num_keypoints: int,
                  input_size: int, use_heatmaps: Sequence[bool], use_tags: Sequence[bool],
                  scales: Sequence[float] = (1.0,), flip_index: Sequence[int] | None = None, drop_center: bool = False,
                  project: bool = True, batch_size: int = 1, device: torch.device | str = "cpu",
-                 amp_dtype: torch.dtype | None = None) -> None:
+                 input_dtype: torch.dtype = torch.float32, amp_dtype: torch.dtype | None = None) -> None:
         if not any(use_heatmaps):
             raise ValueError("no resolution's heatmaps are both learnt and used (LOSS.WITH_HEATMAPS_LOSS, "
                              "TEST.WITH_HEATMAPS)")
@@ -74,7 +75,7 @@ class Predictor:
         self.input_size, self.scales = input_size, sorted(scales, reverse=True)
         self.use_heatmaps, self.use_tags, self.flip_index = list(use_heatmaps), list(use_tags), flip_index
         self.drop_center, self.project, self.batch_size = drop_center, project, batch_size
-        self.device, self.amp_dtype = torch.device(device), amp_dtype
+        self.device, self.input_dtype, self.amp_dtype = torch.device(device), input_dtype, amp_dtype
 
     def __call__(self, images: Sequence[Image]) -> list[Prediction]:
         """Pictures (H, W, 3) uint8 RGB of any sizes -> the people of each, in the same order."""
@@ -152,7 +153,7 @@ class Predictor:
         return PreparedBatch(warped, places, self.place(*sizes[0], 1.0).size)
 
     def _maps_at(self, scale: float, images: Tensor, size: Sequence[int]) -> Maps:
-        inputs = normalize(images.to(self.device, non_blocking=True), torch.channels_last)
+        inputs = normalize(images.to(self.device, non_blocking=True), torch.channels_last).to(self.input_dtype)
         if self.flip_index is not None:
             inputs = torch.cat([inputs, inputs.flip(3)])
         with torch.autocast(self.device.type, self.amp_dtype, enabled=self.amp_dtype is not None):
@@ -174,10 +175,12 @@ def build_predictor(cfg: Any, model: HigherHRNet, skeleton: Skeleton, device: to
     The model is moved to the device and set to evaluation mode; with TEST.FUSE a copy of it does the work.
     """
     device, test, loss = torch.device(device), cfg.TEST, cfg.LOSS
-    model = model.to(device).eval()
+    model, dtype, autocast = model.to(device).eval(), torch.float32, amp_dtype(cfg)
     if test.FUSE:
+        if autocast is not None and can_be(autocast, device):
+            dtype, autocast = autocast, None
         # torch.compile fuses by itself what optimize_for_inference would on a CPU.
-        model = fold_batch_norms(model) if test.COMPILE else optimize_for_inference(model)
+        model = fold_batch_norms(model).to(dtype) if test.COMPILE else optimize_for_inference(model, dtype=dtype)
     network: Any = torch.compile(model) if test.COMPILE else model
     if test.CUDA_GRAPHS and device.type == "cuda":
         network = CudaGraphs(network)
@@ -189,7 +192,7 @@ def build_predictor(cfg: Any, model: HigherHRNet, skeleton: Skeleton, device: to
         flip_index=seen.flip_index if test.FLIP_TEST else None, drop_center=seen.num_keypoints > kept.num_keypoints,
         use_heatmaps=[learnt and used for learnt, used in zip(loss.WITH_HEATMAPS_LOSS, test.WITH_HEATMAPS)],
         use_tags=[learnt and used for learnt, used in zip(loss.WITH_AE_LOSS, test.WITH_AE)],
-        project=test.PROJECT2IMAGE, device=device, amp_dtype=amp_dtype(cfg),
+        project=test.PROJECT2IMAGE, device=device, input_dtype=dtype, amp_dtype=autocast,
         # One picture fills the cores of a CPU; larger batches only leave its caches.
         batch_size=test.IMAGES_PER_GPU if device.type == "cuda" else 1)
 

@@ -23,18 +23,28 @@ from .higher_hrnet import HigherHRNet, StageOutput
 from .hrnet import HighResolutionModule
 
 
-def optimize_for_inference(model: HigherHRNet, channels_last: bool = True) -> HigherHRNet:
+def optimize_for_inference(model: HigherHRNet, channels_last: bool = True,
+                           dtype: torch.dtype = torch.float32) -> HigherHRNet:
     """A copy, in evaluation mode, whose outputs are those of model.eval() up to rounding, with scales None.
 
-    channels_last: lay weights out as NHWC, which oneDNN and tensor cores prefer; images may come in either layout. The
-    copy cannot be trained. For torch.compile, which fuses by itself, take fold_batch_norms instead.
+    channels_last: lay weights out as NHWC, which oneDNN and tensor cores prefer; images may come in either layout.
+    dtype: of the weights, and so of images and maps; see `can_be`. The copy cannot be trained. For torch.compile, which
+    fuses by itself, take fold_batch_norms instead.
     """
-    fast = fold_batch_norms(model)
+    fast = fold_batch_norms(model).to(dtype)
     if channels_last:
         fast = fast.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     if fast.conv1.weight.device.type == "cpu" and _has_fused_convolutions():
         _fuse(fast)
     return fast
+
+
+def can_be(dtype: torch.dtype, device: torch.device) -> bool:
+    """Whether a network on the device can have weights of that type, which autocast would round anew in every pass."""
+    if device.type == "cpu":
+        return dtype == torch.float32 or (
+            dtype == torch.bfloat16 and _has_fused_convolutions() and torch.ops.mkldnn._is_mkldnn_bf16_supported())
+    return device.type == "cuda"
 
 
 def fold_batch_norms(model: HigherHRNet) -> HigherHRNet:
@@ -106,14 +116,16 @@ class _FusedConv(nn.Module):
         super().__init__()
         self.conv, self.relu = conv, relu
         self.geometry = (list(cast(tuple[int, int], conv.padding)), list(conv.stride), list(conv.dilation), conv.groups)
+        self.types = [dtype for dtype in (torch.float32, torch.bfloat16) if can_be(dtype, torch.device("cpu"))]
         self.packed: Tensor | None = None  # the weights in oneDNN's own layout
 
     def forward(self, x: Tensor, total: Tensor | None = None) -> Tensor:
         """`total`, where given, is added to the result, and is overwritten with it."""
-        if x.dtype != torch.float32 or x.device.type != "cpu" or torch.is_autocast_enabled("cpu"):
+        if x.dtype not in self.types or x.device.type != "cpu" or torch.is_autocast_enabled("cpu"):
             out = self.conv(x) if total is None else self.conv(x).add_(total)
             return F.relu_(out) if self.relu else out
-        if self.packed is None:  # the best layout depends on the size of the input, mostly the first one fits all
+        if self.packed is None or self.packed.dtype != x.dtype:
+            # The best layout depends on the size of the input; mostly the first one fits all.
             weight = self.conv.weight.detach()
             self.packed = torch.ops.mkldnn._reorder_convolution_weight(weight, *self.geometry, list(x.shape))
         weights, relu = (self.packed, self.conv.bias, *self.geometry), "relu" if self.relu else None
