@@ -55,6 +55,7 @@ class Bench:
         self.device, self.people, self.seconds = torch.device(device), people, seconds
         self.folder, self.data = folder, data
         self.cuda = self.device.type == "cuda"
+        self.kept: dict[str, Any] = {}  # what a piece leaves for a later one
 
     def measure(self, function: Callable[[], Any], at_least: int = 3) -> tuple[float, Any]:
         """The best time in milliseconds of at least so many calls and as many more as there is time for; the result."""

@@ -25,6 +25,8 @@ def make_pictures(bench: Bench, train: int, val: int) -> Path:
     from swahr.data.synthetic import SceneSettings, write_dataset
     scenes = SceneSettings(width=(560, 640), height=(420, 480), people=(3, 3), figure_height=(0.3, 0.9), crowd=0.0)
     root = bench.folder / f"pictures_{train}_{val}"
+    if root.exists():
+        return root
     write_dataset(root, num_train=train, num_val=val, settings=scenes, workers=os.cpu_count() or 1)
     return root
 
@@ -103,16 +105,20 @@ def network(bench: Bench) -> Iterator[Row]:
 @piece
 def latency(bench: Bench) -> Iterator[Row]:
     """One picture with flip testing, from its pixels to its people; plain is the network as it is trained."""
+    yield from latencies(bench, [[], ["TEST.CUDA_GRAPHS"]] if bench.cuda else [[]])
+
+
+def latencies(bench: Bench, variants: list[list[str]]) -> Iterator[Row]:
+    """A row for each list of settings that are switched on."""
     image = np.random.default_rng(0).integers(0, 256, (480, 640, 3), np.uint8)
     mixed = MIXED if bench.cuda else []
     plain = crowded_predictor(bench, ["TEST.FUSE", False])
     plain([image])
-    names = ["", "TEST.CUDA_GRAPHS", "TEST.COMPILE"] if bench.cuda else [""]
-    for name in names:
-        opts = [name, True] if name else []
-        ours = crowded_predictor(bench, [*mixed, *opts])
-        yield bench.row("latency", f"W32, 640 x 480, flip, 3 people{', bf16' if mixed else ''} {name}".rstrip(),
-                        lambda: plain([image]), lambda ours=ours: ours([image]), goal_ms=4 if bench.cuda else None)
+    for names in variants:
+        ours = crowded_predictor(bench, [*mixed, *(part for name in names for part in (name, True))])
+        case = ", ".join(["W32, 640 x 480, flip, 3 people", *(["bf16"] if mixed else []), *names])
+        yield bench.row("latency", case, lambda: plain([image]), lambda ours=ours: ours([image]),
+                        goal_ms=4 if bench.cuda else None)
 
 
 @piece
@@ -144,17 +150,27 @@ def validation(bench: Bench) -> Iterator[Row]:
 @piece
 def training(bench: Bench) -> Iterator[Row]:
     """Steps of training, data loading included, and how far the losses of mixed precision are from float32's."""
+    yield from trainings(bench, [MIXED_TRAINING] if bench.cuda else [])
+
+
+MIXED_TRAINING = [*MIXED, "TRAIN.CHANNELS_LAST", True]
+
+
+def trainings(bench: Bench, variants: list[list[Any]]) -> Iterator[Row]:
+    """A row for float32, once, and one for each list of settings against it."""
     file, name, steps = (W32, "W32, 512 px", 200) if bench.cuda else (TINY, "tiny, 192 px", 20)
     pictures = 1000 if bench.cuda else 40
     opts = ["DATASET.ROOT", make_pictures(bench, pictures, 1), "DATASET.REPEAT", steps * BATCH // pictures,
             "WORKERS", os.cpu_count() or 1, "TRAIN.IMAGES_PER_GPU", BATCH, "MODEL.PRETRAINED", ""]
-    seconds, plain = train(bench, file, [*opts, "AMP.ENABLED", False], steps)
-    yield Row("training", f"{name}, batch {BATCH}, float32", None, 1e3 * seconds, images=BATCH)
-    mixed, compiled = [*MIXED, "TRAIN.CHANNELS_LAST", True], ["TRAIN.COMPILE", True]
-    for variant, more in {"bf16": mixed, "bf16, TRAIN.COMPILE": [*mixed, *compiled]}.items() if bench.cuda else ():
-        faster, losses = train(bench, file, [*opts, *more], steps)
+    if "float32" not in bench.kept:
+        bench.kept["float32"] = train(bench, file, [*opts, "AMP.ENABLED", False], steps)
+        yield Row("training", f"{name}, batch {BATCH}, float32", None, 1e3 * bench.kept["float32"][0], images=BATCH)
+    seconds, plain = bench.kept["float32"]
+    for variant in variants:
+        faster, losses = train(bench, file, [*opts, *variant], steps)
         difference = (losses.mean() / plain.mean() - 1).abs().item()
-        case = f"{name}, batch {BATCH}, {variant} against float32; mean loss differs by {100 * difference:.2f} %"
+        what = "bf16, TRAIN.COMPILE" if "TRAIN.COMPILE" in variant else "bf16"
+        case = f"{name}, batch {BATCH}, {what} against float32; mean loss differs by {100 * difference:.2f} %"
         yield Row("training", case, 1e3 * seconds, 1e3 * faster, images=BATCH, same=difference < 0.02,
                   goal_ms=1e3 * BATCH / 450)
 
@@ -215,3 +231,16 @@ def training_sample(bench: Bench) -> Iterator[Row]:
     yield bench.row("training sample", "640 x 480 to 512, 3 people", plain,
                     lambda: transform(read_image(data), joints, mask, np.random.default_rng(0)), same,
                     goal_ratio=2.5, goal_ms=3)
+
+
+@piece
+def compiled_latency(bench: Bench) -> Iterator[Row]:
+    """On a GPU; the last two pieces, since compiling takes longer than everything else together."""
+    if bench.cuda:
+        yield from latencies(bench, [["TEST.COMPILE"], ["TEST.COMPILE", "TEST.CUDA_GRAPHS"]])
+
+
+@piece
+def compiled_training(bench: Bench) -> Iterator[Row]:
+    if bench.cuda:
+        yield from trainings(bench, [[*MIXED_TRAINING, "TRAIN.COMPILE", True]])

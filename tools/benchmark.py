@@ -1,6 +1,6 @@
 """Time every piece of the program against a plain, slow version of it: a Markdown table and a JSON file.
 
-    python tools/benchmark.py [--device cuda] [--only decoding] [--people 5 20] [--out output/benchmark]
+    python tools/benchmark.py [--device cuda] [--only decoding] [--people 5 20] [--minutes 8] [--out output/benchmark]
 
 The slow versions are those in tests/oracles: the algorithms as published, in Python loops. Data are made from a seed;
 both versions get the same ones in the same run, and their results are compared. Times are the best of several.
@@ -12,6 +12,7 @@ import argparse
 import json
 import sys
 import tempfile
+import time
 from dataclasses import asdict
 from pathlib import Path
 
@@ -32,6 +33,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--only", action="append", choices=sorted(PIECES), help="a piece; again for another one")
     parser.add_argument("--people", type=int, nargs="+", default=PEOPLE, help="sizes of the crowds")
     parser.add_argument("--seconds", type=float, default=1.0, help="least time for each measurement")
+    parser.add_argument("--minutes", type=float, default=float("inf"), help="after so many no further piece starts")
     parser.add_argument("--data", type=Path, metavar="ROOT", help="COCO's tree, for validation on its train2017")
     parser.add_argument("--out", type=Path, default=Path("output/benchmark"), help="folder for benchmark.md and .json")
     args = parser.parse_args(arguments)
@@ -39,10 +41,13 @@ def main(arguments: list[str] | None = None) -> int:
         parser.error("--device cuda: there is no GPU that torch can use")
     if min(args.people) < 1:
         parser.error("--people: a crowd has 1 person or more")
-    rows, problems = [], {}
+    rows, problems, end = [], {}, time.monotonic() + 60 * args.minutes
     with tempfile.TemporaryDirectory() as folder:
         bench = Bench(args.device, list(args.people), args.seconds, Path(folder), args.data)
         for name in args.only or PIECES:
+            if time.monotonic() > end:
+                problems[name] = f"the {args.minutes:g} minutes were over"
+                continue
             try:
                 for row in PIECES[name](bench):
                     rows.append(row)

@@ -45,3 +45,8 @@ def test_what_makes_no_sense_is_refused(benchmark, capsys, words: list[str], mes
     with pytest.raises(SystemExit):
         benchmark.main(["--device", "cpu", *words])
     assert message in capsys.readouterr().err
+
+
+def test_no_piece_starts_when_the_time_is_over(benchmark, tmp_path: Path) -> None:
+    assert benchmark.main(["--device", "cpu", "--only", "grouping", "--minutes", "0", "--out", str(tmp_path)]) == 1
+    assert "Not measured: grouping: the 0 minutes were over" in (tmp_path / "benchmark.md").read_text()
