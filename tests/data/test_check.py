@@ -61,6 +61,9 @@ REPAIRED: dict[str, tuple[Callable[[Data], None], str, str]] = {
     "box of NaN": (change("annotations", bbox=[0, 0, NAN, 1]), NOT_A_BOX, NEW_BOX),
     "box inside out": (change("annotations", bbox=[9, 9, -5, 5]), NOT_A_BOX, NEW_BOX),
     "wrong count": (change("annotations", num_keypoints=-1), "num_keypoints -1 is not a number", "keypoints counted"),
+    "area of NaN": (change("annotations", area=NAN), "area nan is not a number of pixels", "area of the box"),
+    "half a crowd": (change("annotations", iscrowd="yes"), "iscrowd 'yes' is neither 0 nor 1", "taken for no crowd"),
+    "no crowd index": (change("images", crowdIndex=None), "crowdIndex None is not a number", "crowdIndex left out"),
     "no outline": (change("annotations", num_keypoints=0, segmentation=[[1, 2, 3, 4]]), NOT_AN_OUTLINE, NO_OUTLINE),
 }
 

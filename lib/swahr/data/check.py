@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import json
 import logging
+import math
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
@@ -119,6 +120,9 @@ def repair(data: dict[str, Any], category_id: int, skeleton: Skeleton, report: R
         else:
             sizes[image["id"]] = (image["width"], image["height"])
             images.append(image)
+            if not _is_amount(image.get("crowdIndex", 0)):
+                index = shorten(image.pop("crowdIndex"))
+                report.add(f"image {image['id']}: crowdIndex {index} is not a number", "crowdIndex left out")
     data["images"] = images
     if not images:
         raise AnnotationError(f"{report}\n  no image is left")
@@ -191,7 +195,7 @@ def _id_problem(annotation: Mapping[str, Any], used: set[int]) -> str:
 
 
 def _mend(annotation: dict[str, Any], size: tuple[int, int]) -> Iterator[tuple[str, str]]:
-    """Put right the box, the segmentation and num_keypoints of an annotation; what was wrong, and what was done."""
+    """Put right what an annotation says beside its keypoints; what was wrong, and what was done."""
     box, keypoints = annotation.get("bbox"), annotation["keypoints"]
     if not isinstance(box, list) or len(box) != 4 or not _are_numbers(box) or min(box[2:]) < 0:
         annotation["bbox"] = _extent(keypoints)
@@ -203,6 +207,12 @@ def _mend(annotation: dict[str, Any], size: tuple[int, int]) -> Iterator[tuple[s
     if type(count) is not int or count < 0:
         annotation["num_keypoints"] = sum(v > 0 for v in keypoints[2::3])
         yield f"{_name(annotation)}: num_keypoints {shorten(count)} is not a number of keypoints", "keypoints counted"
+    if not _is_amount(annotation.get("area", 0)):
+        area = shorten(annotation.pop("area"))
+        yield f"{_name(annotation)}: area {area} is not a number of pixels", "area of the box"
+    if annotation.get("iscrowd", 0) not in (0, 1):
+        yield f"{_name(annotation)}: iscrowd {shorten(annotation['iscrowd'])} is neither 0 nor 1", "taken for no crowd"
+        annotation["iscrowd"] = 0
     outline = annotation.get("segmentation", [])
     if (annotation.get("iscrowd") or not count) and not _is_segmentation(outline, size):  # else it is not looked at
         del annotation["segmentation"]
@@ -256,6 +266,10 @@ def _unpack(text: str) -> list[int] | None:
 
 def _is_id(value: Any) -> bool:
     return type(value) is int and abs(value) < 2**53
+
+
+def _is_amount(value: Any) -> bool:
+    return isinstance(value, int | float) and 0 <= value < math.inf  # false for NaN too
 
 
 def _are_numbers(values: Iterable[Any]) -> bool:
