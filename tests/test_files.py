@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from swahr.files import WriteError, replacing, write_bytes, write_text
+from swahr.files import WriteError, make_folder, replacing, write_bytes, write_text
 
 
 def test_a_file_is_replaced_whole_and_nothing_stays_beside_it(tmp_path: Path) -> None:
@@ -23,6 +23,13 @@ def test_an_error_leaves_the_file_as_it_was(tmp_path: Path) -> None:
         file.write(b"half")
         raise KeyError
     assert path.read_bytes() == b"before" and list(tmp_path.iterdir()) == [path]
+
+
+def test_a_folder_that_cannot_be_made_is_named(tmp_path: Path) -> None:
+    assert make_folder(make_folder(tmp_path / "a" / "b")).is_dir()
+    (tmp_path / "file").write_text("")
+    with pytest.raises(WriteError, match="file/a: the folder cannot be made"):
+        make_folder(tmp_path / "file" / "a")
 
 
 def test_what_cannot_be_written_is_named(tmp_path: Path) -> None:

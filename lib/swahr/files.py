@@ -43,6 +43,16 @@ def replacing(path: str | Path, durable: bool = True, previous: Path | None = No
             beside.unlink(missing_ok=True)
 
 
+def make_folder(path: str | Path) -> Path:
+    """The folder, made if it is not there; WriteError where the system cannot make it."""
+    path = Path(path)
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise WriteError(f"{path}: the folder cannot be made ({error.strerror or error})") from error
+    return path
+
+
 def write_bytes(path: str | Path, data: bytes, durable: bool = True) -> None:
     """Write a whole file; see `replacing`."""
     with replacing(path, durable) as file:

@@ -76,10 +76,10 @@ def test_the_last_two_are_kept_and_nothing_else(tmp_path: Path) -> None:
     assert epochs == [3, 2]
 
 
-@pytest.mark.parametrize("damage", ["truncated", "zeros", "text", "foreign", "missing", "code"])
+@pytest.mark.parametrize("damage", ["truncated", "a byte", "zeros", "text", "foreign", "missing", "code"])
 def test_a_damaged_newest_one_is_named_and_the_one_before_used(tmp_path: Path, damage: str) -> None:
     write(tmp_path, 1)
-    write(tmp_path, 2)
+    model = write(tmp_path, 2)
     newest = tmp_path / "checkpoint.pth.tar"
     data = newest.read_bytes()
     if damage == "missing":  # the machine died between two renames
@@ -92,7 +92,9 @@ def test_a_damaged_newest_one_is_named_and_the_one_before_used(tmp_path: Path, d
         newest.write_bytes(b"")
         os.truncate(newest, 2 << 30)  # 2 GiB that take no room on the disk
     else:
-        newest.write_bytes({"truncated": data[:len(data) // 2], "text": b"hello"}[damage])
+        bias = data.index(model.state_dict()["bias"].numpy().tobytes())
+        other = data[:bias] + bytes([data[bias] ^ 1]) + data[bias + 1:]
+        newest.write_bytes({"truncated": data[:len(data) // 2], "a byte": other, "text": b"hello"}[damage])
     content, path, warnings = restored(tmp_path)
     assert content["epoch"] == 1 and path == tmp_path / "checkpoint_previous.pth.tar"
     assert [str(newest) in line and "\n" not in line for line in warnings] == [damage != "missing"] * len(warnings)

@@ -98,6 +98,12 @@ def write_compressed(path: Path) -> None:
             target.writestr(name, source.read(name))
 
 
+def write_another_byte(path: Path) -> None:
+    data = saved(path.with_name("another.pth"), {"conv1.weight": torch.full((9,), 7.0)}).read_bytes()
+    place = data.index(torch.full((9,), 7.0).numpy().tobytes())
+    path.write_bytes(data[:place] + bytes([data[place] ^ 1]) + data[place + 1:])
+
+
 NO_CHECKPOINT = "no PyTorch checkpoint, or only a part of one (was the download or the copy cut short?)"
 BAD_FILES: dict[str, tuple[Callable[[Path], object], str]] = {
     "missing": (lambda path: None, "no such file"),
@@ -106,6 +112,7 @@ BAD_FILES: dict[str, tuple[Callable[[Path], object], str]] = {
     "web page": (lambda path: path.write_text("<html>404</html>"), NO_CHECKPOINT),
     "half an archive": (lambda path: write_half(path, True), NO_CHECKPOINT),
     "half an old file": (lambda path: write_half(path, False), NO_CHECKPOINT),
+    "another byte": (write_another_byte, "damaged: the bytes of another/data/0 do not have the checksum"),
     "zeros": (write_zeros, NO_CHECKPOINT),
     "compressed": (write_compressed, NO_CHECKPOINT),
     "pickle": (lambda path: path.write_bytes(pickle.dumps({"conv1.weight": np.ones(3)}, 4)), NO_CHECKPOINT),
@@ -130,6 +137,16 @@ def test_bad_files(tmp_path: Path, kind: str, capfd: pytest.CaptureFixture[str])
     assert str(error.value).startswith(f"{path}: ") and message in str(error.value)
     assert "\n" not in str(error.value)
     assert capfd.readouterr() == ("", "")
+
+
+def test_weights_that_are_not_finite(tmp_path: Path) -> None:
+    model = network()
+    state = model.state_dict()
+    state["stage2.0.branches.0.0.bn1.running_var"] = torch.full((4,), float("inf"))
+    path = saved(tmp_path / "spoilt.pth", state)
+    for load in (load_weights, load_pretrained):
+        with pytest.raises(CheckpointError, match=r"spoilt\.pth: 1 tensors hold .* \(first stage2.0.branches.0.0.bn1"):
+            load(model, path)
 
 
 MISMATCHES = [

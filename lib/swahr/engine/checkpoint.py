@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from swahr.files import replacing
-from swahr.models.weights import CheckpointError
+from swahr.models.weights import CheckpointError, verify_checksums
 
 NEWEST, PREVIOUS, SET_ASIDE = "checkpoint.pth.tar", "checkpoint_previous.pth.tar", "checkpoint_replaced.pth.tar"
 BEST, FINAL = "model_best.pth.tar", "final_state.pth.tar"
@@ -72,6 +72,7 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
 
     `state_dict` is that of the bare model, `progress` a Progress.
     """
+    verify_checksums(path)
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # damaged files fail in as many ways as there are readers in torch.load

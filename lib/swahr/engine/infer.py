@@ -18,7 +18,7 @@ from swahr.engine import distributed
 from swahr.engine.progress import setup_logging
 from swahr.engine.validate import Found, ahead, find_people, find_weights, load_network
 from swahr.evaluation.results import Record, to_records
-from swahr.files import write_text
+from swahr.files import make_folder, write_text
 from swahr.inference.predictor import Prediction, Predictor, build_predictor
 from swahr.skeleton import Skeleton
 from swahr.visualize import draw_people, save_image
@@ -156,8 +156,7 @@ def _check_save_dir(save_dir: str | Path, source: Path) -> Path:
         raise InferenceError(f"--save_dir {save_dir} is where the pictures are; they would be drawn over")
     if path.exists() and not path.is_dir():
         raise InferenceError(f"--save_dir {save_dir} is no folder")
-    path.mkdir(parents=True, exist_ok=True)
-    return path
+    return make_folder(path)
 
 
 def _drawn(image: Image, people: Prediction | None, skeleton: Skeleton, threshold: float) -> Image:

@@ -22,6 +22,7 @@ from tqdm import tqdm
 
 from swahr import visualize
 from swahr.engine import distributed
+from swahr.files import make_folder
 
 if TYPE_CHECKING:
     from swahr.engine.optimization import Sample
@@ -45,7 +46,7 @@ def setup_logging(file: Path | None = None) -> None:
     console.setFormatter(logging.Formatter("%(asctime)s %(message)s", "%H:%M:%S"))
     logger.addHandler(console)
     if file is not None and distributed.is_main():
-        file.parent.mkdir(parents=True, exist_ok=True)
+        make_folder(file.parent)
         handler = logging.FileHandler(file, encoding="utf-8")
         handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
         handler.handleError = lambda record: None  # type: ignore[method-assign]  # a full disk: stderr still tells

@@ -81,6 +81,7 @@ def read_state_dict(path: str | Path) -> dict[str, Tensor]:
 def _read(path: Path) -> object:
     if not path.is_file():
         raise CheckpointError(f"{path}: {'is a folder, not a file of weights' if path.is_dir() else 'no such file'}")
+    verify_checksums(path)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of formats that are refused a line later
@@ -95,6 +96,21 @@ def _read(path: Path) -> object:
         else:
             problem = "no PyTorch checkpoint, or only a part of one (was the download or the copy cut short?)"
         raise CheckpointError(f"{path}: {problem}") from None
+
+
+def verify_checksums(path: Path) -> None:
+    """CheckpointError where a byte of PyTorch's archive is not the one that was written; torch.load takes any.
+
+    Nothing is said of files that are no such archives: torch.load notices that itself.
+    """
+    try:
+        with zipfile.ZipFile(path) as archive:
+            damaged = archive.testzip()
+    except (OSError, zipfile.BadZipFile, NotImplementedError, RuntimeError):
+        return
+    if damaged:
+        raise CheckpointError(f"{path}: damaged: the bytes of {damaged} do not have the checksum they were written "
+                              "with; copy or download it again")
 
 
 def _is_plain_archive(path: Path) -> bool:
@@ -134,7 +150,15 @@ def load_state(model: HigherHRNet, state: Mapping[str, Tensor], source: str = "s
         if reshaped:
             parts.append(f"{len(reshaped)} are of another shape ({_shapes(reshaped[0], state, own)})")
         raise CheckpointError(f"{source}: does not fit the network: {', '.join(parts)}{_advice(model, state)}")
+    _refuse_spoilt(state, source)
     model.load_state_dict(state, strict=False)
+
+
+def _refuse_spoilt(state: Mapping[str, Tensor], source: str | Path) -> None:
+    spoilt = [name for name, tensor in state.items() if not tensor.isfinite().all()]
+    if spoilt:
+        raise CheckpointError(f"{source}: {len(spoilt)} tensors hold values that are no finite numbers "
+                              f"(first {spoilt[0]}); no network works with those")
 
 
 def load_pretrained(model: HigherHRNet, path: str | Path, layers: Sequence[str] = ("*",)) -> PretrainedReport:
@@ -155,6 +179,7 @@ def load_pretrained(model: HigherHRNet, path: str | Path, layers: Sequence[str] 
     if not taken:
         raise CheckpointError(f"{path}: none of its {len(state)} tensors (first {next(iter(state))}) is one of the "
                               f"network's in PRETRAINED_LAYERS ({', '.join(layers) or 'which is empty'})")
+    _refuse_spoilt(taken, path)
     model.load_state_dict(taken, strict=False)
     return PretrainedReport(len(taken), len(reshaped), len(state) - len(wanted), len(own))
 
