@@ -25,8 +25,6 @@ def make_pictures(bench: Bench, train: int, val: int) -> Path:
     from swahr.data.synthetic import SceneSettings, write_dataset
     scenes = SceneSettings(width=(560, 640), height=(420, 480), people=(3, 3), figure_height=(0.3, 0.9), crowd=0.0)
     root = bench.folder / f"pictures_{train}_{val}"
-    if root.exists():
-        return root
     write_dataset(root, num_train=train, num_val=val, settings=scenes, workers=os.cpu_count() or 1)
     return root
 
@@ -150,14 +148,14 @@ def validation(bench: Bench) -> Iterator[Row]:
 @piece
 def training(bench: Bench) -> Iterator[Row]:
     """Steps of training, data loading included, and how far the losses of mixed precision are from float32's."""
-    yield from trainings(bench, [MIXED_TRAINING] if bench.cuda else [])
+    yield from trainings(bench, {"bf16": MIXED_TRAINING} if bench.cuda else {})
 
 
 MIXED_TRAINING = [*MIXED, "TRAIN.CHANNELS_LAST", True]
 
 
-def trainings(bench: Bench, variants: list[list[Any]]) -> Iterator[Row]:
-    """A row for float32, once, and one for each list of settings against it."""
+def trainings(bench: Bench, variants: dict[str, list[Any]]) -> Iterator[Row]:
+    """A row for float32, once, and one for each list of settings, by name, against it."""
     file, name, steps = (W32, "W32, 512 px", 200) if bench.cuda else (TINY, "tiny, 192 px", 20)
     pictures = 1000 if bench.cuda else 40
     opts = ["DATASET.ROOT", make_pictures(bench, pictures, 1), "DATASET.REPEAT", steps * BATCH // pictures,
@@ -166,11 +164,10 @@ def trainings(bench: Bench, variants: list[list[Any]]) -> Iterator[Row]:
         bench.kept["float32"] = train(bench, file, [*opts, "AMP.ENABLED", False], steps)
         yield Row("training", f"{name}, batch {BATCH}, float32", None, 1e3 * bench.kept["float32"][0], images=BATCH)
     seconds, plain = bench.kept["float32"]
-    for variant in variants:
-        faster, losses = train(bench, file, [*opts, *variant], steps)
+    for variant, more in variants.items():
+        faster, losses = train(bench, file, [*opts, *more], steps)
         difference = (losses.mean() / plain.mean() - 1).abs().item()
-        what = "bf16, TRAIN.COMPILE" if "TRAIN.COMPILE" in variant else "bf16"
-        case = f"{name}, batch {BATCH}, {what} against float32; mean loss differs by {100 * difference:.2f} %"
+        case = f"{name}, batch {BATCH}, {variant} against float32; mean loss differs by {100 * difference:.2f} %"
         yield Row("training", case, 1e3 * seconds, 1e3 * faster, images=BATCH, same=difference < 0.02,
                   goal_ms=1e3 * BATCH / 450)
 
@@ -243,4 +240,4 @@ def compiled_latency(bench: Bench) -> Iterator[Row]:
 @piece
 def compiled_training(bench: Bench) -> Iterator[Row]:
     if bench.cuda:
-        yield from trainings(bench, [[*MIXED_TRAINING, "TRAIN.COMPILE", True]])
+        yield from trainings(bench, {"bf16, TRAIN.COMPILE": [*MIXED_TRAINING, "TRAIN.COMPILE", True]})

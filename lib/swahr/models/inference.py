@@ -10,6 +10,7 @@ from __future__ import annotations
 import copy
 import platform
 from collections.abc import Callable, Sequence
+from functools import cache
 from typing import Any, cast
 
 import torch
@@ -39,6 +40,7 @@ def optimize_for_inference(model: HigherHRNet, channels_last: bool = True,
     return fast
 
 
+@cache
 def can_be(dtype: torch.dtype, device: torch.device) -> bool:
     """Whether a network on the device can have weights of that type, which autocast would round anew in every pass."""
     if device.type == "cpu":
@@ -116,12 +118,11 @@ class _FusedConv(nn.Module):
         super().__init__()
         self.conv, self.relu = conv, relu
         self.geometry = (list(cast(tuple[int, int], conv.padding)), list(conv.stride), list(conv.dilation), conv.groups)
-        self.types = [dtype for dtype in (torch.float32, torch.bfloat16) if can_be(dtype, torch.device("cpu"))]
         self.packed: Tensor | None = None  # the weights in oneDNN's own layout
 
     def forward(self, x: Tensor, total: Tensor | None = None) -> Tensor:
         """`total`, where given, is added to the result, and is overwritten with it."""
-        if x.dtype not in self.types or x.device.type != "cpu" or torch.is_autocast_enabled("cpu"):
+        if x.device.type != "cpu" or not can_be(x.dtype, x.device) or torch.is_autocast_enabled("cpu"):
             out = self.conv(x) if total is None else self.conv(x).add_(total)
             return F.relu_(out) if self.relu else out
         if self.packed is None or self.packed.dtype != x.dtype:

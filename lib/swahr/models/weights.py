@@ -81,12 +81,16 @@ def read_state_dict(path: str | Path) -> dict[str, Tensor]:
 def _read(path: Path) -> object:
     if not path.is_file():
         raise CheckpointError(f"{path}: {'is a folder, not a file of weights' if path.is_dir() else 'no such file'}")
-    verify_checksums(path)
     try:
+        plain = _is_plain_archive(path)
+        if plain:
+            verify_checksums(path)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of formats that are refused a line later
-            # Mapped, a file of any size costs nothing until its tensors have proved to be the network's.
-            return torch.load(path, map_location="cpu", weights_only=True, mmap=_is_plain_archive(path))
+            # Mapped, a file of any size takes no memory until its tensors have proved to be the network's.
+            return torch.load(path, map_location="cpu", weights_only=True, mmap=plain)
+    except CheckpointError:
+        raise
     except PermissionError:
         raise CheckpointError(f"{path}: may not be read by this user") from None
     except Exception as error:  # torch.load answers damaged files with whatever its many readers happen to raise
