@@ -1,8 +1,9 @@
 """A copy of the network for testing: the same heatmaps and tags, sooner.
 
 In evaluation a batch norm is a fixed scale and shift, so it can be part of the convolution before it; the scale heads
-only serve the loss and are left out. On a CPU, bias, shortcut and ReLU are then applied where oneDNN has the
-convolution's result still at hand, and its weights are laid out once instead of in every call.
+only serve the loss and are left out. On a CPU, bias, shortcut and ReLU are then applied where the convolution's result
+is still at hand. Most 3x3 convolutions are those of winograd.py, the others oneDNN's, whose weights are laid out once
+instead of in every call.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.utils.fusion import fuse_conv_bn_weights
 
+from . import winograd
 from .blocks import BasicBlock, Bottleneck
 from .higher_hrnet import HigherHRNet, StageOutput
 from .hrnet import HighResolutionModule
@@ -119,12 +121,16 @@ class _FusedConv(nn.Module):
         self.conv, self.relu = conv, relu
         self.geometry = (list(cast(tuple[int, int], conv.padding)), list(conv.stride), list(conv.dilation), conv.groups)
         self.packed: Tensor | None = None  # the weights in oneDNN's own layout
+        self.filters: winograd.Filters | None = None  # and those of winograd.py, which leaves small maps to oneDNN
 
     def forward(self, x: Tensor, total: Tensor | None = None) -> Tensor:
         """`total`, where given, is added to the result, and is overwritten with it."""
         if x.device.type != "cpu" or not can_be(x.dtype, x.device) or torch.is_autocast_enabled("cpu"):
             out = self.conv(x) if total is None else self.conv(x).add_(total)
             return F.relu_(out) if self.relu else out
+        if winograd.can_convolve(self.conv, x, total):
+            self.filters = self.filters or winograd.transform_filters(self.conv.weight.detach())
+            return winograd.convolve(x, self.filters, cast(Tensor, self.conv.bias), total, self.relu)
         if self.packed is None or self.packed.dtype != x.dtype:
             # The best layout depends on the size of the input; mostly the first one fits all.
             weight = self.conv.weight.detach()

@@ -1,0 +1,136 @@
+"""3x3 convolutions by way of fewer multiplications, for CPUs: a quarter of those of the direct sum.
+
+Lavin and Gray, Fast Algorithms for Convolutional Neural Networks, CVPR 2016: F(4 x 4, 3 x 3). A window of 6 x 6 pixels
+and the filter are taken as polynomials and evaluated at six points, in both directions; products of these 36 values,
+summed over the channels, are values of the 4 x 4 results, which are interpolated.
+
+The points decide the rounding errors (Barabasz et al., Error Analysis and Improving the Accuracy of Winograd
+Convolution for Deep Neural Networks, 2020): those here leave two to three times the error of the direct sum in float32.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import threading
+from collections.abc import Callable
+from functools import cache
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from .winograd_kernels import FAR, FEATURES, JOB, LANES, NEAR, PLANES, ROWS, TILE, scratch_size, worker
+
+CACHE = 200_000  # bytes: the values of as many windows as a thread takes at a time; results need less beside them
+LEAST_PIXELS = 64
+
+
+class Filters(NamedTuple):
+    """What `convolve` takes in place of a weight (C', C, 3, 3): four times as much memory.
+
+    values: (36, C' / width, C, width): the filters at the points, `width` outputs side by side.
+    vectors: how many of the processor's vectors these are.
+    """
+
+    values: Tensor
+    vectors: int
+
+
+def transform_filters(weight: Tensor) -> Filters:
+    """Filters (C', C, 3, 3), float32, evaluated at the points; `can_convolve` says for which C and C'."""
+    outputs, channels = weight.shape[:2]
+    points = torch.tensor([0, NEAR, -NEAR, FAR, -FAR], dtype=torch.float64)
+    distances = (points[:, None] - points).fill_diagonal_(1).prod(1, keepdim=True)
+    infinity = torch.tensor([[0, 0, 1]], dtype=torch.float64)
+    at_points = torch.cat([points[:, None] ** torch.arange(3) / distances, infinity])
+    values = torch.einsum("ai,bj,ocij->abco", at_points, at_points, weight.double()).float()
+    vectors = _vectors(outputs)
+    width = vectors * LANES
+    return Filters(values.reshape(PLANES, channels, outputs // width, width).transpose(1, 2).contiguous(), vectors)
+
+
+def can_convolve(conv: nn.Conv2d, x: Tensor, total: Tensor | None = None) -> bool:
+    """Whether `convolve` can do what the layer does to x, on this machine, and is sooner; whatever the batch."""
+    plain = (conv.kernel_size, conv.stride, conv.padding, conv.dilation) == ((3, 3), (1, 1), (1, 1), (1, 1))
+    batch, channels, height, width = x.shape
+    # Small maps fill too few registers, and thin ones too little of their tiles.
+    pays = height * width >= LEAST_PIXELS and 2 * PLANES * _tiles(height) * _tiles(width) <= 9 * height * width
+    return (plain and conv.groups == 1 and conv.bias is not None and conv.weight.dtype == torch.float32
+            and pays and batch > 0 and channels % LANES == 0 and _vectors(conv.out_channels) > 0
+            and all(_is_readable(maps) for maps in (x, total) if maps is not None) and _parallel() is not None)
+
+
+def convolve(x: Tensor, filters: Filters, bias: Tensor, total: Tensor | None = None, relu: bool = False) -> Tensor:
+    """F.conv2d(x, weight, bias, padding=1) up to rounding: (B, C, h, w) -> (B, C', h, w), float32 and channels_last.
+
+    filters: transform_filters(weight). total, where given, is added to the result before the ReLU, and is overwritten
+    with it; it shares no memory with x. Results are the same to the bit for any batch, number of threads and processor.
+    """
+    batch, channels, height, width = x.shape
+    outputs = len(bias)
+    results = total
+    if results is None:
+        results = torch.empty((batch, outputs, height, width), memory_format=torch.channels_last)
+    threads, tiles = torch.get_num_threads(), batch * _tiles(height) * _tiles(width)
+    most = min(CACHE // (4 * PLANES * channels), -(-tiles // threads))
+    block = min(max(_up_to_multiple(most, ROWS), 2 * ROWS), _up_to_multiple(tiles, ROWS))  # filters are read for each
+    blocks, panels = -(-tiles // block), outputs // (filters.vectors * LANES)
+    size = scratch_size(block, channels, filters.vectors)
+    scratch = _scratch.of(size * threads)
+    job = {"begun": (0, 0), "images": x.data_ptr(), "filters": filters.values.data_ptr(), "bias": bias.data_ptr(),
+           "results": results.data_ptr(), "scratch": scratch.data_ptr(), "batch": batch, "height": height,
+           "width": width, "channels": channels, "outputs": outputs, "block": block,
+           "parts": min(panels, -(-threads // blocks)), "vectors": filters.vectors, "scratch_size": size,
+           "add": total is not None, "relu": relu}
+    record = np.array([tuple(job[name] for name in JOB.names or ())], JOB)
+    _parallel()(worker().address, record.ctypes.data, threads, 0)  # type: ignore[misc]  # as can_convolve said
+    return results
+
+
+@cache
+def _parallel() -> Callable[..., None] | None:
+    """GOMP_parallel(function, its argument, number of threads, flags) of the OpenMP that PyTorch itself works with.
+
+    Threads of another kind would compete with PyTorch's, which keep spinning for a while after each operation. None
+    where there is no such function (it is there on Linux) or the processor has no wide multiply-add.
+    """
+    try:
+        function = ctypes.CDLL(torch._C.__file__).GOMP_parallel
+    except (OSError, AttributeError):
+        return None
+    function.argtypes, function.restype = [ctypes.c_void_p, ctypes.c_void_p, ctypes.c_uint, ctypes.c_uint], None
+    return function if {"+avx2", "+fma"} <= FEATURES else None
+
+
+class _Scratch(threading.local):
+    """Memory for each thread that calls, kept: new memory is slow to write to."""
+
+    def __init__(self) -> None:
+        self.kept = torch.zeros(0)
+
+    def of(self, size: int) -> Tensor:
+        if len(self.kept) < size:
+            self.kept = torch.zeros(size)
+        return self.kept
+
+
+_scratch = _Scratch()
+
+
+def _is_readable(maps: Tensor) -> bool:
+    return (maps.device.type == "cpu" and maps.dtype == torch.float32
+            and maps.is_contiguous(memory_format=torch.channels_last))
+
+
+def _vectors(outputs: int) -> int:
+    """How many vectors of outputs are summed together; 0 where none fit."""
+    return next((vectors for vectors in (2, 3) if outputs % (vectors * LANES) == 0), 0)
+
+
+def _tiles(size: int) -> int:
+    return -(-size // TILE)
+
+
+def _up_to_multiple(number: int, of: int) -> int:
+    return -(-number // of) * of

@@ -1,0 +1,346 @@
+"""The loops of winograd.py, compiled for the processor at hand.
+
+Sums have to stay in the processor's vector registers, for which Numba has no type. So what is done to a few vectors at
+a time is written in LLVM's language, and everything around it in Numba's. Arrays are one-dimensional and of float32,
+places in them and strides are counted in values, and neighbouring values are channels. Every sum is made in the same
+order whatever the length of the vectors, so results do not depend on the processor.
+
+All of it is in one file, as Numba compiles a function anew only where its own file has changed.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Sequence
+from functools import cache
+from typing import Any
+
+import numba
+import numpy as np
+from llvmlite import ir
+from numba import carray, types
+from numba.core import cgutils
+from numba.core.codegen import get_host_cpu_features
+from numba.extending import intrinsic
+
+from swahr.codec.jit import callback, kernel
+
+TILE, WINDOW = 4, 6  # pixels of a tile's result, and of what it is made from, in each direction
+NEAR, FAR = 0.75, 1.5  # the polynomials' points are 0, +-NEAR, +-FAR and infinity
+PLANES = WINDOW * WINDOW
+GAP = 16  # values between planes: a power of two apart, they would all fall on the same few lines of the cache
+
+FEATURES = set((numba.config.CPU_FEATURES or get_host_cpu_features()).split(","))  # type: ignore[attr-defined]
+LANES = 16 if "+avx512f" in FEATURES else 8  # values in a vector
+ROWS = 8 if LANES == 16 else 6  # tiles whose sums are made together: there are registers for 2 vectors of each, or 3
+
+# One convolution, as its threads see it. Addresses are those of float32 arrays.
+JOB = np.dtype([
+    ("begun", np.int64, 2),  # how many threads have begun, and how many pieces of work
+    *((name, np.int64) for name in (
+        "images", "filters", "bias", "results", "scratch",  # addresses
+        "batch", "height", "width", "channels", "outputs",
+        "block",  # tiles that are worked on together, a multiple of ROWS
+        "parts",  # into which the outputs are divided; a piece of work is a block and a part
+        "vectors",  # of outputs that are summed together: a panel
+        "scratch_size",  # values for each thread
+        "add", "relu"))])
+
+
+def scratch_size(block: int, channels: int, vectors: int) -> int:
+    """How many values a thread needs room for."""
+    return PLANES * (block * channels + GAP + block * vectors * LANES + GAP + channels)
+
+
+@cache
+def worker() -> Any:
+    """What threads do together: a C function, at its .address, that each calls with the address of the same JOB."""
+    return callback(_work, types.void(types.CPointer(numba.from_dtype(JOB))))
+
+
+def _work(pointer: Any) -> None:
+    job = carray(pointer, 1)[0]
+    thread = _next(job.begun, 0)
+    scratch = _floats(job.scratch + 4 * job.scratch_size * thread, job.scratch_size)
+    products_start = PLANES * (job.block * job.channels + GAP)
+    corner_start = products_start + PLANES * (job.block * job.vectors * LANES + GAP)
+    values, products = scratch[:products_start], scratch[products_start:corner_start]
+    corner = scratch[corner_start:]
+    tiles = job.batch * _tiles(job.height) * _tiles(job.width)
+    panels = job.outputs // (job.vectors * LANES)
+    pieces = -(-tiles // job.block) * job.parts
+    while True:
+        piece = _next(job.begun, 1)
+        if piece >= pieces:
+            break
+        first, part = piece // job.parts * job.block, piece % job.parts
+        count = min(job.block, tiles - first)
+        _take_windows(job, first, count, values, corner)
+        for panel in range(part * panels // job.parts, (part + 1) * panels // job.parts):
+            _multiply(job, count, panel, values, products)
+            _give_results(job, first, count, panel, products, corner)
+
+
+@kernel
+def _take_windows(job: Any, first: int, count: int, values: Any, corner: Any) -> None:
+    """Values of the windows of `count` tiles: a plane for each of the 36 points, in it (tile, channel)."""
+    channels, height, width = job.channels, job.height, job.width
+    images, plane = _floats(job.images, job.batch * height * width * channels), job.block * channels + GAP
+    for tile in range(count):
+        image, y, x = _place(job, first + tile)
+        y, x = y - 1, x - 1
+        source, start, line = images, ((image * height + y) * width + x) * channels, width * channels
+        if y < 0 or x < 0 or y + WINDOW > height or x + WINDOW > width:
+            left, right = max(0, -x), min(WINDOW, width - x)
+            corner[:] = 0
+            for i in range(max(0, -y), min(WINDOW, height - y)):
+                for k in range(left * channels, right * channels, LANES):
+                    _copy(images, start + i * line + k, corner, i * WINDOW * channels + k)
+            source, start, line = corner, 0, WINDOW * channels
+        for channel in range(0, channels, LANES):
+            _window_values(source, start + channel, line, channels, values, tile * channels + channel, plane)
+
+
+@kernel
+def _multiply(job: Any, count: int, panel: int, values: Any, products: Any) -> None:
+    """Sums over the channels, for some outputs: a plane for each point, in it (tile, output)."""
+    channels, vectors, block, all_outputs = job.channels, job.vectors, job.block, job.outputs
+    filters, outputs = _floats(job.filters, PLANES * channels * all_outputs), vectors * LANES
+    for plane in range(PLANES):
+        weights = (plane * all_outputs + panel * outputs) * channels
+        left, place = plane * (block * channels + GAP), plane * (block * outputs + GAP)
+        for _ in range(0, count, ROWS):
+            if vectors == 2:
+                _sums_of_2(values, left, filters, weights, channels, products, place)
+            else:
+                _sums_of_3(values, left, filters, weights, channels, products, place)
+            left, place = left + ROWS * channels, place + ROWS * outputs
+
+
+@kernel
+def _give_results(job: Any, first: int, count: int, panel: int, products: Any, corner: Any) -> None:
+    """Pixels of the tiles, for some outputs, to where they belong."""
+    height, width, outputs, vectors, add = job.height, job.width, job.outputs, job.vectors, job.add
+    panel_outputs = vectors * LANES
+    results = _floats(job.results, job.batch * height * width * outputs)
+    bias, floor = _floats(job.bias, outputs), np.float32(0 if job.relu else -np.inf)
+    plane = job.block * panel_outputs + GAP
+    for tile in range(count):
+        image, y, x = _place(job, first + tile)
+        rows, columns = min(TILE, height - y), min(TILE, width - x)
+        for vector in range(vectors):
+            place, channel = tile * panel_outputs + vector * LANES, panel * panel_outputs + vector * LANES
+            start, line = ((image * height + y) * width + x) * outputs + channel, width * outputs
+            if rows < TILE or columns < TILE:
+                lowest = np.float32(-np.inf)
+                _set_results(products, place, plane, bias, channel, lowest, corner, 0, TILE * LANES, LANES)
+                _give_part(corner, rows, columns, add, floor, results, start, line, outputs)
+            elif add:
+                _add_results(products, place, plane, bias, channel, floor, results, start, line, outputs)
+            else:
+                _set_results(products, place, plane, bias, channel, floor, results, start, line, outputs)
+
+
+@kernel
+def _give_part(corner: Any, rows: int, columns: int, add: bool, floor: float, results: Any, start: int, line: int,
+               pixel: int) -> None:
+    """What lies within the picture of a tile (4, 4, LANES) that is not finished."""
+    for i in range(rows):
+        for j in range(columns):
+            for k in range(LANES):
+                value, at = corner[(i * TILE + j) * LANES + k], start + i * line + j * pixel + k
+                if add:
+                    value += results[at]
+                results[at] = floor if value < floor else value
+
+
+@kernel
+def _place(job: Any, tile: int) -> tuple[int, int, int]:
+    """Image, and top left pixel, of a tile."""
+    rows, columns = _tiles(job.height), _tiles(job.width)
+    return tile // (rows * columns), tile // columns % rows * TILE, tile % columns * TILE
+
+
+@kernel
+def _tiles(size: int) -> int:
+    return (size + TILE - 1) // TILE
+
+
+# What follows is written in LLVM's language.
+
+_FLOAT, _INT = ir.FloatType(), ir.IntType(64)
+_VECTOR = ir.VectorType(_FLOAT, LANES)
+_FLOATS = types.Array(types.float32, 1, "C")
+
+
+class _Code:
+    """Where instructions on vectors are written; pointers are to float32, at any address."""
+
+    def __init__(self, builder: ir.IRBuilder) -> None:
+        self.builder = builder
+        self.fma = cgutils.get_or_insert_function(
+            builder.module, ir.FunctionType(_VECTOR, [_VECTOR] * 3), f"llvm.fma.v{LANES}f32")
+
+    def at(self, start: ir.Value, stride: ir.Value, count: int) -> ir.Value:
+        """start + count * stride."""
+        return self.builder.add(start, self.builder.mul(stride, _INT(count)))
+
+    def load(self, pointer: ir.Value, at: ir.Value) -> ir.Value:
+        return self.builder.load(self._vector(pointer, at), align=4)
+
+    def store(self, value: ir.Value, pointer: ir.Value, at: ir.Value) -> None:
+        self.builder.store(value, self._vector(pointer, at), align=4)
+
+    def everywhere(self, value: ir.Value) -> ir.Value:
+        """A vector of nothing but one value."""
+        nothing, zeros = ir.Constant(_VECTOR, ir.Undefined), ir.Constant(ir.VectorType(ir.IntType(32), LANES), None)
+        first = self.builder.insert_element(nothing, value, ir.IntType(32)(0))
+        return self.builder.shuffle_vector(first, nothing, zeros)
+
+    def times(self, factor: float, x: ir.Value, plus: ir.Value | None = None) -> ir.Value:
+        """factor * x + plus, rounded once."""
+        constant = ir.Constant(_VECTOR, [factor] * LANES)
+        return self.builder.fmul(constant, x) if plus is None else self.builder.call(self.fma, [constant, x, plus])
+
+    def _vector(self, pointer: ir.Value, at: ir.Value) -> ir.Value:
+        return self.builder.bitcast(self.builder.gep(pointer, [at]), _VECTOR.as_pointer())
+
+
+def _instructions(write: Callable[..., None], *arguments: Any) -> Any:
+    """A function for kernels that consists of what write(code, *values of the arguments) adds to the code.
+
+    arguments: their Numba types; arrays come as pointers to their first value.
+    """
+    def function(context: Any, *given: Any) -> Any:
+        def generate(context: Any, builder: ir.IRBuilder, signature: Any, values: Sequence[ir.Value]) -> ir.Value:
+            write(_Code(builder), *(
+                context.make_array(_FLOATS)(context, builder, value).data if argument == _FLOATS else value
+                for argument, value in zip(arguments, values)))
+            return context.get_dummy_value()
+        return types.void(*arguments), generate
+    function.__signature__ = inspect.signature(write)  # type: ignore[attr-defined]  # by which Numba calls it
+    return intrinsic(function)
+
+
+def _of_windows(code: _Code, x: Sequence[ir.Value]) -> list[ir.Value]:
+    """Six pixels in a row -> for each point their sum, weighted by the coefficients of the polynomial whose roots are
+    the other points: x (x^2 - NEAR^2) (x^2 - FAR^2) for the last one, infinity.
+    """
+    near, far = NEAR**2, FAR**2
+    values = [code.times(near * far, x[0], code.times(-near - far, x[2], x[4]))]
+    for point, other in ((NEAR, far), (FAR, near)):
+        even, odd = code.times(-other, x[2], x[4]), code.times(-other, x[1], x[3])
+        values += [code.times(point, odd, even), code.times(-point, odd, even)]
+    return [*values, code.times(near * far, x[1], code.times(-near - far, x[3], x[5]))]
+
+
+def _of_results(code: _Code, x: Sequence[ir.Value]) -> list[ir.Value]:
+    """Values at the points -> four pixels in a row: their sums, weighted by the points' powers 0 to 3."""
+    add, subtract = code.builder.fadd, code.builder.fsub
+    near, near_odd, far, far_odd = add(x[1], x[2]), subtract(x[1], x[2]), add(x[3], x[4]), subtract(x[3], x[4])
+    return [add(x[0], add(near, far)),
+            code.times(FAR, far_odd, code.times(NEAR, near_odd)),
+            code.times(FAR**2, far, code.times(NEAR**2, near)),
+            code.times(FAR**3, far_odd, code.times(NEAR**3, near_odd, x[5]))]
+
+
+def _both_ways(code: _Code, line: Callable[..., list[ir.Value]], square: list[list[ir.Value]]) -> list[list[ir.Value]]:
+    """`line` along the rows, then down the columns."""
+    for _ in range(2):
+        square = [list(column) for column in zip(*(line(code, row) for row in square))]
+    return square
+
+
+def _write_window_values(code: _Code, source: ir.Value, start: ir.Value, line: ir.Value, pixel: ir.Value,
+                         values: ir.Value, place: ir.Value, plane: ir.Value) -> None:
+    window = [[code.load(source, code.at(code.at(start, line, i), pixel, j)) for j in range(WINDOW)]
+              for i in range(WINDOW)]
+    for i, row in enumerate(_both_ways(code, _of_windows, window)):
+        for j, value in enumerate(row):
+            code.store(value, values, code.at(place, plane, WINDOW * i + j))
+
+
+def _write_results(add: bool) -> Callable[..., None]:
+    def write(code: _Code, products: ir.Value, place: ir.Value, plane: ir.Value, bias: ir.Value, channel: ir.Value,
+              floor: ir.Value, results: ir.Value, start: ir.Value, line: ir.Value, pixel: ir.Value) -> None:
+        values = [[code.load(products, code.at(place, plane, WINDOW * i + j)) for j in range(WINDOW)]
+                  for i in range(WINDOW)]
+        shift, lowest = code.load(bias, channel), code.everywhere(floor)
+        for i, row in enumerate(_both_ways(code, _of_results, values)):
+            for j, value in enumerate(row):
+                at = code.at(code.at(start, line, i), pixel, j)
+                value = code.builder.fadd(value, shift)
+                if add:
+                    value = code.builder.fadd(value, code.load(results, at))
+                below = code.builder.fcmp_ordered("<", value, lowest)  # not so where it is not a number, which stays
+                code.store(code.builder.select(below, lowest, value), results, at)
+    return write
+
+
+def _write_sums(vectors: int) -> Callable[..., None]:
+    """ROWS x (vectors x LANES) sums, over `depth` channels, of left (tile, channel) x right (channel, output)."""
+    def write(code: _Code, left: ir.Value, left_start: ir.Value, right: ir.Value, right_start: ir.Value,
+              depth: ir.Value, sums: ir.Value, place: ir.Value) -> None:
+        builder, width = code.builder, vectors * LANES
+        tiles = [builder.gep(left, [code.at(left_start, depth, row)]) for row in range(ROWS)]
+        weights_of = builder.gep(right, [right_start])
+        before, loop, after = builder.block, builder.append_basic_block(), builder.append_basic_block()
+        builder.branch(loop)
+        builder.position_at_end(loop)
+        channel = builder.phi(_INT)
+        totals = [builder.phi(_VECTOR) for _ in range(ROWS * vectors)]
+        weights_start = builder.mul(channel, _INT(width))
+        weights = [code.load(weights_of, builder.add(weights_start, _INT(v * LANES))) for v in range(vectors)]
+        grown = []
+        for row in range(ROWS):
+            value = code.everywhere(builder.load(builder.gep(tiles[row], [channel])))
+            grown += [builder.call(code.fma, [value, weight, total])
+                      for weight, total in zip(weights, totals[row * vectors:])]
+        following = builder.add(channel, _INT(1))
+        for phi, first, later in zip([channel, *totals], [_INT(0), *[ir.Constant(_VECTOR, None)] * len(totals)],
+                                     [following, *grown]):
+            phi.add_incoming(first, before)
+            phi.add_incoming(later, loop)
+        builder.cbranch(builder.icmp_signed("<", following, depth), loop, after)
+        builder.position_at_end(after)
+        for row in range(ROWS):
+            for v in range(vectors):
+                code.store(grown[row * vectors + v], sums, builder.add(place, _INT(row * width + v * LANES)))
+    return write
+
+
+def _write_copy(code: _Code, source: ir.Value, start: ir.Value, target: ir.Value, place: ir.Value) -> None:
+    code.store(code.load(source, start), target, place)
+
+
+_I, _F = types.int64, types.float32
+_window_values = _instructions(_write_window_values, _FLOATS, _I, _I, _I, _FLOATS, _I, _I)
+_copy = _instructions(_write_copy, _FLOATS, _I, _FLOATS, _I)
+_set_results, _add_results = (
+    _instructions(_write_results(add), _FLOATS, _I, _I, _FLOATS, _I, _F, _FLOATS, _I, _I, _I) for add in (False, True))
+_sums_of_2, _sums_of_3 = (
+    _instructions(_write_sums(vectors), _FLOATS, _I, _FLOATS, _I, _I, _FLOATS, _I) for vectors in (2, 3))
+
+
+def _typed_next(context: Any, numbers: Any, at: Any) -> Any:
+    """A number in an array, which is one more for whoever asks next, in whichever thread."""
+    def generate(context: Any, builder: ir.IRBuilder, signature: Any, values: Sequence[ir.Value]) -> ir.Value:
+        pointer = builder.gep(context.make_array(numbers)(context, builder, values[0]).data, [values[1]])
+        return builder.atomic_rmw("add", pointer, _INT(1), "monotonic")
+    return types.int64(numbers, types.int64), generate
+
+
+def _typed_pointer(context: Any, address: Any) -> Any:
+    def generate(context: Any, builder: ir.IRBuilder, signature: Any, values: Sequence[ir.Value]) -> ir.Value:
+        return builder.inttoptr(values[0], _FLOAT.as_pointer())
+    return types.CPointer(types.float32)(types.int64), generate
+
+
+_next: Any = intrinsic(_typed_next)
+_pointer: Any = intrinsic(_typed_pointer)
+
+
+@kernel
+def _floats(address: int, size: int) -> Any:
+    """The array of that many values there."""
+    return carray(_pointer(address), (size,))
