@@ -22,6 +22,7 @@ import _init_paths  # noqa: F401
 import torch
 from _bench import PIECES, Bench, describe, table
 
+from swahr.engine.distributed import select_device
 from swahr.files import WriteError, replacing
 
 PEOPLE = (1, 3, 5, 10, 20, 30)
@@ -41,6 +42,7 @@ def main(arguments: list[str] | None = None) -> int:
         parser.error("--device cuda: there is no GPU that torch can use")
     if min(args.people) < 1:
         parser.error("--people: a crowd has 1 person or more")
+    select_device(args.device)  # which also does to the process what the other programs do
     rows, problems, end = [], {}, time.monotonic() + 60 * args.minutes
     with tempfile.TemporaryDirectory() as folder:
         bench = Bench(args.device, list(args.people), args.seconds, Path(folder), args.data)

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import platform
+import subprocess
+import sys
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 import torch
@@ -37,6 +41,25 @@ def test_answers_without_other_processes() -> None:
     assert distributed.all_gather("x") == ["x"]
     assert distributed.reduce_mean({"a": torch.tensor(2.0)}) == {"a": torch.tensor(2.0)}
     assert distributed.reduce_max(torch.tensor([1.0, 2.0])).tolist() == [1.0, 2.0]
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="other C libraries are left as they are")
+def test_memory_that_is_freed_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    """New memory of the size of large maps is what was freed before, not pages to be cleared; unless told otherwise."""
+    script = ("import resource, torch; from swahr.engine import distributed; distributed.select_device('cpu')\n"
+              "def faults(): return resource.getrusage(resource.RUSAGE_SELF).ru_minflt\n"
+              "for _ in range(20): torch.ones(1 << 24)\n"
+              "before = faults()\n"
+              "for _ in range(5): torch.ones(1 << 24)\n"
+              "print((faults() - before) * resource.getpagesize())")
+
+    def cleared() -> int:
+        run = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+        return int(run.stdout)
+    monkeypatch.setenv("PYTHONPATH", str(Path(distributed.__file__).parents[2]))
+    assert cleared() < 1 << 24
+    monkeypatch.setenv("MALLOC_TRIM_THRESHOLD_", "131072")
+    assert cleared() > 1 << 28
 
 
 def test_place_told_by_a_launcher(monkeypatch: pytest.MonkeyPatch) -> None:
