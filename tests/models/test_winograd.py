@@ -49,7 +49,7 @@ def threads() -> Iterator[None]:
 @pytest.mark.parametrize("add", (False, True))
 @pytest.mark.parametrize("batch, channels, outputs, height, width", (
     (1, 32, 32, 16, 16), (3, 32, 64, 9, 14), (1, 64, 32, 1, 1), (2, 16, 96, 5, 30), (1, 48, 48, 31, 4),
-    (5, 64, 64, 2, 3), (1, 256, 32, 12, 12)))
+    (5, 64, 64, 2, 3), (1, 256, 32, 12, 12), (1, 32, 16, 9, 9)))
 def test_same_as_the_direct_sum(batch: int, channels: int, outputs: int, height: int, width: int, add: bool,
                                 relu: bool) -> None:
     """Of float64; also where tiles reach over the edge of the picture, and for panels of 2 and of 3 vectors."""
@@ -104,25 +104,28 @@ def test_another_processor_gives_the_same_bits() -> None:
 
 @needs_threads
 def test_what_it_can_do() -> None:
-    x, conv = maps(1, 32, 16, 16), layer(32, 32)
-    assert can_convolve(conv, x) and can_convolve(conv, x, maps(1, 32, 16, 16))
-    assert not can_convolve(layer(32, 32, stride=2), x)
-    assert not can_convolve(layer(32, 32, dilation=2), x)
-    assert not can_convolve(layer(32, 32, padding=0), x)
-    assert not can_convolve(layer(32, 32, groups=2), x)
-    assert not can_convolve(layer(32, 17), x)
-    assert not can_convolve(layer(17, 32), maps(1, 17, 16, 16))
+    x, conv = maps(1, 64, 24, 24), layer(64, 64)
+    assert can_convolve(conv, x) and can_convolve(conv, x, maps(1, 64, 24, 24))
+    for other in (layer(64, 64, stride=2), layer(64, 64, dilation=2), layer(64, 64, padding=0),
+                  layer(64, 64, groups=2), layer(64, 65), layer(64, 64).double()):
+        assert not can_convolve(other, x)
+    assert not can_convolve(layer(65, 64), maps(1, 65, 24, 24))
     assert not can_convolve(conv, x.contiguous()) and not can_convolve(conv, x, x.contiguous())
-    assert not can_convolve(conv, x.double()) and not can_convolve(layer(32, 32).double(), x)
-    for size in ((4, 4), (1, 200)):  # the direct sum is sooner there
-        assert not can_convolve(conv, maps(1, 32, *size)) and not can_convolve(conv, maps(9, 32, *size))
-    assert not can_convolve(conv, maps(0, 32, 16, 16))
+    assert not can_convolve(conv, x.double()) and not can_convolve(conv, maps(0, 64, 24, 24))
+
+
+@needs_threads
+def test_small_and_thin_maps_are_left_to_the_direct_sum() -> None:
+    """However many there are: what is done to a picture does not depend on the batch."""
+    for channels, height, width in ((256, 4, 4), (64, 1, 500), (16, 16, 16)):
+        conv = layer(channels, channels)
+        assert not any(can_convolve(conv, maps(batch, channels, height, width)) for batch in (1, 9))
 
 
 @pytest.mark.parametrize("available", (True, False))
 @torch.no_grad()
 def test_networks_use_it_where_they_can(available: bool, monkeypatch: pytest.MonkeyPatch) -> None:
-    model, batch, calls = network(deconvs=(DeconvSettings(32, num_blocks=1),)), images(), []
+    model, batch, calls = network(deconvs=(DeconvSettings(64, num_blocks=1),)), images(), []
     expected = model(batch)
     if not available:
         monkeypatch.setattr(winograd, "_parallel", lambda: None)

@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from .winograd_kernels import FAR, FEATURES, JOB, LANES, NEAR, PLANES, ROWS, TILE, scratch_size, worker
 
 CACHE = 200_000  # bytes: the values of as many windows as a thread takes at a time; results need less beside them
-LEAST_PIXELS = 64
+LEAST_PIXELS, LEAST_WORK = 64, 5_000_000  # of one image's map, and multiplications of the direct sum
 
 
 class Filters(NamedTuple):
@@ -54,8 +54,10 @@ def can_convolve(conv: nn.Conv2d, x: Tensor, total: Tensor | None = None) -> boo
     """Whether `convolve` can do what the layer does to x, on this machine, and is sooner; whatever the batch."""
     plain = (conv.kernel_size, conv.stride, conv.padding, conv.dilation) == ((3, 3), (1, 1), (1, 1), (1, 1))
     batch, channels, height, width = x.shape
-    # Small maps fill too few registers, and thin ones too little of their tiles.
-    pays = height * width >= LEAST_PIXELS and 2 * PLANES * _tiles(height) * _tiles(width) <= 9 * height * width
+    # Small maps fill too few registers, thin ones too little of their tiles, and little work is not worth the start.
+    pixels, products = height * width, 9 * height * width
+    pays = (pixels >= LEAST_PIXELS and 2 * PLANES * _tiles(height) * _tiles(width) <= products
+            and products * channels * conv.out_channels >= LEAST_WORK)
     return (plain and conv.groups == 1 and conv.bias is not None and conv.weight.dtype == torch.float32
             and pays and batch > 0 and channels % LANES == 0 and _vectors(conv.out_channels) > 0
             and all(_is_readable(maps) for maps in (x, total) if maps is not None) and _parallel() is not None)
@@ -125,7 +127,7 @@ def _is_readable(maps: Tensor) -> bool:
 
 def _vectors(outputs: int) -> int:
     """How many vectors of outputs are summed together; 0 where none fit."""
-    return next((vectors for vectors in (2, 3) if outputs % (vectors * LANES) == 0), 0)
+    return next((vectors for vectors in (2, 3, 1) if outputs % (vectors * LANES) == 0), 0)
 
 
 def _tiles(size: int) -> int:

@@ -110,10 +110,12 @@ def _multiply(job: Any, count: int, panel: int, values: Any, products: Any) -> N
         weights = (plane * all_outputs + panel * outputs) * channels
         left, place = plane * (block * channels + GAP), plane * (block * outputs + GAP)
         for _ in range(0, count, ROWS):
-            if vectors == 2:
+            if vectors == 3:
+                _sums_of_3(values, left, filters, weights, channels, products, place)
+            elif vectors == 2:
                 _sums_of_2(values, left, filters, weights, channels, products, place)
             else:
-                _sums_of_3(values, left, filters, weights, channels, products, place)
+                _sums_of_1(values, left, filters, weights, channels, products, place)
             left, place = left + ROWS * channels, place + ROWS * outputs
 
 
@@ -318,8 +320,8 @@ _window_values = _instructions(_write_window_values, _FLOATS, _I, _I, _I, _FLOAT
 _copy = _instructions(_write_copy, _FLOATS, _I, _FLOATS, _I)
 _set_results, _add_results = (
     _instructions(_write_results(add), _FLOATS, _I, _I, _FLOATS, _I, _F, _FLOATS, _I, _I, _I) for add in (False, True))
-_sums_of_2, _sums_of_3 = (
-    _instructions(_write_sums(vectors), _FLOATS, _I, _FLOATS, _I, _I, _FLOATS, _I) for vectors in (2, 3))
+_sums_of_1, _sums_of_2, _sums_of_3 = (
+    _instructions(_write_sums(vectors), _FLOATS, _I, _FLOATS, _I, _I, _FLOATS, _I) for vectors in (1, 2, 3))
 
 
 def _typed_next(context: Any, numbers: Any, at: Any) -> Any:
