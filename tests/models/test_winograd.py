@@ -79,6 +79,17 @@ def test_the_same_to_the_bit_however_the_work_is_divided(threads: None) -> None:
 
 
 @needs_threads
+def test_of_float32_whatever_the_default() -> None:
+    x, conv = maps(1, 32, 12, 12), layer(32, 32)
+    expected = convolved(x, conv)
+    torch.set_default_dtype(torch.float64)
+    try:
+        assert torch.equal(convolved(x, conv), expected)
+    finally:
+        torch.set_default_dtype(torch.float32)
+
+
+@needs_threads
 @pytest.mark.parametrize("size", (8, 7))
 def test_what_is_not_a_number_stays_so(size: int) -> None:
     x = maps(1, 32, size, size)

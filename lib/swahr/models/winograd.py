@@ -40,10 +40,9 @@ class Filters(NamedTuple):
 def transform_filters(weight: Tensor) -> Filters:
     """Filters (C', C, 3, 3), float32, evaluated at the points; `can_convolve` says for which C and C'."""
     outputs, channels = weight.shape[:2]
-    points = torch.tensor([0, NEAR, -NEAR, FAR, -FAR], dtype=torch.float64)
-    distances = (points[:, None] - points).fill_diagonal_(1).prod(1, keepdim=True)
-    infinity = torch.tensor([[0, 0, 1]], dtype=torch.float64)
-    at_points = torch.cat([points[:, None] ** torch.arange(3) / distances, infinity])
+    points = np.array([0, NEAR, -NEAR, FAR, -FAR])
+    distances = np.prod(points[:, None] - points + np.eye(5), 1, keepdims=True)  # to the other points
+    at_points = torch.from_numpy(np.vstack([points[:, None] ** np.arange(3) / distances, [0, 0, 1]]))
     values = torch.einsum("ai,bj,ocij->abco", at_points, at_points, weight.double()).float()
     vectors = _vectors(outputs)
     width = vectors * LANES
@@ -73,7 +72,8 @@ def convolve(x: Tensor, filters: Filters, bias: Tensor, total: Tensor | None = N
     outputs = len(bias)
     results = total
     if results is None:
-        results = torch.empty((batch, outputs, height, width), memory_format=torch.channels_last)
+        results = torch.empty((batch, outputs, height, width), dtype=x.dtype, device=x.device,
+                              memory_format=torch.channels_last)
     threads, tiles = torch.get_num_threads(), batch * _tiles(height) * _tiles(width)
     most = min(CACHE // (4 * PLANES * channels), -(-tiles // threads))
     block = min(max(_up_to_multiple(most, ROWS), 2 * ROWS), _up_to_multiple(tiles, ROWS))  # filters are read for each
@@ -109,12 +109,17 @@ class _Scratch(threading.local):
     """Memory for each thread that calls, kept: new memory is slow to write to."""
 
     def __init__(self) -> None:
-        self.kept = torch.zeros(0)
+        self.kept = self.new(0)
 
     def of(self, size: int) -> Tensor:
         if len(self.kept) < size:
-            self.kept = torch.zeros(size)
+            self.kept = self.new(size)
         return self.kept
+
+    @staticmethod
+    def new(size: int) -> Tensor:
+        """PyTorch's memory begins where a vector does."""
+        return torch.zeros(size, dtype=torch.float32, device="cpu")
 
 
 _scratch = _Scratch()
