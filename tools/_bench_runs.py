@@ -42,15 +42,15 @@ class Crowded(nn.Module):
         """(2 B, 3, h, w), B pictures and their mirror images."""
         start = time.perf_counter()
         outputs = self.model(images)
-        start, before = time.perf_counter(), start
-        self.seconds += start - before
+        done = time.perf_counter()
         crowded = []
         for scales, heatmaps, tags in outputs:
             heat, tag = self.crowd(heatmaps)
             heatmaps = (heatmaps.unflatten(0, (2, -1)) + heat).flatten(0, 1)
             tags = None if tags is None else (tags.unflatten(0, (2, -1)) + tag).flatten(0, 1)
             crowded.append(type(outputs[0])(scales, heatmaps, tags))
-        self.added_seconds += time.perf_counter() - start
+        self.seconds += done - start
+        self.added_seconds += time.perf_counter() - done
         return crowded
 
     def crowd(self, like: Tensor) -> tuple[Tensor, Tensor]:

@@ -20,7 +20,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from .winograd_kernels import FAR, FEATURES, JOB, LANES, NEAR, PLANES, ROWS, TILE, scratch_size, worker
+from .winograd_kernels import FAR, FEATURES, JOB, LANES, NEAR, PLANES, ROWS, count_tiles, scratch_layout, worker
 
 CACHE = 200_000  # bytes: the values of as many windows as a thread takes at a time; results need less beside them
 LEAST_PIXELS, LEAST_WORK = 64, 5_000_000  # of one image's map, and multiplications of the direct sum
@@ -55,7 +55,7 @@ def can_convolve(conv: nn.Conv2d, x: Tensor, total: Tensor | None = None) -> boo
     batch, channels, height, width = x.shape
     # Small maps fill too few registers, thin ones too little of their tiles, and little work is not worth the start.
     pixels, products = height * width, 9 * height * width
-    pays = (pixels >= LEAST_PIXELS and 2 * PLANES * _tiles(height) * _tiles(width) <= products
+    pays = (pixels >= LEAST_PIXELS and 2 * PLANES * count_tiles(height) * count_tiles(width) <= products
             and products * channels * conv.out_channels >= LEAST_WORK)
     return (plain and conv.groups == 1 and conv.bias is not None and conv.weight.dtype == torch.float32
             and pays and batch > 0 and channels % LANES == 0 and _vectors(conv.out_channels) > 0
@@ -74,16 +74,16 @@ def convolve(x: Tensor, filters: Filters, bias: Tensor, total: Tensor | None = N
     if results is None:
         results = torch.empty((batch, outputs, height, width), dtype=x.dtype, device=x.device,
                               memory_format=torch.channels_last)
-    threads, tiles = torch.get_num_threads(), batch * _tiles(height) * _tiles(width)
+    threads, tiles = torch.get_num_threads(), batch * count_tiles(height) * count_tiles(width)
     most = min(CACHE // (4 * PLANES * channels), -(-tiles // threads))
     block = min(max(_up_to_multiple(most, ROWS), 2 * ROWS), _up_to_multiple(tiles, ROWS))  # filters are read for each
     blocks, panels = -(-tiles // block), outputs // (filters.vectors * LANES)
-    size = scratch_size(block, channels, filters.vectors)
+    _, _, size = scratch_layout(block, channels, filters.vectors)
     scratch = _scratch.of(size * threads)
     job = {"begun": (0, 0), "images": x.data_ptr(), "filters": filters.values.data_ptr(), "bias": bias.data_ptr(),
            "results": results.data_ptr(), "scratch": scratch.data_ptr(), "batch": batch, "height": height,
            "width": width, "channels": channels, "outputs": outputs, "block": block,
-           "parts": min(panels, -(-threads // blocks)), "vectors": filters.vectors, "scratch_size": size,
+           "parts": min(panels, -(-threads // blocks)), "vectors": filters.vectors,
            "add": total is not None, "relu": relu}
     record = np.array([tuple(job[name] for name in JOB.names or ())], JOB)
     _parallel()(worker().address, record.ctypes.data, threads, 0)  # type: ignore[misc]  # as can_convolve said
@@ -133,10 +133,6 @@ def _is_readable(maps: Tensor) -> bool:
 def _vectors(outputs: int) -> int:
     """How many vectors of outputs are summed together; 0 where none fit."""
     return next((vectors for vectors in (2, 3, 1) if outputs % (vectors * LANES) == 0), 0)
-
-
-def _tiles(size: int) -> int:
-    return -(-size // TILE)
 
 
 def _up_to_multiple(number: int, of: int) -> int:

@@ -21,7 +21,7 @@ from llvmlite import ir
 from numba import carray, types
 from numba.core import cgutils
 from numba.core.codegen import get_host_cpu_features
-from numba.extending import intrinsic
+from numba.extending import intrinsic, register_jitable
 
 from swahr.codec.jit import callback, kernel
 
@@ -43,13 +43,27 @@ JOB = np.dtype([
         "block",  # tiles that are worked on together, a multiple of ROWS
         "parts",  # into which the outputs are divided; a piece of work is a block and a part
         "vectors",  # of outputs that are summed together: a panel
-        "scratch_size",  # values for each thread
         "add", "relu"))])
 
 
-def scratch_size(block: int, channels: int, vectors: int) -> int:
-    """How many values a thread needs room for."""
-    return PLANES * (block * channels + GAP + block * vectors * LANES + GAP + channels)
+@register_jitable
+def count_tiles(size: int) -> int:
+    """How many tiles cover so many pixels."""
+    return (size + TILE - 1) // TILE
+
+
+@register_jitable
+def scratch_layout(block: int, channels: int, vectors: int) -> tuple[int, int, int]:
+    """Of a thread's memory: where products begin, behind the windows' values; where the corner does; its size."""
+    products = PLANES * _plane(block, channels)
+    corner = products + PLANES * _plane(block, vectors * LANES)
+    return products, corner, corner + PLANES * channels
+
+
+@register_jitable
+def _plane(block: int, depth: int) -> int:
+    """From a plane of (tile, channel or output) to the next."""
+    return block * depth + GAP
 
 
 @cache
@@ -60,13 +74,10 @@ def worker() -> Any:
 
 def _work(pointer: Any) -> None:
     job = carray(pointer, 1)[0]
-    thread = _next(job.begun, 0)
-    scratch = _floats(job.scratch + 4 * job.scratch_size * thread, job.scratch_size)
-    products_start = PLANES * (job.block * job.channels + GAP)
-    corner_start = products_start + PLANES * (job.block * job.vectors * LANES + GAP)
-    values, products = scratch[:products_start], scratch[products_start:corner_start]
-    corner = scratch[corner_start:]
-    tiles = job.batch * _tiles(job.height) * _tiles(job.width)
+    products_start, corner_start, size = scratch_layout(job.block, job.channels, job.vectors)
+    scratch = _floats(job.scratch + 4 * size * _next(job.begun, 0), size)
+    values, products, corner = scratch[:products_start], scratch[products_start:corner_start], scratch[corner_start:]
+    tiles = job.batch * count_tiles(job.height) * count_tiles(job.width)
     panels = job.outputs // (job.vectors * LANES)
     pieces = -(-tiles // job.block) * job.parts
     while True:
@@ -85,17 +96,17 @@ def _work(pointer: Any) -> None:
 def _take_windows(job: Any, first: int, count: int, values: Any, corner: Any) -> None:
     """Values of the windows of `count` tiles: a plane for each of the 36 points, in it (tile, channel)."""
     channels, height, width = job.channels, job.height, job.width
-    images, plane = _floats(job.images, job.batch * height * width * channels), job.block * channels + GAP
+    images, plane = _floats(job.images, job.batch * height * width * channels), _plane(job.block, channels)
     for tile in range(count):
         image, y, x = _place(job, first + tile)
         y, x = y - 1, x - 1
         source, start, line = images, ((image * height + y) * width + x) * channels, width * channels
         if y < 0 or x < 0 or y + WINDOW > height or x + WINDOW > width:
-            left, right = max(0, -x), min(WINDOW, width - x)
+            top, left = max(0, -y), max(0, -x)
             corner[:] = 0
-            for i in range(max(0, -y), min(WINDOW, height - y)):
-                for k in range(left * channels, right * channels, LANES):
-                    _copy(images, start + i * line + k, corner, i * WINDOW * channels + k)
+            _copy_pixels(images, start + top * line + left * channels, line, channels,
+                         corner, (top * WINDOW + left) * channels, WINDOW * channels, channels,
+                         min(WINDOW, height - y) - top, min(WINDOW, width - x) - left, channels)
             source, start, line = corner, 0, WINDOW * channels
         for channel in range(0, channels, LANES):
             _window_values(source, start + channel, line, channels, values, tile * channels + channel, plane)
@@ -108,7 +119,7 @@ def _multiply(job: Any, count: int, panel: int, values: Any, products: Any) -> N
     filters, outputs = _floats(job.filters, PLANES * channels * all_outputs), vectors * LANES
     for plane in range(PLANES):
         weights = (plane * all_outputs + panel * outputs) * channels
-        left, place = plane * (block * channels + GAP), plane * (block * outputs + GAP)
+        left, place = plane * _plane(block, channels), plane * _plane(block, outputs)
         for _ in range(0, count, ROWS):
             if vectors == 3:
                 _sums_of_3(values, left, filters, weights, channels, products, place)
@@ -126,46 +137,41 @@ def _give_results(job: Any, first: int, count: int, panel: int, products: Any, c
     panel_outputs = vectors * LANES
     results = _floats(job.results, job.batch * height * width * outputs)
     bias, floor = _floats(job.bias, outputs), np.float32(0 if job.relu else -np.inf)
-    plane = job.block * panel_outputs + GAP
+    plane = _plane(job.block, panel_outputs)
     for tile in range(count):
         image, y, x = _place(job, first + tile)
         rows, columns = min(TILE, height - y), min(TILE, width - x)
+        whole = rows == TILE and columns == TILE
         for vector in range(vectors):
             place, channel = tile * panel_outputs + vector * LANES, panel * panel_outputs + vector * LANES
             start, line = ((image * height + y) * width + x) * outputs + channel, width * outputs
-            if rows < TILE or columns < TILE:
-                lowest = np.float32(-np.inf)
-                _set_results(products, place, plane, bias, channel, lowest, corner, 0, TILE * LANES, LANES)
-                _give_part(corner, rows, columns, add, floor, results, start, line, outputs)
-            elif add:
-                _add_results(products, place, plane, bias, channel, floor, results, start, line, outputs)
+            target, first_pixel, target_line, pixel = results, start, line, outputs
+            if not whole:
+                target, first_pixel, target_line, pixel = corner, 0, TILE * LANES, LANES
+                if add:
+                    _copy_pixels(results, start, line, outputs, corner, 0, target_line, pixel, rows, columns, LANES)
+            if add:
+                _add_results(products, place, plane, bias, channel, floor, target, first_pixel, target_line, pixel)
             else:
-                _set_results(products, place, plane, bias, channel, floor, results, start, line, outputs)
+                _set_results(products, place, plane, bias, channel, floor, target, first_pixel, target_line, pixel)
+            if not whole:
+                _copy_pixels(corner, 0, target_line, pixel, results, start, line, outputs, rows, columns, LANES)
 
 
 @kernel
-def _give_part(corner: Any, rows: int, columns: int, add: bool, floor: float, results: Any, start: int, line: int,
-               pixel: int) -> None:
-    """What lies within the picture of a tile (4, 4, LANES) that is not finished."""
+def _copy_pixels(source: Any, start: int, line: int, pixel: int, target: Any, place: int, target_line: int,
+                 target_pixel: int, rows: int, columns: int, channels: int) -> None:
     for i in range(rows):
         for j in range(columns):
-            for k in range(LANES):
-                value, at = corner[(i * TILE + j) * LANES + k], start + i * line + j * pixel + k
-                if add:
-                    value += results[at]
-                results[at] = floor if value < floor else value
+            for k in range(0, channels, LANES):
+                _copy(source, start + i * line + j * pixel + k, target, place + i * target_line + j * target_pixel + k)
 
 
 @kernel
 def _place(job: Any, tile: int) -> tuple[int, int, int]:
     """Image, and top left pixel, of a tile."""
-    rows, columns = _tiles(job.height), _tiles(job.width)
+    rows, columns = count_tiles(job.height), count_tiles(job.width)
     return tile // (rows * columns), tile // columns % rows * TILE, tile % columns * TILE
-
-
-@kernel
-def _tiles(size: int) -> int:
-    return (size + TILE - 1) // TILE
 
 
 # What follows is written in LLVM's language.
