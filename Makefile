@@ -28,17 +28,18 @@ demo: $(VENV)/.installed
 	$(BIN)/python tools/make_synthetic.py --preset calm --size 256 --out $(DEMO_DATA) --train 2000 --val 100
 	$(BIN)/python tools/dist_train.py --cfg $(DEMO_CFG)
 	$(BIN)/python tools/dist_valid.py --cfg $(DEMO_CFG)
-	$(BIN)/python tools/dist_inference.py --cfg $(DEMO_CFG) --img_dir $(DEMO_DATA)/images/val2017 --save_dir $(DEMO_OUT)/pictures --threshold 0.3
+	$(BIN)/python tools/dist_inference.py --cfg $(DEMO_CFG) --img_dir $(DEMO_DATA)/images/val2017 --save_dir $(DEMO_OUT)/images --threshold 0.3
 	@echo
 	@cat $(DEMO_OUT)/results/*.md
 	@echo
 	@echo "AP table          $(DEMO_OUT)/results"
-	@echo "pictures          $(DEMO_OUT)/pictures"
+	@echo "images          $(DEMO_OUT)/images"
 	@echo "checkpoint        $(DEMO_OUT)/model_best.pth.tar"
 	@echo "TensorBoard       $(BIN)/python -m tensorboard.main --logdir log   (pip install tensorboard)"
 
 lint: $(VENV)/.installed-test
 	$(BIN)/python -m ruff check .
+	$(BIN)/python -m ruff format --check .
 	$(BIN)/python -m mypy
 
 test: lint

@@ -14,12 +14,16 @@ for folder in (ROOT, ROOT / "lib"):
     if str(folder) not in sys.path:
         sys.path.insert(0, str(folder))
 # Subprocesses that tests start find the package too.
-os.environ["PYTHONPATH"] = os.pathsep.join([str(ROOT / "lib"), str(ROOT), os.environ.get("PYTHONPATH", "")])
+os.environ["PYTHONPATH"] = os.pathsep.join(
+    [str(ROOT / "lib"), str(ROOT), os.environ.get("PYTHONPATH", "")]
+)
 
 
 @pytest.fixture(scope="session")
 def shared() -> Path:
-    """The folder with reference figures and real pictures; tests that ask for it are skipped where it is not."""
+    """The folder with reference figures and real images; tests that ask for it are skipped where it
+    is not.
+    """
     if not (SHARED / "golden").is_dir():
         pytest.skip("needs ../shared")
     return SHARED

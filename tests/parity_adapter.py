@@ -1,4 +1,6 @@
-"""The package as plain functions of NumPy arrays, as ../shared/parity/check.py calls it; no logic of its own."""
+"""The package as plain functions of NumPy arrays, as ../shared/parity/check.py calls it; no logic
+of its own.
+"""
 
 from __future__ import annotations
 
@@ -17,10 +19,9 @@ from swahr.engine.validate import predict
 from swahr.evaluation.metrics import evaluate as score
 from swahr.inference.predictor import build_predictor
 from swahr.inference.tta import Maps, average_scales
-from swahr.losses.criterion import build_criterion
-from swahr.losses.criterion import total as total_loss
+from swahr.losses.criterion import build_criterion, total_loss
 from swahr.models.build import build_model
-from swahr.models.higher_hrnet import StageOutput
+from swahr.models.heads.higher_hrnet import StageOutput
 from swahr.models.weights import load_weights
 from swahr.skeleton import COCO, CROWD_POSE
 
@@ -31,8 +32,9 @@ def _array(tensor: torch.Tensor | None) -> Array | None:
     return None if tensor is None else tensor.detach().numpy()
 
 
-def network_forward(cfg_file: str, opts: list[str], weights: Mapping[str, Array],
-                    images: Array) -> list[dict[str, Array | None]]:
+def network_forward(
+    cfg_file: str, opts: list[str], weights: Mapping[str, Array], images: Array
+) -> list[dict[str, Array | None]]:
     model = build_model(load_config(cfg_file, opts)).eval()
     state = {name: torch.from_numpy(np.asarray(value)) for name, value in weights.items()}
     expected = {name for name in model.state_dict() if not name.endswith("num_batches_tracked")}
@@ -40,7 +42,10 @@ def network_forward(cfg_file: str, opts: list[str], weights: Mapping[str, Array]
     model.load_state_dict(state, strict=False)
     with torch.no_grad():
         outputs = model(torch.from_numpy(images))
-    return [{"scale": _array(s.scales), "heatmap": _array(s.heatmaps), "tag": _array(s.tags)} for s in outputs]
+    return [
+        {"scale": _array(s.scales), "heatmap": _array(s.heatmaps), "tag": _array(s.tags)}
+        for s in outputs
+    ]
 
 
 def parameter_shapes(cfg_file: str, opts: list[str]) -> tuple[list[tuple[str, list[int]]], int]:
@@ -49,18 +54,44 @@ def parameter_shapes(cfg_file: str, opts: list[str]) -> tuple[list[tuple[str, li
     return shapes, sum(parameter.numel() for parameter in model.parameters())
 
 
-def losses(cfg_file: str, opts: list[str], outputs: Sequence[Mapping[str, Array | None]], heatmaps: Sequence[Array],
-           masks: Sequence[Array], joints: Sequence[Array]) -> dict[str, Any]:
-    tensors = [{name: None if a is None else torch.tensor(a, requires_grad=True) for name, a in stage.items()}
-               for stage in outputs]
-    wanted = [targets.StageTarget(torch.from_numpy(h), torch.from_numpy(m).float(), torch.from_numpy(j[..., 0]).long(),
-                                  torch.from_numpy(j[..., 1] > 0)) for h, m, j in zip(heatmaps, masks, joints)]
+def losses(
+    cfg_file: str,
+    opts: list[str],
+    outputs: Sequence[Mapping[str, Array | None]],
+    heatmaps: Sequence[Array],
+    masks: Sequence[Array],
+    joints: Sequence[Array],
+) -> dict[str, Any]:
+    tensors = [
+        {
+            name: None if a is None else torch.tensor(a, requires_grad=True)
+            for name, a in stage.items()
+        }
+        for stage in outputs
+    ]
+    wanted = [
+        targets.StageTarget(
+            torch.from_numpy(h),
+            torch.from_numpy(m).float(),
+            torch.from_numpy(j[..., 0]).long(),
+            torch.from_numpy(j[..., 1] > 0),
+        )
+        for h, m, j in zip(heatmaps, masks, joints)
+    ]
     values = build_criterion(load_config(cfg_file, opts))(
-        [StageOutput(stage["scale"], stage["heatmap"], stage["tag"]) for stage in tensors], wanted)  # type: ignore[arg-type]
+        [StageOutput(stage["scale"], stage["heatmap"], stage["tag"]) for stage in tensors], wanted
+    )  # type: ignore[arg-type]
     total = total_loss(values)
     total.backward()  # type: ignore[no-untyped-call]
-    gradients = [{name: None if t is None else t.grad.numpy() for name, t in stage.items()} for stage in tensors]
-    return {"total": total.item(), "values": {name: _array(v) for name, v in values.items()}, "gradients": gradients}
+    gradients = [
+        {name: None if t is None else t.grad.numpy() for name, t in stage.items()}
+        for stage in tensors
+    ]
+    return {
+        "total": total.item(),
+        "values": {name: _array(v) for name, v in values.items()},
+        "gradients": gradients,
+    }
 
 
 def _batch_of_one(joints: Array) -> torch.Tensor:
@@ -84,16 +115,24 @@ def augment_matrix(center: Sequence[float], scale: float, size: int, rotation: f
     return geometry.augment_matrix(center, scale, size, rotation)
 
 
-def test_geometry(width: int, height: int, input_size: int, scale: float, min_scale: float) -> geometry.TestGeometry:
-    return geometry.test_geometry(width, height, input_size, scale, min_scale)
+def test_geometry(
+    width: int, height: int, input_size: int, scale: float, min_scale: float
+) -> geometry.InputGeometry:
+    return geometry.input_geometry(width, height, input_size, scale, min_scale)
 
 
-def to_image(points: Array, center: Sequence[float], box_scale: Sequence[float], size: tuple[int, int]) -> Array:
+def to_image(
+    points: Array, center: Sequence[float], box_scale: Sequence[float], size: tuple[int, int]
+) -> Array:
     return geometry.to_image(points, center, box_scale, size)
 
 
-def decode(cfg_file: str, opts: list[str], network: Callable[[float, bool], list[Array]],
-           image_size: tuple[int, int]) -> tuple[Array, Array]:
+def decode(
+    cfg_file: str,
+    opts: list[str],
+    network: Callable[[float, bool], list[Array]],
+    image_size: tuple[int, int],
+) -> tuple[Array, Array]:
     cfg = load_config(cfg_file, [*opts, "TEST.FUSE", "False"])
     skeleton, width, height = configured_skeleton(cfg), *image_size
     predictor = build_predictor(cfg, torch.nn.Identity(), skeleton)  # type: ignore[arg-type]
@@ -102,25 +141,38 @@ def decode(cfg_file: str, opts: list[str], network: Callable[[float, bool], list
     def stages(scale: float, mirrored: bool) -> list[StageOutput]:
         maps = [torch.from_numpy(stage)[None] for stage in network(scale, mirrored)]
         k = skeleton.num_keypoints
-        return [StageOutput(a[:, :k], a[:, k:2 * k], a[:, 2 * k:] if a.shape[1] > 2 * k else None) for a in maps]
+        return [
+            StageOutput(a[:, :k], a[:, k : 2 * k], a[:, 2 * k :] if a.shape[1] > 2 * k else None)
+            for a in maps
+        ]
 
     def aggregate(scale: float) -> Maps:
         mirrored = stages(scale, True) if predictor.flip_index else None
         return predictor.aggregate(scale, stages(scale, False), mirrored, batch.size[::-1])
 
-    [people] = predictor.decode(batch, *average_scales(aggregate(scale) for scale in predictor.scales))
+    [people] = predictor.decode(
+        batch, *average_scales(aggregate(scale) for scale in predictor.scales)
+    )
     return people.keypoints, people.scores
 
 
-def decode_maps(cfg_file: str, opts: list[str], heatmaps: Array, tags: Array) -> tuple[Array, Array]:
+def decode_maps(
+    cfg_file: str, opts: list[str], heatmaps: Array, tags: Array
+) -> tuple[Array, Array]:
     cfg = load_config(cfg_file, opts)
     decoder = build_decoder(cfg, configured_skeleton(cfg))
     [people] = decoder(torch.from_numpy(heatmaps)[None], torch.from_numpy(tags)[None])
     return people.keypoints, people.scores
 
 
-def validate(cfg_file: str, opts: list[str], weights_file: str, image_dir: str, annotation_file: str,
-             image_ids: list[int]) -> list[dict[str, Any]]:
+def validate(
+    cfg_file: str,
+    opts: list[str],
+    weights_file: str,
+    image_dir: str,
+    annotation_file: str,
+    image_ids: list[int],
+) -> list[dict[str, Any]]:
     cfg = load_config(cfg_file, opts)
     skeleton = configured_skeleton(cfg)
     model = build_model(cfg)

@@ -34,20 +34,27 @@ def test_a_folder_that_cannot_be_made_is_named(tmp_path: Path) -> None:
 
 def test_what_cannot_be_written_is_named(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    with pytest.raises(WriteError, match="file/a: could not be written .*; what was there is whole"):
+    with pytest.raises(
+        WriteError, match="file/a: could not be written .*; what was there is whole"
+    ):
         write_bytes(tmp_path / "file" / "a", b"")
 
 
 def test_a_full_disk_leaves_the_file_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write_bytes(tmp_path / "a", b"before")
-    monkeypatch.setattr("os.fsync", lambda _: (_ for _ in ()).throw(OSError(28, "No space left on device")))
+    monkeypatch.setattr(
+        "os.fsync", lambda _: (_ for _ in ()).throw(OSError(28, "No space left on device"))
+    )
     with pytest.raises(WriteError, match="a: could not be written .No space left on device."):
         write_bytes(tmp_path / "a", b"after")
     assert (tmp_path / "a").read_bytes() == b"before" and len(list(tmp_path.iterdir())) == 1
 
 
-def test_the_file_that_was_there_can_be_kept_and_only_once_the_new_one_is_whole(tmp_path: Path) -> None:
-    path, kept = tmp_path / "a", tmp_path / "b"
+def test_the_file_that_was_there_can_be_kept_and_only_once_the_new_one_is_whole(
+    tmp_path: Path,
+) -> None:
+    path = tmp_path / "a"
+    kept = tmp_path / "b"
     for text in (b"first", b"second"):
         with replacing(path, previous=kept) as file:
             file.write(text)

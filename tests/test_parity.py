@@ -10,7 +10,13 @@ ROOT = Path(__file__).resolve().parents[1]
 
 
 def test_all_published_figures_come_out_the_same(shared: Path) -> None:
-    done = subprocess.run([sys.executable, str(shared / "parity" / "check.py"), "--project", str(ROOT)],
-                          cwd=ROOT, capture_output=True, text=True)
+    done = subprocess.run(
+        [sys.executable, str(shared / "parity" / "check.py"), "--project", str(ROOT)],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+    )
     failures = [line for line in done.stdout.splitlines() if not line.startswith("ok")]
-    assert done.returncode == 0 and failures[-1].endswith(" 0 failed"), "\n".join([*failures, done.stderr])
+    assert done.returncode == 0 and failures[-1].endswith(" 0 failed"), "\n".join(
+        [*failures, done.stderr]
+    )

@@ -25,30 +25,50 @@ def test_center_is_last_and_grouped_first() -> None:
 
 def test_skeleton_from_yaml_by_name_and_by_index(tmp_path: Path) -> None:
     path = tmp_path / "hand.yaml"
-    path.write_text("keypoints: [wrist, left_tip, right_tip]\nsigmas: [.1, .05, 5.0e-2]\n"
-                    "flip_pairs: [[left_tip, right_tip]]\nlimbs: [[0, left_tip], [0, 2]]\n")
+    path.write_text(
+        "keypoints: [wrist, left_tip, right_tip]\nsigmas: [.1, .05, 5.0e-2]\n"
+        "flip_pairs: [[left_tip, right_tip]]\nlimbs: [[0, left_tip], [0, 2]]\n"
+    )
     hand = get_skeleton(str(path))
-    assert hand == Skeleton("hand", keypoints=("wrist", "left_tip", "right_tip"), flip_pairs=((1, 2),),
-                            sigmas=(.1, .05, .05), limbs=((0, 1), (0, 2)), grouping_order=(0, 1, 2))
+    assert hand == Skeleton(
+        "hand",
+        keypoints=("wrist", "left_tip", "right_tip"),
+        flip_pairs=((1, 2),),
+        sigmas=(0.1, 0.05, 0.05),
+        limbs=((0, 1), (0, 2)),
+        grouping_order=(0, 1, 2),
+    )
     assert hand.flip_index == (0, 2, 1)
 
 
-@pytest.mark.parametrize("text, message", [
-    ("keypoints: [a\n", "cannot be read as YAML"),
-    ("keypoints: [a]\n", "needs the entries keypoints and sigmas"),
-    ("keypoints: [a]\nsigmas: [.1]\ncolour: red\n", "unknown entry 'colour'"),
-    ("keypoints: [a, b]\nsigmas: [.1, .1]\nflip_pairs: [[a, c]]\n", "'c' is neither a keypoint's name"),
-    ("keypoints: [a, b]\nsigmas: [.1, .1]\nlimbs: [[a, b, a]]\n", "not a pair"),
-    ("keypoints: 3\nsigmas: [.1]\n", "keypoints must be a list, not 3"),
-    ("keypoints: [a, b]\nsigmas: x\n", "sigmas must be a list, not 'x'"),
-    ("keypoints: [a, b]\nsigmas: [x, 1]\n", "sigmas must be a list of numbers"),
-    ("keypoints: [a, b]\nsigmas: [.1, .1]\nlimbs: 3\n", "limbs must be a list, not 3"),
-    ("keypoints: [a, b]\nsigmas: [.1]\n", "sigmas has 1 values; it needs 2"),
-    ("keypoints: [a, a]\nsigmas: [.1, .1]\n", "a name twice"),
-    ("keypoints: []\nsigmas: []\n", "keypoints is empty"),
-    ("keypoints: [a, b]\nsigmas: [.1, .1]\ngrouping_order: [a]\n", "each index from 0 to 1 once"),
-    ("keypoints: [a, b]\nsigmas: [.1, .1]\nflip_pairs: [[a, b], [b, a]]\n", "flip_pairs names a keypoint twice"),
-])
+@pytest.mark.parametrize(
+    "text, message",
+    [
+        ("keypoints: [a\n", "cannot be read as YAML"),
+        ("keypoints: [a]\n", "needs the entries keypoints and sigmas"),
+        ("keypoints: [a]\nsigmas: [.1]\ncolour: red\n", "unknown entry 'colour'"),
+        (
+            "keypoints: [a, b]\nsigmas: [.1, .1]\nflip_pairs: [[a, c]]\n",
+            "'c' is neither a keypoint's name",
+        ),
+        ("keypoints: [a, b]\nsigmas: [.1, .1]\nlimbs: [[a, b, a]]\n", "not a pair"),
+        ("keypoints: 3\nsigmas: [.1]\n", "keypoints must be a list, not 3"),
+        ("keypoints: [a, b]\nsigmas: x\n", "sigmas must be a list, not 'x'"),
+        ("keypoints: [a, b]\nsigmas: [x, 1]\n", "sigmas must be a list of numbers"),
+        ("keypoints: [a, b]\nsigmas: [.1, .1]\nlimbs: 3\n", "limbs must be a list, not 3"),
+        ("keypoints: [a, b]\nsigmas: [.1]\n", "sigmas has 1 values; it needs 2"),
+        ("keypoints: [a, a]\nsigmas: [.1, .1]\n", "a name twice"),
+        ("keypoints: []\nsigmas: []\n", "keypoints is empty"),
+        (
+            "keypoints: [a, b]\nsigmas: [.1, .1]\ngrouping_order: [a]\n",
+            "each index from 0 to 1 once",
+        ),
+        (
+            "keypoints: [a, b]\nsigmas: [.1, .1]\nflip_pairs: [[a, b], [b, a]]\n",
+            "flip_pairs names a keypoint twice",
+        ),
+    ],
+)
 def test_a_wrong_skeleton_is_refused_in_one_line(tmp_path: Path, text: str, message: str) -> None:
     path = tmp_path / "skeleton.yaml"
     path.write_text(text)
@@ -61,4 +81,4 @@ def test_unknown_names_say_what_is_known() -> None:
     with pytest.raises(SkeletonError, match="one of coco, crowd_pose, or the path"):
         get_skeleton("coco18")
     with pytest.raises(SkeletonError, match="keypoint 9"):
-        Skeleton("x", ("a",), (), (.1,), limbs=((0, 9),))
+        Skeleton("x", ("a",), (), (0.1,), limbs=((0, 9),))

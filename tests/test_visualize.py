@@ -15,10 +15,10 @@ from swahr.visualize import (
     draw_people,
     draw_scale_map,
     draw_tags,
+    make_grid,
     panel,
     person_colors,
     save_image,
-    tile,
 )
 
 
@@ -28,7 +28,7 @@ def grey(height: int = 60, width: int = 80) -> np.ndarray:
 
 def one_person(score: float = 0.9) -> np.ndarray:
     person = np.zeros((1, 17, 3))
-    person[0, 5], person[0, 7] = (20, 20, score), (60, 40, score)      # left shoulder and elbow
+    person[0, 5], person[0, 7] = (20, 20, score), (60, 40, score)  # left shoulder and elbow
     return person
 
 
@@ -105,7 +105,7 @@ def test_tags_are_colored_where_joints_are() -> None:
     drawn = draw_tags(grey(), tags, heatmaps).astype(int)
     assert drawn[30, 12, 2] > drawn[30, 12, 0] and drawn[30, 62, 0] > drawn[30, 62, 2]
     assert np.ptp(drawn[5, 5]) == 0
-    assert draw_tags(grey(), tags[:1], heatmaps).shape == (60, 80, 3)          # one tag map for all joints
+    assert draw_tags(grey(), tags[:1], heatmaps).shape == (60, 80, 3)  # one tag map for all joints
     assert np.ptp(draw_tags(grey(), np.zeros((1, 4, 4))), axis=2).any()
 
 
@@ -113,21 +113,29 @@ def test_panel_has_a_row_for_each_sample_and_a_column_for_each_map() -> None:
     rng = np.random.default_rng(0)
     images = rng.integers(0, 255, (2, 40, 40, 3), dtype=np.uint8)
     maps = rng.random((2, 17, 20, 20)).astype(np.float32)
-    assert panel(images, maps, maps, maps, maps, cell=64).shape == (18 + 2 * (64 + 2), 5 * 64 + 4 * 2, 3)
+    assert panel(images, maps, maps, maps, maps, cell=64).shape == (
+        18 + 2 * (64 + 2),
+        5 * 64 + 4 * 2,
+        3,
+    )
     assert panel(images, maps, maps, cell=64).shape == (18 + 2 * (64 + 2), 3 * 64 + 2 * 2, 3)
     assert panel(images[0], maps[0], maps[0], cell=64).shape == (18 + 64 + 2, 3 * 64 + 2 * 2, 3)
     assert panel(images[:0], maps[:0], maps[:0]).shape == (1, 1, 3)
 
 
-def test_tile_places_pictures_in_rows() -> None:
-    parts = [np.full((h, w, 3), value, np.uint8) for h, w, value in ((4, 6, 10), (5, 3, 20), (2, 2, 30))]
-    grid = tile(parts, 2, pad=1)
+def test_tile_places_images_in_rows() -> None:
+    parts = [
+        np.full((h, w, 3), value, np.uint8) for h, w, value in ((4, 6, 10), (5, 3, 20), (2, 2, 30))
+    ]
+    grid = make_grid(parts, 2, pad=1)
     assert grid.shape == (5 + 1 + 2, 6 + 1 + 3, 3)
-    assert grid[0, 0, 0] == 10 and grid[0, 7, 0] == 20 and grid[6, 0, 0] == 30 and grid[5, 0, 0] == 255
-    assert tile([], 3).shape == (1, 1, 3)
+    assert (
+        grid[0, 0, 0] == 10 and grid[0, 7, 0] == 20 and grid[6, 0, 0] == 30 and grid[5, 0, 0] == 255
+    )
+    assert make_grid([], 3).shape == (1, 1, 3)
 
 
-def test_pictures_are_saved_whole_and_as_rgb(tmp_path: Path) -> None:
+def test_images_are_saved_whole_and_as_rgb(tmp_path: Path) -> None:
     image = grey()
     image[..., 0] = 250
     save_image(tmp_path / "new" / "a.png", image)
@@ -139,9 +147,13 @@ def test_pictures_are_saved_whole_and_as_rgb(tmp_path: Path) -> None:
 
 
 def test_what_cannot_be_drawn() -> None:
-    with pytest.raises(ValueError, match=r"keypoints: shape \(1, 14, 3\); skeleton coco needs \(P, 17, 3\)"):
+    with pytest.raises(
+        ValueError, match=r"keypoints: shape \(1, 14, 3\); skeleton coco needs \(P, 17, 3\)"
+    ):
         draw_people(grey(), np.ones((1, 14, 3)), COCO)
-    with pytest.raises(ValueError, match=r"image: float64 \(4, 4, 3\); it must be \(H, W, 3\) uint8 RGB"):
+    with pytest.raises(
+        ValueError, match=r"image: float64 \(4, 4, 3\); it must be \(H, W, 3\) uint8 RGB"
+    ):
         draw_people(np.zeros((4, 4, 3)), np.zeros((0, 17, 3)), COCO)
     with pytest.raises(ValueError, match=r"maps: shape \(5,\)"):
         draw_heatmap(grey(), np.zeros(5))

@@ -1,6 +1,8 @@
-"""Check images and annotations in COCO's format as training and testing do, count what is in them, draw some of them.
+"""Check images and annotations in COCO's format as training and testing do, count what is in them,
+draw some of them.
 
-    python tools/check_dataset.py data/coco/annotations/person_keypoints_val2017.json data/coco/images/val2017
+    python tools/check_dataset.py data/coco/annotations/person_keypoints_val2017.json
+    data/coco/images/val2017
     python tools/check_dataset.py own.json own_images --skeleton own.yaml --contact-sheet sheet.jpg
 
 Exit status: 0 where all is well, 1 where there are problems, 2 where the set cannot be used at all.
@@ -19,25 +21,37 @@ import _init_paths  # noqa: F401  (first: it puts lib/ on the path)
 import cv2
 import numpy as np
 
-from swahr.data.check import MAX_LINES
+from swahr.data.annotation_check import MAX_LINES
 from swahr.data.images import Image, ImageError
 from swahr.data.keypoints import KeypointDataset
 from swahr.skeleton import get_skeleton
-from swahr.visualize import draw_people, save_image, tile
+from swahr.visualize import draw_people, make_grid, save_image
 
-SHEET, COLUMNS, CELL = 16, 4, 320  # images of a contact sheet, in a row, and pixels of each
+SHEET = 16
+COLUMNS = 4
+CELL = 320  # images of a contact sheet, in a row, and pixels of each
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("annotations", help="annotation file (JSON)")
     parser.add_argument("images", help="folder or zip file of the images")
-    parser.add_argument("--skeleton", default="coco", help="coco, crowd_pose or a YAML file (default: %(default)s)")
-    parser.add_argument("--contact-sheet", metavar="FILE", help=f"draw {SHEET} annotated images into this file")
-    parser.add_argument("--read-images", action="store_true", help="read every image too (some minutes for COCO)")
+    parser.add_argument(
+        "--skeleton", default="coco", help="coco, crowd_pose or a YAML file (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--contact-sheet", metavar="FILE", help=f"draw {SHEET} annotated images into this file"
+    )
+    parser.add_argument(
+        "--read-images", action="store_true", help="read every image too (some minutes for COCO)"
+    )
     args = parser.parse_args(arguments)
     try:
-        dataset = KeypointDataset(args.annotations, args.images, get_skeleton(args.skeleton), strict=False)
+        dataset = KeypointDataset(
+            args.annotations, args.images, get_skeleton(args.skeleton), strict=False
+        )
         print(dataset.report)
         for name, value in counts(dataset):
             print(f"{name:<28} {value}")
@@ -54,7 +68,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def counts(dataset: KeypointDataset) -> Iterator[tuple[str, object]]:
     """What is in the data set, as lines of a table."""
     table = dataset.table
-    people, labelled = np.diff(table.starts), table.keypoints[..., 2] > 0
+    people = np.diff(table.starts)
+    labelled = table.keypoints[..., 2] > 0
     yield "images", len(dataset)
     yield "images with annotations", int((people > 0).sum())
     yield "annotations", len(labelled)
@@ -67,7 +82,9 @@ def counts(dataset: KeypointDataset) -> Iterator[tuple[str, object]]:
 
 
 def unreadable(dataset: KeypointDataset) -> list[str]:
-    """Read every image, print which of them cannot be read (at most 20 lines), and return what was said."""
+    """Read every image, print which of them cannot be read (at most 20 lines), and return what was
+    said.
+    """
     problems = []
     for image_id in dataset.image_ids:
         try:
@@ -79,26 +96,43 @@ def unreadable(dataset: KeypointDataset) -> list[str]:
 
 
 def contact_sheet(dataset: KeypointDataset) -> Image:
-    """Images with labelled people, evenly spread over the data set, with their skeletons and masked regions (dark)."""
+    """Images with labelled people, evenly spread over the data set, with their skeletons and masked
+    regions (dark).
+    """
     rows = np.flatnonzero(dataset.table.most_labelled() > 0)
-    ids = np.intersect1d(dataset.table.ids[rows], dataset.image_ids) if len(rows) else np.array(dataset.image_ids)
+    ids = (
+        np.intersect1d(dataset.table.ids[rows], dataset.image_ids)
+        if len(rows)
+        else np.array(dataset.image_ids)
+    )
     chosen = ids[np.linspace(0, len(ids) - 1, min(SHEET, len(ids))).astype(int)]
-    return tile([cell(dataset, int(image_id)) for image_id in chosen], COLUMNS)
+    return make_grid([cell(dataset, int(image_id)) for image_id in chosen], COLUMNS)
 
 
 def cell(dataset: KeypointDataset, image_id: int) -> Image:
     try:
-        image, mask = dataset.read(image_id), dataset.mask(image_id)
+        image = dataset.read(image_id)
+        mask = dataset.mask(image_id)
     except ImageError:
         return np.zeros((CELL, CELL, 3), np.uint8)
-    image = draw_people(np.where(mask[..., None] > 0, image, image // 3), dataset.joints(image_id), dataset.skeleton)
+    image = draw_people(
+        np.where(mask[..., None] > 0, image, image // 3), dataset.joints(image_id), dataset.skeleton
+    )
     zoom = CELL / max(image.shape[:2])
-    small = cv2.resize(image, None, fx=zoom, fy=zoom, interpolation=cv2.INTER_AREA if zoom < 1 else cv2.INTER_LINEAR)
+    small = cv2.resize(
+        image,
+        None,
+        fx=zoom,
+        fy=zoom,
+        interpolation=cv2.INTER_AREA if zoom < 1 else cv2.INTER_LINEAR,
+    )
     square = np.zeros((CELL, CELL, 3), np.uint8)
-    square[:small.shape[0], :small.shape[1]] = small[:CELL, :CELL]
+    square[: small.shape[0], : small.shape[1]] = small[:CELL, :CELL]
     return square
 
 
 if __name__ == "__main__":
-    logging.getLogger("swahr.data.check").setLevel(logging.ERROR)  # what it would log, main prints
+    logging.getLogger("swahr.data.annotation_check").setLevel(
+        logging.ERROR
+    )  # what it would log, main prints
     sys.exit(main())

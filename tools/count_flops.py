@@ -1,9 +1,11 @@
 #!/usr/bin/env python
 """Print how large a configured network is, and what it takes for one image of DATASET.INPUT_SIZE.
 
-    python tools/count_flops.py --cfg experiments/coco/higher_hrnet/w32_512_adam_lr1e-3.yaml [KEY VALUE ...]
+    python tools/count_flops.py --cfg experiments/coco/higher_hrnet/w32_512_adam_lr1e-3.yaml [KEY
+    VALUE ...]
 
-MACs are the multiply-accumulates of the convolutions, by the rule behind the published figures and exactly.
+MACs are the multiply-accumulates of the convolutions, by the rule behind the published figures and
+exactly.
 """
 
 from __future__ import annotations
@@ -14,15 +16,22 @@ import _init_paths  # noqa: F401
 import torch
 
 from swahr.config import load_config
-from swahr.engine.launcher import run_tool
+from swahr.distributed.launch import main_with_exit_status
 from swahr.models.build import build_model
 from swahr.models.flops import count_macs, count_parameters
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--cfg", required=True, help="experiment file (YAML)")
-    parser.add_argument("opts", nargs=argparse.REMAINDER, metavar="KEY VALUE", help="settings that replace the file's")
+    parser.add_argument(
+        "opts",
+        nargs=argparse.REMAINDER,
+        metavar="KEY VALUE",
+        help="settings that replace the file's",
+    )
     args = parser.parse_args()
     cfg = load_config(args.cfg, args.opts)
     size = cfg.DATASET.INPUT_SIZE
@@ -40,4 +49,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    run_tool(main)
+    main_with_exit_status(main)

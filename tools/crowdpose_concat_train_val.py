@@ -1,6 +1,7 @@
-"""Make CrowdPose's trainval annotations, which the published experiments train on, of its train and val files.
+"""Make CrowdPose's trainval annotations, which the published experiments train on, of its train and
+val files.
 
-    python tools/crowdpose_concat_train_val.py --data_dir data/crowd_pose/json
+python tools/crowdpose_concat_train_val.py --data_dir data/crowd_pose/json
 """
 
 from __future__ import annotations
@@ -16,14 +17,21 @@ from typing import Any
 import _init_paths  # noqa: F401  (first: it puts lib/ on the path)
 
 # isort: split
-from swahr.data.check import AnnotationError, read_annotations, shorten
+from swahr.data.annotation_check import AnnotationError, read_annotations, shorten
 from swahr.files import write_text
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data_dir", "--root", type=Path, default=Path("data/crowd_pose/json"),
-                        help="folder of crowdpose_train.json and crowdpose_val.json (default: %(default)s)")
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--data_dir",
+        "--root",
+        type=Path,
+        default=Path("data/crowd_pose/json"),
+        help="folder of crowdpose_train.json and crowdpose_val.json (default: %(default)s)",
+    )
     folder = parser.parse_args(arguments).data_dir
     target = folder / "crowdpose_trainval.json"
     try:
@@ -39,16 +47,21 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def join(first: Path, second: Path) -> dict[str, Any]:
     """The images and annotations of two annotation files, with the categories of the first.
 
-    Raises AnnotationError where one cannot be read, or the same id is in both (as when they are the same split).
+    Raises AnnotationError where one cannot be read, or the same id is in both (as when they are the
+    same split).
     """
     parts = [read_annotations(path) for path in (first, second)]
     joined: dict[str, Any] = {"categories": parts[0].get("categories")}
     for kind in ("images", "annotations"):
         joined[kind] = [item for part in parts for item in part.get(kind, [])]
-        ids = Counter(shorten(item.get("id") if isinstance(item, dict) else item) for item in joined[kind])
+        ids = Counter(
+            shorten(item.get("id") if isinstance(item, dict) else item) for item in joined[kind]
+        )
         twice = [number for number, count in ids.items() if count > 1]
         if twice:
-            raise AnnotationError(f"{first} and {second.name}: {len(twice)} ids of {kind} are in both, like {twice[0]}")
+            raise AnnotationError(
+                f"{first} and {second.name}: {len(twice)} ids of {kind} are in both, like {twice[0]}"
+            )
     return joined
 
 

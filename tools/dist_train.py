@@ -1,11 +1,13 @@
 #!/usr/bin/env python
 """Train a network: on every visible GPU, one process each, or on the CPU where there is none.
 
-    python tools/dist_train.py --cfg experiments/coco/higher_hrnet/w32_512_adam_lr1e-3.yaml [KEY VALUE ...]
+    python tools/dist_train.py --cfg experiments/coco/higher_hrnet/w32_512_adam_lr1e-3.yaml [KEY
+    VALUE ...]
 
-Under torchrun it joins the processes that are there. An interrupted run goes on where it was, by the same command, if
-AUTO_RESUME is True. Exit status: 0 done; 2 wrong settings or data; 3 a full disk, or a loss that is no finite number;
-143, 138 or 130 stopped by SIGTERM, SIGUSR1 or Ctrl-C, with a checkpoint; 1 any other error.
+Under torchrun it joins the processes that are there. An interrupted run goes on where it was, by
+the same command, if AUTO_RESUME is True. Exit status: 0 done; 2 wrong settings or data; 3 a full
+disk, or a loss that is no finite number; 143, 138 or 130 stopped by SIGTERM, SIGUSR1 or Ctrl-C,
+with a checkpoint; 1 any other error.
 """
 
 from __future__ import annotations
@@ -16,17 +18,21 @@ import _init_paths  # noqa: F401  (first: it puts lib/ on the path)
 from _flags import load_run_config, run_parser
 
 from swahr.config import check_files
-from swahr.engine import distributed
-from swahr.engine.launcher import launch, run_tool
+from swahr.distributed import comm
+from swahr.distributed.launch import launch, main_with_exit_status
 from swahr.engine.progress import setup_logging
-from swahr.engine.train import train
+from swahr.engine.trainer import train
 
 
 def parse_args() -> argparse.Namespace:
     parser = run_parser(__doc__, "--gpus")
     parser.add_argument("--world-size", type=int, default=1, metavar="N", help="number of nodes")
-    parser.add_argument("--rank", type=int, default=0, metavar="N", help="number of this node, from 0")
-    parser.add_argument("--dist-url", default="tcp://127.0.0.1:23456", metavar="URL", help="address of node 0")
+    parser.add_argument(
+        "--rank", type=int, default=0, metavar="N", help="number of this node, from 0"
+    )
+    parser.add_argument(
+        "--dist-url", default="tcp://127.0.0.1:23456", metavar="URL", help="address of node 0"
+    )
     return parser.parse_intermixed_args()
 
 
@@ -35,9 +41,16 @@ def main() -> None:
     setup_logging()
     cfg = load_run_config(args)
     check_files(cfg, pretrained=True, dataset=True)
-    processes = distributed.count_processes(cfg.DEVICE, args.processes)
-    launch(train, (cfg, args.cfg), processes, nodes=args.world_size, node_rank=args.rank, url=args.dist_url)
+    processes = comm.count_processes(cfg.DEVICE, args.processes)
+    launch(
+        train,
+        (cfg, args.cfg),
+        processes,
+        nodes=args.world_size,
+        node_rank=args.rank,
+        url=args.dist_url,
+    )
 
 
 if __name__ == "__main__":
-    run_tool(main)
+    main_with_exit_status(main)

@@ -1,4 +1,6 @@
-"""Files that are whole or not there: written beside their place, flushed to the disk, then renamed into it."""
+"""Files that are whole or not there: written beside their place, flushed to the disk, then renamed
+into it.
+"""
 
 from __future__ import annotations
 
@@ -10,16 +12,22 @@ from typing import BinaryIO
 
 
 class WriteError(OSError):
-    """A file that could not be written; the message names it and says why, and that what was there before is whole."""
+    """A file that could not be written; the message names it and says why, and that what was there
+    before is whole.
+    """
 
 
 @contextmanager
-def replacing(path: str | Path, durable: bool = True, previous: Path | None = None) -> Iterator[BinaryIO]:
-    """A file open for writing that takes the place of `path` once the block ends well; until then, and after an
-    error, a reader sees what was there before. Folders are made. Raises WriteError where the system cannot write it.
+def replacing(
+    path: str | Path, durable: bool = True, previous: Path | None = None
+) -> Iterator[BinaryIO]:
+    """A file open for writing that takes the place of `path` once the block ends well; until then,
+    and after an
+    error, a reader sees what was there before. Folders are made. Raises WriteError where the system
+    cannot write it.
 
-    durable: wait until it is on the disk, so that it lasts through a power cut; False for what is quickly made again.
-    previous: the name under which the file that was there is kept.
+    durable: wait until it is on the disk, so that it lasts through a power cut; False for what is
+    quickly made again. previous: the name under which the file that was there is kept.
     """
     path = Path(path)
     beside = path.with_name(f".{path.name}.{os.getpid()}")
@@ -37,7 +45,9 @@ def replacing(path: str | Path, durable: bool = True, previous: Path | None = No
             sync_folder(path.parent)
     except OSError as error:
         reason = error.strerror or error
-        raise WriteError(f"{path}: could not be written ({reason}); what was there is whole") from error
+        raise WriteError(
+            f"{path}: could not be written ({reason}); what was there is whole"
+        ) from error
     finally:
         with suppress(OSError):
             beside.unlink(missing_ok=True)
@@ -49,7 +59,9 @@ def make_folder(path: str | Path) -> Path:
     try:
         path.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise WriteError(f"{path}: the folder cannot be made ({error.strerror or error})") from error
+        raise WriteError(
+            f"{path}: the folder cannot be made ({error.strerror or error})"
+        ) from error
     return path
 
 

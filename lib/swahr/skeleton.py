@@ -1,7 +1,9 @@
-"""What a person is made of: keypoint names, mirror pairs, OKS sigmas, limbs, and the order in which joints are grouped.
+"""What a person is made of: keypoint names, mirror pairs, OKS sigmas, limbs, and the order in which
+joints are grouped.
 
-Everything that differs between key-point sets is data in a `Skeleton`; no other module counts joints or names them.
-Sets of your own are YAML files (see `load_skeleton`), named by DATASET.SKELETON.
+Everything that differs between key-point sets is data in a `Skeleton`; no other module counts
+joints or names them. Sets of your own are YAML files (see `load_skeleton`), named by
+DATASET.SKELETON.
 """
 
 from __future__ import annotations
@@ -16,7 +18,9 @@ import yaml
 
 
 class SkeletonError(ValueError):
-    """A skeleton that does not describe a person; the message says which part of it and what would be right."""
+    """A skeleton that does not describe a person; the message says which part of it and what would
+    be right.
+    """
 
 
 @dataclass(frozen=True)
@@ -24,11 +28,12 @@ class Skeleton:
     """A set of K keypoints.
 
     keypoints: K names, in the order of the annotation files.
-    flip_pairs: pairs of 0-based indices that change places when the picture is mirrored.
-    sigmas: K standard deviations of the object keypoint similarity (COCO keypoint evaluation), as fractions of the
-    person's size.
+    flip_pairs: pairs of 0-based indices that change places when the image is mirrored.
+    sigmas: K standard deviations of the object keypoint similarity (COCO keypoint evaluation), as
+    fractions of the person's size.
     limbs: pairs of indices that are joined by a line when a person is drawn.
-    grouping_order: the K indices in the order in which joints are assigned to people; () is their own order.
+    grouping_order: the K indices in the order in which joints are assigned to people; () is their
+    own order.
     """
 
     name: str
@@ -45,21 +50,28 @@ class Skeleton:
             raise SkeletonError(f"skeleton {self.name!r}: {problem}")
 
     def _problems(self) -> Sequence[str]:
-        count, found = len(self.keypoints), []
+        count = len(self.keypoints)
+        found = []
         if not count:
             found.append("keypoints is empty; it lists the names of the joints")
         if len(set(self.keypoints)) != count:
             found.append("keypoints has a name twice")
         if len(self.sigmas) != count or min(self.sigmas, default=1) <= 0:
-            found.append(f"sigmas has {len(self.sigmas)} values; it needs {count} positive ones, one for each keypoint")
+            found.append(
+                f"sigmas has {len(self.sigmas)} values; it needs {count} positive ones, one for each keypoint"
+            )
         if sorted(self.grouping_order) != list(range(count)):
             found.append(f"grouping_order must hold each index from 0 to {count - 1} once")
         swapped = [i for pair in self.flip_pairs for i in pair]
         if len(set(swapped)) != len(swapped):
             found.append("flip_pairs names a keypoint twice")
-        outside = [i for i in (*swapped, *(i for limb in self.limbs for i in limb)) if not 0 <= i < count]
+        outside = [
+            i for i in (*swapped, *(i for limb in self.limbs for i in limb)) if not 0 <= i < count
+        ]
         if outside:
-            found.append(f"flip_pairs or limbs name keypoint {outside[0]}; indices run from 0 to {count - 1}")
+            found.append(
+                f"flip_pairs or limbs name keypoint {outside[0]}; indices run from 0 to {count - 1}"
+            )
         return found
 
     @property
@@ -68,7 +80,7 @@ class Skeleton:
 
     @cached_property
     def flip_index(self) -> tuple[int, ...]:
-        """K indices: channel i of a mirrored picture is channel flip_index[i] of the picture."""
+        """K indices: channel i of a mirrored image is channel flip_index[i] of the image."""
         index = list(range(self.num_keypoints))
         for left, right in self.flip_pairs:
             index[left], index[right] = right, left
@@ -78,61 +90,177 @@ class Skeleton:
         """The same person with the centre of its joints as one more, last keypoint, grouped first
         (DATASET.WITH_CENTER)."""
         last = self.num_keypoints
-        return replace(self, keypoints=(*self.keypoints, "center"), sigmas=(*self.sigmas, max(self.sigmas)),
-                       grouping_order=(last, *self.grouping_order))
+        return replace(
+            self,
+            keypoints=(*self.keypoints, "center"),
+            sigmas=(*self.sigmas, max(self.sigmas)),
+            grouping_order=(last, *self.grouping_order),
+        )
 
 
 COCO = Skeleton(
     name="coco",
-    keypoints=("nose", "left_eye", "right_eye", "left_ear", "right_ear", "left_shoulder", "right_shoulder",
-               "left_elbow", "right_elbow", "left_wrist", "right_wrist", "left_hip", "right_hip",
-               "left_knee", "right_knee", "left_ankle", "right_ankle"),
+    keypoints=(
+        "nose",
+        "left_eye",
+        "right_eye",
+        "left_ear",
+        "right_ear",
+        "left_shoulder",
+        "right_shoulder",
+        "left_elbow",
+        "right_elbow",
+        "left_wrist",
+        "right_wrist",
+        "left_hip",
+        "right_hip",
+        "left_knee",
+        "right_knee",
+        "left_ankle",
+        "right_ankle",
+    ),
     flip_pairs=((1, 2), (3, 4), (5, 6), (7, 8), (9, 10), (11, 12), (13, 14), (15, 16)),
-    sigmas=(.026, .025, .025, .035, .035, .079, .079, .072, .072, .062, .062, .107, .107, .087, .087, .089, .089),
-    limbs=((0, 1), (0, 2), (1, 3), (2, 4), (3, 5), (4, 6), (5, 6), (5, 7), (7, 9), (6, 8), (8, 10), (5, 11), (6, 12),
-           (11, 12), (11, 13), (13, 15), (12, 14), (14, 16)),
+    sigmas=(
+        0.026,
+        0.025,
+        0.025,
+        0.035,
+        0.035,
+        0.079,
+        0.079,
+        0.072,
+        0.072,
+        0.062,
+        0.062,
+        0.107,
+        0.107,
+        0.087,
+        0.087,
+        0.089,
+        0.089,
+    ),
+    limbs=(
+        (0, 1),
+        (0, 2),
+        (1, 3),
+        (2, 4),
+        (3, 5),
+        (4, 6),
+        (5, 6),
+        (5, 7),
+        (7, 9),
+        (6, 8),
+        (8, 10),
+        (5, 11),
+        (6, 12),
+        (11, 12),
+        (11, 13),
+        (13, 15),
+        (12, 14),
+        (14, 16),
+    ),
     grouping_order=(0, 1, 2, 3, 4, 5, 6, 11, 12, 7, 8, 9, 10, 13, 14, 15, 16),
 )
 
 CROWD_POSE = Skeleton(
     name="crowd_pose",
-    keypoints=("left_shoulder", "right_shoulder", "left_elbow", "right_elbow", "left_wrist", "right_wrist",
-               "left_hip", "right_hip", "left_knee", "right_knee", "left_ankle", "right_ankle", "head", "neck"),
+    keypoints=(
+        "left_shoulder",
+        "right_shoulder",
+        "left_elbow",
+        "right_elbow",
+        "left_wrist",
+        "right_wrist",
+        "left_hip",
+        "right_hip",
+        "left_knee",
+        "right_knee",
+        "left_ankle",
+        "right_ankle",
+        "head",
+        "neck",
+    ),
     flip_pairs=((0, 1), (2, 3), (4, 5), (6, 7), (8, 9), (10, 11)),
-    sigmas=(.079, .079, .072, .072, .062, .062, .107, .107, .087, .087, .089, .089, .079, .079),
-    limbs=((12, 13), (13, 0), (13, 1), (0, 2), (2, 4), (1, 3), (3, 5), (0, 6), (1, 7), (6, 7), (6, 8), (8, 10), (7, 9),
-           (9, 11)),
-    # The published order is the one made for COCO's joints, taken over by number; results depend on it, so it stays.
+    sigmas=(
+        0.079,
+        0.079,
+        0.072,
+        0.072,
+        0.062,
+        0.062,
+        0.107,
+        0.107,
+        0.087,
+        0.087,
+        0.089,
+        0.089,
+        0.079,
+        0.079,
+    ),
+    limbs=(
+        (12, 13),
+        (13, 0),
+        (13, 1),
+        (0, 2),
+        (2, 4),
+        (1, 3),
+        (3, 5),
+        (0, 6),
+        (1, 7),
+        (6, 7),
+        (6, 8),
+        (8, 10),
+        (7, 9),
+        (9, 11),
+    ),
+    # The published order is the one made for COCO's joints, taken over by number; results depend on
+    # it, so it stays.
     grouping_order=(0, 1, 2, 3, 4, 5, 6, 11, 12, 7, 8, 9, 10, 13),
 )
 
 SKELETONS = {skeleton.name: skeleton for skeleton in (COCO, CROWD_POSE)}
 # The published names of data sets (DATASET.DATASET and DATASET.DATASET_TEST) and their skeletons.
-SKELETON_OF = {"coco": "coco", "coco_kpt": "coco", "crowd_pose": "crowd_pose", "crowd_pose_kpt": "crowd_pose"}
+SKELETON_OF = {
+    "coco": "coco",
+    "coco_kpt": "coco",
+    "crowd_pose": "crowd_pose",
+    "crowd_pose_kpt": "crowd_pose",
+}
 
 
 def get_skeleton(name: str) -> Skeleton:
-    """A skeleton by its name ("coco", "crowd_pose") or by the path of a YAML file; SkeletonError if it is neither."""
+    """A skeleton by its name ("coco", "crowd_pose") or by the path of a YAML file; SkeletonError if
+    it is neither.
+    """
     if name in SKELETONS:
         return SKELETONS[name]
     if os.path.isfile(name):
         return load_skeleton(name)
-    raise SkeletonError(f"unknown skeleton {name!r}: it is one of {', '.join(SKELETONS)}, or the path of a YAML file")
+    raise SkeletonError(
+        f"unknown skeleton {name!r}: it is one of {', '.join(SKELETONS)}, or the path of a YAML file"
+    )
 
 
 def load_skeleton(path: str | Path) -> Skeleton:
-    """Read a skeleton from YAML: keypoints (names), sigmas, and optionally flip_pairs, limbs, grouping_order, each by
-    name or index.
+    """Read a skeleton from YAML: keypoints (names), sigmas, and optionally flip_pairs, limbs,
+    grouping_order, each by name or index.
 
     Raises SkeletonError, naming the file and the entry, where the file is not such a description.
     """
     try:
         data = yaml.safe_load(Path(path).read_text())
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise SkeletonError(f"{path}: cannot be read as YAML ({str(error).splitlines()[0]})") from None
+        raise SkeletonError(
+            f"{path}: cannot be read as YAML ({str(error).splitlines()[0]})"
+        ) from None
     if not isinstance(data, dict) or not {"keypoints", "sigmas"} <= set(data):
         raise SkeletonError(f"{path}: a skeleton needs the entries keypoints and sigmas")
-    unknown = sorted(map(str, set(data) - {"name", "keypoints", "sigmas", "flip_pairs", "limbs", "grouping_order"}))
+    unknown = sorted(
+        map(
+            str,
+            set(data) - {"name", "keypoints", "sigmas", "flip_pairs", "limbs", "grouping_order"},
+        )
+    )
     if unknown:
         raise SkeletonError(f"{path}: unknown entry {unknown[0]!r}")
 
@@ -150,7 +278,9 @@ def load_skeleton(path: str | Path) -> Skeleton:
         if isinstance(value, int) and 0 <= value < len(names):
             return value
         last = len(names) - 1
-        raise SkeletonError(f"{path}: {key}: {value!r} is neither a keypoint's name nor an index from 0 to {last}")
+        raise SkeletonError(
+            f"{path}: {key}: {value!r} is neither a keypoint's name nor an index from 0 to {last}"
+        )
 
     def pairs(key: str) -> tuple[tuple[int, int], ...]:
         found = []
@@ -166,5 +296,11 @@ def load_skeleton(path: str | Path) -> Skeleton:
     except (TypeError, ValueError):
         raise SkeletonError(f"{path}: sigmas must be a list of numbers, not {values!r}") from None
     order = tuple(index("grouping_order", value) for value in entries("grouping_order"))
-    return Skeleton(name=str(data.get("name", Path(path).stem)), keypoints=tuple(names), sigmas=sigmas,
-                    flip_pairs=pairs("flip_pairs"), limbs=pairs("limbs"), grouping_order=order)
+    return Skeleton(
+        name=str(data.get("name", Path(path).stem)),
+        keypoints=tuple(names),
+        sigmas=sigmas,
+        flip_pairs=pairs("flip_pairs"),
+        limbs=pairs("limbs"),
+        grouping_order=order,
+    )

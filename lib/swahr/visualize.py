@@ -1,7 +1,8 @@
-"""Pictures of people and of what the network sees: skeletons, heatmaps, scale and tag maps, panels for training.
+"""Images of people and of what the network sees: skeletons, heatmaps, scale and tag maps, panels
+for training.
 
-Images are (H, W, 3) uint8 RGB and never changed in place; maps are arrays or CPU tensors of any size, stretched over
-the image.
+Images are (H, W, 3) uint8 RGB and never changed in place; maps are arrays or CPU tensors of any
+size, stretched over the image.
 """
 
 from __future__ import annotations
@@ -20,20 +21,28 @@ Image = NDArray[np.uint8]
 Maps = NDArray[np.float32]
 Color = tuple[int, int, int]
 
-SHIFT = 4                  # fractional bits of a drawn coordinate
+SHIFT = 4  # fractional bits of a drawn coordinate
 FONT = cv2.FONT_HERSHEY_SIMPLEX
-DARK = (20, 20, 20)        # outlines
+DARK = (20, 20, 20)  # outlines
 CAPTIONS = ("input", "target", "heatmap", "scale", "tag")
-SCALE_LIMIT = 0.5          # value of the scale map that is drawn in full colour
+SCALE_LIMIT = 0.5  # value of the scale map that is drawn in full colour
 
 
-def draw_people(image: Image, keypoints: ArrayLike, skeleton: Skeleton, scores: ArrayLike | None = None,
-                threshold: float = 0.0, boxes: bool = False) -> Image:
-    """A copy of the image with people drawn on it, each in its own hue, left limbs lighter than right ones.
+def draw_people(
+    image: Image,
+    keypoints: ArrayLike,
+    skeleton: Skeleton,
+    scores: ArrayLike | None = None,
+    threshold: float = 0.0,
+    boxes: bool = False,
+) -> Image:
+    """A copy of the image with people drawn on it, each in its own hue, left limbs lighter than
+    right ones.
 
-    keypoints: (P, K, 3) x, y in image pixels and a score or visibility flag; joints at or below `threshold` are left
-    out, and limbs with them. scores (P,) are written above the people. Widths follow the person's size. ValueError if
-    there are fewer than the skeleton's K; more (a centre) are not drawn.
+    keypoints: (P, K, 3) x, y in image pixels and a score or visibility flag; joints at or below
+    `threshold` are left out, and limbs with them. scores (P,) are written above the people. Widths
+    follow the person's size. ValueError if there are fewer than the skeleton's K; more (a centre)
+    are not drawn.
     """
     canvas = _checked(image).copy()
     people = np.asarray(keypoints, np.float64)
@@ -41,7 +50,9 @@ def draw_people(image: Image, keypoints: ArrayLike, skeleton: Skeleton, scores: 
         return canvas
     if people.ndim != 3 or people.shape[1] < skeleton.num_keypoints or people.shape[2] != 3:
         wanted = f"(P, {skeleton.num_keypoints}, 3)"
-        raise ValueError(f"keypoints: shape {people.shape}; skeleton {skeleton.name} needs {wanted}")
+        raise ValueError(
+            f"keypoints: shape {people.shape}; skeleton {skeleton.name} needs {wanted}"
+        )
     for i, person in enumerate(people):
         shown = (person[:, 2] > threshold) & np.isfinite(person).all(axis=1)
         if shown.any():
@@ -50,21 +61,35 @@ def draw_people(image: Image, keypoints: ArrayLike, skeleton: Skeleton, scores: 
     return canvas
 
 
-def draw_heatmaps(image: Image, heatmaps: ArrayLike, columns: int | None = None, limit: float = 1.0) -> Image:
-    """Every heatmap of (K, h, w) as blue to red over the image, in a grid; `limit` is red. The image if K = 0."""
+def draw_heatmaps(
+    image: Image, heatmaps: ArrayLike, columns: int | None = None, limit: float = 1.0
+) -> Image:
+    """Every heatmap of (K, h, w) as blue to red over the image, in a grid; `limit` is red. The
+    image if K = 0.
+    """
     maps = _maps(heatmaps)
     cells = [_over(image, _jet(_stretch(values, image) / limit)) for values in maps]
-    return tile(cells, columns or int(np.ceil(np.sqrt(len(cells))))) if cells else _checked(image).copy()
+    return (
+        make_grid(cells, columns or int(np.ceil(np.sqrt(len(cells)))))
+        if cells
+        else _checked(image).copy()
+    )
 
 
 def draw_heatmap(image: Image, heatmaps: ArrayLike, limit: float = 1.0) -> Image:
     """The highest of all heatmaps (K, h, w) at each place, as blue to red over the image."""
     maps = _maps(heatmaps)
-    return _over(image, _jet(_stretch(maps.max(axis=0), image) / limit)) if len(maps) else _checked(image).copy()
+    return (
+        _over(image, _jet(_stretch(maps.max(axis=0), image) / limit))
+        if len(maps)
+        else _checked(image).copy()
+    )
 
 
 def draw_scale_map(image: Image, scales: ArrayLike, limit: float = SCALE_LIMIT) -> Image:
-    """Scale maps (K, h, w) over the image, at each place the one farthest from 0: red above 0, blue below."""
+    """Scale maps (K, h, w) over the image, at each place the one farthest from 0: red above 0, blue
+    below.
+    """
     maps = _maps(scales)
     if not len(maps):
         return _checked(image).copy()
@@ -77,16 +102,21 @@ def draw_scale_map(image: Image, scales: ArrayLike, limit: float = SCALE_LIMIT) 
 def draw_tags(image: Image, tags: ArrayLike, heatmaps: ArrayLike | None = None) -> Image:
     """Tag maps (C, h, w) as colours from their lowest value (blue) to their highest (red).
 
-    With heatmaps (K, h, w), the tag of the highest heatmap's channel, shown where that heatmap is high; without, the
-    first channel everywhere.
+    With heatmaps (K, h, w), the tag of the highest heatmap's channel, shown where that heatmap is
+    high; without, the first channel everywhere.
     """
     maps = _maps(tags)
     if not len(maps):
         return _checked(image).copy()
-    values, strength = maps[0], np.ones((1, 1), np.float32)
+    values = maps[0]
+    strength = np.ones((1, 1), np.float32)
     if heatmaps is not None and np.size(heatmaps):
         heat = _maps(heatmaps)
-        heat = heat if heat.shape[1:] == maps.shape[1:] else np.stack([_stretch(each, maps[0]) for each in heat])
+        heat = (
+            heat
+            if heat.shape[1:] == maps.shape[1:]
+            else np.stack([_stretch(each, maps[0]) for each in heat])
+        )
         if len(maps) == len(heat):
             values = np.take_along_axis(maps, heat.argmax(axis=0)[None], axis=0)[0]
         strength = np.clip(heat.max(axis=0) * 1.5, 0, 1)
@@ -97,46 +127,67 @@ def draw_tags(image: Image, tags: ArrayLike, heatmaps: ArrayLike | None = None) 
     return _blend(_checked(image), color, 0.85 * _stretch(strength, image)[..., None])
 
 
-def panel(image: ArrayLike, target: ArrayLike, heatmap: ArrayLike, scale: ArrayLike | None = None,
-          tag: ArrayLike | None = None, cell: int = 192) -> Image:
-    """Samples in rows: input, target, heatmap, scale map and tag map side by side, under their names.
+def panel(
+    image: ArrayLike,
+    target: ArrayLike,
+    heatmap: ArrayLike,
+    scale: ArrayLike | None = None,
+    tag: ArrayLike | None = None,
+    cell: int = 192,
+) -> Image:
+    """Samples in rows: input, target, heatmap, scale map and tag map side by side, under their
+    names.
 
-    image: (B, H, W, 3) uint8; target, heatmap, scale: (B, K, h, w); tag: (B, C, h, w); or one sample, each without B.
-    Columns without maps are left out. Every picture gets `cell` pixels on its longer side.
+    image: (B, H, W, 3) uint8; target, heatmap, scale: (B, K, h, w); tag: (B, C, h, w); or one
+    sample, each without B. Columns without maps are left out. Every image gets `cell` pixels on its
+    longer side.
     """
     given = zip(CAPTIONS, (image, target, heatmap, scale, tag), strict=True)
     parts = {name: np.asarray(part) for name, part in given if part is not None}
     if parts["input"].ndim == 3:
         parts = {name: part[None] for name, part in parts.items()}
     cells: list[Image] = []
-    for i, picture in enumerate(parts["input"]):
-        small = _fit(_checked(picture), cell)
-        cells += [small, draw_heatmap(small, parts["target"][i]), draw_heatmap(small, parts["heatmap"][i])]
+    for i, image in enumerate(parts["input"]):
+        small = _fit(_checked(image), cell)
+        cells += [
+            small,
+            draw_heatmap(small, parts["target"][i]),
+            draw_heatmap(small, parts["heatmap"][i]),
+        ]
         if "scale" in parts:
             cells.append(draw_scale_map(small, parts["scale"][i]))
         if "tag" in parts:
             cells.append(draw_tags(small, parts["tag"][i], parts["heatmap"][i]))
     captions = [_caption(name, cells[0].shape[1]) for name in parts] if cells else []
-    return tile(captions + cells, len(parts))
+    return make_grid(captions + cells, len(parts))
 
 
-def tile(images: Sequence[Image], columns: int, pad: int = 2) -> Image:
-    """Pictures in rows of `columns` on white, `pad` pixels apart; rows and columns fit their largest picture."""
+def make_grid(images: Sequence[Image], columns: int, pad: int = 2) -> Image:
+    """Images in rows of `columns` on white, `pad` pixels apart; rows and columns fit their largest
+    image.
+    """
     if not images:
         return np.full((1, 1, 3), 255, np.uint8)
-    rows = [images[i:i + max(1, columns)] for i in range(0, len(images), max(1, columns))]
+    rows = [images[i : i + max(1, columns)] for i in range(0, len(images), max(1, columns))]
     heights = [max(image.shape[0] for image in row) for row in rows]
     widths = [max(row[j].shape[1] for row in rows if j < len(row)) for j in range(len(rows[0]))]
-    canvas = np.full((sum(heights) + pad * (len(rows) - 1), sum(widths) + pad * (len(widths) - 1), 3), 255, np.uint8)
+    canvas = np.full(
+        (sum(heights) + pad * (len(rows) - 1), sum(widths) + pad * (len(widths) - 1), 3),
+        255,
+        np.uint8,
+    )
     for i, row in enumerate(rows):
         for j, image in enumerate(row):
-            y, x = sum(heights[:i]) + pad * i, sum(widths[:j]) + pad * j
-            canvas[y:y + image.shape[0], x:x + image.shape[1]] = image
+            y = sum(heights[:i]) + pad * i
+            x = sum(widths[:j]) + pad * j
+            canvas[y : y + image.shape[0], x : x + image.shape[1]] = image
     return canvas
 
 
 def save_image(path: str | Path, image: Image) -> None:
-    """Write an RGB picture in the format of its name's ending, beside its place and renamed; ValueError if unknown."""
+    """Write an RGB image in the format of its name's ending, beside its place and renamed;
+    ValueError if unknown.
+    """
     try:
         data = encode(image, Path(path).suffix)
     except ValueError as error:
@@ -145,47 +196,72 @@ def save_image(path: str | Path, image: Image) -> None:
 
 
 def encode(image: Image, ending: str) -> bytes:
-    """An RGB picture as a file of the format that has this ending, ".png" say; ValueError if unknown."""
+    """An RGB image as a file of the format that has this ending, ".png" say; ValueError if
+    unknown.
+    """
     try:
         done, data = cv2.imencode(ending, _checked(image)[..., ::-1])
     except cv2.error:
         done = False
     if not done:
-        raise ValueError(f"pictures are written as .png or .jpg, not as {ending or 'a bare name'}")
+        raise ValueError(f"images are written as .png or .jpg, not as {ending or 'a bare name'}")
     return data.tobytes()
 
 
-# -- people ------------------------------------------------------------------------------------------------------------
+# -- people
+# ------------------------------------------------------------------------------------------------------------
 
 
 def person_colors(index: int) -> tuple[Color, Color, Color]:
-    """RGB for the middle, the left and the right limbs of person `index`; hues go round by the golden section."""
+    """RGB for the middle, the left and the right limbs of person `index`; hues go round by the
+    golden section.
+    """
     hue = int(index * 0.618034 * 180 + 18) % 180
-    hsv = np.array([[(hue, 190, 255), ((hue + 6) % 180, 120, 255), ((hue - 6) % 180, 230, 225)]], np.uint8)
+    hsv = np.array(
+        [[(hue, 190, 255), ((hue + 6) % 180, 120, 255), ((hue - 6) % 180, 230, 225)]], np.uint8
+    )
     middle, left, right = cv2.cvtColor(hsv, cv2.COLOR_HSV2RGB)[0].tolist()
     return tuple(middle), tuple(left), tuple(right)
 
 
-def _draw_person(canvas: Image, person: NDArray[np.float64], shown: NDArray[np.bool_], skeleton: Skeleton, index: int,
-                 label: str | None, box: bool) -> None:
+def _draw_person(
+    canvas: Image,
+    person: NDArray[np.float64],
+    shown: NDArray[np.bool_],
+    skeleton: Skeleton,
+    index: int,
+    label: str | None,
+    box: bool,
+) -> None:
     middle, left, right = person_colors(index)
     by_side = {"left": left, "right": right}
     sides = [by_side.get(name.partition("_")[0], middle) for name in skeleton.keypoints]
-    low, high = person[shown, :2].min(axis=0), person[shown, :2].max(axis=0)
+    low = person[shown, :2].min(axis=0)
+    high = person[shown, :2].max(axis=0)
     size = float((high - low).max())
-    width, radius = max(1, round(size * 0.012)), max(1.0, size * 0.014)
+    width = max(1, round(size * 0.012))
+    radius = max(1.0, size * 0.014)
     rim = radius + max(0.8, radius * 0.35)
     fixed = np.round(np.nan_to_num(person[:, :2]) * (1 << SHIFT))
     points = np.clip(fixed, -(1 << 24), 1 << 24).astype(int).tolist()
-    limbs = [(a, b, sides[a] if sides[a] == sides[b] else middle) for a, b in skeleton.limbs if shown[a] and shown[b]]
+    limbs = [
+        (a, b, sides[a] if sides[a] == sides[b] else middle)
+        for a, b in skeleton.limbs
+        if shown[a] and shown[b]
+    ]
     for a, b, _ in limbs:
         cv2.line(canvas, points[a], points[b], DARK, width + max(1, width // 2), cv2.LINE_AA, SHIFT)
     for a, b, color in limbs:
         cv2.line(canvas, points[a], points[b], color, width, cv2.LINE_AA, SHIFT)
-    for k in np.flatnonzero(shown[:skeleton.num_keypoints]):
+    for k in np.flatnonzero(shown[: skeleton.num_keypoints]):
         cv2.circle(canvas, points[k], round(rim * (1 << SHIFT)), DARK, -1, cv2.LINE_AA, SHIFT)
-        cv2.circle(canvas, points[k], round(radius * (1 << SHIFT)), sides[k], -1, cv2.LINE_AA, SHIFT)
-    corner, far = (np.clip(np.round(values), -(1 << 15), 1 << 15).astype(int).tolist() for values in (low, high))
+        cv2.circle(
+            canvas, points[k], round(radius * (1 << SHIFT)), sides[k], -1, cv2.LINE_AA, SHIFT
+        )
+    corner, far = (
+        np.clip(np.round(values), -(1 << 15), 1 << 15).astype(int).tolist()
+        for values in (low, high)
+    )
     if box:
         cv2.rectangle(canvas, corner, far, middle, width)
     if label:
@@ -197,7 +273,8 @@ def _write(canvas: Image, text: str, at: tuple[int, int], color: Color) -> None:
     cv2.putText(canvas, text, at, FONT, 0.4, color, 1, cv2.LINE_AA)
 
 
-# -- maps --------------------------------------------------------------------------------------------------------------
+# -- maps
+# --------------------------------------------------------------------------------------------------------------
 
 
 def _checked(image: Image) -> Image:

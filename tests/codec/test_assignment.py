@@ -13,7 +13,9 @@ from swahr.codec.grouping import NOBODY
 
 
 def agree(costs: np.ndarray) -> bool:
-    """Whether `solve` gives each row the column that munkres gives it; (n, m) costs are padded as each side does it."""
+    """Whether `solve` gives each row the column that munkres gives it; (n, m) costs are padded as
+    each side does it.
+    """
     rows, columns = costs.shape
     if rows > columns:
         costs = np.concatenate([costs, np.full((rows, rows - columns), NOBODY)], 1)
@@ -25,7 +27,9 @@ def agree(costs: np.ndarray) -> bool:
 
 @given(st.integers(1, 40), st.integers(1, 40), st.integers(1, 6), st.integers(0, 2**32 - 1))
 @settings(max_examples=60, deadline=None)
-def test_the_optimum_is_the_one_munkres_takes(rows: int, columns: int, levels: int, seed: int) -> None:
+def test_the_optimum_is_the_one_munkres_takes(
+    rows: int, columns: int, levels: int, seed: int
+) -> None:
     """Whole-numbered costs, of which many are equal, square and rectangular both ways."""
     assert agree(np.random.default_rng(seed).integers(0, levels, (rows, columns)).astype(float))
 
@@ -39,8 +43,18 @@ def test_costs_as_the_decoder_makes_them(rows: int, columns: int, seed: int) -> 
     assert agree(rng.integers(0, 4, (rows, columns)) * 100 - scores.astype(float))
 
 
-@pytest.mark.parametrize("costs", [[[0.0]], [[NOBODY]], [[5, 5], [5, 5]], [[1, 2, 2], [2, 1, 1], [1, 1, 3]],
-                                   [[1e30, 2e30], [1e30, 1e30]], [[0, 0, 0, 0]], [[1], [0], [2]]])
+@pytest.mark.parametrize(
+    "costs",
+    [
+        [[0.0]],
+        [[NOBODY]],
+        [[5, 5], [5, 5]],
+        [[1, 2, 2], [2, 1, 1], [1, 1, 3]],
+        [[1e30, 2e30], [1e30, 1e30]],
+        [[0, 0, 0, 0]],
+        [[1], [0], [2]],
+    ],
+)
 def test_small_cases(costs: list[list[float]]) -> None:
     assert agree(np.array(costs, float))
 

@@ -1,4 +1,6 @@
-"""The decoder as a whole: against the published rules in plain loops, the published figures, and its own inverse."""
+"""The decoder as a whole: against the published rules in plain loops, the published figures, and
+its own inverse.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +12,7 @@ import torch
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from swahr.codec import decode, grouping, peaks, refine, tiles
+from swahr.codec import decode, grouping, peaks, refine, tile_bounds
 from swahr.codec.decode import Decoder, People, build_decoder
 from swahr.codec.targets import render_heatmaps
 from swahr.skeleton import COCO, CROWD_POSE
@@ -27,14 +29,26 @@ def same(people: People, other: People) -> None:
         np.testing.assert_array_equal(got, want)
 
 
-@pytest.mark.parametrize("rules", [{}, {"adjust": False}, {"refine": False}, {"max_people": 3, "ignore_too_much": True},
-                                   {"use_detection_val": False, "nms_kernel": 3, "nms_padding": 1}])
+@pytest.mark.parametrize(
+    "rules",
+    [
+        {},
+        {"adjust": False},
+        {"refine": False},
+        {"max_people": 3, "ignore_too_much": True},
+        {"use_detection_val": False, "nms_kernel": 3, "nms_padding": 1},
+    ],
+)
 @pytest.mark.parametrize("people, tag_maps", [(0, 2), (1, 1), (5, 2), (31, 2)])
 def test_crowds_equal_the_loops(people: int, tag_maps: int, rules: dict) -> None:
-    heatmaps, tags = crowd(people, size=(96, 128), joints=6, tag_maps=tag_maps, false_peaks=20, stray_tags=True)
+    heatmaps, tags = crowd(
+        people, size=(96, 128), joints=6, tag_maps=tag_maps, false_peaks=20, stray_tags=True
+    )
     order = (3, 0, 1, 5, 4, 2)
     got = Decoder(grouping_order=order, **rules)(heatmaps, tags)[0]
-    want, scores = oracle.decode(heatmaps[0].numpy(), tags[0].numpy(), oracle.settings(order, **rules))
+    want, scores = oracle.decode(
+        heatmaps[0].numpy(), tags[0].numpy(), oracle.settings(order, **rules)
+    )
     np.testing.assert_array_equal(got.keypoints, want[..., :3])
     np.testing.assert_allclose(got.scores, scores, atol=1e-6)
 
@@ -44,18 +58,27 @@ def test_shared_tags_equal_the_loops(rules: dict) -> None:
     heatmaps, tags = crowd(4, size=(64, 96), joints=5)
     tags = tags[:, :1].contiguous()
     got = make_decoder(5, **rules)(heatmaps, tags)[0]
-    want, _ = oracle.decode(heatmaps[0].numpy(), tags[0].numpy(), oracle.settings(range(5), **rules))
+    want, _ = oracle.decode(
+        heatmaps[0].numpy(), tags[0].numpy(), oracle.settings(range(5), **rules)
+    )
     np.testing.assert_array_equal(got.keypoints, want[..., :3])
 
 
 def test_a_batch_gives_what_its_images_give() -> None:
-    """In compiled loops and in tensor operations, in double precision and with strides of another order."""
+    """In compiled loops and in tensor operations, in double precision and with strides of another
+    order.
+    """
     maps = [crowd(people, size=(64, 96), joints=5) for people in (4, 0, 9)]
-    heatmaps, tags = torch.cat([h for h, _ in maps]), torch.cat([t for _, t in maps])
+    heatmaps = torch.cat([h for h, _ in maps])
+    tags = torch.cat([t for _, t in maps])
     decoder = make_decoder(5)
     alone = [decoder(*pair)[0] for pair in maps]
     strided = tags.permute(4, 0, 1, 2, 3).contiguous().permute(1, 2, 3, 4, 0)
-    for batch in (decoder(heatmaps, tags), decoder._decode_batch(heatmaps, tags), decoder(heatmaps.double(), strided)):
+    for batch in (
+        decoder(heatmaps, tags),
+        decoder._decode_batch(heatmaps, tags),
+        decoder(heatmaps.double(), strided),
+    ):
         for people, want in zip(batch, alone, strict=True):
             same(people, want)
     assert decoder(heatmaps[:0], tags[:0]) == []
@@ -64,7 +87,9 @@ def test_a_batch_gives_what_its_images_give() -> None:
 @pytest.mark.parametrize("name, skeleton", [("coco", COCO), ("crowdpose", CROWD_POSE)])
 def test_published_maps(shared, name: str, skeleton) -> None:
     figures = np.load(shared / f"golden/maps_{name}.npz")
-    heatmaps, tags = (torch.from_numpy(figures[part].astype(np.float32))[None] for part in ("heatmaps", "tags"))
+    heatmaps, tags = (
+        torch.from_numpy(figures[part].astype(np.float32))[None] for part in ("heatmaps", "tags")
+    )
     decoder = Decoder(grouping_order=skeleton.grouping_order, detection_threshold=0.12)
     for people in (decoder(heatmaps, tags)[0], decoder._decode_batch(heatmaps, tags)[0]):
         np.testing.assert_allclose(people.keypoints, figures["people"][..., :3], atol=1e-5)
@@ -74,16 +99,24 @@ def test_published_maps(shared, name: str, skeleton) -> None:
 @given(st.integers(0, 6), st.integers(0, 2**32 - 1))
 @settings(max_examples=15, deadline=None)
 def test_what_was_rendered_is_decoded(count: int, seed: int) -> None:
-    """People whose joints lie apart and whose tags differ come back to within a pixel, and only they do."""
+    """People whose joints lie apart and whose tags differ come back to within a pixel, and only
+    they do.
+    """
     rng = np.random.default_rng(seed)
-    cells = rng.permuted(np.tile(np.arange(49), (3, 1)), axis=1)[:, :count].T  # a cell of its own for each joint
-    joints = np.stack([cells % 7 * 12 + 6, cells // 7 * 12 + 6, np.ones_like(cells)], 2).astype(np.float32)
+    cells = rng.permuted(np.tile(np.arange(49), (3, 1)), axis=1)[
+        :, :count
+    ].T  # a cell of its own for each joint
+    joints = np.stack([cells % 7 * 12 + 6, cells // 7 * 12 + 6, np.ones_like(cells)], 2).astype(
+        np.float32
+    )
     joints[..., :2] += rng.uniform(-2, 2, joints[..., :2].shape)
     heatmaps = render_heatmaps(torch.from_numpy(joints)[None], 96, 2)
     tags = torch.full((1, 3, 96, 96, 1), -5.0)
-    for person, (k, (x, y, _)) in ((p, joint) for p in range(count) for joint in enumerate(joints[p])):
-        tags[0, k, int(y) - 3:int(y) + 4, int(x) - 3:int(x) + 4] = 3.0 * person
-    people, = make_decoder(3)(heatmaps, tags)
+    for person, (k, (x, y, _)) in (
+        (p, joint) for p in range(count) for joint in enumerate(joints[p])
+    ):
+        tags[0, k, int(y) - 3 : int(y) + 4, int(x) - 3 : int(x) + 4] = 3.0 * person
+    (people,) = make_decoder(3)(heatmaps, tags)
     assert len(people.scores) == count
     order = np.argsort(people.tags[:, 0])
     np.testing.assert_allclose(people.tags[order, 0], 3.0 * np.arange(count))
@@ -91,17 +124,29 @@ def test_what_was_rendered_is_decoded(count: int, seed: int) -> None:
     np.testing.assert_allclose(people.scores, 1)
 
 
-@given(st.integers(1, 40), st.integers(1, 40), st.sampled_from([-1.0, 0.0, 0.5, 2.0, 1e30]), st.integers(1, 3),
-       st.sampled_from([0.0, 0.6, 1e38]), st.booleans(), st.integers(0, 2**32 - 1))
+@given(
+    st.integers(1, 40),
+    st.integers(1, 40),
+    st.sampled_from([-1.0, 0.0, 0.5, 2.0, 1e30]),
+    st.integers(1, 3),
+    st.sampled_from([0.0, 0.6, 1e38]),
+    st.booleans(),
+    st.integers(0, 2**32 - 1),
+)
 @settings(max_examples=40, deadline=None)
-def test_nothing_crashes(height: int, width: int, level: float, values: int, noise: float, batched: bool,
-                         seed: int) -> None:
-    """Constant maps, equal maxima, single pixels, huge values: coordinates stay within a pixel of the map."""
+def test_nothing_crashes(
+    height: int, width: int, level: float, values: int, noise: float, batched: bool, seed: int
+) -> None:
+    """Constant maps, equal maxima, single pixels, huge values: coordinates stay within a pixel of
+    the map.
+    """
     rng = np.random.default_rng(seed)
     heatmaps = torch.full((1, 2, height, width), level)
     if seed % 2:
         heatmaps[:, :, rng.integers(height), rng.integers(width)] = 1
-    tags = torch.from_numpy(rng.normal(0, noise, (1, 2, height, width, values)).clip(-3e38, 3e38)).float()
+    tags = torch.from_numpy(
+        rng.normal(0, noise, (1, 2, height, width, values)).clip(-3e38, 3e38)
+    ).float()
     decoder = make_decoder(2)
     people = decoder._decode_batch(heatmaps, tags)[0] if batched else decoder(heatmaps, tags)[0]
     assert np.isfinite(people.keypoints).all()
@@ -109,30 +154,47 @@ def test_nothing_crashes(height: int, width: int, level: float, values: int, noi
     assert (x >= -1).all() and (x <= width).all() and (y >= -1).all() and (y <= height).all()
 
 
-@given(st.integers(0, 300), st.sampled_from([1, 30, 300]), st.booleans(), st.booleans(), st.integers(1, 2),
-       st.integers(0, 2**32 - 1))
+@given(
+    st.integers(0, 300),
+    st.sampled_from([1, 30, 300]),
+    st.booleans(),
+    st.booleans(),
+    st.integers(1, 2),
+    st.integers(0, 2**32 - 1),
+)
 @example(300, 300, True, True, 2, 0)
 @example(300, 30, True, False, 1, 0)
 @settings(max_examples=12, deadline=None)
-def test_crowds_of_up_to_three_hundred(people: int, most: int, equal: bool, apart: bool, values: int,
-                                       seed: int) -> None:
-    """Each joint of each person is a peak of its own, all equally high or not, with tags that tell people apart or
-    hardly: both ways of decoding find the same people, and all of them where there is room.
+def test_crowds_of_up_to_three_hundred(
+    people: int, most: int, equal: bool, apart: bool, values: int, seed: int
+) -> None:
+    """Each joint of each person is a peak of its own, all equally high or not, with tags that tell
+    people apart or hardly: both ways of decoding find the same people, and all of them where there
+    is room.
     """
     rng = np.random.default_rng(seed)
-    heatmaps, tags = torch.zeros(1, 3, 60, 100), torch.zeros(1, 3, 60, 100, values)
-    names = torch.from_numpy(rng.permutation(people) * 3.0 if apart else rng.normal(0, 2, people)).float()
+    heatmaps = torch.zeros(1, 3, 60, 100)
+    tags = torch.zeros(1, 3, 60, 100, values)
+    names = torch.from_numpy(
+        rng.permutation(people) * 3.0 if apart else rng.normal(0, 2, people)
+    ).float()
     for joint in range(3):
         cells = torch.from_numpy(rng.permutation(20 * 33)[:people])  # of three by three pixels
-        y, x = cells // 33 * 3 + 1, cells % 33 * 3 + 1
-        heatmaps[0, joint, y, x] = 1.0 if equal else torch.from_numpy(rng.uniform(0.2, 1, people)).float()
+        y = cells // 33 * 3 + 1
+        x = cells % 33 * 3 + 1
+        heatmaps[0, joint, y, x] = (
+            1.0 if equal else torch.from_numpy(rng.uniform(0.2, 1, people)).float()
+        )
         tags[0, joint, y, x] = names[:, None]
     decoder = make_decoder(3, max_people=most, nms_kernel=3, nms_padding=1)
-    found, = decoder(heatmaps, tags)
+    (found,) = decoder(heatmaps, tags)
     same(found, decoder._decode_batch(heatmaps, tags)[0])
     assert np.isfinite(found.keypoints).all() and len(found.scores) <= 3 * most
     if apart and most == 300:
-        assert sorted(found.tags[:, 0].tolist()) == sorted(names.tolist()) and (found.keypoints[..., 2] > 0).all()
+        assert (
+            sorted(found.tags[:, 0].tolist()) == sorted(names.tolist())
+            and (found.keypoints[..., 2] > 0).all()
+        )
 
 
 @pytest.mark.parametrize("bad", [float("nan"), float("inf")])
@@ -145,14 +207,26 @@ def test_maps_must_be_finite(bad: float, which: int) -> None:
             decoding(*maps)
 
 
-@pytest.mark.parametrize("heatmaps, tags, message", [
-    ((1, 3, 8, 8), (1, 3, 8, 8, 1), r"heatmaps have shape \(1, 3, 8, 8\); it should be \(B, 2, H, W\)"),
-    ((2, 8, 8), (2, 8, 8, 1), "heatmaps have shape"),
-    ((1, 2, 0, 8), (1, 2, 0, 8, 1), "heatmaps have shape"),
-    ((1, 2, 8, 8), (1, 3, 8, 8, 1), r"tags have shape \(1, 3, 8, 8, 1\); it should be \(1, 2 or 1, 8, 8, T\)"),
-    ((1, 2, 8, 8), (1, 2, 8, 8), "tags have shape"),
-    ((1, 2, 8, 8), (1, 2, 8, 4, 1), "tags have shape"),
-    ((1, 2, 8, 8), (1, 2, 8, 8, 0), "tags have shape")])
+@pytest.mark.parametrize(
+    "heatmaps, tags, message",
+    [
+        (
+            (1, 3, 8, 8),
+            (1, 3, 8, 8, 1),
+            r"heatmaps have shape \(1, 3, 8, 8\); it should be \(B, 2, H, W\)",
+        ),
+        ((2, 8, 8), (2, 8, 8, 1), "heatmaps have shape"),
+        ((1, 2, 0, 8), (1, 2, 0, 8, 1), "heatmaps have shape"),
+        (
+            (1, 2, 8, 8),
+            (1, 3, 8, 8, 1),
+            r"tags have shape \(1, 3, 8, 8, 1\); it should be \(1, 2 or 1, 8, 8, T\)",
+        ),
+        ((1, 2, 8, 8), (1, 2, 8, 8), "tags have shape"),
+        ((1, 2, 8, 8), (1, 2, 8, 4, 1), "tags have shape"),
+        ((1, 2, 8, 8), (1, 2, 8, 8, 0), "tags have shape"),
+    ],
+)
 def test_shapes_must_fit(heatmaps: tuple[int, ...], tags: tuple[int, ...], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         make_decoder(2)(torch.zeros(heatmaps), torch.zeros(tags))
@@ -163,12 +237,18 @@ def test_maps_must_be_on_one_device() -> None:
         make_decoder(2)(torch.zeros(1, 2, 8, 8), torch.zeros(1, 2, 8, 8, 1, device="meta"))
 
 
-@pytest.mark.parametrize("rules, message", [
-    ({"grouping_order": (0, 2)}, "grouping_order"), ({"grouping_order": ()}, "grouping_order"),
-    ({"max_people": 0}, "MAX_NUM_PEOPLE is 0"), ({"detection_threshold": -0.1}, "DETECTION_THRESHOLD is -0.1"),
-    ({"detection_threshold": float("nan")}, "DETECTION_THRESHOLD is nan"),
-    ({"nms_kernel": 5, "nms_padding": 1}, "NMS_KERNEL is 5 and TEST.NMS_PADDING 1"),
-    ({"nms_kernel": 4, "nms_padding": 2}, "NMS_KERNEL is 4")])
+@pytest.mark.parametrize(
+    "rules, message",
+    [
+        ({"grouping_order": (0, 2)}, "grouping_order"),
+        ({"grouping_order": ()}, "grouping_order"),
+        ({"max_people": 0}, "MAX_NUM_PEOPLE is 0"),
+        ({"detection_threshold": -0.1}, "DETECTION_THRESHOLD is -0.1"),
+        ({"detection_threshold": float("nan")}, "DETECTION_THRESHOLD is nan"),
+        ({"nms_kernel": 5, "nms_padding": 1}, "NMS_KERNEL is 5 and TEST.NMS_PADDING 1"),
+        ({"nms_kernel": 4, "nms_padding": 2}, "NMS_KERNEL is 4"),
+    ],
+)
 def test_rules_must_make_sense(rules: dict, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         Decoder(**({"grouping_order": (0, 1)} | rules))
@@ -176,35 +256,63 @@ def test_rules_must_make_sense(rules: dict, message: str) -> None:
 
 def test_the_configuration_is_read() -> None:
     """Each key reaches the decoder, which then decides otherwise."""
-    test = dict(DETECTION_THRESHOLD=0.1, TAG_THRESHOLD=1.0, NMS_KERNEL=5, NMS_PADDING=2, USE_DETECTION_VAL=True,
-                IGNORE_TOO_MUCH=False, ADJUST=True, REFINE=True)
+    test = dict(
+        DETECTION_THRESHOLD=0.1,
+        TAG_THRESHOLD=1.0,
+        NMS_KERNEL=5,
+        NMS_PADDING=2,
+        USE_DETECTION_VAL=True,
+        IGNORE_TOO_MUCH=False,
+        ADJUST=True,
+        REFINE=True,
+    )
     heatmaps, tags = crowd(6, size=(96, 128), false_peaks=60, stray_tags=True)
 
     def keypoints(people: int = 30, **changes: object) -> np.ndarray:
-        cfg = SimpleNamespace(DATASET=SimpleNamespace(MAX_NUM_PEOPLE=people), TEST=SimpleNamespace(**(test | changes)))
+        cfg = SimpleNamespace(
+            DATASET=SimpleNamespace(MAX_NUM_PEOPLE=people), TEST=SimpleNamespace(**(test | changes))
+        )
         return build_decoder(cfg, COCO)(heatmaps, tags)[0].keypoints
 
     published = keypoints()
     np.testing.assert_array_equal(
-        published, Decoder(grouping_order=COCO.grouping_order)(heatmaps, tags)[0].keypoints)
-    others = [{"people": 2}, {"DETECTION_THRESHOLD": 0.5}, {"TAG_THRESHOLD": 0.1}, {"ADJUST": False},
-              {"NMS_KERNEL": 41, "NMS_PADDING": 20}, {"USE_DETECTION_VAL": False}, {"REFINE": False}]
+        published, Decoder(grouping_order=COCO.grouping_order)(heatmaps, tags)[0].keypoints
+    )
+    others = [
+        {"people": 2},
+        {"DETECTION_THRESHOLD": 0.5},
+        {"TAG_THRESHOLD": 0.1},
+        {"ADJUST": False},
+        {"NMS_KERNEL": 41, "NMS_PADDING": 20},
+        {"USE_DETECTION_VAL": False},
+        {"REFINE": False},
+    ]
     for other in (keypoints(**changes) for changes in others):
         assert other.shape != published.shape or (other != published).any()
     assert len(keypoints(people=2, IGNORE_TOO_MUCH=True)) < len(keypoints(people=2))
 
 
 def test_kernels_are_compiled_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    """All by warm_up; maps of any size, people or none, one tag map or two: nobody waits for the compiler again."""
+    """All by warm_up; maps of any size, people or none, one tag map or two: nobody waits for the
+    compiler again.
+    """
     called = []
     for module, name in ((decode, "find_missing"), (peaks, "_find_peaks"), (grouping, "_group")):
         kernel = getattr(module, name)
-        monkeypatch.setattr(module, name, lambda *a, kernel=kernel, name=name: called.append(name) or kernel(*a))
+        monkeypatch.setattr(
+            module, name, lambda *a, kernel=kernel, name=name: called.append(name) or kernel(*a)
+        )
     make_decoder(2, max_people=100).warm_up()
     assert sorted(called) == ["_find_peaks", "_group", "find_missing"]
     monkeypatch.undo()
     decoder = make_decoder(2)
     decoder(torch.ones(1, 2, 1, 1), torch.ones(1, 1, 1, 1, 1))
     decoder(*crowd(2, size=(60, 40), joints=2, tag_maps=1))
-    for compiled in (tiles._tile_range, peaks._find_peaks, grouping._group, grouping._mean_tags, refine._find_missing):
+    for compiled in (
+        tile_bounds._tile_bounds,
+        peaks._find_peaks,
+        grouping._group,
+        grouping._mean_tags,
+        refine._find_missing,
+    ):
         assert len(compiled.signatures) == 1

@@ -15,35 +15,67 @@ RULES = dict(max_people=30, tag_threshold=1.0, use_detection_val=True, ignore_to
 
 
 def make_peaks(tags: np.ndarray, scores: np.ndarray, counts: np.ndarray) -> Peaks:
-    """Peaks with tags (K, M, T) and scores (K, M), of which those beyond the counts do not count; pixel = number."""
+    """Peaks with tags (K, M, T) and scores (K, M), of which those beyond the counts do not count;
+    pixel = number.
+    """
     pixels = np.arange(scores.size).reshape(scores.shape)
     scores = np.where(np.arange(scores.shape[1]) < counts[:, None], scores, 0).astype(np.float32)
-    return Peaks(pixels, scores, np.zeros((*scores.shape, 2), np.float32), tags.astype(np.float32), counts)
+    return Peaks(
+        pixels, scores, np.zeros((*scores.shape, 2), np.float32), tags.astype(np.float32), counts
+    )
 
 
 def expected(peaks: Peaks, order: np.ndarray, **rules: object) -> np.ndarray:
     """(N, K) the peaks' numbers, from the loops; a peak's place is (number in its joint, joint)."""
     joints, count = peaks.scores.shape
     places = np.stack(np.broadcast_arrays(np.arange(count), np.arange(joints)[:, None]), 2)
-    people = oracle.match(peaks.tags, places, peaks.scores, oracle.settings(order, detection_threshold=0.0, **rules))
+    people = oracle.match(
+        peaks.tags, places, peaks.scores, oracle.settings(order, detection_threshold=0.0, **rules)
+    )
     return np.where(people[..., 2] > 0, people[..., 0], -1).reshape(-1, joints)
 
 
-@given(st.integers(1, 17), st.integers(1, 30), st.integers(1, 3), st.integers(1, 8), st.booleans(), st.booleans(),
-       st.sampled_from([1, 3, 30]), st.sampled_from([1.0, 0.5, 3.0]), st.integers(0, 2**32 - 1))
+@given(
+    st.integers(1, 17),
+    st.integers(1, 30),
+    st.integers(1, 3),
+    st.integers(1, 8),
+    st.booleans(),
+    st.booleans(),
+    st.sampled_from([1, 3, 30]),
+    st.sampled_from([1.0, 0.5, 3.0]),
+    st.integers(0, 2**32 - 1),
+)
 @settings(max_examples=60, deadline=None)
-def test_groups_equal_the_loops(joints: int, most: int, values: int, grid: int, use_detection_val: bool,
-                                ignore_too_much: bool, max_people: int, tag_threshold: float, seed: int) -> None:
-    """Tags on a coarse grid, so that tags, distances, roundings and costs tie; sometimes with noise on top."""
+def test_groups_equal_the_loops(
+    joints: int,
+    most: int,
+    values: int,
+    grid: int,
+    use_detection_val: bool,
+    ignore_too_much: bool,
+    max_people: int,
+    tag_threshold: float,
+    seed: int,
+) -> None:
+    """Tags on a coarse grid, so that tags, distances, roundings and costs tie; sometimes with noise
+    on top.
+    """
     rng = np.random.default_rng(seed)
     shape = (joints, most, values)
     tags = rng.integers(-grid, grid + 1, shape) / 2 + rng.normal(0, seed % 3 / 9, shape)
     scores = np.sort(rng.integers(1, 12, (joints, most)) / 12)[:, ::-1]
     peaks = make_peaks(tags, scores, rng.integers(0, most + 1, joints))
-    rules = dict(max_people=max_people, tag_threshold=tag_threshold, use_detection_val=use_detection_val,
-                 ignore_too_much=ignore_too_much)
+    rules = dict(
+        max_people=max_people,
+        tag_threshold=tag_threshold,
+        use_detection_val=use_detection_val,
+        ignore_too_much=ignore_too_much,
+    )
     order = rng.permutation(joints)
-    np.testing.assert_array_equal(grouping.group(peaks, order, **rules), expected(peaks, order, **rules))
+    np.testing.assert_array_equal(
+        grouping.group(peaks, order, **rules), expected(peaks, order, **rules)
+    )
 
 
 def test_many_candidates() -> None:
@@ -55,14 +87,18 @@ def test_many_candidates() -> None:
 
 
 def test_equal_first_tags_are_one_person() -> None:
-    """0 and -0 are equal; the later founder takes the joint and resets the tag, so the third joint is too far."""
+    """0 and -0 are equal; the later founder takes the joint and resets the tag, so the third joint
+    is too far.
+    """
     tags = np.array([[[0.0, 5], [-0.0, 9]], [[0.0, 5], [0, 0]]])
     peaks = make_peaks(tags, np.array([[0.9, 0.8], [0.7, 0]]), np.array([2, 1]))
     assert grouping.group(peaks, np.arange(2), **RULES).tolist() == [[1, 0]]
 
 
 def test_nobody() -> None:
-    members = grouping.group(make_peaks(np.zeros((3, 4, 2)), np.zeros((3, 4)), np.zeros(3, int)), np.arange(3), **RULES)
+    members = grouping.group(
+        make_peaks(np.zeros((3, 4, 2)), np.zeros((3, 4)), np.zeros(3, int)), np.arange(3), **RULES
+    )
     assert members.shape == (0, 3)
 
 

@@ -9,11 +9,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from swahr.codec.peaks import Peaks, find_peaks, find_peaks_batch
-from swahr.codec.tiles import tile_range
+from swahr.codec.tile_bounds import tile_bounds
 from tests.oracles import decode as oracle
 
 
-def check(peaks: Peaks, heatmaps: np.ndarray, tags: np.ndarray, threshold: float, limit: int, reach: int) -> None:
+def check(
+    peaks: Peaks, heatmaps: np.ndarray, tags: np.ndarray, threshold: float, limit: int, reach: int
+) -> None:
     rule = oracle.settings((), max_people=limit, nms_kernel=2 * reach + 1, nms_padding=reach)
     want_tags, places, scores = oracle.top_peaks(heatmaps, tags, rule)
     for k, heatmap in enumerate(heatmaps):
@@ -28,25 +30,45 @@ def check(peaks: Peaks, heatmaps: np.ndarray, tags: np.ndarray, threshold: float
         np.testing.assert_array_equal(peaks.offsets[k, :count], np.reshape(offsets, (-1, 2)))
 
 
-@given(st.integers(1, 90), st.integers(1, 90), st.integers(1, 30), st.integers(0, 3), st.integers(1, 40),
-       st.integers(0, 2**32 - 1))
+@given(
+    st.integers(1, 90),
+    st.integers(1, 90),
+    st.integers(1, 30),
+    st.integers(0, 3),
+    st.integers(1, 40),
+    st.integers(0, 2**32 - 1),
+)
 @settings(max_examples=80, deadline=None)
-def test_peaks_are_those_of_pooling(height: int, width: int, limit: int, reach: int, levels: int, seed: int) -> None:
-    """Few levels of height give many ties, at the last place too; maps are larger and smaller than 64 x limit."""
+def test_peaks_are_those_of_pooling(
+    height: int, width: int, limit: int, reach: int, levels: int, seed: int
+) -> None:
+    """Few levels of height give many ties, at the last place too; maps are larger and smaller than
+    64 x limit.
+    """
     rng = np.random.default_rng(seed)
     heatmaps = (rng.integers(-2, levels, (2, height, width)) / 8).astype(np.float32)
     tags = rng.normal(size=(1 + seed % 2, height, width, 2)).astype(np.float32)
     rule = dict(limit=limit, threshold=0.25, reach=reach)
-    check(find_peaks(heatmaps, tags, tile_range(heatmaps[..., None]), **rule), heatmaps, tags, **rule)
+    check(
+        find_peaks(heatmaps, tags, tile_bounds(heatmaps[..., None]), **rule), heatmaps, tags, **rule
+    )
     batch = find_peaks_batch(torch.from_numpy(heatmaps)[None], torch.from_numpy(tags)[None], **rule)
     check(batch[0], heatmaps, tags, **rule)
 
 
 def test_two_peaks_by_hand() -> None:
-    heatmaps, tags = np.zeros((1, 20, 20), np.float32), np.zeros((1, 20, 20, 1), np.float32)
-    heatmaps[0, 3, 4], heatmaps[0, 3, 5], heatmaps[0, 10, 19], heatmaps[0, 11, 18] = 0.5, 0.25, 0.75, 0.5
+    heatmaps = np.zeros((1, 20, 20), np.float32)
+    tags = np.zeros((1, 20, 20, 1), np.float32)
+    heatmaps[0, 3, 4], heatmaps[0, 3, 5], heatmaps[0, 10, 19], heatmaps[0, 11, 18] = (
+        0.5,
+        0.25,
+        0.75,
+        0.5,
+    )
     tags[0, 10, 19] = 7
-    peaks = find_peaks(heatmaps, tags, tile_range(heatmaps[..., None]), limit=3, threshold=0.1, reach=2)
+    peaks = find_peaks(
+        heatmaps, tags, tile_bounds(heatmaps[..., None]), limit=3, threshold=0.1, reach=2
+    )
     assert peaks.counts == [2]
     assert peaks.pixels[0, :2].tolist() == [219, 64] and peaks.tags[0, :2, 0].tolist() == [7, 0]
     assert peaks.offsets[0, :2].tolist() == [[0.25, -0.25], [0.25, -0.25]]
@@ -55,10 +77,10 @@ def test_two_peaks_by_hand() -> None:
 @pytest.mark.parametrize("shape", [(1, 1, 1, 1), (2, 16, 16, 2), (2, 33, 47, 3)])
 def test_ranges_of_tiles(shape: tuple[int, ...]) -> None:
     maps = np.random.default_rng(0).normal(size=shape).astype(np.float32)
-    low, high, finite = tile_range(maps)
+    low, high, finite = tile_bounds(maps)
     assert finite
     for c, ty, tx, t in np.ndindex(low.shape):
-        tile = maps[c, ty * 16:ty * 16 + 16, tx * 16:tx * 16 + 16, t]
+        tile = maps[c, ty * 16 : ty * 16 + 16, tx * 16 : tx * 16 + 16, t]
         assert low[c, ty, tx, t] == tile.min() and high[c, ty, tx, t] == tile.max()
 
 
@@ -67,4 +89,4 @@ def test_values_that_are_not_finite_are_seen(bad: float) -> None:
     for place in ((0, 0, 0, 0), (1, 20, 31, 1), (1, 39, 16, 0)):
         maps = np.zeros((2, 40, 32, 2), np.float32)
         maps[place] = bad
-        assert not tile_range(maps).finite
+        assert not tile_bounds(maps).finite

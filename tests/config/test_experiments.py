@@ -37,7 +37,9 @@ def nested(settings: dict[str, Any]) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
-def test_every_experiment_loads(path: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_every_experiment_loads(
+    path: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     with caplog.at_level(logging.WARNING, "swahr"):
         cfg = load_config(path)
     assert not caplog.records
@@ -52,16 +54,57 @@ def test_recipes() -> None:
         flat = flatten(load_config(ROOT / "experiments" / f"{name}.yaml"))
         return tuple(flat[key] for key in keys)
 
-    training = ("TRAIN.LR", "TRAIN.IMAGES_PER_GPU", "TRAIN.END_EPOCH", "TRAIN.WARM_UP_EPOCH", "TRAIN.LR_SCHEDULE",
-                "WORLD_SIZE", "MODEL.SYNC_BN", "DATASET.INPUT_SIZE")
+    training = (
+        "TRAIN.LR",
+        "TRAIN.IMAGES_PER_GPU",
+        "TRAIN.END_EPOCH",
+        "TRAIN.WARM_UP_EPOCH",
+        "TRAIN.LR_SCHEDULE",
+        "WORLD_SIZE",
+        "MODEL.SYNC_BN",
+        "DATASET.INPUT_SIZE",
+    )
     for data in ("coco", "crowd_pose"):
         folder = f"{data}/higher_hrnet"
-        assert recipe(f"{folder}/w32_512_adam_lr1e-3", *training) == (0.00025, 20, 300, 3, "linear", 0, False, 512)
-        assert recipe(f"{folder}/w32_640_adam_lr1e-3", *training) == (0.00025, 20, 300, 3, "linear", 0, False, 640)
-        assert recipe(f"{folder}/w48_640_adam_lr1e-3", *training) == (0.00012, 10, 300, 3, "linear", 0, True, 640)
+        assert recipe(f"{folder}/w32_512_adam_lr1e-3", *training) == (
+            0.00025,
+            20,
+            300,
+            3,
+            "linear",
+            0,
+            False,
+            512,
+        )
+        assert recipe(f"{folder}/w32_640_adam_lr1e-3", *training) == (
+            0.00025,
+            20,
+            300,
+            3,
+            "linear",
+            0,
+            False,
+            640,
+        )
+        assert recipe(f"{folder}/w48_640_adam_lr1e-3", *training) == (
+            0.00012,
+            10,
+            300,
+            3,
+            "linear",
+            0,
+            True,
+            640,
+        )
         keys = ("TRAIN.LR", "TRAIN.IMAGES_PER_GPU", "TRAIN.LR_STEP")
         assert recipe(f"{folder}/w48_640_adam_lr1e-3_higherhrnet", *keys) == (0.001, 10, [200, 260])
-    parts = ("MODEL.SCALE_HEADS", "LOSS.SCALE_ADAPTIVE", "LOSS.WEIGHT_ADAPTIVE", "TRAIN.LR_SCHEDULE", "LOSS.NUM_STAGES")
+    parts = (
+        "MODEL.SCALE_HEADS",
+        "LOSS.SCALE_ADAPTIVE",
+        "LOSS.WEIGHT_ADAPTIVE",
+        "TRAIN.LR_SCHEDULE",
+        "LOSS.NUM_STAGES",
+    )
     main = "coco/higher_hrnet/w32_512_adam_lr1e-3"
     assert recipe(main, *parts) == (True, True, True, "linear", 2)
     assert recipe(f"{main}_scale_only", *parts) == (True, True, False, "linear", 2)
@@ -83,7 +126,9 @@ def test_published_files_load_as_they_stand(published: dict[str, Any], tmp_path:
         ours = flatten(load_config(path))
         assert set(settings) <= set(KEYS)
         for key, value in settings.items():
-            assert ours[key] == (list(literal_eval(value)) if "(" in str(value) else value), f"{name}: {key}"
+            assert ours[key] == (list(literal_eval(value)) if "(" in str(value) else value), (
+                f"{name}: {key}"
+            )
 
 
 def test_our_files_say_what_the_published_ones_say(published: dict[str, Any]) -> None:
@@ -93,10 +138,15 @@ def test_our_files_say_what_the_published_ones_say(published: dict[str, Any]) ->
         baseline = path.with_name(f"{path.stem}{BASELINE}.yaml")
         path = baseline if source == "higherhrnet" and baseline.exists() else path
         ours = flatten(load_config(path))
-        # Two published HigherHRNet files are, here, variants of SWAHR's recipe on the same network and data.
+        # Two published HigherHRNet files are, here, variants of SWAHR's recipe on the same network
+        # and data.
         mixed = source == "higherhrnet" and path != baseline
         leave = PATHS | ({"TRAIN.LR", "TRAIN.IMAGES_PER_GPU", "TRAIN.LR_STEP"} if mixed else set())
-        compared = {key: value for key, value in settings.items() if key not in leave and "(" not in str(value)}
+        compared = {
+            key: value
+            for key, value in settings.items()
+            if key not in leave and "(" not in str(value)
+        }
         assert compared == {key: ours[key] for key in compared}, name
 
 

@@ -12,7 +12,9 @@ ROOT = Path(__file__).resolve().parents[2]
 MAIN = "experiments/coco/higher_hrnet/w32_512_adam_lr1e-3.yaml"
 
 
-def test_relative_paths_are_here_or_in_the_repository(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_relative_paths_are_here_or_in_the_repository(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("HOME", str(tmp_path))
     assert resolve_path(MAIN) == ROOT / MAIN

@@ -1,4 +1,4 @@
-"""Pictures of every kind come out as RGB; what is no picture is named."""
+"""Images of every kind come out as RGB; what is no image is named."""
 
 from __future__ import annotations
 
@@ -29,9 +29,16 @@ def test_colours_are_rgb(tmp_path: Path) -> None:
     assert (image == [200, 0, 0]).all()
 
 
-@pytest.mark.parametrize("pixels", [
-    np.full((6, 8), 77, np.uint8), np.full((6, 8), 77 * 256 + 5, np.uint16), np.full((6, 8, 4), 77, np.uint8),
-    np.full((6, 8, 3), 77 * 256, np.uint16)], ids=["grey", "grey, 16 bits", "transparent", "16 bits"])
+@pytest.mark.parametrize(
+    "pixels",
+    [
+        np.full((6, 8), 77, np.uint8),
+        np.full((6, 8), 77 * 256 + 5, np.uint16),
+        np.full((6, 8, 4), 77, np.uint8),
+        np.full((6, 8, 3), 77 * 256, np.uint16),
+    ],
+    ids=["grey", "grey, 16 bits", "transparent", "16 bits"],
+)
 def test_every_kind_becomes_eight_bit_rgb(pixels: np.ndarray) -> None:
     image = read_image(encoded(pixels))
     assert image.shape == (6, 8, 3) and (image == 77).all()
@@ -50,13 +57,15 @@ def test_exif_rotation_is_ignored() -> None:
 def test_a_file_that_was_cut_off_is_refused(tmp_path: Path, suffix: str, part: float) -> None:
     data = encoded(np.random.default_rng(0).integers(0, 256, (40, 40, 3), np.uint8), suffix)
     path = tmp_path / f"half{suffix}"
-    path.write_bytes(data[:min(int(part * len(data)), len(data) - 9)])
+    path.write_bytes(data[: min(int(part * len(data)), len(data) - 9)])
     with pytest.raises(ImageError, match=f"half{suffix}: the file is cut off after"):
         read_image(path)
 
 
-@pytest.mark.parametrize("data, message", [(b"", "the file is empty"), (b"hello", "not a picture that can be decoded")])
-def test_no_picture(tmp_path: Path, data: bytes, message: str) -> None:
+@pytest.mark.parametrize(
+    "data, message", [(b"", "the file is empty"), (b"hello", "not an image that can be decoded")]
+)
+def test_no_image(tmp_path: Path, data: bytes, message: str) -> None:
     (tmp_path / "x.jpg").write_bytes(data)
     with pytest.raises(ImageError, match=rf"x\.jpg: {message}"):
         read_image(tmp_path / "x.jpg")
@@ -84,7 +93,11 @@ def test_a_zip_file_is_read_like_a_folder(tmp_path: Path, prefix: str, method: i
     (tmp_path / "b.png").write_bytes(encoded(RED // 2))
     assert (store.read("b.png") == ImageStore(tmp_path).read("b.png")).all()
     assert (store.read("a.png") == read_image(encoded(RED))).all()
-    assert store.missing(["a.png", "c.png"]) == ImageStore(tmp_path).missing(["b.png", "c.png"]) == {"c.png"}
+    assert (
+        store.missing(["a.png", "c.png"])
+        == ImageStore(tmp_path).missing(["b.png", "c.png"])
+        == {"c.png"}
+    )
     with pytest.raises(ImageError, match=r"train\.zip/c\.png: not in the zip file"):
         store.read("c.png")
 
@@ -101,14 +114,19 @@ def test_damage_in_a_zip_file_is_seen(tmp_path: Path) -> None:
 def test_missing_looks_into_folders_below(tmp_path: Path) -> None:
     (tmp_path / "one").mkdir()
     (tmp_path / "one" / "a.png").write_bytes(b"")
-    assert ImageStore(tmp_path).missing(["one/a.png", "one/b.png", "two/a.png"]) == {"one/b.png", "two/a.png"}
+    assert ImageStore(tmp_path).missing(["one/a.png", "one/b.png", "two/a.png"]) == {
+        "one/b.png",
+        "two/a.png",
+    }
 
 
 def test_a_store_that_is_not_there(tmp_path: Path) -> None:
     with pytest.raises(ImageError, match="no such folder or zip file of images"):
         ImageStore(tmp_path / "val2017")
     (tmp_path / "val.zip").write_bytes(b"PK")
-    with pytest.raises(ImageError, match=r"val\.zip: neither a folder nor a zip file that can be read"):
+    with pytest.raises(
+        ImageError, match=r"val\.zip: neither a folder nor a zip file that can be read"
+    ):
         ImageStore(tmp_path / "val.zip")
 
 

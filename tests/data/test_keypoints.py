@@ -15,7 +15,7 @@ from pycocotools import mask as run_lengths
 from pycocotools.coco import COCO as Index
 from yacs.config import CfgNode
 
-from swahr.data.check import AnnotationError
+from swahr.data.annotation_check import AnnotationError
 from swahr.data.images import ImageError
 from swahr.data.keypoints import KeypointDataset, ScaleSigma, build_dataset
 from swahr.skeleton import COCO, CROWD_POSE
@@ -30,9 +30,20 @@ def opened(root: Path, **options: Any) -> KeypointDataset:
 
 
 def settings(root: Path, **data: Any) -> CfgNode:
-    values = {"ROOT": str(root), "DATASET": "coco_kpt", "DATASET_TEST": "coco", "DATA_FORMAT": "jpg", "SKELETON": "",
-              "STRICT": True, "MIN_KEYPOINTS": 0, "WITH_CENTER": False,
-              "SCALE_AWARE_SIGMA": False, "BASE_SIZE": 256.0, "BASE_SIGMA": 2.0, "INT_SIGMA": False}
+    values = {
+        "ROOT": str(root),
+        "DATASET": "coco_kpt",
+        "DATASET_TEST": "coco",
+        "DATA_FORMAT": "jpg",
+        "SKELETON": "",
+        "STRICT": True,
+        "MIN_KEYPOINTS": 0,
+        "WITH_CENTER": False,
+        "SCALE_AWARE_SIGMA": False,
+        "BASE_SIZE": 256.0,
+        "BASE_SIGMA": 2.0,
+        "INT_SIGMA": False,
+    }
     return CfgNode({"DATASET": CfgNode(values | data)})
 
 
@@ -41,7 +52,9 @@ def test_images_and_people(tree: Tree) -> None:
     assert dataset.image_ids == [10, 11, 12, 13] and len(dataset) == 4
     assert dataset.category_id == 1 and dataset.has_annotations
     assert dataset.image_info(12) == (12, "12.png", 64, 48)
-    assert [dataset.joints(i).shape for i in dataset.image_ids] == [(n, 17, 3) for n in (1, 0, 2, 31)]
+    assert [dataset.joints(i).shape for i in dataset.image_ids] == [
+        (n, 17, 3) for n in (1, 0, 2, 31)
+    ]
     assert dataset.joints(13).dtype == np.float32
     assert all((dataset.joints(i)[:, 0] == (20, 20, 2)).all() for i in (10, 12, 13))
     assert dataset.read(10).shape == (48, 64, 3)
@@ -71,20 +84,31 @@ def test_a_crowd_trains_only_if_it_has_keypoints(tree: Tree, made: Made) -> None
 
 
 def test_mask(tree: Tree, made: Made) -> None:
-    """Crowds and people without keypoints are masked: polygons, and run lengths, as numbers or as text."""
+    """Crowds and people without keypoints are masked: polygons, and run lengths, as numbers or as
+    text.
+    """
     data = made((1, 1, 1, 1, 1))
     people = data["annotations"]
     spots = np.random.default_rng(0).random((48, 64)) < 0.2
     packed = run_lengths.encode(np.asfortranarray(spots, np.uint8))["counts"].decode()
-    people[1].update(num_keypoints=0, segmentation=[[4, 4, 12, 4, 12, 12, 4, 12], [20, 20, 30, 20, 30, 30, 20, 30]])
-    people[2].update(iscrowd=1, segmentation={"size": [48, 64], "counts": [48 * 3, 10, 48 * 61 - 10]})
+    people[1].update(
+        num_keypoints=0,
+        segmentation=[[4, 4, 12, 4, 12, 12, 4, 12], [20, 20, 30, 20, 30, 30, 20, 30]],
+    )
+    people[2].update(
+        iscrowd=1, segmentation={"size": [48, 64], "counts": [48 * 3, 10, 48 * 61 - 10]}
+    )
     people[3].update(num_keypoints=0, iscrowd=1, segmentation={"size": [48, 64], "counts": packed})
     people[4].update(num_keypoints=0, segmentation=[])
-    dataset, index = opened(tree(data)), Index()
+    dataset = opened(tree(data))
+    index = Index()
     index.dataset = data
     index.createIndex()
     masks = {i: dataset.mask(i) for i in dataset.image_ids}
-    assert all(mask.shape == (48, 64) and mask.dtype == np.uint8 and mask.flags.c_contiguous for mask in masks.values())
+    assert all(
+        mask.shape == (48, 64) and mask.dtype == np.uint8 and mask.flags.c_contiguous
+        for mask in masks.values()
+    )
     assert masks[10].all() and masks[14].all()
     assert (masks[12] == 0).sum() == 10 and not masks[12][:10, 3].any()
     assert np.array_equal(masks[13], 1 - spots)
@@ -101,19 +125,22 @@ def test_crowd_pose_has_no_outlines(shared: Path, tmp_path: Path) -> None:
     assert all(dataset.mask(i).all() for i in dataset.image_ids[:5])
 
 
-def test_every_real_picture_is_read(shared: Path) -> None:
+def test_every_real_image_is_read(shared: Path) -> None:
     for split in ("train2017", "val2017"):
         dataset = build_dataset(settings(shared / "data/coco_mini"), split, train=False)
         index = Index(str(dataset.annotation_file))
         for image_id in dataset.image_ids:
-            info, people = index.imgs[image_id], index.imgToAnns[image_id]
+            info = index.imgs[image_id]
+            people = index.imgToAnns[image_id]
             masked = np.zeros((info["height"], info["width"]), int)
             for person in people:
                 if person["iscrowd"] or not person["num_keypoints"]:
                     masked += index.annToMask(person)
             assert np.array_equal(dataset.mask(image_id), masked < 0.5)
             kept = [p["keypoints"] for p in people if not p["iscrowd"] or p["num_keypoints"]]
-            assert np.array_equal(dataset.joints(image_id), np.array(kept, np.float32).reshape(-1, 17, 3))
+            assert np.array_equal(
+                dataset.joints(image_id), np.array(kept, np.float32).reshape(-1, 17, 3)
+            )
     assert dataset.read(image_id).shape == (*masked.shape, 3)
 
 
@@ -149,7 +176,10 @@ def test_zip_is_folder(tree: Tree) -> None:
     shutil.make_archive(str(root / "images/train2017"), "zip", root / "images", "train2017")
     configs = [settings(root, DATA_FORMAT=kind) for kind in ("jpg", "zip")]
     folder, archive = (build_dataset(cfg, "train2017", train=True) for cfg in configs)
-    assert archive.images.root.name == "train2017.zip" and folder.image_ids == archive.image_ids == [10, 12, 13]
+    assert (
+        archive.images.root.name == "train2017.zip"
+        and folder.image_ids == archive.image_ids == [10, 12, 13]
+    )
     assert all(np.array_equal(folder.read(i), archive.read(i)) for i in folder.image_ids)
 
 
@@ -158,9 +188,13 @@ def test_test_dev_has_no_annotations(tree: Tree, made: Made) -> None:
     del data["annotations"]
     data["categories"] = [{"id": 3, "name": "car"}, {"id": 7, "name": "person"}]
     root = tree(data, "test2017")
-    (root / "annotations/person_keypoints_test2017.json").rename(root / "annotations/image_info_test-dev2017.json")
+    (root / "annotations/person_keypoints_test2017.json").rename(
+        root / "annotations/image_info_test-dev2017.json"
+    )
     dataset = build_dataset(settings(root), "test-dev2017", train=False)
-    assert dataset.image_ids == [10, 11] and not dataset.has_annotations and dataset.category_id == 7
+    assert (
+        dataset.image_ids == [10, 11] and not dataset.has_annotations and dataset.category_id == 7
+    )
     assert dataset.joints(10).shape == (0, 17, 3) and dataset.mask(10).all()
 
 
@@ -177,10 +211,16 @@ def test_trees(tree: Tree, made: Made, tmp_path: Path) -> None:
     assert crowd.skeleton is CROWD_POSE and crowd.joints(10).shape == (1, 14, 3)
     names = "\n".join(f"- p{i}" for i in range(17))
     (tmp_path / "own.yaml").write_text(f"keypoints:\n{names}\nsigmas: [{', '.join(['.1'] * 17)}]\n")
-    own = build_dataset(settings(root, DATASET="mine", SKELETON=str(tmp_path / "own.yaml")), "train2017", train=True)
+    own = build_dataset(
+        settings(root, DATASET="mine", SKELETON=str(tmp_path / "own.yaml")), "train2017", train=True
+    )
     assert own.skeleton.name == "own" and len(own) == 1
-    with pytest.raises(AnnotationError, match="unknown data set 'mine': it is one of coco, .* DATASET.SKELETON"):
+    with pytest.raises(
+        AnnotationError, match="unknown data set 'mine': it is one of coco, .* DATASET.SKELETON"
+    ):
         build_dataset(settings(root, DATASET="mine"), "train2017", train=True)
-    with pytest.raises(AnnotationError, match=r"person_keypoints_val2017\.json: cannot be read \(No such file"):
+    with pytest.raises(
+        AnnotationError, match=r"person_keypoints_val2017\.json: cannot be read \(No such file"
+    ):
         shutil.copytree(root / "images/train2017", root / "images/val2017")
         build_dataset(settings(root), "val2017", train=False)

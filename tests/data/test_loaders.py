@@ -1,4 +1,6 @@
-"""The same samples for any number of workers and replicas; what cannot be read stops, or is replaced."""
+"""The same samples for any number of workers and replicas; what cannot be read stops, or is
+replaced.
+"""
 
 from __future__ import annotations
 
@@ -28,8 +30,18 @@ def opened(root: Path, **options: Any) -> KeypointDataset:
 
 
 def settings(**others: Any) -> CfgNode:
-    data = {"INPUT_SIZE": 32, "OUTPUT_SIZE": [8, 16], "MAX_ROTATION": 30.0, "MIN_SCALE": 0.75, "MAX_SCALE": 1.5,
-            "SCALE_TYPE": "short", "MAX_TRANSLATE": 40.0, "FLIP": 0.5, "ON_BAD_SAMPLE": "stop", "REPEAT": 1}
+    data = {
+        "INPUT_SIZE": 32,
+        "OUTPUT_SIZE": [8, 16],
+        "MAX_ROTATION": 30.0,
+        "MIN_SCALE": 0.75,
+        "MAX_SCALE": 1.5,
+        "SCALE_TYPE": "short",
+        "MAX_TRANSLATE": 40.0,
+        "FLIP": 0.5,
+        "ON_BAD_SAMPLE": "stop",
+        "REPEAT": 1,
+    }
     train = {"IMAGES_PER_GPU": 2, "SEED": 3, "ACCUMULATION_STEPS": 1}
     tree = {"DATASET": data, "TRAIN": train, "WORKERS": 0, "PIN_MEMORY": True}
     for key, value in others.items():
@@ -55,10 +67,16 @@ def epochs(loader: Any, count: int = 2) -> Iterator[Batch]:
 def test_batches(tree: Tree) -> None:
     batch = next(iter(build_train_loader(settings(IMAGES_PER_GPU=4), opened(tree()))))
     assert batch.images.shape == (4, 32, 32, 3) and batch.images.dtype == torch.uint8
-    assert [tuple(t.shape) for t in batch.joints] == [(4, 31, 17, 3)] * 2 and batch.joints[0].dtype == torch.float32
-    assert [tuple(t.shape) for t in batch.masks] == [(4, 8, 8), (4, 16, 16)] and batch.masks[0].dtype == torch.uint8
+    assert [tuple(t.shape) for t in batch.joints] == [(4, 31, 17, 3)] * 2 and batch.joints[
+        0
+    ].dtype == torch.float32
+    assert [tuple(t.shape) for t in batch.masks] == [(4, 8, 8), (4, 16, 16)] and batch.masks[
+        0
+    ].dtype == torch.uint8
     assert sorted(batch.image_ids.tolist()) == [10, 11, 12, 13] and batch.bad_ids == []
-    people = dict(zip(batch.image_ids.tolist(), (batch.joints[0][..., 2] > 0).any(-1).sum(-1).tolist()))
+    people = dict(
+        zip(batch.image_ids.tolist(), (batch.joints[0][..., 2] > 0).any(-1).sum(-1).tolist())
+    )
     assert people == {10: 1, 11: 0, 12: 2, 13: 31}
     assert same(batch.to("cpu", non_blocking=True), batch)
 
@@ -69,7 +87,9 @@ def test_a_batch_without_people(tree: Tree) -> None:
 
 
 def test_four_columns_and_the_center(tree: Tree) -> None:
-    loader = build_train_loader(settings(), opened(tree((1, 2)), with_center=True, sigma=ScaleSigma()))
+    loader = build_train_loader(
+        settings(), opened(tree((1, 2)), with_center=True, sigma=ScaleSigma())
+    )
     assert next(iter(loader)).joints[1].shape == (2, 2, 18, 4)
 
 
@@ -90,17 +110,38 @@ def test_two_replicas_with_half_the_batch_are_one_with_the_whole(tree: Tree) -> 
     steps = list(epochs(build_train_loader(settings(ACCUMULATION_STEPS=2), dataset)))
     assert len(whole) == len(halves[0]) == len(halves[1]) == 4 and len(steps) == 8
     for step, batch in enumerate(whole):
-        for parts in ([half[step] for half in halves], steps[2 * step:2 * step + 2]):
-            assert all(torch.equal(torch.cat(pair), tensor) for *pair, tensor in zip(*map(flat, parts), flat(batch)))
+        for parts in ([half[step] for half in halves], steps[2 * step : 2 * step + 2]):
+            assert all(
+                torch.equal(torch.cat(pair), tensor)
+                for *pair, tensor in zip(*map(flat, parts), flat(batch))
+            )
 
 
-@pytest.mark.parametrize("images, batch, replicas, group, steps", [
-    (10, 2, 1, 1, 5), (11, 2, 1, 1, 5), (10, 2, 2, 1, 2), (10, 2, 2, 2, 2), (9, 1, 2, 3, 3), (1, 4, 2, 1, 1),
-    (3, 2, 2, 2, 2)])
+@pytest.mark.parametrize(
+    "images, batch, replicas, group, steps",
+    [
+        (10, 2, 1, 1, 5),
+        (11, 2, 1, 1, 5),
+        (10, 2, 2, 1, 2),
+        (10, 2, 2, 2, 2),
+        (9, 1, 2, 3, 3),
+        (1, 4, 2, 1, 1),
+        (3, 2, 2, 2, 2),
+    ],
+)
 def test_steps_of_an_epoch(images: int, batch: int, replicas: int, group: int, steps: int) -> None:
-    samplers = [EpochSampler(images, batch, rank=r, world_size=replicas, seed=1, group=group) for r in range(replicas)]
-    assert {len(sampler) for sampler in samplers} == {steps} == {len(list(sampler)) for sampler in samplers}
-    seen = [index for sampler in samplers for part in sampler for epoch, index in part if epoch == 0]
+    samplers = [
+        EpochSampler(images, batch, rank=r, world_size=replicas, seed=1, group=group)
+        for r in range(replicas)
+    ]
+    assert (
+        {len(sampler) for sampler in samplers}
+        == {steps}
+        == {len(list(sampler)) for sampler in samplers}
+    )
+    seen = [
+        index for sampler in samplers for part in sampler for epoch, index in part if epoch == 0
+    ]
     assert len(seen) == steps * batch * replicas
     counts = np.bincount(seen, minlength=images)
     assert counts.max() - counts.min() <= 1
@@ -121,16 +162,23 @@ def test_an_epoch_goes_on_where_it_was() -> None:
 SPOILT: dict[str, tuple[Callable[[Path], Any], str]] = {
     "missing": (Path.unlink, "cannot be read (No such file or directory)"),
     "zero bytes": (lambda path: path.write_bytes(b""), "the file is empty"),
-    "truncated": (lambda path: path.write_bytes(path.read_bytes()[:500]), "the file is cut off after 500 bytes"),
-    "wrong size": (lambda path: cv2.imwrite(str(path), np.zeros((40, 60, 3), np.uint8)),
-                   "the file has 60 x 40 pixels, the annotation file says 64 x 48")}
+    "truncated": (
+        lambda path: path.write_bytes(path.read_bytes()[:500]),
+        "the file is cut off after 500 bytes",
+    ),
+    "wrong size": (
+        lambda path: cv2.imwrite(str(path), np.zeros((40, 60, 3), np.uint8)),
+        "the file has 60 x 40 pixels, the annotation file says 64 x 48",
+    ),
+}
 
 
 @pytest.mark.parametrize("spoilt, workers", [*((kind, 0) for kind in SPOILT), ("zero bytes", 1)])
-def test_a_bad_picture_stops_with_one_line(tree: Tree, spoilt: str, workers: int) -> None:
+def test_a_bad_image_stops_with_one_line(tree: Tree, spoilt: str, workers: int) -> None:
     root = tree((1, 1))
     dataset = opened(root)
-    path, (spoil, message) = root / "images/train2017/11.png", SPOILT[spoilt]
+    path = root / "images/train2017/11.png"
+    (spoil, message) = SPOILT[spoilt]
     spoil(path)
     loader = build_train_loader(settings(WORKERS=workers), dataset)
     with pytest.raises(ImageError) as error:
@@ -141,25 +189,28 @@ def test_a_bad_picture_stops_with_one_line(tree: Tree, spoilt: str, workers: int
 
 
 @pytest.mark.parametrize("spoilt", SPOILT)
-def test_a_bad_picture_is_replaced_by_the_next(tree: Tree, spoilt: str) -> None:
+def test_a_bad_image_is_replaced_by_the_next(tree: Tree, spoilt: str) -> None:
     root = tree((1, 1, 1, 1))
     dataset = opened(root)
     SPOILT[spoilt][0](root / "images/train2017/11.png")
-    samples = [list(epochs(build_train_loader(settings(ON_BAD_SAMPLE="skip", WORKERS=w), dataset))) for w in (0, 1)]
+    samples = [
+        list(epochs(build_train_loader(settings(ON_BAD_SAMPLE="skip", WORKERS=w), dataset)))
+        for w in (0, 1)
+    ]
     assert all(same(one, other) for one, other in zip(*samples, strict=True))
     bad = [batch.bad_ids for batch in samples[0]]
     assert sorted(map(len, bad)) == [0, 0, 1, 1] and all(ids in ([], [11]) for ids in bad)
     for first in (0, 2):
-        ids = torch.cat([batch.image_ids for batch in samples[0][first:first + 2]])
+        ids = torch.cat([batch.image_ids for batch in samples[0][first : first + 2]])
         assert sorted(ids.tolist()) == [10, 12, 12, 13]
 
 
-def test_not_one_good_picture(tree: Tree) -> None:
+def test_not_one_good_image(tree: Tree) -> None:
     root = tree((1, 1))
     transform = TrainTransform(input_size=32, output_sizes=(8,), flip_index=COCO.flip_index)
     samples = TrainingSet(opened(root), transform, skip_bad=True)
     assert len(samples) == 2 and collate([samples[0, 0]]).images.shape == (1, 32, 32, 3)
     for path in (root / "images/train2017").iterdir():
-        path.write_bytes(b"no picture")
+        path.write_bytes(b"no image")
     with pytest.raises(ImageError, match="not one of its 2 images can be read"):
         samples[0, 0]

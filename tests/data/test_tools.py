@@ -29,10 +29,15 @@ def tool(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], ModuleType]:
 
 
 def paths(root: Path) -> list[str]:
-    return [str(root / "annotations/person_keypoints_train2017.json"), str(root / "images/train2017")]
+    return [
+        str(root / "annotations/person_keypoints_train2017.json"),
+        str(root / "images/train2017"),
+    ]
 
 
-def test_check_a_sound_set(tool: Any, tree: Tree, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_check_a_sound_set(
+    tool: Any, tree: Tree, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     sheet = tmp_path / "sheet.jpg"
     arguments = [*paths(tree((1, 0, 2))), "--contact-sheet", str(sheet), "--read-images"]
     assert tool("check_dataset").main(arguments) == 0
@@ -47,24 +52,37 @@ def test_a_contact_sheet_has_sixteen_annotated_images(tool: Any, tree: Tree) -> 
     check = tool("check_dataset")
     root = tree((1, 0) * 20)
     dataset = KeypointDataset(*paths(root), COCO)
-    sheet, cell = check.contact_sheet(dataset), check.CELL
+    sheet = check.contact_sheet(dataset)
+    cell = check.CELL
     starts = [2 * i + i * cell for i in range(4)]
-    cells = [sheet[y:y + cell, x:x + cell] for y in starts for x in starts]
-    assert sheet.shape == (4 * cell + 6, 4 * cell + 6, 3) and len({part.tobytes() for part in cells}) == 16
-    assert np.array_equal(cells[0], check.cell(dataset, 10)) and np.array_equal(cells[15], check.cell(dataset, 48))
+    cells = [sheet[y : y + cell, x : x + cell] for y in starts for x in starts]
+    assert (
+        sheet.shape == (4 * cell + 6, 4 * cell + 6, 3)
+        and len({part.tobytes() for part in cells}) == 16
+    )
+    assert np.array_equal(cells[0], check.cell(dataset, 10)) and np.array_equal(
+        cells[15], check.cell(dataset, 48)
+    )
     bare = cv2.resize(dataset.read(10), (320, 240), interpolation=cv2.INTER_LINEAR)
     assert (cells[0][:240] != bare).any(-1).mean() > 0.01  # keypoints are drawn
 
 
-def test_check_a_set_with_problems(tool: Any, tree: Tree, made: Made, capsys: pytest.CaptureFixture[str]) -> None:
+def test_check_a_set_with_problems(
+    tool: Any, tree: Tree, made: Made, capsys: pytest.CaptureFixture[str]
+) -> None:
     data = made((1, 1))
     data["annotations"][0]["id"] = 0
     root = tree(data)
     (root / "images/train2017/11.png").write_bytes(b"")
     check = tool("check_dataset")
-    assert check.main([*paths(root), "--read-images", "--contact-sheet", str(root / "sheet.png")]) == 1
+    assert (
+        check.main([*paths(root), "--read-images", "--contact-sheet", str(root / "sheet.png")]) == 1
+    )
     printed = capsys.readouterr()
-    assert "1 problem\n" in printed.out and "the id 0 means 'not matched' to the scorers -> new id" in printed.out
+    assert (
+        "1 problem\n" in printed.out
+        and "the id 0 means 'not matched' to the scorers -> new id" in printed.out
+    )
     assert "11.png: the file is empty" in printed.out and not printed.err
     assert check.main([*paths(root), "--skeleton", "crowd_pose"]) == 2
     assert capsys.readouterr().err.count("\n") == 1
@@ -72,7 +90,8 @@ def test_check_a_set_with_problems(tool: Any, tree: Tree, made: Made, capsys: py
 
 def test_concat(tool: Any, made: Made, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     concat = tool("crowdpose_concat_train_val")
-    train, val = made((1, 2)), made((3,))
+    train = made((1, 2))
+    val = made((3,))
     (tmp_path / "crowdpose_train.json").write_text(json.dumps(train))
     assert concat.main(["--data_dir", str(tmp_path)]) == 2
     assert "crowdpose_val.json: cannot be read (No such file" in capsys.readouterr().err

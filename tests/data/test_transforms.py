@@ -12,7 +12,9 @@ from tests.oracles import augment as oracle
 SETTINGS = {"input_size": 64, "output_sizes": (16, 32), "flip_index": COCO.flip_index}
 
 
-def sample(people: int, columns: int = 3, seed: int = 0) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def sample(
+    people: int, columns: int = 3, seed: int = 0
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     rng = np.random.default_rng(seed)
     image = rng.integers(0, 256, (48, 64, 3), np.uint8)
     joints = rng.uniform(0, 48, (people, 17, columns)).astype(np.float32)
@@ -33,7 +35,9 @@ def test_against_the_loops(people: int, columns: int, flip: float, scale_type: s
     for seed in range(5):
         place = transform.place(64, 48, np.random.default_rng(seed))
         assert 0.75 <= place.zoom <= 1.5 and abs(place.rotation) <= 30
-        assert place.scale == pytest.approx((48 if scale_type == "short" else 64) * place.zoom / 200)
+        assert place.scale == pytest.approx(
+            (48 if scale_type == "short" else 64) * place.zoom / 200
+        )
         assert max(abs(place.center[0] - 32), abs(place.center[1] - 24)) <= 40 * place.scale
         want = oracle.augment(image, joints, mask, **place._asdict(), **SETTINGS)
         got = transform(image, joints, mask, np.random.default_rng(seed))
@@ -42,22 +46,39 @@ def test_against_the_loops(people: int, columns: int, flip: float, scale_type: s
             assert ours.shape == (people, 17, columns) and ours.dtype == np.float32
             np.testing.assert_allclose(ours, theirs, rtol=1e-5, atol=1e-4 * size / 16)
         for size, ours, theirs in zip((16, 32), got[2], want[2]):
-            assert ours.shape == (size, size) and ours.dtype == np.uint8 and np.array_equal(ours, theirs)
+            assert (
+                ours.shape == (size, size)
+                and ours.dtype == np.uint8
+                and np.array_equal(ours, theirs)
+            )
     assert all(np.array_equal(a, b) for a, b in zip(before, (image, joints, mask)))
 
 
 def test_depends_on_the_generator_only() -> None:
     transform = TrainTransform(**SETTINGS)
-    first, again, other = (transform(*sample(2), np.random.default_rng(seed))[0] for seed in (5, 5, 6))
+    first, again, other = (
+        transform(*sample(2), np.random.default_rng(seed))[0] for seed in (5, 5, 6)
+    )
     assert np.array_equal(first, again) and not np.array_equal(first, other)
 
 
 def test_mirrored_twice_is_once() -> None:
-    """A placement that changes nothing but left and right, twice: the picture, its joints and mask again."""
-    transform = TrainTransform(input_size=48, output_sizes=(48,), flip_index=COCO.flip_index, flip=1, max_rotation=0,
-                               min_scale=1, max_scale=1, max_translate=0)
+    """A placement that changes nothing but left and right, twice: the image, its joints and mask
+    again.
+    """
+    transform = TrainTransform(
+        input_size=48,
+        output_sizes=(48,),
+        flip_index=COCO.flip_index,
+        flip=1,
+        max_rotation=0,
+        min_scale=1,
+        max_scale=1,
+        max_translate=0,
+    )
     image, joints, mask = sample(3)
-    image, mask = image[:, :48], mask[:, :48]
+    image = image[:, :48]
+    mask = mask[:, :48]
     once = transform(image, joints, mask, np.random.default_rng(0))
     assert not np.array_equal(once[0], image)
     twice = transform(once[0], once[1][0], once[2][0], np.random.default_rng(0))
@@ -66,20 +87,29 @@ def test_mirrored_twice_is_once() -> None:
 
 
 def test_a_marked_pixel_stays_under_its_joint() -> None:
-    """A bright spot of the picture and a joint on it arrive at the same place of the input and of the outputs."""
+    """A bright spot of the image and a joint on it arrive at the same place of the input and of the
+    outputs.
+    """
     transform = TrainTransform(input_size=256, output_sizes=(64, 128), flip_index=(0,))
     for seed in range(8):
         image = np.zeros((200, 200, 3), np.uint8)
         image[89:92, 109:112] = 255
-        moved, joints, _ = transform(image, np.array([[[110, 90, 2]]], np.float32), np.ones((200, 200), np.uint8),
-                                     np.random.default_rng(seed))
+        moved, joints, _ = transform(
+            image,
+            np.array([[[110, 90, 2]]], np.float32),
+            np.ones((200, 200), np.uint8),
+            np.random.default_rng(seed),
+        )
         ys, xs = np.nonzero(moved[..., 0] > 128)
         for size, points in zip((64, 128), joints):
-            # A mirrored output's last pixel is that of the input, so a pixel's share of half a pixel is open.
-            np.testing.assert_allclose(points[0, 0, :2] * 256 / size, [xs.mean(), ys.mean()], atol=256 / size)
+            # A mirrored output's last pixel is that of the input, so a pixel's share of half a
+            # pixel is open.
+            np.testing.assert_allclose(
+                points[0, 0, :2] * 256 / size, [xs.mean(), ys.mean()], atol=256 / size
+            )
 
 
-def test_outside_the_picture_is_black_and_masked() -> None:
+def test_outside_the_image_is_black_and_masked() -> None:
     place = Placement(center=(-500, -500), scale=0.5, zoom=1, rotation=10, mirrored=False)
     assert not _warp(np.full((48, 64), 255, np.uint8), place, 32).any()
 

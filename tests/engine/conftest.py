@@ -1,4 +1,6 @@
-"""A training run so small that it can be repeated: eight made pictures, a network of a few channels."""
+"""A training run so small that it can be repeated: eight made images, a network of a few
+channels.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from swahr.data.synthetic import SceneSettings, write_dataset
+from swahr.synthetic import SceneSettings, write_dataset
 
 CONFIG = """
 AUTO_RESUME: true
@@ -35,7 +37,9 @@ TEST: {{FLIP_TEST: false, WITH_HEATMAPS: [true, true], WITH_AE: [true, false], L
 
 @pytest.fixture(autouse=True)
 def own_logging() -> Iterator[None]:
-    """Tools and runs set the project's logger up for a process of their own; each test starts with a plain one."""
+    """Tools and runs set the project's logger up for a process of their own; each test starts with
+    a plain one.
+    """
     yield
     logger = logging.getLogger("swahr")
     logger.handlers.clear()
@@ -43,26 +47,30 @@ def own_logging() -> Iterator[None]:
     logger.setLevel(logging.NOTSET)
 
 
-def make_pictures(root: Path, num_train: int) -> Path:
-    """A data set of so many training and 2 validation pictures; its root."""
-    scenes = SceneSettings(width=(64, 80), height=(64, 80), people=(1, 2), figure_height=(0.5, 0.9), unlabelled=0.0)
+def make_images(root: Path, num_train: int) -> Path:
+    """A data set of so many training and 2 validation images; its root."""
+    scenes = SceneSettings(
+        width=(64, 80), height=(64, 80), people=(1, 2), figure_height=(0.5, 0.9), unlabelled=0.0
+    )
     write_dataset(root, num_train=num_train, num_val=2, seed=1, settings=scenes)
     return root
 
 
 @pytest.fixture(scope="session")
-def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Root of a data set of 8 training and 2 validation pictures."""
-    return make_pictures(tmp_path_factory.mktemp("pictures"), num_train=8)
+def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Root of a data set of 8 training and 2 validation images."""
+    return make_images(tmp_path_factory.mktemp("images"), num_train=8)
 
 
 @pytest.fixture(scope="session")
-def write_config(pictures: Path) -> Callable[[Path], Path]:
-    """write_config(folder) -> a YAML file there of two epochs of four steps, with its output and logs beside it."""
+def write_config(images: Path) -> Callable[[Path], Path]:
+    """write_config(folder) -> a YAML file there of two epochs of four steps, with its output and
+    logs beside it.
+    """
 
     def write(folder: Path) -> Path:
         path = folder / "tiny.yaml"
-        path.write_text(CONFIG.format(out=folder, data=pictures))
+        path.write_text(CONFIG.format(out=folder, data=images))
         return path
 
     return write

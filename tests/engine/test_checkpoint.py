@@ -1,4 +1,6 @@
-"""Checkpoints come back as they went, in the published layout; damaged ones are named and the one before is used."""
+"""Checkpoints come back as they went, in the published layout; damaged ones are named and the one
+before is used.
+"""
 
 from __future__ import annotations
 
@@ -26,8 +28,15 @@ def write(folder: Path, epoch: int, model: nn.Module | None = None) -> nn.Module
     model(torch.ones(1, 3)).sum().backward()
     optimizer.step()
     progress = Progress(epoch=epoch, step=5, step_images=16, best_perf=0.25, bad_steps=2)
-    checkpoint.save_checkpoint(folder, name="net", weights=model.state_dict(), optimizer=optimizer.state_dict(),
-                               scaler={"scale": 1.0}, seed=3, progress=progress)
+    checkpoint.save_checkpoint(
+        folder,
+        name="net",
+        weights=model.state_dict(),
+        optimizer=optimizer.state_dict(),
+        scaler={"scale": 1.0},
+        seed=3,
+        progress=progress,
+    )
     return model
 
 
@@ -42,8 +51,12 @@ def test_round_trip(tmp_path: Path) -> None:
     model = write(tmp_path, 4)
     content, path, warnings = restored(tmp_path)
     assert path == tmp_path / "checkpoint.pth.tar" and not warnings
-    assert content["progress"] == Progress(epoch=4, step=5, step_images=16, best_perf=0.25, bad_steps=2)
-    assert all(torch.equal(content["state_dict"][key], value) for key, value in model.state_dict().items())
+    assert content["progress"] == Progress(
+        epoch=4, step=5, step_images=16, best_perf=0.25, bad_steps=2
+    )
+    assert all(
+        torch.equal(content["state_dict"][key], value) for key, value in model.state_dict().items()
+    )
     assert content["scaler"] == {"scale": 1.0} and content["seed"] == 3
     torch.optim.Adam(model.parameters()).load_state_dict(content["optimizer"])
 
@@ -52,7 +65,9 @@ def test_published_layout(tmp_path: Path) -> None:
     model = write(tmp_path, 4)
     content = torch.load(tmp_path / "checkpoint.pth.tar", weights_only=True)
     assert {"epoch", "model", "state_dict", "best_state_dict", "perf", "optimizer"} <= set(content)
-    assert content["epoch"] == 4 and content["model"] == "net" and isinstance(content["perf"], float)
+    assert (
+        content["epoch"] == 4 and content["model"] == "net" and isinstance(content["perf"], float)
+    )
     assert list(content["state_dict"]) == ["module.weight", "module.bias"]
     assert list(content["best_state_dict"]) == ["weight", "bias"]
     assert torch.equal(read_state_dict(tmp_path / "checkpoint.pth.tar")["weight"], model.weight)
@@ -61,22 +76,36 @@ def test_published_layout(tmp_path: Path) -> None:
 def test_reads_what_the_published_code_wrote(tmp_path: Path) -> None:
     model = nn.Linear(3, 2)
     optimizer = torch.optim.Adam(model.parameters())
-    content = {"epoch": 7, "model": "net", "state_dict": {f"module.{k}": v for k, v in model.state_dict().items()},
-               "best_state_dict": model.state_dict(), "perf": 0.5, "optimizer": optimizer.state_dict()}
+    content = {
+        "epoch": 7,
+        "model": "net",
+        "state_dict": {f"module.{k}": v for k, v in model.state_dict().items()},
+        "best_state_dict": model.state_dict(),
+        "perf": 0.5,
+        "optimizer": optimizer.state_dict(),
+    }
     torch.save(content, tmp_path / "checkpoint.pth.tar")
     content, _, _ = restored(tmp_path)
-    assert content["progress"] == Progress(epoch=7) and list(content["state_dict"]) == ["weight", "bias"]
+    assert content["progress"] == Progress(epoch=7) and list(content["state_dict"]) == [
+        "weight",
+        "bias",
+    ]
 
 
 def test_the_last_two_are_kept_and_nothing_else(tmp_path: Path) -> None:
     for epoch in (1, 2, 3):
         write(tmp_path, epoch)
     assert sorted(os.listdir(tmp_path)) == ["checkpoint.pth.tar", "checkpoint_previous.pth.tar"]
-    epochs = [checkpoint.read_checkpoint(tmp_path / name)["epoch"] for name in sorted(os.listdir(tmp_path))]
+    epochs = [
+        checkpoint.read_checkpoint(tmp_path / name)["epoch"]
+        for name in sorted(os.listdir(tmp_path))
+    ]
     assert epochs == [3, 2]
 
 
-@pytest.mark.parametrize("damage", ["truncated", "a byte", "zeros", "text", "foreign", "missing", "code"])
+@pytest.mark.parametrize(
+    "damage", ["truncated", "a byte", "zeros", "text", "foreign", "missing", "code"]
+)
 def test_a_damaged_newest_one_is_named_and_the_one_before_used(tmp_path: Path, damage: str) -> None:
     write(tmp_path, 1)
     model = write(tmp_path, 2)
@@ -93,11 +122,15 @@ def test_a_damaged_newest_one_is_named_and_the_one_before_used(tmp_path: Path, d
         os.truncate(newest, 2 << 30)  # 2 GiB that take no room on the disk
     else:
         bias = data.index(model.state_dict()["bias"].numpy().tobytes())
-        other = data[:bias] + bytes([data[bias] ^ 1]) + data[bias + 1:]
-        newest.write_bytes({"truncated": data[:len(data) // 2], "a byte": other, "text": b"hello"}[damage])
+        other = data[:bias] + bytes([data[bias] ^ 1]) + data[bias + 1 :]
+        newest.write_bytes(
+            {"truncated": data[: len(data) // 2], "a byte": other, "text": b"hello"}[damage]
+        )
     content, path, warnings = restored(tmp_path)
     assert content["epoch"] == 1 and path == tmp_path / "checkpoint_previous.pth.tar"
-    assert [str(newest) in line and "\n" not in line for line in warnings] == [damage != "missing"] * len(warnings)
+    assert [str(newest) in line and "\n" not in line for line in warnings] == [
+        damage != "missing"
+    ] * len(warnings)
     assert len(warnings) == (damage != "missing")
 
 
@@ -127,7 +160,9 @@ def test_unknown_progress_is_left_out(tmp_path: Path) -> None:
     content = torch.load(tmp_path / "checkpoint.pth.tar", weights_only=True)
     content["progress"] = {**asdict(Progress(epoch=1)), "from_the_future": 1}
     checkpoint.write_whole(content, tmp_path / "checkpoint.pth.tar")
-    assert checkpoint.read_checkpoint(tmp_path / "checkpoint.pth.tar")["progress"] == Progress(epoch=1)
+    assert checkpoint.read_checkpoint(tmp_path / "checkpoint.pth.tar")["progress"] == Progress(
+        epoch=1
+    )
 
 
 def test_a_full_disk_leaves_earlier_files_whole(tmp_path: Path) -> None:
@@ -136,15 +171,19 @@ def test_a_full_disk_leaves_earlier_files_whole(tmp_path: Path) -> None:
     before = {name: (tmp_path / name).read_bytes() for name in os.listdir(tmp_path)}
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 14, hard))  # no file of this process may grow beyond 16 KiB
+    resource.setrlimit(
+        resource.RLIMIT_FSIZE, (1 << 14, hard)
+    )  # no file of this process may grow beyond 16 KiB
     try:
         with pytest.raises(WriteError) as caught:
             write(tmp_path, 3, nn.Linear(3, 5000))
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
         signal.signal(signal.SIGXFSZ, handler)
-    assert str(caught.value) == (f"{tmp_path / 'checkpoint.pth.tar'}: could not be written (File too large); "
-                                 "what was there is whole")
+    assert str(caught.value) == (
+        f"{tmp_path / 'checkpoint.pth.tar'}: could not be written (File too large); "
+        "what was there is whole"
+    )
     assert {name: (tmp_path / name).read_bytes() for name in os.listdir(tmp_path)} == before
 
 
@@ -153,4 +192,7 @@ def test_set_aside(tmp_path: Path) -> None:
     write(tmp_path, 1)
     write(tmp_path, 2)
     old = checkpoint.set_aside(tmp_path)
-    assert os.listdir(tmp_path) == ["checkpoint_replaced.pth.tar"] and old == tmp_path / "checkpoint_replaced.pth.tar"
+    assert (
+        os.listdir(tmp_path) == ["checkpoint_replaced.pth.tar"]
+        and old == tmp_path / "checkpoint_replaced.pth.tar"
+    )

@@ -11,10 +11,10 @@ from typing import Any
 import pytest
 import torch
 
-from swahr.engine.launcher import WorkerError, exit_status, is_known, run_tool
-from swahr.engine.signals import Interrupted
+from swahr.distributed.launch import WorkerError, exit_status, is_known, main_with_exit_status
+from swahr.distributed.signals import Interrupted
 from swahr.files import WriteError
-from tests.engine.replicas import KnownError
+from tests.engine.distributed_workers import KnownError
 
 TOOLS = Path(__file__).resolve().parents[2] / "tools"
 
@@ -43,7 +43,10 @@ def started(config_file: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[...,
 def test_flags(started: Callable[..., dict[str, Any]], monkeypatch: pytest.MonkeyPatch) -> None:
     assert started()["processes"] == 1 and started()["nodes"] == 1
     assert started("--device", "cpu", "--gpus", "3")["processes"] == 3
-    assert started("TRAIN.END_EPOCH", "7", "--gpus", "2", "DATASET.SIGMA", "-1")["cfg"].DATASET.SIGMA == -1
+    assert (
+        started("TRAIN.END_EPOCH", "7", "--gpus", "2", "DATASET.SIGMA", "-1")["cfg"].DATASET.SIGMA
+        == -1
+    )
     nodes = started("--world-size", "4", "--rank", "2", "--dist-url", "tcp://10.0.0.1:99")
     assert (nodes["nodes"], nodes["node_rank"], nodes["url"]) == (4, 2, "tcp://10.0.0.1:99")
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 4)
@@ -53,15 +56,23 @@ def test_flags(started: Callable[..., dict[str, Any]], monkeypatch: pytest.Monke
     assert alone["cfg"].DEVICE == "cuda:2" and alone["processes"] == 1
 
 
-@pytest.mark.parametrize(("error", "status"), [
-    (KnownError("a.yaml:3: wrong"), 2), (WorkerError("failed", 137), 137), (Interrupted(15, " in epoch 3"), 143),
-    (WriteError("a.pth.tar: could not be written"), 3)])
-def test_known_errors_are_one_line(error: Exception, status: int, capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize(
+    ("error", "status"),
+    [
+        (KnownError("a.yaml:3: wrong"), 2),
+        (WorkerError("failed", 137), 137),
+        (Interrupted(15, " in epoch 3"), 143),
+        (WriteError("a.pth.tar: could not be written"), 3),
+    ],
+)
+def test_known_errors_are_one_line(
+    error: Exception, status: int, capsys: pytest.CaptureFixture[str]
+) -> None:
     def main() -> None:
         raise error
 
     with pytest.raises(SystemExit) as ended:
-        run_tool(main)
+        main_with_exit_status(main)
     assert ended.value.code == status == exit_status(error) and is_known(error)
     assert capsys.readouterr().err == f"{error}\n"
 
@@ -71,7 +82,7 @@ def test_other_errors_keep_their_traceback() -> None:
         raise ValueError("a mistake of ours")
 
     with pytest.raises(ValueError, match="a mistake of ours"):
-        run_tool(main)
+        main_with_exit_status(main)
     with pytest.raises(SystemExit) as ended:
-        run_tool(lambda: None)
+        main_with_exit_status(lambda: None)
     assert ended.value.code == 0

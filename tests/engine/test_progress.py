@@ -10,18 +10,19 @@ import pytest
 import torch
 from tensorboardX.proto.event_pb2 import Event
 
-from swahr.engine.optimization import Sample
 from swahr.engine.progress import EpochBar, Meter, TensorBoard, save_panel
-from tests.engine.replicas import make_batches, make_stepper
+from swahr.engine.train_step import Sample
+from tests.engine.distributed_workers import make_batches, make_stepper
 
 
 def read_events(folder: Path) -> list[Event]:
     """Events of a log: length (8 bytes), its checksum (4), the event, its checksum (4)."""
-    data, events = next(folder.iterdir()).read_bytes(), []
+    data = next(folder.iterdir()).read_bytes()
+    events = []
     while data:
         length = int.from_bytes(data[:8], "little")
-        events.append(Event.FromString(data[12:12 + length]))
-        data = data[16 + length:]
+        events.append(Event.FromString(data[12 : 12 + length]))
+        data = data[16 + length :]
     return events
 
 
@@ -38,24 +39,30 @@ def test_meter_leaves_bad_steps_out() -> None:
 def test_tensorboard(tmp_path: Path) -> None:
     board = TensorBoard(tmp_path / "log")
     board.scalars({"train/total": 2.5, "train/learning_rate": 1e-3}, 7)
-    board.picture("train/panel", np.zeros((4, 6, 3), np.uint8), 8)
-    *_, scalars, picture = read_events(tmp_path / "log")
+    board.image("train/panel", np.zeros((4, 6, 3), np.uint8), 8)
+    *_, scalars, image = read_events(tmp_path / "log")
     assert scalars.step == 7
     assert {value.tag: value.simple_value for value in scalars.summary.value} == pytest.approx(
-        {"train/total": 2.5, "train/learning_rate": 1e-3})
-    assert picture.step == 8 and (picture.summary.value[0].image.height, picture.summary.value[0].image.width) == (4, 6)
+        {"train/total": 2.5, "train/learning_rate": 1e-3}
+    )
+    assert image.step == 8 and (
+        image.summary.value[0].image.height,
+        image.summary.value[0].image.width,
+    ) == (4, 6)
     TensorBoard(None).scalars({"x": 1.0}, 0)
 
 
-def test_a_full_disk_costs_the_log_and_one_line(tmp_path: Path, caplog: pytest.LogCaptureFixture,
-                                                monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_full_disk_costs_the_log_and_one_line(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
     board = TensorBoard(tmp_path)
     monkeypatch.setattr(board._writer._py_recordio_writer, "_writer", open("/dev/full", "wb"))  # noqa: SIM115
     with caplog.at_level(logging.ERROR):
         for step in range(100):
             board.scalars({"x": 1.0}, step)
     assert [record.getMessage() for record in caplog.records] == [
-        f"{tmp_path}: the TensorBoard log cannot be written (No space left on device); training goes on without it"]
+        f"{tmp_path}: the TensorBoard log cannot be written (No space left on device); training goes on without it"
+    ]
 
 
 def test_a_line_for_every_report_where_nobody_watches(caplog: pytest.LogCaptureFixture) -> None:
@@ -64,7 +71,8 @@ def test_a_line_for_every_report_where_nobody_watches(caplog: pytest.LogCaptureF
         bar.tell({"total": 2.5, "heatmap0": 2.0, "push0": 0.5}, 1e-3, 12.34, 3661.4)
     assert caplog.messages == [
         "epoch 1/2, step 4/10: loss 2.500e+00 (heatmap0 2.00e+00 push0 5.00e-01), lr 1.000e-03, 12.3 images/s, "
-        "1:01:01 left"]
+        "1:01:01 left"
+    ]
 
 
 @pytest.mark.parametrize("where", ["panel.jpg", "file/panel.jpg"])
@@ -73,5 +81,7 @@ def test_panel(tmp_path: Path, where: str) -> None:
     assert isinstance(sample, Sample)
     (tmp_path / "file").touch()
     save_panel(tmp_path / where, TensorBoard(tmp_path / "log"), sample, 5, scales=True, tags=True)
-    assert (tmp_path / where).exists() == (where == "panel.jpg")  # a picture that cannot be written costs a line
+    assert (tmp_path / where).exists() == (
+        where == "panel.jpg"
+    )  # an image that cannot be written costs a line
     assert read_events(tmp_path / "log")[-1].summary.value[0].image.height > 3 * 8

@@ -17,13 +17,29 @@ STICK = Skeleton("stick", ("top", "middle", "bottom"), (), (0.05, 0.1, 0.05))
 
 def person(number: int, image: int, x: float, size: float = 60, **fields: Any) -> dict[str, Any]:
     keypoints = [x, 10, 2, x + size / 4, 10 + size / 2, 2, x, 10 + size, 2]
-    return {"id": number, "image_id": image, "category_id": 1, "keypoints": keypoints, "num_keypoints": 3, "iscrowd": 0,
-            "bbox": [x, 10, size / 2, size], "area": size * size / 2, **fields}
+    return {
+        "id": number,
+        "image_id": image,
+        "category_id": 1,
+        "keypoints": keypoints,
+        "num_keypoints": 3,
+        "iscrowd": 0,
+        "bbox": [x, 10, size / 2, size],
+        "area": size * size / 2,
+        **fields,
+    }
 
 
 def truth(annotations: list[dict[str, Any]], images: int = 2) -> dict[str, Any]:
-    pictures = [{"id": i, "file_name": f"{i}.jpg", "width": 640, "height": 480} for i in range(1, images + 1)]
-    return {"images": pictures, "annotations": annotations, "categories": [{"id": 1, "name": "person"}]}
+    images = [
+        {"id": i, "file_name": f"{i}.jpg", "width": 640, "height": 480}
+        for i in range(1, images + 1)
+    ]
+    return {
+        "images": images,
+        "annotations": annotations,
+        "categories": [{"id": 1, "name": "person"}],
+    }
 
 
 def found(image: int, x: float, score: float, size: float = 60) -> dict[str, Any]:
@@ -31,27 +47,46 @@ def found(image: int, x: float, score: float, size: float = 60) -> dict[str, Any
     return {"image_id": image, "category_id": 1, "keypoints": keypoints, "score": score}
 
 
-@pytest.mark.parametrize(("name", "protocol", "annotations"), [
-    ("coco", "coco", "data/coco_mini/annotations/person_keypoints_val2017.json"),
-    ("crowdpose", "crowd_pose", "golden/crowdpose_subset.json")])
-def test_the_published_figures_come_out(shared: Path, name: str, protocol: str, annotations: str) -> None:
-    stats = evaluate(shared / annotations, str(shared / f"golden/{name}_detections.json"),
-                     COCO if protocol == "coco" else CROWD_POSE, protocol)
-    assert stats == pytest.approx(json.loads((shared / f"golden/{name}_stats.json").read_text()), abs=1e-6)
+@pytest.mark.parametrize(
+    ("name", "protocol", "annotations"),
+    [
+        ("coco", "coco", "data/coco_mini/annotations/person_keypoints_val2017.json"),
+        ("crowdpose", "crowd_pose", "golden/crowdpose_subset.json"),
+    ],
+)
+def test_the_published_figures_come_out(
+    shared: Path, name: str, protocol: str, annotations: str
+) -> None:
+    stats = evaluate(
+        shared / annotations,
+        str(shared / f"golden/{name}_detections.json"),
+        COCO if protocol == "coco" else CROWD_POSE,
+        protocol,
+    )
+    assert stats == pytest.approx(
+        json.loads((shared / f"golden/{name}_stats.json").read_text()), abs=1e-6
+    )
     assert tuple(stats) == NAMES[protocol]
 
 
-def test_figures_are_those_of_pycocotools(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_figures_are_those_of_pycocotools(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     from pycocotools.coco import COCO as Annotations
     from pycocotools.cocoeval import COCOeval
 
     random = np.random.default_rng(0)
-    labels, records = [], []
+    labels = []
+    records = []
     for image in range(1, 13):
         for number in range(image % 4):
-            x, size = random.uniform(0, 500), float(random.choice([20, 60, 200]))
+            x = random.uniform(0, 500)
+            size = float(random.choice([20, 60, 200]))
             labels.append(person(len(labels) + 1, image, x, size, iscrowd=int(number == 2)))
-            records += [found(image, x + random.normal(0, size / 15), random.uniform(), size) for _ in range(2)]
+            records += [
+                found(image, x + random.normal(0, size / 15), random.uniform(), size)
+                for _ in range(2)
+            ]
     (tmp_path / "truth.json").write_text(json.dumps(truth(labels, 12)))
     (tmp_path / "found.json").write_text(json.dumps(records))
     annotations = Annotations(str(tmp_path / "truth.json"))
@@ -89,7 +124,9 @@ def test_crowd_levels_are_told_apart_and_images_without_an_index_are_on_none() -
     labels = truth([person(i, i, 100) for i in range(1, 5)], 4)
     for image, index in zip(labels["images"], (0.19, 0.2, 0.8)):
         image["crowdIndex"] = index
-    stats = evaluate(labels, [found(2, 100, 0.9), found(3, 300, 0.9), found(4, 100, 0.8)], STICK, "crowd_pose")
+    stats = evaluate(
+        labels, [found(2, 100, 0.9), found(3, 300, 0.9), found(4, 100, 0.8)], STICK, "crowd_pose"
+    )
     assert (stats["AP (easy)"], stats["AP (medium)"], stats["AP (hard)"]) == (0, 1, 0)
     del labels["images"][0]["crowdIndex"]
     assert evaluate(labels, [found(2, 100, 0.9)], STICK, "crowd_pose")["AP (easy)"] == -1
@@ -98,7 +135,9 @@ def test_crowd_levels_are_told_apart_and_images_without_an_index_are_on_none() -
 @pytest.mark.parametrize("protocol", ["coco", "crowd_pose"])
 def test_nobody_found_is_zero_and_said(protocol: str, caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.WARNING, "swahr"):
-        assert evaluate(truth([person(1, 1, 100)]), [], STICK, protocol) == dict.fromkeys(NAMES[protocol], 0.0)
+        assert evaluate(truth([person(1, 1, 100)]), [], STICK, protocol) == dict.fromkeys(
+            NAMES[protocol], 0.0
+        )
     assert "nobody was found" in caplog.text
 
 
@@ -108,17 +147,37 @@ def test_nobody_labelled_gives_no_figures(caplog: pytest.LogCaptureFixture) -> N
     assert "nobody is labelled" in caplog.text
 
 
-@pytest.mark.parametrize(("labels", "records", "protocol", "message"), [
-    (truth([]), [], "mpii", "unknown scoring protocol 'mpii': it is one of coco, crowd_pose"),
-    ({"images": [], "categories": []}, [], "coco", "the annotations have no annotations"),
-    ([], [], "coco", "annotations must be a JSON object, not a list"),
-    ("missing.json", [], "coco", "annotations missing.json: cannot be read .*No such file"),
-    (truth([person(3, 1, 9, keypoints=[1, 2, 2])]), [], "coco", "annotation 3 has 3 keypoint numbers; the skeleton st"),
-    (truth([]), [{"image_id": 1}], "coco", "result 0 has no category_id"),
-    (truth([]), [found(1, 9, 1) | {"keypoints": [1]}], "coco", "result 0 has 1 keypoint numbers; .* stick needs 3 x 3"),
-    (truth([]), [found(9, 9, 1)], "coco", "result 0 is of image 9, which is not among the annotated"),
-])
-def test_what_does_not_fit_is_said_in_one_line(labels: Any, records: Any, protocol: str, message: str) -> None:
+@pytest.mark.parametrize(
+    ("labels", "records", "protocol", "message"),
+    [
+        (truth([]), [], "mpii", "unknown scoring protocol 'mpii': it is one of coco, crowd_pose"),
+        ({"images": [], "categories": []}, [], "coco", "the annotations have no annotations"),
+        ([], [], "coco", "annotations must be a JSON object, not a list"),
+        ("missing.json", [], "coco", "annotations missing.json: cannot be read .*No such file"),
+        (
+            truth([person(3, 1, 9, keypoints=[1, 2, 2])]),
+            [],
+            "coco",
+            "annotation 3 has 3 keypoint numbers; the skeleton st",
+        ),
+        (truth([]), [{"image_id": 1}], "coco", "result 0 has no category_id"),
+        (
+            truth([]),
+            [found(1, 9, 1) | {"keypoints": [1]}],
+            "coco",
+            "result 0 has 1 keypoint numbers; .* stick needs 3 x 3",
+        ),
+        (
+            truth([]),
+            [found(9, 9, 1)],
+            "coco",
+            "result 0 is of image 9, which is not among the annotated",
+        ),
+    ],
+)
+def test_what_does_not_fit_is_said_in_one_line(
+    labels: Any, records: Any, protocol: str, message: str
+) -> None:
     with pytest.raises(EvaluationError, match=message) as error:
         evaluate(labels, records, STICK, protocol)
     assert "\n" not in str(error.value)

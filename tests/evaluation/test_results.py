@@ -16,14 +16,21 @@ class People(NamedTuple):
     scores: np.ndarray
 
 
-TWO = People(np.array([[[1, 2, 0.5], [3, -4, 0.25]], [[0, 0, 0], [10.00006, 20, 1]]], np.float32),
-             np.array([0.375, 0.5], np.float32))
+TWO = People(
+    np.array([[[1, 2, 0.5], [3, -4, 0.25]], [[0, 0, 0], [10.00006, 20, 1]]], np.float32),
+    np.array([0.375, 0.5], np.float32),
+)
 
 
 def test_a_record_has_what_the_servers_take() -> None:
     first, second = to_records(np.int64(7), TWO, np.int64(1))  # type: ignore[arg-type]
-    assert first == {"image_id": 7, "category_id": 1, "keypoints": [1, 2, 0.5, 3, -4, 0.25], "score": 0.375,
-                     "bbox": [1, -4, 2, 6]}
+    assert first == {
+        "image_id": 7,
+        "category_id": 1,
+        "keypoints": [1, 2, 0.5, 3, -4, 0.25],
+        "score": 0.375,
+        "bbox": [1, -4, 2, 6],
+    }
     assert second["keypoints"][3] == 10.0001 and second["bbox"] == [0, 0, 10.0001, 20]
     assert json.loads(json.dumps(first)) == first
 
@@ -34,7 +41,9 @@ def test_nobody_is_no_record() -> None:
 
 def test_results_may_hold_numpy_numbers(tmp_path: Path) -> None:
     path = tmp_path / "results" / "a.json"
-    write_results(path, [{"score": np.float32(0.5), "keypoints": np.arange(3), "image_id": np.int64(4)}])
+    write_results(
+        path, [{"score": np.float32(0.5), "keypoints": np.arange(3), "image_id": np.int64(4)}]
+    )
     assert json.loads(path.read_text()) == [{"score": 0.5, "keypoints": [0, 1, 2], "image_id": 4}]
     write_results(path, [])
     assert json.loads(path.read_text()) == []
@@ -48,7 +57,8 @@ def test_what_is_no_number_is_refused_and_the_file_stays(tmp_path: Path) -> None
 
 
 def test_parts_of_all_processes_are_read_back(tmp_path: Path) -> None:
-    parts, records = PartFiles(tmp_path / "new", "run"), to_records(7, TWO)
+    parts = PartFiles(tmp_path / "new", "run")
+    records = to_records(7, TWO)
     assert parts.read() == {}
     parts.append(0, 7, records)
     parts.append(1, 8, [])

@@ -1,7 +1,9 @@
-"""A made data set as large as COCO's training set, and what it takes to have it open: coco_sized.py CONFIG ROOT.
+"""A made data set as large as COCO's training set, and what it takes to have it open: coco_sized.py
+CONFIG ROOT.
 
-Prints, as JSON and in MiB, the most memory that opening it took, what each loading worker has to itself after it has
-looked at every annotation and given a batch, and what all processes take together.
+Prints, as JSON and in MiB, the most memory that opening it took, what each loading worker has to
+itself after it has looked at every annotation and given a batch, and what all processes take
+together.
 """
 
 from __future__ import annotations
@@ -21,32 +23,42 @@ from swahr.data.keypoints import build_dataset
 from swahr.data.loaders import build_train_loader
 from swahr.skeleton import COCO
 
-IMAGES, PEOPLE, WITH_PEOPLE = 118_287, 262_465, 64_115  # of COCO's train2017; the last: images with people
-WIDTH, HEIGHT = 640, 480
+IMAGES = 118_287
+PEOPLE = 262_465
+WITH_PEOPLE = 64_115  # of COCO's train2017; the last: images with people
+WIDTH = 640
+HEIGHT = 480
 WORKERS = 8
 
 
 def write(root: Path) -> None:
-    """Annotations of people, a hundredth of them crowds, three in five with keypoints. The images are in a zip file
-    whose entries all lead to the same picture.
+    """Annotations of people, a hundredth of them crowds, three in five with keypoints. The images
+    are in a zip file whose entries all lead to the same image.
     """
     rng = np.random.default_rng(0)
     people = [person(rng) for _ in range(1000)]
-    owners = np.concatenate([np.arange(WITH_PEOPLE), rng.integers(0, WITH_PEOPLE, PEOPLE - WITH_PEOPLE)])
+    owners = np.concatenate(
+        [np.arange(WITH_PEOPLE), rng.integers(0, WITH_PEOPLE, PEOPLE - WITH_PEOPLE)]
+    )
     names = [f"{number:012}.jpg" for number in range(1, IMAGES + 1)]
-    images = (f'{{"id":{i},"file_name":"{name}","width":{WIDTH},"height":{HEIGHT},"license":3,"date_captured":'
-              f'"2013-11-14 17:02:52","coco_url":"http://images.cocodataset.org/train2017/{name}"}}'
-              for i, name in enumerate(names, 1))
-    annotations = (f'{{"id":{i},"image_id":{owner + 1},{people[i % len(people)]}}}'
-                   for i, owner in enumerate(owners.tolist(), 1))
+    images = (
+        f'{{"id":{i},"file_name":"{name}","width":{WIDTH},"height":{HEIGHT},"license":3,"date_captured":'
+        f'"2013-11-14 17:02:52","coco_url":"http://images.cocodataset.org/train2017/{name}"}}'
+        for i, name in enumerate(names, 1)
+    )
+    annotations = (
+        f'{{"id":{i},"image_id":{owner + 1},{people[i % len(people)]}}}'
+        for i, owner in enumerate(owners.tolist(), 1)
+    )
     category = json.dumps({"id": 1, "name": "person", "keypoints": list(COCO.keypoints)})
     (root / "annotations").mkdir(parents=True)
     (root / "annotations/person_keypoints_train2017.json").write_text(
-        f'{{"images":[{",".join(images)}],"annotations":[{",".join(annotations)}],"categories":[{category}]}}')
+        f'{{"images":[{",".join(images)}],"annotations":[{",".join(annotations)}],"categories":[{category}]}}'
+    )
     (root / "images").mkdir()
-    picture = cv2.imencode(".jpg", rng.integers(0, 256, (HEIGHT, WIDTH, 3), np.uint8))[1].tobytes()
+    image = cv2.imencode(".jpg", rng.integers(0, 256, (HEIGHT, WIDTH, 3), np.uint8))[1].tobytes()
     with zipfile.ZipFile(root / "images/train2017.zip", "w") as archive:
-        archive.writestr(names[0], picture)
+        archive.writestr(names[0], image)
         for name in names[1:]:
             entry = copy.copy(archive.filelist[0])
             entry.filename = name
@@ -58,11 +70,20 @@ def person(rng: np.random.Generator) -> str:
     seen = rng.integers(1, 3, (17, 1)) * (rng.random() < 0.6)
     keypoints = np.hstack([rng.integers(0, (WIDTH, HEIGHT), (17, 2)) * (seen > 0), seen])
     crowd = rng.random() < 0.01
-    outline = {"size": [HEIGHT, WIDTH], "counts": [1000] * 300 + [WIDTH * HEIGHT - 300_000]} if crowd else \
-        [rng.uniform(0, HEIGHT, 2 * int(rng.integers(10, 50))).round(2).tolist()]
-    fields = {"category_id": 1, "iscrowd": int(crowd), "area": 12345.67, "bbox": [10.25, 20.5, 300.75, 200.125],
-              "num_keypoints": int((seen > 0).sum()), "keypoints": keypoints.flatten().tolist(),
-              "segmentation": outline}
+    outline = (
+        {"size": [HEIGHT, WIDTH], "counts": [1000] * 300 + [WIDTH * HEIGHT - 300_000]}
+        if crowd
+        else [rng.uniform(0, HEIGHT, 2 * int(rng.integers(10, 50))).round(2).tolist()]
+    )
+    fields = {
+        "category_id": 1,
+        "iscrowd": int(crowd),
+        "area": 12345.67,
+        "bbox": [10.25, 20.5, 300.75, 200.125],
+        "num_keypoints": int((seen > 0).sum()),
+        "keypoints": keypoints.flatten().tolist(),
+        "segmentation": outline,
+    }
     return json.dumps(fields, separators=(",", ":"))[1:-1]
 
 
@@ -74,7 +95,8 @@ def memory(pid: int | str, *kinds: str) -> float:
 
 
 def look_at_everything(worker: int) -> None:
-    """Read every annotation, and a quarter of the outlines: what is a Python object is copied into this process by it.
+    """Read every annotation, and a quarter of the outlines: what is a Python object is copied into
+    this process by it.
     """
     dataset = get_worker_info().dataset.dataset
     for number, image_id in enumerate(dataset.image_ids):
@@ -85,7 +107,9 @@ def look_at_everything(worker: int) -> None:
 
 
 def measure(config: str, root: str) -> dict[str, object]:
-    cfg = load_config(config, ["DATASET.ROOT", root, "DATASET.DATA_FORMAT", "zip", "WORKERS", str(WORKERS)])
+    cfg = load_config(
+        config, ["DATASET.ROOT", root, "DATASET.DATA_FORMAT", "zip", "WORKERS", str(WORKERS)]
+    )
     dataset = build_dataset(cfg, cfg.DATASET.TRAIN, train=True)
     peak = memory("self", "VmHWM")
     loader: DataLoader = build_train_loader(cfg, dataset)
@@ -94,9 +118,14 @@ def measure(config: str, root: str) -> dict[str, object]:
     batches = iter(loader)
     shapes = {tuple(next(batches).images.shape) for _ in range(WORKERS)}
     workers = [process.pid for process in batches._workers]
-    return {"images": len(dataset), "people": len(dataset.table.labelled), "shapes": sorted(shapes), "peak": peak,
-            "own": [memory(pid, "Private_Clean", "Private_Dirty") for pid in workers],
-            "together": sum(memory(pid, "Pss") for pid in ["self", *workers])}
+    return {
+        "images": len(dataset),
+        "people": len(dataset.table.labelled),
+        "shapes": sorted(shapes),
+        "peak": peak,
+        "own": [memory(pid, "Private_Clean", "Private_Dirty") for pid in workers],
+        "together": sum(memory(pid, "Pss") for pid in ["self", *workers]),
+    }
 
 
 if __name__ == "__main__":

@@ -1,4 +1,6 @@
-"""Tools as processes of their own, watched and killed from outside. `make faults` runs this folder."""
+"""Tools as processes of their own, watched and killed from outside. `make faults` runs this
+folder.
+"""
 
 from __future__ import annotations
 
@@ -18,10 +20,11 @@ import torch
 
 from swahr.config import load_config
 from swahr.models.build import build_model
-from tests.engine.conftest import CONFIG, make_pictures
+from tests.engine.conftest import CONFIG, make_images
 
 ROOT = Path(__file__).resolve().parents[2]
-TRAIN, VALIDATE = ("tools/dist_train.py",), ("tools/dist_valid.py",)
+TRAIN = ("tools/dist_train.py",)
+VALIDATE = ("tools/dist_valid.py",)
 RUN = "output/coco_kpt/pose_higher_hrnet/tiny"
 EPOCHS = ("TRAIN.END_EPOCH", 6, "TRAIN.VAL_INTERVAL", 3, "PRINT_FREQ", 1)
 Weights = dict[str, torch.Tensor]
@@ -36,15 +39,24 @@ def _read(path: Path) -> bytes:
 
 
 class Job:
-    """A command, with what it says; the processes that it started are known by a variable they have all inherited."""
+    """A command, with what it says; the processes that it started are known by a variable they have
+    all inherited.
+    """
 
     def __init__(self, command: list[str], folder: Path, **options: Any) -> None:
         self.said = folder / f"said_{time.monotonic_ns()}"
         self._mark = f"FAULT_TEST_JOB={self.said}".encode()
         environment = {**os.environ, "OMP_NUM_THREADS": "1", "FAULT_TEST_JOB": str(self.said)}
         with open(self.said, "wb") as file:
-            self.process = subprocess.Popen(command, cwd=ROOT, stdout=file, stderr=subprocess.STDOUT, env=environment,
-                                            start_new_session=True, **options)
+            self.process = subprocess.Popen(
+                command,
+                cwd=ROOT,
+                stdout=file,
+                stderr=subprocess.STDOUT,
+                env=environment,
+                start_new_session=True,
+                **options,
+            )
 
     def text(self) -> str:
         return self.said.read_text()
@@ -63,17 +75,24 @@ class Job:
 
     def pids(self) -> list[int]:
         """Its processes that still run, loading workers included."""
-        return [int(entry.name) for entry in Path("/proc").iterdir() if entry.name.isdigit()
-                and self._mark in _read(entry / "environ").split(b"\0")]
+        return [
+            int(entry.name)
+            for entry in Path("/proc").iterdir()
+            if entry.name.isdigit() and self._mark in _read(entry / "environ").split(b"\0")
+        ]
 
     def ranks(self) -> list[int]:
-        """Process ids of the training processes that the launcher started, in the order of their ranks."""
+        """Process ids of the training processes that the launcher started, in the order of their
+        ranks.
+        """
         return sorted(pid for pid in self.pids() if self._is_rank(Path("/proc") / str(pid)))
 
     def _is_rank(self, entry: Path) -> bool:
         parent = _read(entry / "stat").rpartition(b")")[2].split()[1:2]
         command = _read(entry / "cmdline")
-        return parent == [str(self.process.pid).encode()] and (b"spawn_main" in command or b"dist_train" in command)
+        return parent == [str(self.process.pid).encode()] and (
+            b"spawn_main" in command or b"dist_train" in command
+        )
 
     def gone_within(self, seconds: float) -> bool:
         """Whether every process of the session ends in time."""
@@ -95,32 +114,37 @@ class Job:
 
 
 @pytest.fixture(scope="session")
-def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Root of a data set of 16 training and 2 validation pictures."""
-    return make_pictures(tmp_path_factory.mktemp("pictures"), num_train=16)
+def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Root of a data set of 16 training and 2 validation images."""
+    return make_images(tmp_path_factory.mktemp("images"), num_train=16)
 
 
 @pytest.fixture(scope="session")
-def write_config(pictures: Path) -> Callable[[Path], Path]:
+def write_config(images: Path) -> Callable[[Path], Path]:
     def write(folder: Path) -> Path:
         folder.mkdir(parents=True, exist_ok=True)
         path = folder / "tiny.yaml"
-        path.write_text(CONFIG.format(out=folder, data=pictures))
+        path.write_text(CONFIG.format(out=folder, data=images))
         return path
 
     return write
 
 
-def start_tool(config: Path, *arguments: Any, tool: tuple[str, ...] = TRAIN, launcher: tuple[str, ...] = (),
-               **options: Any) -> Job:
+def start_tool(
+    config: Path,
+    *arguments: Any,
+    tool: tuple[str, ...] = TRAIN,
+    launcher: tuple[str, ...] = (),
+    **options: Any,
+) -> Job:
     command = [sys.executable, *launcher, *tool, "--cfg", str(config), "--device", "cpu"]
     return Job([*command, *map(str, arguments)], config.parent, **options)
 
 
 @pytest.fixture
 def start(tmp_path: Path, write_config: Callable[[Path], Path]) -> Iterator[Callable[..., Job]]:
-    """start(*arguments, tool=TRAIN, launcher=(...)) -> the job of a tool; the same folder each time. Killed after the
-    test.
+    """start(*arguments, tool=TRAIN, launcher=(...)) -> the job of a tool; the same folder each
+    time. Killed after the test.
     """
     jobs: list[Job] = []
     path = write_config(tmp_path)
@@ -135,9 +159,11 @@ def start(tmp_path: Path, write_config: Callable[[Path], Path]) -> Iterator[Call
 
 
 @pytest.fixture(scope="session")
-def undisturbed(write_config: Callable[[Path], Path],
-                tmp_path_factory: pytest.TempPathFactory) -> Callable[[int], Weights]:
+def undisturbed(
+    write_config: Callable[[Path], Path], tmp_path_factory: pytest.TempPathFactory
+) -> Callable[[int], Weights]:
     """undisturbed(processes) -> the final weights of a run that was left alone."""
+
     @cache
     def weights_of(processes: int) -> Weights:
         path = write_config(tmp_path_factory.mktemp("undisturbed"))
@@ -149,7 +175,9 @@ def undisturbed(write_config: Callable[[Path], Path],
 
 
 @pytest.fixture(scope="session")
-def untrained(write_config: Callable[[Path], Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
+def untrained(
+    write_config: Callable[[Path], Path], tmp_path_factory: pytest.TempPathFactory
+) -> Path:
     """A file of random weights for the configuration."""
     config = write_config(tmp_path_factory.mktemp("untrained"))
     torch.manual_seed(0)
@@ -168,4 +196,6 @@ def weights(folder: Path) -> Weights:
 
 def same(ours: Weights, theirs: Weights) -> bool:
     """Equal to the bit."""
-    return ours.keys() == theirs.keys() and all(torch.equal(ours[name], theirs[name]) for name in ours)
+    return ours.keys() == theirs.keys() and all(
+        torch.equal(ours[name], theirs[name]) for name in ours
+    )

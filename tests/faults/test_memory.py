@@ -17,9 +17,23 @@ Start = Callable[..., Job]
 
 
 def test_memory_stays_flat(start: Start) -> None:
-    """The memory of a run with workers, all its processes together, around epoch 20 and around epoch 200."""
-    job = start("WORKERS", 2, "TRAIN.IMAGES_PER_GPU", 8, "TRAIN.END_EPOCH", 210, "TRAIN.VAL_INTERVAL", 0,
-                "PRINT_FREQ", 1000, "DEBUG.DEBUG", False)
+    """The memory of a run with workers, all its processes together, around epoch 20 and around
+    epoch 200.
+    """
+    job = start(
+        "WORKERS",
+        2,
+        "TRAIN.IMAGES_PER_GPU",
+        8,
+        "TRAIN.END_EPOCH",
+        210,
+        "TRAIN.VAL_INTERVAL",
+        0,
+        "PRINT_FREQ",
+        1000,
+        "DEBUG.DEBUG",
+        False,
+    )
 
     def most(epochs: range) -> float:
         """Pages of files aside: what a process has of them depends on who else has them."""
@@ -28,13 +42,16 @@ def test_memory_stays_flat(start: Start) -> None:
             job.wait_for(f"epoch {epoch}/210, step 2/2", seconds=900)
             used.append(sum(coco_sized.memory(pid, "Pss_Anon", "Pss_Shmem") for pid in job.pids()))
         return max(used)
+
     early = most(range(16, 24))
     assert most(range(196, 204)) < 1.05 * early
 
 
-def test_annotations_of_cocos_size_are_shared(tmp_path: Path, write_config: Callable[[Path], Path]) -> None:
-    """262,465 annotations of 118,287 images and eight workers, each of which has looked at all of them: far below the
-    24 GiB that a small host has, and no worker has a copy.
+def test_annotations_of_cocos_size_are_shared(
+    tmp_path: Path, write_config: Callable[[Path], Path]
+) -> None:
+    """262,465 annotations of 118,287 images and eight workers, each of which has looked at all of
+    them: far below the 24 GiB that a small host has, and no worker has a copy.
     """
     root = tmp_path / "coco"
     coco_sized.write(root)

@@ -1,4 +1,6 @@
-"""Pictures of every size and maps of every content: people lie where the network looked, or one line says why not."""
+"""Images of every size and maps of every content: people lie where the network looked, or one line
+says why not.
+"""
 
 from __future__ import annotations
 
@@ -16,11 +18,15 @@ from swahr import geometry
 from swahr.codec.decode import Decoder
 from swahr.inference import predictor as module
 from swahr.inference.predictor import Prediction, PredictionError, PreparedBatch
-from swahr.models.higher_hrnet import StageOutput
-from tests.inference.spots import predictor
+from swahr.models.heads.higher_hrnet import StageOutput
+from tests.inference.toy_predictor import predictor
 
-MOST_PIXELS = 1 << 17  # of an input: what would be refused at 32 million is refused here, so that no example is slow
-sides = st.tuples(st.integers(1, 2000), st.integers(1, 3000)) | st.tuples(st.integers(1, 3000), st.integers(1, 2000))
+MOST_PIXELS = (
+    1 << 17
+)  # of an input: what would be refused at 32 million is refused here, so that no example is slow
+sides = st.tuples(st.integers(1, 2000), st.integers(1, 3000)) | st.tuples(
+    st.integers(1, 3000), st.integers(1, 2000)
+)
 seeds = st.integers(0, 2**32 - 1)
 contents = st.sampled_from(["constant", "equal maxima", "crowd", "noise", "huge", "negative"])
 
@@ -37,9 +43,14 @@ def heat(rng: np.random.Generator, content: str, people: int, shape: tuple[int, 
     maps = np.zeros(shape, np.float32)
     if content == "constant":
         maps += rng.choice([-1.0, 0.0, 0.5, 1.0])
-    elif content in ("equal maxima", "crowd"):  # `people` peaks of each joint, as far as the map has room for them
+    elif content in (
+        "equal maxima",
+        "crowd",
+    ):  # `people` peaks of each joint, as far as the map has room for them
         for joint in maps.reshape(-1, *shape[2:]):
-            joint.flat[rng.permutation(joint.size)[:people]] = 1 if content == "equal maxima" else rng.random() + 0.3
+            joint.flat[rng.permutation(joint.size)[:people]] = (
+                1 if content == "equal maxima" else rng.random() + 0.3
+            )
     else:
         maps += rng.normal(0, {"noise": 1, "huge": 1e37, "negative": 1}[content], shape)
         maps = -np.abs(maps) if content == "negative" else maps
@@ -52,15 +63,25 @@ def identities(rng: np.random.Generator, people: int, shape: tuple[int, ...]) ->
 
 
 class AnyMaps:
-    """A network of two resolutions, a quarter and half of its input, whose maps have nothing to do with it."""
+    """A network of two resolutions, a quarter and half of its input, whose maps have nothing to do
+    with it.
+    """
 
     def __init__(self, content: str, people: int, seed: int) -> None:
-        self.content, self.people, self.rng = content, people, np.random.default_rng(seed)
+        self.content = content
+        self.people = people
+        self.rng = np.random.default_rng(seed)
 
     def __call__(self, images: Tensor) -> list[StageOutput]:
-        shapes = [(len(images), 2, images.shape[2] // factor, images.shape[3] // factor) for factor in (4, 2)]
+        shapes = [
+            (len(images), 2, images.shape[2] // factor, images.shape[3] // factor)
+            for factor in (4, 2)
+        ]
         first, second = (heat(self.rng, self.content, self.people, shape) for shape in shapes)
-        return [StageOutput(None, first, identities(self.rng, self.people, shapes[0])), StageOutput(None, second, None)]
+        return [
+            StageOutput(None, first, identities(self.rng, self.people, shapes[0])),
+            StageOutput(None, second, None),
+        ]
 
 
 def decoder(people: int, **rules: Any) -> Decoder:
@@ -68,33 +89,56 @@ def decoder(people: int, **rules: Any) -> Decoder:
 
 
 def check(found: Prediction, low: np.ndarray, high: np.ndarray, which: str = "all") -> None:
-    """Finite, and between two corners; which: all keypoints, or those `found`, for the others have no place."""
+    """Finite, and between two corners; which: all keypoints, or those `found`, for the others have
+    no place.
+    """
     assert np.isfinite(found.keypoints).all() and np.isfinite(found.scores).all()
-    points = found.keypoints[..., :2][found.keypoints[..., 2] > 0 if which == "found" else ...].reshape(-1, 2)
+    points = found.keypoints[..., :2][
+        found.keypoints[..., 2] > 0 if which == "found" else ...
+    ].reshape(-1, 2)
     slack = 1e-3 + 1e-5 * np.abs([low, high]).max()  # of the float32 corners that fix the warp
     assert (points >= low - slack).all() and (points <= high + slack).all()
 
 
-def plane(place: geometry.TestGeometry, size: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
-    """What a map of `size` (w, h) shows, grown by one of its pixels: its corners in image pixels."""
+def plane(place: geometry.InputGeometry, size: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
+    """What a map of `size` (w, h) shows, grown by one of its pixels: its corners in image
+    pixels.
+    """
     corners = [[-1, -1], [size[0], size[1]]]
     return tuple(geometry.to_image(corners, place.center, place.box_scale, size))  # type: ignore[return-value]
 
 
-@given(sides, contents, st.integers(0, 300), st.sampled_from([(1.0,), (0.5, 1.0), (2.0, 0.5, 1.0)]), st.booleans(),
-       st.booleans(), seeds)
+@given(
+    sides,
+    contents,
+    st.integers(0, 300),
+    st.sampled_from([(1.0,), (0.5, 1.0), (2.0, 0.5, 1.0)]),
+    st.booleans(),
+    st.booleans(),
+    seeds,
+)
 @example((1, 1), "equal maxima", 300, (1.0,), True, True, 0)
 @example((3000, 2000), "crowd", 300, (0.5, 1.0), True, True, 0)
 @example((2000, 3000), "constant", 0, (1.0,), False, False, 0)
 @settings(max_examples=40, deadline=None)
-def test_everybody_is_where_the_network_looked(size: tuple[int, int], content: str, people: int,
-                                               scales: Sequence[float], flip: bool, project: bool, seed: int) -> None:
-    """From a picture to people; pictures that would become too large are refused in one line."""
+def test_everybody_is_where_the_network_looked(
+    size: tuple[int, int],
+    content: str,
+    people: int,
+    scales: Sequence[float],
+    flip: bool,
+    project: bool,
+    seed: int,
+) -> None:
+    """From an image to people; images that would become too large are refused in one line."""
     seeing = predictor(scales=scales, flip_index=(1, 0) if flip else None, project=project)
-    seeing.model, seeing.decoder = AnyMaps(content, people, seed), decoder(people)
+    seeing.model = AnyMaps(content, people, seed)
+    seeing.decoder = decoder(people)
     place = seeing.place(*size, max(scales))
     if place.size[0] * place.size[1] > MOST_PIXELS:
-        with pytest.raises(PredictionError, match=r"^a picture of \d+ x \d+ pixels is too long and thin: .*$"):
+        with pytest.raises(
+            PredictionError, match=r"^an image of \d+ x \d+ pixels is too long and thin: .*$"
+        ):
             seeing([np.zeros((size[1], size[0], 3), np.uint8)])
         return
     [found] = seeing([np.zeros((size[1], size[0], 3), np.uint8)])
@@ -103,13 +147,30 @@ def test_everybody_is_where_the_network_looked(size: tuple[int, int], content: s
     assert content != "constant" or len(found.keypoints) <= max(people, 1) * 2
 
 
-@given(sides, contents, st.integers(0, 300), st.sampled_from([1, 2, 4]), st.booleans(), st.booleans(), seeds)
+@given(
+    sides,
+    contents,
+    st.integers(0, 300),
+    st.sampled_from([1, 2, 4]),
+    st.booleans(),
+    st.booleans(),
+    seeds,
+)
 @example((1, 1), "crowd", 300, 1, True, True, 0)
 @example((3000, 2000), "equal maxima", 300, 1, True, True, 0)
 @settings(max_examples=60, deadline=None)
-def test_maps_that_are_zero_outside_the_picture_put_everybody_into_it(
-        size: tuple[int, int], content: str, people: int, factor: int, adjust: bool, refine: bool, seed: int) -> None:
-    """Grown by one pixel: of the map, where that is the larger one. factor: input pixels to one of the map."""
+def test_maps_that_are_zero_outside_the_image_put_everybody_into_it(
+    size: tuple[int, int],
+    content: str,
+    people: int,
+    factor: int,
+    adjust: bool,
+    refine: bool,
+    seed: int,
+) -> None:
+    """Grown by one pixel: of the map, where that is the larger one. factor: input pixels to one of
+    the map.
+    """
     rng = np.random.default_rng(seed)
     seeing = predictor()
     seeing.decoder = decoder(people, adjust=adjust, refine=refine)
@@ -119,7 +180,9 @@ def test_maps_that_are_zero_outside_the_picture_put_everybody_into_it(
     width, height = (side // factor for side in place.size)
     maps = heat(rng, content, people, (1, 2, height, width))
     pixels = np.stack(np.meshgrid(np.arange(width), np.arange(height)), -1).reshape(-1, 2)
-    points = geometry.to_image(pixels, place.center, place.box_scale, (width, height)).reshape(height, width, 2)
+    points = geometry.to_image(pixels, place.center, place.box_scale, (width, height)).reshape(
+        height, width, 2
+    )
     inside = ((points >= 0) & (points <= np.subtract(size, 1))).all(-1)
     maps *= torch.from_numpy(inside)
     tags = identities(rng, people, (1, 2, height, width))[..., None]

@@ -7,22 +7,31 @@ import pytest
 import torch
 from torch import Tensor
 
+from swahr.acceleration.fuse import supports_dtype
 from swahr.config import load_config
 from swahr.inference.predictor import PredictionError, Predictor, build_predictor
 from swahr.models.build import build_model
-from swahr.models.higher_hrnet import StageOutput
-from swahr.models.inference import can_be
+from swahr.models.heads.higher_hrnet import StageOutput
 from swahr.skeleton import COCO
-from tests.inference.spots import GREEN, RED, colours, picture, predictor
+from tests.inference.toy_predictor import GREEN, RED, colours, image, predictor
 
 ROOT = Path(__file__).resolve().parents[2]
-WIDE, TALL = picture(128, 64, [(20, 20), (100, 30)]), picture(60, 100, [(40, 50)])
+WIDE = image(128, 64, [(20, 20), (100, 30)])
+TALL = image(60, 100, [(40, 50)])
 
 
-@pytest.mark.parametrize("options", [
-    {}, {"flip_index": None}, {"project": False}, {"scales": (0.5, 1, 2)}, {"scales": (2, 1), "project": False},
-    {"scales": (0.5,)}])
-def test_people_are_found_where_they_are_in_pictures_of_any_shape(options: dict[str, object]) -> None:
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"flip_index": None},
+        {"project": False},
+        {"scales": (0.5, 1, 2)},
+        {"scales": (2, 1), "project": False},
+        {"scales": (0.5,)},
+    ],
+)
+def test_people_are_found_where_they_are_in_images_of_any_shape(options: dict[str, object]) -> None:
     wide, tall = predictor(**options)([WIDE, TALL])
     for found, people in ((wide, [(20, 20), (100, 30)]), (tall, [(40, 50)])):
         assert found.keypoints.shape == (len(people), 2, 3) and found.scores.shape == (len(people),)
@@ -32,7 +41,14 @@ def test_people_are_found_where_they_are_in_pictures_of_any_shape(options: dict[
 
 
 def test_batches_of_any_size_give_the_same() -> None:
-    images = [WIDE, TALL, WIDE[:, ::-1].copy(), picture(128, 64, []), TALL, picture(512, 256, [(99, 99)], 15)]
+    images = [
+        WIDE,
+        TALL,
+        WIDE[:, ::-1].copy(),
+        image(128, 64, []),
+        TALL,
+        image(512, 256, [(99, 99)], 15),
+    ]
     alone = [predictor()([image])[0] for image in images]
     for batch_size in (1, 2, 8):
         together = predictor(batch_size=batch_size)(images)
@@ -41,23 +57,27 @@ def test_batches_of_any_size_give_the_same() -> None:
             np.testing.assert_array_equal(got.scores, want.scores)
 
 
-def test_batches_hold_pictures_of_one_input_size_and_no_more_than_allowed() -> None:
+def test_batches_hold_images_of_one_input_size_and_no_more_than_allowed() -> None:
     batches = list(predictor(batch_size=2).prepare([WIDE, TALL, WIDE, WIDE]))
     assert [numbers for numbers, _ in batches] == [[0, 2], [3], [1]]
-    assert [tuple(batch.images[0].shape) for _, batch in batches] == [(2, 64, 128, 3), (1, 64, 128, 3), (1, 128, 64, 3)]
+    assert [tuple(batch.images[0].shape) for _, batch in batches] == [
+        (2, 64, 128, 3),
+        (1, 64, 128, 3),
+        (1, 128, 64, 3),
+    ]
 
 
-def test_a_picture_with_nobody() -> None:
+def test_a_image_with_nobody() -> None:
     [found] = predictor()([np.zeros((64, 64, 3), np.uint8)])
     assert found.keypoints.shape == (0, 2, 3) and found.scores.shape == (0,)
 
 
 def test_thirty_one_people() -> None:
-    crowd = picture(320, 320, [(20 + 40 * (i % 8), 20 + 70 * (i // 8)) for i in range(31)], shade=8)
+    crowd = image(320, 320, [(20 + 40 * (i % 8), 20 + 70 * (i // 8)) for i in range(31)], shade=8)
     assert len(predictor(input_size=320)([crowd])[0].scores) == 31
 
 
-def test_a_pixel_is_a_picture() -> None:
+def test_a_pixel_is_a_image() -> None:
     assert len(predictor()([np.zeros((1, 1, 3), np.uint8)])) == 1
 
 
@@ -75,20 +95,36 @@ def test_the_network_sees_scales_largest_first_and_both_sides_in_one_batch() -> 
     people = predictor(scales=(0.5, 2, 1), batch_size=2)
     people.model = network
     people([WIDE, WIDE[::-1].copy()])
-    assert [tuple(images.shape) for images in seen] == [(4, 3, 256, 512), (4, 3, 128, 256), (4, 3, 64, 128)]
+    assert [tuple(images.shape) for images in seen] == [
+        (4, 3, 256, 512),
+        (4, 3, 128, 256),
+        (4, 3, 64, 128),
+    ]
     for images in seen:
         assert torch.equal(images[2:], images[:2].flip(3))
 
 
-@pytest.mark.parametrize("image", [
-    np.zeros((8, 8), np.uint8), np.zeros((8, 8, 4), np.uint8), np.zeros((8, 8, 3)), np.zeros((0, 8, 3), np.uint8), "a"])
-def test_what_is_no_picture_is_refused_in_one_line(image: object) -> None:
-    with pytest.raises(PredictionError, match=r"must be a uint8 array \(height, width, 3\) in RGB, not "):
+@pytest.mark.parametrize(
+    "image",
+    [
+        np.zeros((8, 8), np.uint8),
+        np.zeros((8, 8, 4), np.uint8),
+        np.zeros((8, 8, 3)),
+        np.zeros((0, 8, 3), np.uint8),
+        "a",
+    ],
+)
+def test_what_is_no_image_is_refused_in_one_line(image: object) -> None:
+    with pytest.raises(
+        PredictionError, match=r"must be a uint8 array \(height, width, 3\) in RGB, not "
+    ):
         predictor()([image])  # type: ignore[list-item]
 
 
 def test_a_thread_of_pixels_is_refused_before_it_fills_the_memory() -> None:
-    with pytest.raises(PredictionError, match="2 x 30000 pixels is too long and thin: .* 64 x 960000"):
+    with pytest.raises(
+        PredictionError, match="2 x 30000 pixels is too long and thin: .* 64 x 960000"
+    ):
         predictor()([np.zeros((30000, 2, 3), np.uint8)])
 
 
@@ -98,7 +134,10 @@ def test_some_resolution_must_give_heatmaps() -> None:
 
 
 def built(*opts: str) -> Predictor:
-    cfg = load_config(ROOT / "experiments/coco/higher_hrnet/w32_512_adam_lr1e-3.yaml", ["TEST.FUSE", "False", *opts])
+    cfg = load_config(
+        ROOT / "experiments/coco/higher_hrnet/w32_512_adam_lr1e-3.yaml",
+        ["TEST.FUSE", "False", *opts],
+    )
     return build_predictor(cfg, torch.nn.Identity(), COCO)  # type: ignore[arg-type]
 
 
@@ -112,23 +151,40 @@ def test_settings_reach_the_predictor() -> None:
 
 def test_mixed_precision_is_in_the_weights_where_they_can_have_it() -> None:
     def maps(*opts: str) -> torch.Tensor:
-        cfg = load_config(ROOT / "experiments/synthetic/tiny_192_cpu.yaml", ["MODEL.INIT_WEIGHTS", "False", *opts])
+        cfg = load_config(
+            ROOT / "experiments/synthetic/tiny_192_cpu.yaml", ["MODEL.INIT_WEIGHTS", "False", *opts]
+        )
         torch.manual_seed(0)
         made = build_predictor(cfg, build_model(cfg), COCO)
-        assert (made.input_dtype, made.amp_dtype) in ((torch.float32, None), (torch.bfloat16, None),
-                                                      (torch.float32, torch.bfloat16))
-        assert (made.input_dtype == torch.bfloat16) == (opts[1] == "True" and can_be(torch.bfloat16, made.device))
+        assert (made.input_dtype, made.amp_dtype) in (
+            (torch.float32, None),
+            (torch.bfloat16, None),
+            (torch.float32, torch.bfloat16),
+        )
+        assert (made.input_dtype == torch.bfloat16) == (
+            opts[1] == "True" and supports_dtype(torch.bfloat16, made.device)
+        )
         [(_, batch)] = made.prepare([TALL])
         return made.maps(batch)[0]
-    exact, rounded = maps("AMP.ENABLED", "False"), maps("AMP.ENABLED", "True")
+
+    exact = maps("AMP.ENABLED", "False")
+    rounded = maps("AMP.ENABLED", "True")
     assert rounded.dtype == torch.float32 and not torch.equal(rounded, exact)
     torch.testing.assert_close(rounded, exact, rtol=0, atol=0.05 * float(exact.abs().max()))
 
 
 @pytest.mark.parametrize("ignore", [True, False])
 def test_a_centre_is_dropped_before_decoding_or_after(ignore: bool) -> None:
-    made = built("DATASET.WITH_CENTER", "True", "MODEL.NUM_JOINTS", "18", "DATASET.NUM_JOINTS", "18",
-                 "TEST.IGNORE_CENTER", str(ignore))
+    made = built(
+        "DATASET.WITH_CENTER",
+        "True",
+        "MODEL.NUM_JOINTS",
+        "18",
+        "DATASET.NUM_JOINTS",
+        "18",
+        "TEST.IGNORE_CENTER",
+        str(ignore),
+    )
     assert made.drop_center is ignore and made.num_keypoints == 17
     assert made.flip_index == (*COCO.flip_index, 17)
     assert list(made.decoder.grouping_order)[:2] == ([0, 1] if ignore else [17, 0])

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from swahr.inference.tta import Maps, average_flips, average_scales, average_stages, resize
-from swahr.models.higher_hrnet import StageOutput
+from swahr.models.heads.higher_hrnet import StageOutput
 from tests.oracles import tta as oracle
 
 FLIP = [0, 2, 1]  # three joints, the last two left and right
@@ -14,13 +14,21 @@ FLIP = [0, 2, 1]  # three joints, the last two left and right
 def stages(seed: int, batch: int = 2, tag_channels: int = 3) -> list[StageOutput]:
     """Outputs of a network of two resolutions, 4 x 6 and 8 x 12, the first with tags."""
     random = torch.Generator().manual_seed(seed)
-    return [StageOutput(None, torch.rand(batch, 3, 4, 6, generator=random),
-                        torch.randn(batch, tag_channels, 4, 6, generator=random)),
-            StageOutput(None, torch.rand(batch, 3, 8, 12, generator=random), None)]
+    return [
+        StageOutput(
+            None,
+            torch.rand(batch, 3, 4, 6, generator=random),
+            torch.randn(batch, tag_channels, 4, 6, generator=random),
+        ),
+        StageOutput(None, torch.rand(batch, 3, 8, 12, generator=random), None),
+    ]
 
 
 def plain(outputs: list[StageOutput], image: int) -> list[tuple[np.ndarray, np.ndarray | None]]:
-    return [(s.heatmaps[image].numpy(), None if s.tags is None else s.tags[image].numpy()) for s in outputs]
+    return [
+        (s.heatmaps[image].numpy(), None if s.tags is None else s.tags[image].numpy())
+        for s in outputs
+    ]
 
 
 def both(outputs: list[StageOutput], mirrored: list[StageOutput], **options: object) -> Maps:
@@ -43,10 +51,13 @@ def test_resize_to_the_same_size_changes_nothing() -> None:
 
 @pytest.mark.parametrize("tag_channels", [3, 1])
 def test_stages_and_flips_are_averaged_as_written_out(tag_channels: int) -> None:
-    outputs, mirrored = stages(1, tag_channels=tag_channels), stages(2, tag_channels=tag_channels)
+    outputs = stages(1, tag_channels=tag_channels)
+    mirrored = stages(2, tag_channels=tag_channels)
     maps = both(outputs, mirrored, size=(16, 24))
     for image in range(2):
-        heatmaps, tags = oracle.one_scale(plain(outputs, image), plain(mirrored, image), FLIP, (16, 24))
+        heatmaps, tags = oracle.one_scale(
+            plain(outputs, image), plain(mirrored, image), FLIP, (16, 24)
+        )
         np.testing.assert_allclose(maps.heatmaps[image], heatmaps, atol=1e-6)
         assert len(maps.tags) == len(tags) == 2
         for got, want in zip(maps.tags, tags):
@@ -67,8 +78,12 @@ def test_one_resolution_without_flip_is_left_as_it_is() -> None:
 
 def test_a_symmetric_network_sees_the_same_in_the_mirror() -> None:
     outputs = stages(5)
-    seen = [StageOutput(None, s.heatmaps.flip(3)[:, FLIP], None if s.tags is None else s.tags.flip(3)[:, FLIP])
-            for s in outputs]
+    seen = [
+        StageOutput(
+            None, s.heatmaps.flip(3)[:, FLIP], None if s.tags is None else s.tags.flip(3)[:, FLIP]
+        )
+        for s in outputs
+    ]
     maps = both(outputs, seen)
     alone = average_stages(outputs, use_heatmaps=[True, True], use_tags=[True, False])
     torch.testing.assert_close(maps.heatmaps, alone.heatmaps)
@@ -77,32 +92,46 @@ def test_a_symmetric_network_sees_the_same_in_the_mirror() -> None:
 
 @pytest.mark.parametrize("tag_channels", [3, 1])
 def test_the_centre_is_dropped_from_heatmaps_and_tags_of_joints(tag_channels: int) -> None:
-    maps = both(stages(6, tag_channels=tag_channels), stages(7, tag_channels=tag_channels), drop_center=True)
+    maps = both(
+        stages(6, tag_channels=tag_channels), stages(7, tag_channels=tag_channels), drop_center=True
+    )
     assert maps.heatmaps.shape[1] == 2
     assert [tags.shape[1] for tags in maps.tags] == [2 if tag_channels == 3 else 1] * 2
 
 
 def test_scales_are_averaged_at_the_size_of_the_first() -> None:
-    large, small = torch.rand(1, 3, 8, 12), torch.rand(1, 3, 4, 6)
+    large = torch.rand(1, 3, 8, 12)
+    small = torch.rand(1, 3, 4, 6)
     tags = [torch.rand(1, 3, 4, 6), torch.rand(1, 3, 4, 6)]
     heatmaps, stacked = average_scales([Maps(large, []), Maps(small, tags)])
     want = (large[0].numpy() + oracle.resize(small[0].numpy(), 8, 12)) / 2
     np.testing.assert_allclose(heatmaps[0], want, atol=1e-6)
     assert stacked.shape == (1, 3, 8, 12, 2)
-    np.testing.assert_allclose(stacked[0, ..., 1], oracle.resize(tags[1][0].numpy(), 8, 12), atol=1e-6)
+    np.testing.assert_allclose(
+        stacked[0, ..., 1], oracle.resize(tags[1][0].numpy(), 8, 12), atol=1e-6
+    )
 
 
 def test_without_tags_it_says_where_they_come_from() -> None:
-    with pytest.raises(ValueError, match=r"TEST.SCALE_FACTOR must hold 1 .* LOSS.WITH_AE_LOSS and TEST.WITH_AE"):
+    with pytest.raises(
+        ValueError, match=r"TEST.SCALE_FACTOR must hold 1 .* LOSS.WITH_AE_LOSS and TEST.WITH_AE"
+    ):
         average_scales([Maps(torch.rand(1, 3, 4, 6), [])])
 
 
 def test_a_batch_is_its_images_one_by_one() -> None:
     def cut(outputs: list[StageOutput], image: int) -> list[StageOutput]:
-        return [StageOutput(None, s.heatmaps[image:image + 1], None if s.tags is None else s.tags[image:image + 1])
-                for s in outputs]
+        return [
+            StageOutput(
+                None,
+                s.heatmaps[image : image + 1],
+                None if s.tags is None else s.tags[image : image + 1],
+            )
+            for s in outputs
+        ]
 
-    outputs, mirrored = stages(8, batch=3), stages(9, batch=3)
+    outputs = stages(8, batch=3)
+    mirrored = stages(9, batch=3)
     together = average_scales([both(outputs, mirrored, size=(16, 24))])
     for image in range(3):
         alone = average_scales([both(cut(outputs, image), cut(mirrored, image), size=(16, 24))])

@@ -9,10 +9,16 @@ from swahr.losses.associative import associative_loss
 from tests.oracles import losses as oracle
 
 
-def make_people(people: int, batch: int = 3, num_joints: int = 4, seed: int = 0) -> tuple[torch.Tensor, ...]:
-    """Tags (batch, 4, 5, 5) and people with absent joints, among them people with none; the last image has nobody."""
+def make_people(
+    people: int, batch: int = 3, num_joints: int = 4, seed: int = 0
+) -> tuple[torch.Tensor, ...]:
+    """Tags (batch, 4, 5, 5) and people with absent joints, among them people with none; the last
+    image has nobody.
+    """
     generator = torch.Generator().manual_seed(seed)
-    tags = torch.randn(batch, num_joints, 5, 5, generator=generator, dtype=torch.float64).requires_grad_()
+    tags = torch.randn(
+        batch, num_joints, 5, 5, generator=generator, dtype=torch.float64
+    ).requires_grad_()
     index = torch.randint(0, num_joints * 25, (batch, people, num_joints), generator=generator)
     present = torch.rand(index.shape, generator=generator) < 0.5
     present[:, 1::3] = False
@@ -24,9 +30,13 @@ def make_people(people: int, batch: int = 3, num_joints: int = 4, seed: int = 0)
 @pytest.mark.parametrize("people", [1, 2, 31, 300])
 def test_values_and_gradients_equal_the_loops(people: int, kind: str) -> None:
     tags, index, present = make_people(people, batch=2 if people == 300 else 3)
-    got, want = associative_loss(tags, index, present, kind), oracle.associative_loss(tags, index, present, kind)
+    got = associative_loss(tags, index, present, kind)
+    want = oracle.associative_loss(tags, index, present, kind)
     torch.testing.assert_close(got, want)
-    gradients = [torch.autograd.grad(push.sum() - 2 * (pull * pull).sum(), tags)[0] for push, pull in (got, want)]
+    gradients = [
+        torch.autograd.grad(push.sum() - 2 * (pull * pull).sum(), tags)[0]
+        for push, pull in (got, want)
+    ]
     torch.testing.assert_close(*gradients)
 
 
@@ -50,16 +60,22 @@ def test_nobody_gives_zero_and_a_zero_gradient(people: int, kind: str) -> None:
 def test_by_hand() -> None:
     """Two people: tags 0 and 2 (mean 1, pull 1), and a single tag 1.5 (pull 0)."""
     tags = torch.tensor([0.0, 2.0, 1.5, 9.0]).view(1, 1, 2, 2)
-    index, present = torch.tensor([[[0, 1], [2, 0]]]), torch.tensor([[[True, True], [True, False]]])
+    index = torch.tensor([[[0, 1], [2, 0]]])
+    present = torch.tensor([[[True, True], [True, False]]])
     push, pull = associative_loss(tags, index, present, "exp")
-    assert pull.item() == 0.5 and push.item() == pytest.approx(0.5 * torch.exp(torch.tensor(-0.25)).item())
+    assert pull.item() == 0.5 and push.item() == pytest.approx(
+        0.5 * torch.exp(torch.tensor(-0.25)).item()
+    )
     assert associative_loss(tags, index, present, "max")[0].item() == 0.25
 
 
 def test_a_batch_is_its_images_and_padding_is_nobody() -> None:
     tags, index, present = make_people(6)
     whole = torch.stack(associative_loss(tags, index, present))
-    alone = [torch.stack(associative_loss(tags[i:i + 1], index[i:i + 1], present[i:i + 1])) for i in range(3)]
+    alone = [
+        torch.stack(associative_loss(tags[i : i + 1], index[i : i + 1], present[i : i + 1]))
+        for i in range(3)
+    ]
     torch.testing.assert_close(whole, torch.cat(alone, 1))
     padded = (torch.nn.functional.pad(part, (0, 0, 0, 5)) for part in (index, present))
     torch.testing.assert_close(torch.stack(associative_loss(tags, *padded)), whole)
@@ -79,8 +95,10 @@ def test_what_is_absent_is_not_read() -> None:
 
 def test_any_memory_layout_and_precision() -> None:
     tags, index, present = make_people(6)
-    torch.testing.assert_close(associative_loss(tags.to(memory_format=torch.channels_last), index, present),
-                               associative_loss(tags, index, present))
+    torch.testing.assert_close(
+        associative_loss(tags.to(memory_format=torch.channels_last), index, present),
+        associative_loss(tags, index, present),
+    )
     low = associative_loss(tags.bfloat16(), index, present)
     assert low[0].dtype == low[1].dtype == torch.float32
     torch.testing.assert_close(low, associative_loss(tags.bfloat16().float(), index, present))
@@ -88,5 +106,7 @@ def test_any_memory_layout_and_precision() -> None:
 
 def test_unknown_kind() -> None:
     tags, index, present = make_people(1)
-    with pytest.raises(ValueError, match="LOSS.AE_LOSS_TYPE 'abs' is unknown: it is one of exp, max"):
+    with pytest.raises(
+        ValueError, match="LOSS.AE_LOSS_TYPE 'abs' is unknown: it is one of exp, max"
+    ):
         associative_loss(tags, index, present, "abs")

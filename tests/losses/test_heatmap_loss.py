@@ -13,26 +13,39 @@ VARIANTS = [(adapt, gamma) for adapt in (True, False) for gamma in (0.01, 0.5, N
 
 
 def make_maps(seed: int = 0, dtype: torch.dtype = torch.float64) -> dict[str, torch.Tensor]:
-    """Two images of two small maps: targets that are 0 in half the pixels and 1 in some, predictions beyond 0 and 1."""
+    """Two images of two small maps: targets that are 0 in half the pixels and 1 in some,
+    predictions beyond 0 and 1.
+    """
     generator = torch.Generator().manual_seed(seed)
     target = torch.rand(2, 2, 3, 4, generator=generator, dtype=dtype) * 2 - 1
-    maps = {"predicted": torch.randn(target.shape, generator=generator, dtype=dtype).requires_grad_(),
-            "scales": torch.randn(target.shape, generator=generator, dtype=dtype).requires_grad_(),
-            "target": torch.where(target > 0.8, 1, target.clamp(min=0)),
-            "mask": torch.randint(0, 2, (2, 3, 4), generator=generator).to(dtype)}
+    maps = {
+        "predicted": torch.randn(target.shape, generator=generator, dtype=dtype).requires_grad_(),
+        "scales": torch.randn(target.shape, generator=generator, dtype=dtype).requires_grad_(),
+        "target": torch.where(target > 0.8, 1, target.clamp(min=0)),
+        "mask": torch.randint(0, 2, (2, 3, 4), generator=generator).to(dtype),
+    }
     return maps
 
 
 @pytest.mark.parametrize(("adapt", "gamma"), VARIANTS)
 def test_values_and_gradients_equal_the_loops(adapt: bool, gamma: float | None) -> None:
     maps = make_maps()
-    arguments = maps["predicted"], maps["target"], maps["mask"], maps["scales"] if adapt else None, gamma
-    got, want = heatmap_loss(*arguments), oracle.heatmap_loss(*arguments)
+    arguments = (
+        maps["predicted"],
+        maps["target"],
+        maps["mask"],
+        maps["scales"] if adapt else None,
+        gamma,
+    )
+    got = heatmap_loss(*arguments)
+    want = oracle.heatmap_loss(*arguments)
     torch.testing.assert_close(got, want)
     factors = torch.tensor([1.0, -3.0], dtype=torch.float64)
-    inputs = [maps["predicted"], maps["scales"]][:1 + adapt]
-    for mine, theirs in zip(torch.autograd.grad((got * factors).sum(), inputs),
-                            torch.autograd.grad((want * factors).sum(), inputs)):
+    inputs = [maps["predicted"], maps["scales"]][: 1 + adapt]
+    for mine, theirs in zip(
+        torch.autograd.grad((got * factors).sum(), inputs),
+        torch.autograd.grad((want * factors).sum(), inputs),
+    ):
         torch.testing.assert_close(mine, theirs)
 
 
@@ -40,41 +53,59 @@ def test_values_and_gradients_equal_the_loops(adapt: bool, gamma: float | None) 
 def test_gradcheck(adapt: bool, gamma: float | None) -> None:
     maps = make_maps(1)
     scales = maps["scales"] if adapt else None
-    assert torch.autograd.gradcheck(heatmap_loss, (maps["predicted"], maps["target"], maps["mask"], scales, gamma))
+    assert torch.autograd.gradcheck(
+        heatmap_loss, (maps["predicted"], maps["target"], maps["mask"], scales, gamma)
+    )
 
 
 def test_scale_loss_equals_the_loops() -> None:
     maps = make_maps()
-    got, want = (f(maps["scales"], maps["target"], maps["mask"]) for f in (scale_loss, oracle.scale_loss))
+    got, want = (
+        f(maps["scales"], maps["target"], maps["mask"]) for f in (scale_loss, oracle.scale_loss)
+    )
     torch.testing.assert_close(got, want)
-    torch.testing.assert_close(*(torch.autograd.grad(loss.sum(), maps["scales"])[0] for loss in (got, want)))
+    torch.testing.assert_close(
+        *(torch.autograd.grad(loss.sum(), maps["scales"])[0] for loss in (got, want))
+    )
 
 
 def test_by_hand() -> None:
     """H = e^-1, a = 1: T = H (1 - 1 + 1/2); P = 2 weighs 1 H^g + 2 (1 - H^g)."""
-    h, g = torch.tensor(-1.0).exp(), 0.5
+    h = torch.tensor(-1.0).exp()
+    g = 0.5
     one = torch.ones(1, 1, 1, 1)
-    share = h ** g
+    share = h**g
     want = ((2 - share) * (2 - h / 2) ** 2).item()
     assert heatmap_loss(2 * one, h * one, one[0], one, g).item() == pytest.approx(want)
-    assert heatmap_loss(2 * one, h * one, one[0], None, None).item() == pytest.approx(((2 - h) ** 2).item())
-    assert scale_loss(3 * one, h * one, one[0]).item() == 9 and scale_loss(3 * one, 0 * one, one[0]).item() == 0
+    assert heatmap_loss(2 * one, h * one, one[0], None, None).item() == pytest.approx(
+        ((2 - h) ** 2).item()
+    )
+    assert (
+        scale_loss(3 * one, h * one, one[0]).item() == 9
+        and scale_loss(3 * one, 0 * one, one[0]).item() == 0
+    )
 
 
 def test_a_batch_is_its_images() -> None:
     maps = make_maps()
     names = "predicted", "target", "mask", "scales"
     whole = heatmap_loss(*(maps[name] for name in names))
-    alone = torch.cat([heatmap_loss(*(maps[name][i:i + 1] for name in names)) for i in range(2)])
+    alone = torch.cat([heatmap_loss(*(maps[name][i : i + 1] for name in names)) for i in range(2)])
     torch.testing.assert_close(whole, alone)
 
 
 @pytest.mark.parametrize("gamma", [0.01, None])
 def test_only_asked_for_gradients(gamma: float | None) -> None:
-    """Frozen predictions or frozen scales leave the other's gradient as it is; without any there is no graph."""
+    """Frozen predictions or frozen scales leave the other's gradient as it is; without any there is
+    no graph.
+    """
     maps = make_maps()
-    predicted, scales, rest = maps["predicted"], maps["scales"], (maps["target"], maps["mask"])
-    both = torch.autograd.grad(heatmap_loss(predicted, *rest, scales, gamma).sum(), (predicted, scales))
+    predicted = maps["predicted"]
+    scales = maps["scales"]
+    rest = (maps["target"], maps["mask"])
+    both = torch.autograd.grad(
+        heatmap_loss(predicted, *rest, scales, gamma).sum(), (predicted, scales)
+    )
     for i, inputs in enumerate([(predicted, scales.detach()), (predicted.detach(), scales)]):
         loss = heatmap_loss(inputs[0], *rest, inputs[1], gamma).sum()
         torch.testing.assert_close(torch.autograd.grad(loss, inputs[i])[0], both[i])
@@ -82,14 +113,21 @@ def test_only_asked_for_gradients(gamma: float | None) -> None:
 
 
 def test_half_precision_maps() -> None:
-    """Values are those of the same numbers in float32; gradients come back in the maps' own type, and do not vanish."""
+    """Values are those of the same numbers in float32; gradients come back in the maps' own type,
+    and do not vanish.
+    """
     maps = {name: value.detach().half() for name, value in make_maps().items()}
-    predicted, scales = maps["predicted"].requires_grad_(), maps["scales"].requires_grad_()
+    predicted = maps["predicted"].requires_grad_()
+    scales = maps["scales"].requires_grad_()
     loss = heatmap_loss(predicted, maps["target"].float(), maps["mask"].float(), scales)
     want = heatmap_loss(*(maps[name].float() for name in ("predicted", "target", "mask", "scales")))
     assert loss.dtype == torch.float32 and torch.equal(loss, want)
-    (loss.mean() * 2.0 ** 14).backward()
-    assert predicted.grad is not None and predicted.grad.dtype == torch.float16 and predicted.grad.any()
+    (loss.mean() * 2.0**14).backward()
+    assert (
+        predicted.grad is not None
+        and predicted.grad.dtype == torch.float16
+        and predicted.grad.any()
+    )
     assert scales.grad is not None and scales.grad.dtype == torch.float16 and scales.grad.any()
 
 

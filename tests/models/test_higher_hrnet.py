@@ -4,17 +4,20 @@ import numpy as np
 import pytest
 import torch
 
-from swahr.models.higher_hrnet import DeconvSettings
-from swahr.models.hrnet import ModelError, hrnet_stages
-from tests.models.networks import VARIANTS, images, network
+from swahr.models.backbones.hrnet import ModelError, hrnet_stages
+from swahr.models.heads.higher_hrnet import DeconvSettings
+from tests.models.tiny_networks import VARIANTS, images, network
 from tests.oracles.network import Network
 
 
 @pytest.mark.parametrize("variant", VARIANTS)
 @torch.no_grad()
 def test_forward_is_the_formula(variant: str) -> None:
-    model, image = network(variant), images(1, 32, 64)
-    expected = Network({name: tensor.numpy() for name, tensor in model.state_dict().items()})(image[0].numpy())
+    model = network(variant)
+    image = images(1, 32, 64)
+    expected = Network({name: tensor.numpy() for name, tensor in model.state_dict().items()})(
+        image[0].numpy()
+    )
     outputs = model(image)
     assert len(outputs) == len(expected)
     for output, (scales, maps) in zip(outputs, expected):
@@ -25,16 +28,25 @@ def test_forward_is_the_formula(variant: str) -> None:
             np.testing.assert_allclose(output.scales[0], scales, atol=1e-4 * np.abs(scales).max())
 
 
-@pytest.mark.parametrize(("variant", "tags"), [
-    ("published", (3, None)), ("bottom-up", (3,)), ("shared tags", (1, None)), ("no tags", (None, None)),
-    ("two steps", (3, None, 3))])
+@pytest.mark.parametrize(
+    ("variant", "tags"),
+    [
+        ("published", (3, None)),
+        ("bottom-up", (3,)),
+        ("shared tags", (1, None)),
+        ("no tags", (None, None)),
+        ("two steps", (3, None, 3)),
+    ],
+)
 @torch.no_grad()
 def test_output_shapes(variant: str, tags: tuple[int | None, ...]) -> None:
     outputs = network(variant)(images(2, 64, 96))
     for stage, (output, channels) in enumerate(zip(outputs, tags, strict=True)):
         size = (16 * 2**stage, 24 * 2**stage)
         assert output.heatmaps.shape == output.scales.shape == (2, 3, *size)
-        assert (output.tags is None) if channels is None else output.tags.shape == (2, channels, *size)
+        assert (
+            (output.tags is None) if channels is None else output.tags.shape == (2, channels, *size)
+        )
 
 
 @torch.no_grad()
@@ -44,7 +56,8 @@ def test_plain_network_has_no_scales() -> None:
 
 @torch.no_grad()
 def test_batched_is_single() -> None:
-    model, batch = network(), images(3)
+    model = network()
+    batch = images(3)
     for stage, together in enumerate(model(batch)):
         alone = torch.cat([model(image[None])[stage].heatmaps for image in batch])
         torch.testing.assert_close(together.heatmaps, alone)
@@ -60,7 +73,9 @@ def test_every_parameter_learns_in_either_layout() -> None:
     for layout in (torch.contiguous_format, torch.channels_last):
         model = network().double().train().to(memory_format=layout)
         outputs = model(images().double().to(memory_format=layout))
-        sum(part.square().mean() for output in outputs for part in output if part is not None).backward()
+        sum(
+            part.square().mean() for output in outputs for part in output if part is not None
+        ).backward()
         gradients.append([parameter.grad for parameter in model.parameters()])
     assert all(gradient is not None for gradient in gradients[0])
     for one, other in zip(*gradients):
@@ -70,7 +85,9 @@ def test_every_parameter_learns_in_either_layout() -> None:
 def test_mixed_precision_stays_mixed() -> None:
     with torch.autocast("cpu", torch.bfloat16):
         outputs = network()(images())
-    assert {part.dtype for output in outputs for part in output if part is not None} == {torch.bfloat16}
+    assert {part.dtype for output in outputs for part in output if part is not None} == {
+        torch.bfloat16
+    }
 
 
 def test_compiles_without_a_break() -> None:
@@ -87,7 +104,9 @@ def test_published_widths() -> None:
 
 
 def test_images_that_do_not_divide() -> None:
-    with pytest.raises(ModelError, match=r"^images are 48 x 64 px; width and height must be multiples of 32$"):
+    with pytest.raises(
+        ModelError, match=r"^images are 48 x 64 px; width and height must be multiples of 32$"
+    ):
         network()(images(1, 64, 48))
 
 

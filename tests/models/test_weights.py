@@ -12,8 +12,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from swahr.models.higher_hrnet import HigherHRNet
-from swahr.models.hrnet import StageSettings
+from swahr.models.backbones.hrnet import StageSettings
+from swahr.models.heads.higher_hrnet import HigherHRNet
 from swahr.models.weights import (
     CheckpointError,
     describe_settings,
@@ -23,7 +23,7 @@ from swahr.models.weights import (
     load_weights,
     read_state_dict,
 )
-from tests.models.networks import DECONV, STAGES, VARIANTS, network
+from tests.models.tiny_networks import DECONV, STAGES, VARIANTS, network
 
 BROADER = (StageSettings(1, (1, 1), (6, 6)), *STAGES[1:])
 
@@ -56,10 +56,17 @@ FORMS: dict[str, Callable[[dict[str, Tensor]], object]] = {
     "bare": lambda state: state,
     "nested": lambda state: {"state_dict": state},
     "wrapped": lambda state: {f"module.{name}": value for name, value in state.items()},
-    "training": lambda state: {"epoch": 3, "model": "pose_higher_hrnet", "best_state_dict": {}, "perf": 0.5,
-                               "state_dict": {f"module._orig_mod.{name}": value for name, value in state.items()},
-                               "optimizer": {"state": {}, "param_groups": [{"lr": 0.001}]}},
-    "without counters": lambda state: {name: value for name, value in state.items() if "num_batches" not in name},
+    "training": lambda state: {
+        "epoch": 3,
+        "model": "pose_higher_hrnet",
+        "best_state_dict": {},
+        "perf": 0.5,
+        "state_dict": {f"module._orig_mod.{name}": value for name, value in state.items()},
+        "optimizer": {"state": {}, "param_groups": [{"lr": 0.001}]},
+    },
+    "without counters": lambda state: {
+        name: value for name, value in state.items() if "num_batches" not in name
+    },
 }
 
 
@@ -67,7 +74,9 @@ FORMS: dict[str, Callable[[dict[str, Tensor]], object]] = {
 @pytest.mark.parametrize("archive", [True, False])
 def test_published_forms(tmp_path: Path, form: str, archive: bool) -> None:
     state = network(seed=1).state_dict()
-    path = saved(tmp_path / "checkpoint.pth.tar", FORMS[form](state), _use_new_zipfile_serialization=archive)
+    path = saved(
+        tmp_path / "checkpoint.pth.tar", FORMS[form](state), _use_new_zipfile_serialization=archive
+    )
     model = network(seed=2)
     load_weights(model, path)
     for name, tensor in model.state_dict().items():
@@ -88,23 +97,30 @@ def write_zeros(path: Path) -> None:
 
 def write_half(path: Path, archive: bool) -> None:
     saved(path, {"conv1.weight": torch.randn(1000)}, _use_new_zipfile_serialization=archive)
-    path.write_bytes(path.read_bytes()[:path.stat().st_size // 2])
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
 
 
 def write_compressed(path: Path) -> None:
     plain = saved(path.with_suffix(".plain"), {"conv1.weight": torch.zeros(1 << 16)})
-    with zipfile.ZipFile(plain) as source, zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as target:
+    with (
+        zipfile.ZipFile(plain) as source,
+        zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as target,
+    ):
         for name in source.namelist():
             target.writestr(name, source.read(name))
 
 
 def write_another_byte(path: Path) -> None:
-    data = saved(path.with_name("another.pth"), {"conv1.weight": torch.full((9,), 7.0)}).read_bytes()
+    data = saved(
+        path.with_name("another.pth"), {"conv1.weight": torch.full((9,), 7.0)}
+    ).read_bytes()
     place = data.index(torch.full((9,), 7.0).numpy().tobytes())
-    path.write_bytes(data[:place] + bytes([data[place] ^ 1]) + data[place + 1:])
+    path.write_bytes(data[:place] + bytes([data[place] ^ 1]) + data[place + 1 :])
 
 
-NO_CHECKPOINT = "no PyTorch checkpoint, or only a part of one (was the download or the copy cut short?)"
+NO_CHECKPOINT = (
+    "no PyTorch checkpoint, or only a part of one (was the download or the copy cut short?)"
+)
 BAD_FILES: dict[str, tuple[Callable[[Path], object], str]] = {
     "missing": (lambda path: None, "no such file"),
     "folder": (lambda path: path.mkdir(), "is a folder, not a file of weights"),
@@ -112,18 +128,39 @@ BAD_FILES: dict[str, tuple[Callable[[Path], object], str]] = {
     "web page": (lambda path: path.write_text("<html>404</html>"), NO_CHECKPOINT),
     "half an archive": (lambda path: write_half(path, True), NO_CHECKPOINT),
     "half an old file": (lambda path: write_half(path, False), NO_CHECKPOINT),
-    "another byte": (write_another_byte, "damaged: the bytes of another/data/0 do not have the checksum"),
+    "another byte": (
+        write_another_byte,
+        "damaged: the bytes of another/data/0 do not have the checksum",
+    ),
     "zeros": (write_zeros, NO_CHECKPOINT),
     "compressed": (write_compressed, NO_CHECKPOINT),
-    "pickle": (lambda path: path.write_bytes(pickle.dumps({"conv1.weight": np.ones(3)}, 4)), NO_CHECKPOINT),
-    "code": (lambda path: saved(path, {"conv1.weight": Payload()}), "could run code; only plain tensors are read"),
-    "old code": (lambda path: saved(path, [Payload()], _use_new_zipfile_serialization=False), "could run code"),
-    "whole module": (lambda path: saved(path, nn.ReLU()), "it holds Python objects (torch.nn.modules.activation.ReLU)"),
-    "tensor": (lambda path: saved(path, torch.ones(3)), "is a Tensor, not the weights of a network by name"),
+    "pickle": (
+        lambda path: path.write_bytes(pickle.dumps({"conv1.weight": np.ones(3)}, 4)),
+        NO_CHECKPOINT,
+    ),
+    "code": (
+        lambda path: saved(path, {"conv1.weight": Payload()}),
+        "could run code; only plain tensors are read",
+    ),
+    "old code": (
+        lambda path: saved(path, [Payload()], _use_new_zipfile_serialization=False),
+        "could run code",
+    ),
+    "whole module": (
+        lambda path: saved(path, nn.ReLU()),
+        "it holds Python objects (torch.nn.modules.activation.ReLU)",
+    ),
+    "tensor": (
+        lambda path: saved(path, torch.ones(3)),
+        "is a Tensor, not the weights of a network by name",
+    ),
     "list": (lambda path: saved(path, [1]), "is a list, not the weights of a network by name"),
     "empty": (lambda path: saved(path, {"state_dict": {}}), "holds no weights at all"),
-    "numbers": (lambda path: saved(path, {"epoch": 1}), "entry 'epoch' is of type int, not a tensor; files of weights "
-                "hold names and tensors, or have them under 'state_dict'"),
+    "numbers": (
+        lambda path: saved(path, {"epoch": 1}),
+        "entry 'epoch' is of type int, not a tensor; files of weights "
+        "hold names and tensors, or have them under 'state_dict'",
+    ),
 }
 
 
@@ -145,18 +182,33 @@ def test_weights_that_are_not_finite(tmp_path: Path) -> None:
     state["stage2.0.branches.0.0.bn1.running_var"] = torch.full((4,), float("inf"))
     path = saved(tmp_path / "spoilt.pth", state)
     for load in (load_weights, load_pretrained):
-        with pytest.raises(CheckpointError, match=r"spoilt\.pth: 1 tensors hold .* \(first stage2.0.branches.0.0.bn1"):
+        with pytest.raises(
+            CheckpointError,
+            match=r"spoilt\.pth: 1 tensors hold .* \(first stage2.0.branches.0.0.bn1",
+        ):
             load(model, path)
 
 
 MISMATCHES = [
-    ("published", "plain", "18 names are unexpected (first conv_scale_layers.0.0.weight)"
-     "; settings that would fit: MODEL.SCALE_HEADS True"),
-    ("plain", "published", "16 names are missing (first conv_scale_layers.0.0.weight)"
-     "; settings that would fit: MODEL.SCALE_HEADS False"),
+    (
+        "published",
+        "plain",
+        "18 names are unexpected (first conv_scale_layers.0.0.weight)"
+        "; settings that would fit: MODEL.SCALE_HEADS True",
+    ),
+    (
+        "plain",
+        "published",
+        "16 names are missing (first conv_scale_layers.0.0.weight)"
+        "; settings that would fit: MODEL.SCALE_HEADS False",
+    ),
     ("shared tags", "published", "; settings that would fit: MODEL.TAG_PER_JOINT False"),
     ("no tags", "published", "; settings that would fit: LOSS.WITH_AE_LOSS [False, False]"),
-    ("bottom-up", "published", "; settings that would fit: LOSS.WITH_AE_LOSS [True], MODEL.EXTRA.DECONV.NUM_DECONVS 0"),
+    (
+        "bottom-up",
+        "published",
+        "; settings that would fit: LOSS.WITH_AE_LOSS [True], MODEL.EXTRA.DECONV.NUM_DECONVS 0",
+    ),
 ]
 
 
@@ -164,25 +216,38 @@ MISMATCHES = [
 def test_mismatches_name_the_setting(weights: str, wanted: str, message: str) -> None:
     with pytest.raises(CheckpointError) as error:
         load_state(network(wanted), network(weights).state_dict(), "a.pth")
-    assert str(error.value).startswith("a.pth: does not fit the network: ") and "\n" not in str(error.value)
+    assert str(error.value).startswith("a.pth: does not fit the network: ") and "\n" not in str(
+        error.value
+    )
     assert str(error.value).endswith(message)
 
 
 def test_other_joints() -> None:
     with pytest.raises(CheckpointError) as error:
         load_state(network(), network(num_joints=4, tag_channels=(4, 0)).state_dict())
-    assert str(error.value).endswith("first final_layers.0.weight, [8, 4, 1, 1] in the file, [6, 4, 1, 1] in the "
-                                     "network); settings that would fit: MODEL.NUM_JOINTS 4")
-    for heads in ({"scale_heads": False}, {"scale_heads": False, "deconvs": (), "tag_channels": (4,)}):
-        settings = describe_settings(network(num_joints=4, **{"tag_channels": (4, 0)} | heads).state_dict())
+    assert str(error.value).endswith(
+        "first final_layers.0.weight, [8, 4, 1, 1] in the file, [6, 4, 1, 1] in the "
+        "network); settings that would fit: MODEL.NUM_JOINTS 4"
+    )
+    for heads in (
+        {"scale_heads": False},
+        {"scale_heads": False, "deconvs": (), "tag_channels": (4,)},
+    ):
+        settings = describe_settings(
+            network(num_joints=4, **{"tag_channels": (4, 0)} | heads).state_dict()
+        )
         assert settings["MODEL.NUM_JOINTS"] == 4 and settings["MODEL.TAG_PER_JOINT"] is True
 
 
 def test_other_widths() -> None:
-    state, before = network(stages=BROADER).state_dict(), network().state_dict()
+    state = network(stages=BROADER).state_dict()
+    before = network().state_dict()
     model = network()
-    with pytest.raises(CheckpointError, match=r"; these are W6 weights; settings that would fit: "
-                       r"MODEL\.EXTRA\.STAGE2\.NUM_CHANNELS \[6, 6\]$"):
+    with pytest.raises(
+        CheckpointError,
+        match=r"; these are W6 weights; settings that would fit: "
+        r"MODEL\.EXTRA\.STAGE2\.NUM_CHANNELS \[6, 6\]$",
+    ):
         load_state(model, state)
     assert same(model, before)
 
@@ -190,45 +255,72 @@ def test_other_widths() -> None:
 def test_another_network() -> None:
     with pytest.raises(CheckpointError) as error:
         load_state(network(), {"fc.weight": torch.ones(3, 3)})
-    assert str(error.value).endswith(" names are missing (first conv1.weight), 1 names are unexpected (first fc.weight)"
-                                     "; these are not the weights of an HRNet")
+    assert str(error.value).endswith(
+        " names are missing (first conv1.weight), 1 names are unexpected (first fc.weight)"
+        "; these are not the weights of an HRNet"
+    )
 
 
 def test_backbone_alone_does_not_fit() -> None:
-    state = {name: value for name, value in network().state_dict().items() if name.startswith(("conv", "bn", "stage"))}
+    state = {
+        name: value
+        for name, value in network().state_dict().items()
+        if name.startswith(("conv", "bn", "stage"))
+    }
     state = {name: value for name, value in state.items() if not name.startswith("conv_scale")}
-    with pytest.raises(CheckpointError, match="they are of a backbone without keypoint heads, which MODEL.PRETRAINED"):
+    with pytest.raises(
+        CheckpointError,
+        match="they are of a backbone without keypoint heads, which MODEL.PRETRAINED",
+    ):
         load_state(network(), state)
 
 
 def test_pretrained_imagenet(tmp_path: Path) -> None:
     """A classification network: extra modules, no heads."""
-    source = {name: value for name, value in network(seed=1).state_dict().items()
-              if name.split(".")[0] not in ("final_layers", "deconv_layers", "conv_scale_layers")}
-    extra = {"incre_modules.0.0.conv1.weight": torch.ones(2, 2, 1, 1), "classifier.weight": torch.ones(10, 4)}
-    model, before = network(seed=2), network(seed=2).state_dict()
+    source = {
+        name: value
+        for name, value in network(seed=1).state_dict().items()
+        if name.split(".")[0] not in ("final_layers", "deconv_layers", "conv_scale_layers")
+    }
+    extra = {
+        "incre_modules.0.0.conv1.weight": torch.ones(2, 2, 1, 1),
+        "classifier.weight": torch.ones(10, 4),
+    }
+    model = network(seed=2)
+    before = network(seed=2).state_dict()
     report = load_pretrained(model, saved(tmp_path / "hrnet.pth", source | extra), ["*"])
     assert report == (len(source), 0, 2, len(before))
     assert same(model, before | source)
-    assert str(report) == (f"took {len(source)} of the network's {len(before)} tensors; left out 0 of another shape "
-                           "and 2 that the network lacks or PRETRAINED_LAYERS does not name")
+    assert str(report) == (
+        f"took {len(source)} of the network's {len(before)} tensors; left out 0 of another shape "
+        "and 2 that the network lacks or PRETRAINED_LAYERS does not name"
+    )
 
 
 def test_pretrained_on_other_joints(tmp_path: Path) -> None:
     source = network(seed=1, num_joints=4, tag_channels=(4, 0)).state_dict()
-    model, before = network(seed=2), network(seed=2).state_dict()
+    model = network(seed=2)
+    before = network(seed=2).state_dict()
     report = load_pretrained(model, saved(tmp_path / "coco.pth", {"state_dict": source}))
     fits = {name: value for name, value in source.items() if value.shape == before[name].shape}
-    assert (report.taken, report.reshaped, report.unasked) == (len(fits), len(source) - len(fits), 0)
+    assert (report.taken, report.reshaped, report.unasked) == (
+        len(fits),
+        len(source) - len(fits),
+        0,
+    )
     assert "deconv_layers.0.1.0.conv1.weight" in fits and "final_layers.0.weight" not in fits
     assert same(model, before | fits)
 
 
 def test_pretrained_layers(tmp_path: Path) -> None:
-    source, before = network(seed=1).state_dict(), network(seed=2).state_dict()
-    model, path = network(seed=2), saved(tmp_path / "coco.pth", network(seed=1).state_dict())
+    source = network(seed=1).state_dict()
+    before = network(seed=2).state_dict()
+    model = network(seed=2)
+    path = saved(tmp_path / "coco.pth", network(seed=1).state_dict())
     load_pretrained(model, path, ["conv1", "stage2"])
-    chosen = {name: value for name, value in source.items() if name.split(".")[0] in ("conv1", "stage2")}
+    chosen = {
+        name: value for name, value in source.items() if name.split(".")[0] in ("conv1", "stage2")
+    }
     assert same(model, before | chosen)
 
 
@@ -250,7 +342,9 @@ def test_settings_describe_themselves(variant: str) -> None:
     settings = describe_settings(network(variant).state_dict())
     tags = VARIANTS[variant].get("tag_channels", (3, 0))
     if variant != "bottom-up":
-        assert settings["MODEL.NUM_JOINTS"] == 3 and settings["LOSS.WITH_AE_LOSS"] == [bool(count) for count in tags]
+        assert settings["MODEL.NUM_JOINTS"] == 3 and settings["LOSS.WITH_AE_LOSS"] == [
+            bool(count) for count in tags
+        ]
     assert settings["MODEL.SCALE_HEADS"] == (variant != "plain")
     assert settings["MODEL.EXTRA.STAGE3.NUM_BLOCKS"] == [1, 2, 1]
     assert settings["MODEL.EXTRA.STAGE4.BLOCK"] == ("BOTTLENECK" if variant == "wide" else "BASIC")

@@ -1,6 +1,7 @@
-"""One training sample as the published recipe makes it, step by step, for swahr.data.transforms to agree with.
+"""One training sample as the published recipe makes it, step by step, for swahr.data.transforms to
+agree with.
 
-Floating-point masks, one joint after another, a picture of three float planes at the end.
+Floating-point masks, one joint after another, an image of three float planes at the end.
 """
 
 from __future__ import annotations
@@ -11,16 +12,23 @@ from collections.abc import Sequence
 import cv2
 import numpy as np
 
-MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+MEAN = (0.485, 0.456, 0.406)
+STD = (0.229, 0.224, 0.225)
 
 
-def point(x: float, y: float, center: Sequence[float], scale: float, rotation: float,
-          size: int) -> tuple[float, float]:
-    """Where a point of the picture falls on an output of `size` px: moved, scaled, turned around the middle."""
+def point(
+    x: float, y: float, center: Sequence[float], scale: float, rotation: float, size: int
+) -> tuple[float, float]:
+    """Where a point of the image falls on an output of `size` px: moved, scaled, turned around the
+    middle.
+    """
     u = (x - center[0]) * size / (200 * scale)
     v = (y - center[1]) * size / (200 * scale)
     angle = math.radians(rotation)
-    return (math.cos(angle) * u + math.sin(angle) * v + size / 2, -math.sin(angle) * u + math.cos(angle) * v + size / 2)
+    return (
+        math.cos(angle) * u + math.sin(angle) * v + size / 2,
+        -math.sin(angle) * u + math.cos(angle) * v + size / 2,
+    )
 
 
 def matrix(center: Sequence[float], scale: float, rotation: float, size: int) -> np.ndarray:
@@ -31,9 +39,25 @@ def matrix(center: Sequence[float], scale: float, rotation: float, size: int) ->
     return np.array([[ax - ox, bx - ox, ox], [ay - oy, by - oy, oy]])
 
 
-def augment(image, joints, mask, *, center, scale, zoom, rotation, mirrored, input_size, output_sizes, flip_index):
-    """Image (H, W, 3) uint8, joints (N, K, 3|4), mask (H, W) of 0 and 1 -> image (S, S, 3), joints and masks."""
-    all_joints, all_masks = [], []
+def augment(
+    image,
+    joints,
+    mask,
+    *,
+    center,
+    scale,
+    zoom,
+    rotation,
+    mirrored,
+    input_size,
+    output_sizes,
+    flip_index,
+):
+    """Image (H, W, 3) uint8, joints (N, K, 3|4), mask (H, W) of 0 and 1 -> image (S, S, 3), joints
+    and masks.
+    """
+    all_joints = []
+    all_masks = []
     for size in output_sizes:
         opaque = (mask.astype(np.float64) * 255).astype(np.uint8)
         warped = cv2.warpAffine(opaque, matrix(center, scale, rotation, size), (size, size))
@@ -49,7 +73,9 @@ def augment(image, joints, mask, *, center, scale, zoom, rotation, mirrored, inp
                     moved[person, joint, 3] = source[3] / zoom
         all_masks.append(kept[:, ::-1] - np.zeros_like(kept) if mirrored else kept)
         all_joints.append(moved)
-    warped = cv2.warpAffine(image, matrix(center, scale, rotation, input_size), (input_size, input_size))
+    warped = cv2.warpAffine(
+        image, matrix(center, scale, rotation, input_size), (input_size, input_size)
+    )
     return (warped[:, ::-1] - np.zeros_like(warped) if mirrored else warped), all_joints, all_masks
 
 
@@ -63,7 +89,13 @@ def normalize(image: np.ndarray) -> np.ndarray:
 
 
 def training_sample(data: bytes, joints, mask, **placement):
-    """Contents of a picture file, joints and mask -> what a training step needs: `augment`, the picture normalised."""
-    picture = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION)
-    picture, joints, masks = augment(cv2.cvtColor(picture, cv2.COLOR_BGR2RGB), joints, mask, **placement)
-    return normalize(picture), joints, masks
+    """Contents of an image file, joints and mask -> what a training step needs: `augment`, the
+    image normalised.
+    """
+    image = cv2.imdecode(
+        np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION
+    )
+    image, joints, masks = augment(
+        cv2.cvtColor(image, cv2.COLOR_BGR2RGB), joints, mask, **placement
+    )
+    return normalize(image), joints, masks

@@ -1,7 +1,8 @@
-"""Maps to people in plain loops: every joint of every person one at a time, whole maps for each person, munkres.
+"""Maps to people in plain loops: every joint of every person one at a time, whole maps for each
+person, munkres.
 
-Slow on purpose: it is what `swahr.codec.decode` is compared with, in results (tests) and in time (tools/benchmark.py).
-Settings have the names of `Decoder`'s arguments.
+Slow on purpose: it is what `swahr.codec.decode` is compared with, in results (tests) and in time
+(tools/benchmark.py). Settings have the names of `Decoder`'s arguments.
 """
 
 from __future__ import annotations
@@ -12,8 +13,17 @@ import numpy as np
 import torch
 from munkres import Munkres
 
-DEFAULTS = dict(max_people=30, detection_threshold=0.1, tag_threshold=1.0, nms_kernel=5, nms_padding=2,
-                use_detection_val=True, ignore_too_much=False, adjust=True, refine=True)
+DEFAULTS = dict(
+    max_people=30,
+    detection_threshold=0.1,
+    tag_threshold=1.0,
+    nms_kernel=5,
+    nms_padding=2,
+    use_detection_val=True,
+    ignore_too_much=False,
+    adjust=True,
+    refine=True,
+)
 
 
 def settings(grouping_order, **changes):
@@ -21,21 +31,29 @@ def settings(grouping_order, **changes):
 
 
 def top_peaks(heatmaps, tags, s):
-    """heatmaps (K, H, W), tags (K or 1, H, W, T) -> the best M: tags (K, M, T), places (K, M, 2), scores (K, M)."""
+    """heatmaps (K, H, W), tags (K or 1, H, W, T) -> the best M: tags (K, M, T), places (K, M, 2),
+    scores (K, M).
+    """
     maps = torch.from_numpy(heatmaps)[None]
     pooled = torch.nn.functional.max_pool2d(maps, s.nms_kernel, 1, s.nms_padding)
     maps = maps * (maps == pooled)
     count, height, width = heatmaps.shape
     scores, index = maps.view(count, -1).topk(min(s.max_people, height * width), dim=1)
-    index, scores = index.numpy(), scores.numpy()
+    index = index.numpy()
+    scores = scores.numpy()
     tags = np.broadcast_to(tags, (count, *tags.shape[1:])).reshape(count, height * width, -1)
-    return np.stack([t[i] for t, i in zip(tags, index)]), np.stack([index % width, index // width], 2), scores
+    return (
+        np.stack([t[i] for t, i in zip(tags, index)]),
+        np.stack([index % width, index // width], 2),
+        scores,
+    )
 
 
 def match(tags, places, scores, s):
     """-> people (N, K, 3 + T) float32: x, y, score, tag; 0 where a joint is missing."""
     nothing = np.zeros((len(tags), 3 + tags.shape[2]))
-    people, people_tags = {}, {}
+    people = {}
+    people_tags = {}
 
     def found(joint_type, joint, tag):
         people.setdefault(tag[0], nothing.copy())[joint_type] = joint
@@ -44,21 +62,26 @@ def match(tags, places, scores, s):
     for k in s.grouping_order:
         joints = np.concatenate([places[k], scores[k, :, None], tags[k]], 1)
         sure = joints[:, 2] > s.detection_threshold
-        joints, joint_tags = joints[sure], tags[k][sure]
+        joints = joints[sure]
+        joint_tags = tags[k][sure]
         if len(joints) == 0:
             continue
         if not people:
             for joint, tag in zip(joints, joint_tags):
                 found(k, joint, tag)
             continue
-        keys = list(people)[:s.max_people]
+        keys = list(people)[: s.max_people]
         if s.ignore_too_much and len(keys) == s.max_people:
             continue
         means = np.array([np.mean(people_tags[key], axis=0) for key in keys])
         distances = np.linalg.norm(joints[:, None, 3:] - means[None], ord=2, axis=2)
-        costs = np.round(distances) * 100 - joints[:, 2:3] if s.use_detection_val else distances.copy()
+        costs = (
+            np.round(distances) * 100 - joints[:, 2:3] if s.use_detection_val else distances.copy()
+        )
         if len(joints) > len(keys):
-            costs = np.concatenate([costs, np.full((len(joints), len(joints) - len(keys)), 1e10)], 1)
+            costs = np.concatenate(
+                [costs, np.full((len(joints), len(joints) - len(keys)), 1e10)], 1
+            )
         for row, column in Munkres().compute(costs.tolist()):
             if column < len(keys) and distances[row, column] < s.tag_threshold:
                 people[keys[column]][k] = joints[row]
@@ -100,13 +123,17 @@ def refine(person, heatmaps, tags):
 
 
 def decode(heatmaps, tags, s):
-    """heatmaps (K, H, W), tags (K or 1, H, W, T), float32 arrays -> people (N, K, 3 + T), scores (N,)."""
+    """heatmaps (K, H, W), tags (K or 1, H, W, T), float32 arrays -> people (N, K, 3 + T), scores
+    (N,).
+    """
     people = match(*top_peaks(heatmaps, tags, s), s)
     if s.adjust:
         adjust(people, heatmaps)
     scores = np.array([person[:, 2].mean() for person in people], np.float32)
     if s.refine:
         for person in people:
-            everywhere = np.tile(tags, (len(heatmaps), 1, 1, 1)) if len(tags) < len(heatmaps) else tags
+            everywhere = (
+                np.tile(tags, (len(heatmaps), 1, 1, 1)) if len(tags) < len(heatmaps) else tags
+            )
             refine(person, heatmaps, everywhere)
     return people, scores

@@ -1,4 +1,6 @@
-"""The losses in plain loops, as their formulas read; slow, and with torch's own automatic differentiation."""
+"""The losses in plain loops, as their formulas read; slow, and with torch's own automatic
+differentiation.
+"""
 
 from __future__ import annotations
 
@@ -6,19 +8,26 @@ import torch
 from torch import Tensor
 
 
-def heatmap_loss(predicted: Tensor, target: Tensor, mask: Tensor, scales: Tensor | None = None,
-                 gamma: float | None = 0.01) -> Tensor:
+def heatmap_loss(
+    predicted: Tensor,
+    target: Tensor,
+    mask: Tensor,
+    scales: Tensor | None = None,
+    gamma: float | None = 0.01,
+) -> Tensor:
     """(B, K, h, w) maps and a (B, h, w) mask -> (B,), pixel by pixel."""
     losses = []
     for image in range(len(predicted)):
         pixels = []
         for at in torch.cartesian_prod(*map(torch.arange, predicted.shape[1:])).tolist():
-            p, h, m = predicted[image][tuple(at)], target[image][tuple(at)], mask[image][tuple(at[1:])]
+            p = predicted[image][tuple(at)]
+            h = target[image][tuple(at)]
+            m = mask[image][tuple(at[1:])]
             t = h
             if scales is not None and h > 0:
                 u = scales[image][tuple(at)] * torch.log(h)
-                t = h * (1 + u + u ** 2 / 2)
-            w = 1 if gamma is None else abs(1 - p) * h ** gamma + abs(p) * (1 - h ** gamma)
+                t = h * (1 + u + u**2 / 2)
+            w = 1 if gamma is None else abs(1 - p) * h**gamma + abs(p) * (1 - h**gamma)
             pixels.append(w * (p - t) ** 2 * m)
         losses.append(sum(pixels) / len(pixels))
     return torch.stack(losses)
@@ -29,20 +38,29 @@ def scale_loss(scales: Tensor, target: Tensor, mask: Tensor) -> Tensor:
     losses = []
     for image in range(len(scales)):
         adapted = scales[image] * (target[image] > 0)
-        losses.append((adapted ** 2 * mask[image]).mean())
+        losses.append((adapted**2 * mask[image]).mean())
     return torch.stack(losses)
 
 
-def associative_loss(tags: Tensor, index: Tensor, present: Tensor, kind: str) -> tuple[Tensor, Tensor]:
-    """tags (B, C, h, w), index and present (B, N, K) -> push and pull (B,): loops over images, people and joints."""
-    both = [_associative_loss_of_image(*image, kind) for image in zip(tags, index.tolist(), present.tolist())]
+def associative_loss(
+    tags: Tensor, index: Tensor, present: Tensor, kind: str
+) -> tuple[Tensor, Tensor]:
+    """tags (B, C, h, w), index and present (B, N, K) -> push and pull (B,): loops over images,
+    people and joints.
+    """
+    both = [
+        _associative_loss_of_image(*image, kind)
+        for image in zip(tags, index.tolist(), present.tolist())
+    ]
     return torch.stack([push for push, _ in both]), torch.stack([pull for _, pull in both])
 
 
-def _associative_loss_of_image(tags: Tensor, index: list[list[int]], present: list[list[bool]],
-                               kind: str) -> tuple[Tensor, Tensor]:
+def _associative_loss_of_image(
+    tags: Tensor, index: list[list[int]], present: list[list[bool]], kind: str
+) -> tuple[Tensor, Tensor]:
     flat = tags.reshape(-1)
-    means, pulls = [], []
+    means = []
+    pulls = []
     for places, there in zip(index, present):
         joints = [flat[place] for place, present_joint in zip(places, there) if present_joint]
         if not joints:
@@ -59,5 +77,5 @@ def _associative_loss_of_image(tags: Tensor, index: list[list[int]], present: li
         return nothing, pull
     means = torch.stack(means)
     matrix = means.expand(n, n) - means.expand(n, n).T
-    closeness = torch.exp(-matrix ** 2) if kind == "exp" else torch.relu(1 - matrix.abs())
+    closeness = torch.exp(-(matrix**2)) if kind == "exp" else torch.relu(1 - matrix.abs())
     return (closeness.sum() - n) / ((n - 1) * n) * 0.5, pull

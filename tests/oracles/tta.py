@@ -6,15 +6,19 @@ import numpy as np
 
 
 def resize(maps: np.ndarray, height: int, width: int) -> np.ndarray:
-    """(C, h, w) -> (C, height, width): pixel centres at half numbers, edges repeated beyond the first and last one."""
+    """(C, h, w) -> (C, height, width): pixel centres at half numbers, edges repeated beyond the
+    first and last one.
+    """
     channels, rows, columns = maps.shape
     out = np.zeros((channels, height, width))
     for y in range(height):
         for x in range(width):
             v = max((y + 0.5) * rows / height - 0.5, 0)
             u = max((x + 0.5) * columns / width - 0.5, 0)
-            top, left = int(v), int(u)
-            below, right = min(top + 1, rows - 1), min(left + 1, columns - 1)
+            top = int(v)
+            left = int(u)
+            below = min(top + 1, rows - 1)
+            right = min(left + 1, columns - 1)
             for c in range(channels):
                 upper = maps[c, top, left] * (1 - (u - left)) + maps[c, top, right] * (u - left)
                 lower = maps[c, below, left] * (1 - (u - left)) + maps[c, below, right] * (u - left)
@@ -23,7 +27,9 @@ def resize(maps: np.ndarray, height: int, width: int) -> np.ndarray:
 
 
 def mirror_back(maps: np.ndarray, flip_index: list[int]) -> np.ndarray:
-    """(C, h, w) of the mirrored picture -> of the picture; the joints change places where each has a map."""
+    """(C, h, w) of the mirrored image -> of the image; the joints change places where each has a
+    map.
+    """
     out = np.zeros_like(maps)
     channels, rows, columns = maps.shape
     for c in range(channels):
@@ -34,10 +40,17 @@ def mirror_back(maps: np.ndarray, flip_index: list[int]) -> np.ndarray:
     return out
 
 
-def one_scale(stages: list[tuple[np.ndarray, np.ndarray | None]], mirrored: list[tuple[np.ndarray, np.ndarray | None]],
-              flip_index: list[int], size: tuple[int, int]) -> tuple[np.ndarray, list[np.ndarray]]:
-    """Heatmaps (K, h, w) and tags of each stage, as the network gives them -> mean heatmaps and tags of size (h, w)."""
-    heatmaps, tags = [], []
+def one_scale(
+    stages: list[tuple[np.ndarray, np.ndarray | None]],
+    mirrored: list[tuple[np.ndarray, np.ndarray | None]],
+    flip_index: list[int],
+    size: tuple[int, int],
+) -> tuple[np.ndarray, list[np.ndarray]]:
+    """Heatmaps (K, h, w) and tags of each stage, as the network gives them -> mean heatmaps and
+    tags of size (h, w).
+    """
+    heatmaps = []
+    tags = []
     for passes, back in ((stages, False), (mirrored, True)):
         full = passes[-1][0].shape[1:]
         mean = np.zeros(passes[-1][0].shape)
@@ -48,4 +61,6 @@ def one_scale(stages: list[tuple[np.ndarray, np.ndarray | None]], mirrored: list
                 if back:
                     tags[-1] = mirror_back(tags[-1], flip_index)
         heatmaps.append(mirror_back(mean, flip_index) if back else mean)
-    return (resize(heatmaps[0], *size) + resize(heatmaps[1], *size)) / 2, [resize(tag, *size) for tag in tags]
+    return (resize(heatmaps[0], *size) + resize(heatmaps[1], *size)) / 2, [
+        resize(tag, *size) for tag in tags
+    ]

@@ -1,10 +1,11 @@
 """The assignment problem, with the same optimum among equals as munkres 1.1.4 takes.
 
-J. Munkres, Algorithms for the Assignment and Transportation Problems, 1957: reduce the rows, star zeros, cover their
-columns; prime uncovered zeros until a chain of primes and stars frees one more row; where no zero is left uncovered,
-shift the smallest uncovered cost. Which optimum comes out where several are equally good depends on the order of the
-scans and on the rounding of every subtraction, and the results of the published decoder depend on it. This module scans
-and rounds as that package does.
+J. Munkres, Algorithms for the Assignment and Transportation Problems, 1957: reduce the rows, star
+zeros, cover their columns; prime uncovered zeros until a chain of primes and stars frees one more
+row; where no zero is left uncovered, shift the smallest uncovered cost. Which optimum comes out
+where several are equally good depends on the order of the scans and on the rounding of every
+subtraction, and the results of the published decoder depend on it. This module scans and rounds as
+that package does.
 """
 
 from __future__ import annotations
@@ -12,20 +13,22 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from .jit import kernel
+from swahr.jit import kernel
 
 
 @kernel
 def solve(costs: NDArray[np.float64]) -> NDArray[np.int64]:
     """Square costs (n, n), overwritten -> for each row its column, at the least total cost.
 
-    Where every row's cheapest column is strictly cheapest and no two rows share it, the first stars are already
-    complete.
+    Where every row's cheapest column is strictly cheapest and no two rows share it, the first stars
+    are already complete.
     """
     n = costs.shape[0]
-    star_of_row, star_of_column = np.full(n, -1), np.full(n, -1)
+    star_of_row = np.full(n, -1)
+    star_of_column = np.full(n, -1)
     prime_of_row = np.full(n, -1)
-    row_covered, column_covered = np.zeros(n, np.bool_), np.zeros(n, np.bool_)
+    row_covered = np.zeros(n, np.bool_)
+    column_covered = np.zeros(n, np.bool_)
     stars = 0
     for i in range(n):
         least = costs[i].min()
@@ -40,7 +43,8 @@ def solve(costs: NDArray[np.float64]) -> NDArray[np.int64]:
         for i in range(n):
             row_covered[i], column_covered[i] = False, star_of_column[i] >= 0
         row = _prime_until_free(costs, star_of_row, prime_of_row, row_covered, column_covered)
-        # Along the chain prime - star in its column - prime in its row - ... each prime becomes a star.
+        # Along the chain prime - star in its column - prime in its row - ... each prime becomes a
+        # star.
         while row >= 0:
             column = prime_of_row[row]
             previous = star_of_column[column]
@@ -52,13 +56,17 @@ def solve(costs: NDArray[np.float64]) -> NDArray[np.int64]:
 
 @kernel
 def _prime_until_free(costs, star_of_row, prime_of_row, row_covered, column_covered) -> int:  # type: ignore[no-untyped-def]
-    """Prime uncovered zeros, making new ones as needed, until one lies in a row without a star: that row."""
-    row, column = 0, 0
+    """Prime uncovered zeros, making new ones as needed, until one lies in a row without a star:
+    that row.
+    """
+    row = 0
+    column = 0
     while True:
         row, column = _find_zero(costs, row, column, row_covered, column_covered)
         if row < 0:
             _shift(costs, row_covered, column_covered)
-            row, column = 0, 0
+            row = 0
+            column = 0
             continue
         prime_of_row[row] = column
         if star_of_row[row] < 0:
@@ -69,7 +77,9 @@ def _prime_until_free(costs, star_of_row, prime_of_row, row_covered, column_cove
 
 @kernel
 def _find_zero(costs, first_row, first_column, row_covered, column_covered):  # type: ignore[no-untyped-def]
-    """In the first row from first_row on with an uncovered zero: the last one, columns counted from first_column."""
+    """In the first row from first_row on with an uncovered zero: the last one, columns counted from
+    first_column.
+    """
     n = costs.shape[0]
     for i in range(n):
         row = (first_row + i) % n
@@ -84,7 +94,9 @@ def _find_zero(costs, first_row, first_column, row_covered, column_covered):  # 
 
 @kernel
 def _shift(costs, row_covered, column_covered):  # type: ignore[no-untyped-def]
-    """Add the smallest uncovered cost to the covered rows and subtract it from the uncovered columns."""
+    """Add the smallest uncovered cost to the covered rows and subtract it from the uncovered
+    columns.
+    """
     n = costs.shape[0]
     least = np.inf
     for i in range(n):
@@ -97,4 +109,6 @@ def _shift(costs, row_covered, column_covered):  # type: ignore[no-untyped-def]
             if row_covered[i]:
                 costs[i, j] += least
             if not column_covered[j]:
-                costs[i, j] -= least  # after the line above, not instead of both: the rounding belongs to the result
+                costs[i, j] -= (
+                    least  # after the line above, not instead of both: the rounding belongs to the result
+                )

@@ -1,7 +1,9 @@
-"""Joints -> training targets: heatmaps, the joints' places in the tag maps, and the mask of what is learnt.
+"""Joints -> training targets: heatmaps, the joints' places in the tag maps, and the mask of what is
+learnt.
 
-A whole batch is encoded at once, on whatever device its joints are. Joints are padded to the most people in the batch;
-a row of zeros is nobody. A joint's pixel is int(coordinate), so -0.4 is pixel 0; joints outside the map are dropped.
+A whole batch is encoded at once, on whatever device its joints are. Joints are padded to the most
+people in the batch; a row of zeros is nobody. A joint's pixel is int(coordinate), so -0.4 is pixel
+0; joints outside the map are dropped.
 """
 
 from __future__ import annotations
@@ -19,8 +21,9 @@ class StageTarget(NamedTuple):
 
     heatmaps: (B, K, h, w) float32.
     mask: (B, h, w) float32, 0 where nothing is learnt.
-    index: (B, N, K) int64, each joint's place in its image's tag maps, flat over K*h*w, or over h*w if they share one.
-    present: (B, N, K) bool, whether the joint is labelled and inside the map; where it is not, index is 0.
+    index: (B, N, K) int64, each joint's place in its image's tag maps, flat over K*h*w, or over h*w
+    if they share one. present: (B, N, K) bool, whether the joint is labelled and inside the map;
+    where it is not, index is 0.
     """
 
     heatmaps: Tensor
@@ -30,7 +33,8 @@ class StageTarget(NamedTuple):
 
 
 def _pixels(joints: Tensor, size: int) -> tuple[Tensor, Tensor]:
-    """joints (B, N, K, >=3) -> pixels (B, N, K, 2), as floats, and which joints are labelled and in the map (B, N, K).
+    """joints (B, N, K, >=3) -> pixels (B, N, K, 2), as floats, and which joints are labelled and in
+    the map (B, N, K).
 
     The others are at pixel 0.
     """
@@ -40,26 +44,38 @@ def _pixels(joints: Tensor, size: int) -> tuple[Tensor, Tensor]:
 
 
 def _render(joints: Tensor, sigma: Tensor, size: int, span: int) -> Tensor:
-    """Joints (B, N, K, >=3) as Gaussian patches at most span wide; sigma broadcasts to (B, N, K) -> (B, K, size, size).
+    """Joints (B, N, K, >=3) as Gaussian patches at most span wide; sigma broadcasts to (B, N, K) ->
+    (B, K, size, size).
 
-    The rule is the published one. A patch is sampled at 0, 1, 2, ... with its peak at 3 sigma + 1, and is laid on the
-    pixels from round(x - 3 sigma - 1) up to, not including, round(x + 3 sigma + 2), halves going to the even number.
-    Where 3 sigma is whole these are 6 sigma + 3 samples, the peak on the joint; else it is up to half a pixel off.
-    Patches are merged by maximum, so their order does not matter, on a GPU either.
+    The rule is the published one. A patch is sampled at 0, 1, 2, ... with its peak at 3 sigma + 1,
+    and is laid on the pixels from round(x - 3 sigma - 1) up to, not including, round(x + 3 sigma +
+    2), halves going to the even number. Where 3 sigma is whole these are 6 sigma + 3 samples, the
+    peak on the joint; else it is up to half a pixel off. Patches are merged by maximum, so their
+    order does not matter, on a GPU either.
     """
     batch, _, num_joints = joints.shape[:3]
     pixels, present = _pixels(joints, size)
     present = present & (sigma > 0)
     sigma = torch.where(present, sigma, 1)
-    channels = torch.arange(batch * num_joints, device=joints.device).view(batch, 1, num_joints).expand_as(present)
-    # Absent joints are left out, but on a GPU drawn as zeros: it would have to be waited for to count the others.
+    channels = (
+        torch.arange(batch * num_joints, device=joints.device)
+        .view(batch, 1, num_joints)
+        .expand_as(present)
+    )
+    # Absent joints are left out, but on a GPU drawn as zeros: it would have to be waited for to
+    # count the others.
     drawn = slice(None) if joints.is_cuda else present.flatten().nonzero().squeeze(1)
-    pixels, sigma, channels, present = (part.flatten(0, 2)[drawn] for part in (pixels, sigma, channels, present))
+    pixels, sigma, channels, present = (
+        part.flatten(0, 2)[drawn] for part in (pixels, sigma, channels, present)
+    )
 
     steps = torch.arange(span, device=joints.device)
     reach = (3 * sigma + 1)[:, None]
-    samples = torch.exp((steps - reach).square() / (-2 * sigma.square())[:, None]).float()  # (joints, span)
-    first, end = torch.round(pixels - reach), torch.round(pixels + reach + 1)
+    samples = torch.exp(
+        (steps - reach).square() / (-2 * sigma.square())[:, None]
+    ).float()  # (joints, span)
+    first = torch.round(pixels - reach)
+    end = torch.round(pixels + reach + 1)
     places = first[..., None] + steps  # (joints, 2, span), x and y
     inside = (places >= 0) & (places < end[..., None]) & (places < size) & present[:, None, None]
     samples = torch.where(inside, samples[:, None], 0)
@@ -72,7 +88,8 @@ def _render(joints: Tensor, sigma: Tensor, size: int, span: int) -> Tensor:
 
 
 def render_heatmaps(joints: Tensor, size: int, sigma: float) -> Tensor:
-    """joints (B, N, K, >=3) in pixels of the map, there where the third number is > 0 -> (B, K, size, size) float32.
+    """joints (B, N, K, >=3) in pixels of the map, there where the third number is > 0 -> (B, K,
+    size, size) float32.
 
     sigma: standard deviation of a joint's Gaussian in pixels; a negative one stands for size / 64.
     """
@@ -81,9 +98,13 @@ def render_heatmaps(joints: Tensor, size: int, sigma: float) -> Tensor:
 
 
 def render_scale_aware(joints: Tensor, size: int) -> Tensor:
-    """As render_heatmaps, for joints (B, N, K, 4) whose fourth number is the joint's own sigma in pixels."""
+    """As render_heatmaps, for joints (B, N, K, 4) whose fourth number is the joint's own sigma in
+    pixels.
+    """
     sigma = joints[..., 3]
-    widest = float(sigma.max()) if sigma.numel() else 0.0  # a GPU is waited for here: patches need a size
+    widest = (
+        float(sigma.max()) if sigma.numel() else 0.0
+    )  # a GPU is waited for here: patches need a size
     return _render(joints, sigma, size, math.ceil(6 * widest + 3))
 
 
@@ -108,29 +129,51 @@ class TargetEncoder:
     tag_per_joint: see tag_index.
     """
 
-    def __init__(self, *, sizes: Sequence[int], sigma: float, scale_aware: bool, tag_per_joint: bool) -> None:
+    def __init__(
+        self, *, sizes: Sequence[int], sigma: float, scale_aware: bool, tag_per_joint: bool
+    ) -> None:
         if sigma == 0:
-            raise ValueError("DATASET.SIGMA is 0: it is a width in pixels, or -1 for a 64th of the map's side")
-        self.sizes, self.sigma = tuple(sizes), sigma
-        self.scale_aware, self.tag_per_joint = scale_aware, tag_per_joint
+            raise ValueError(
+                "DATASET.SIGMA is 0: it is a width in pixels, or -1 for a 64th of the map's side"
+            )
+        self.sizes = tuple(sizes)
+        self.sigma = sigma
+        self.scale_aware = scale_aware
+        self.tag_per_joint = tag_per_joint
 
     def __call__(self, joints: Sequence[Tensor], masks: Sequence[Tensor]) -> list[StageTarget]:
-        """For each stage joints (B, N, K, 3), or (B, N, K, 4) when scale_aware, in its pixels, and a mask (B, h, w)."""
+        """For each stage joints (B, N, K, 3), or (B, N, K, 4) when scale_aware, in its pixels, and
+        a mask (B, h, w).
+        """
         if not len(joints) == len(masks) == len(self.sizes):
-            raise ValueError(f"joints of {len(joints)} stages, masks of {len(masks)}: there are {len(self.sizes)}")
+            raise ValueError(
+                f"joints of {len(joints)} stages, masks of {len(masks)}: there are {len(self.sizes)}"
+            )
         return [self._encode(*stage) for stage in zip(joints, masks, self.sizes)]
 
     def _encode(self, joints: Tensor, mask: Tensor, size: int) -> StageTarget:
         columns = 4 if self.scale_aware else 3
         if joints.ndim != 4 or joints.shape[-1] < columns:
-            raise ValueError(f"joints have shape {tuple(joints.shape)}: it should be (B, N, K, {columns})")
+            raise ValueError(
+                f"joints have shape {tuple(joints.shape)}: it should be (B, N, K, {columns})"
+            )
         if mask.shape != (len(joints), size, size):
-            raise ValueError(f"mask has shape {tuple(mask.shape)}: it should be {(len(joints), size, size)}")
-        heatmaps = render_scale_aware(joints, size) if self.scale_aware else render_heatmaps(joints, size, self.sigma)
+            raise ValueError(
+                f"mask has shape {tuple(mask.shape)}: it should be {(len(joints), size, size)}"
+            )
+        heatmaps = (
+            render_scale_aware(joints, size)
+            if self.scale_aware
+            else render_heatmaps(joints, size, self.sigma)
+        )
         return StageTarget(heatmaps, mask.float(), *tag_index(joints, size, self.tag_per_joint))
 
 
 def build_target_encoder(cfg: Any) -> TargetEncoder:
     """The encoder that cfg.DATASET and cfg.MODEL.TAG_PER_JOINT describe."""
-    return TargetEncoder(sizes=cfg.DATASET.OUTPUT_SIZE, sigma=cfg.DATASET.SIGMA,
-                         scale_aware=cfg.DATASET.SCALE_AWARE_SIGMA, tag_per_joint=cfg.MODEL.TAG_PER_JOINT)
+    return TargetEncoder(
+        sizes=cfg.DATASET.OUTPUT_SIZE,
+        sigma=cfg.DATASET.SIGMA,
+        scale_aware=cfg.DATASET.SCALE_AWARE_SIGMA,
+        tag_per_joint=cfg.MODEL.TAG_PER_JOINT,
+    )

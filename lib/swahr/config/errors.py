@@ -7,9 +7,11 @@ from typing import NamedTuple
 
 
 class Problem(NamedTuple):
-    """One thing that is wrong: the keys it is about (the first is named in the line) and the rest of the line.
+    """One thing that is wrong: the keys it is about (the first is named in the line) and the rest
+    of the line.
 
-    where: the file and line, or the command line, that is to blame; '' is filled in from the first key that was set.
+    where: the file and line, or the command line, that is to blame; '' is filled in from the first
+    key that was set.
     """
 
     keys: tuple[str, ...]

@@ -1,4 +1,6 @@
-"""Names of settings: the tree as a flat mapping of dotted keys, and the known key nearest to an unknown one."""
+"""Names of settings: the tree as a flat mapping of dotted keys, and the known key nearest to an
+unknown one.
+"""
 
 from __future__ import annotations
 
@@ -7,14 +9,18 @@ from typing import Any
 
 from yacs.config import CfgNode
 
-from .defaults import defaults
+from swahr.config.schema import defaults
 
 
 def flatten(cfg: CfgNode, prefix: str = "") -> dict[str, Any]:
     """{'MODEL.EXTRA.DECONV.NUM_DECONVS': 1, ...} of a tree."""
     flat: dict[str, Any] = {}
     for key, value in cfg.items():
-        flat.update(flatten(value, f"{prefix}{key}.") if isinstance(value, CfgNode) else {prefix + key: value})
+        flat.update(
+            flatten(value, f"{prefix}{key}.")
+            if isinstance(value, CfgNode)
+            else {prefix + key: value}
+        )
     return flat
 
 
@@ -38,7 +44,9 @@ def lookup(cfg: Any, key: str) -> Any:
 
 
 KEYS = tuple(flatten(defaults))
-SECTIONS = tuple(dict.fromkeys(key[:end] for key in KEYS for end, letter in enumerate(key) if letter == "."))
+SECTIONS = tuple(
+    dict.fromkeys(key[:end] for key in KEYS for end, letter in enumerate(key) if letter == ".")
+)
 
 
 def nearest_key(key: str) -> str:

@@ -1,4 +1,6 @@
-"""Settings as they were typed: out of YAML files, with the files they build upon, and of the command line."""
+"""Settings as they were typed: out of YAML files, with the files they build upon, and of the
+command line.
+"""
 
 from __future__ import annotations
 
@@ -8,16 +10,18 @@ from typing import Any, NamedTuple
 
 import yaml
 
-from .errors import Problem
-from .keys import KEYS, SECTIONS, nearest_key
-from .values import Loader, shorten
+from swahr.config.errors import Problem
+from swahr.config.keys import KEYS, SECTIONS, nearest_key
+from swahr.config.values import Loader, shorten
 
 BASE = "_BASE_"
 COMMAND_LINE = "command line"
 
 
 class Setting(NamedTuple):
-    """One key with its value, where it was set (file and line) and its layer: bases first, command line last."""
+    """One key with its value, where it was set (file and line) and its layer: bases first, command
+    line last.
+    """
 
     key: str
     value: Any
@@ -37,7 +41,9 @@ class Reader:
         self.problems.append(Problem(tuple(keys), text, where))
 
     def read_file(self, path: Path, inside: tuple[Path, ...] = (), named_by: str = "") -> None:
-        """Settings of a YAML file, after those of its base; `inside` are the files it is a base of, by `named_by`."""
+        """Settings of a YAML file, after those of its base; `inside` are the files it is a base of,
+        by `named_by`.
+        """
         chain = (*inside, path.resolve())
         if chain[-1] in inside:
             circle = " -> ".join(file.name for file in chain)
@@ -46,7 +52,9 @@ class Reader:
             settings = self._parse(path)
         except OSError as error:
             keys = [BASE] if named_by else []
-            return self._complain(named_by, keys, f"{path}: cannot be read ({error.strerror or error})")
+            return self._complain(
+                named_by, keys, f"{path}: cannot be read ({error.strerror or error})"
+            )
         except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
             return self._complain(_place_of_error(path, error), (), _reason(error))
         for base in (setting for setting in settings if setting.key == BASE):
@@ -55,7 +63,9 @@ class Reader:
             else:
                 text = f"must be the path of a YAML file, relative to this one, not {shorten(base.value)}"
                 self._complain(base.where, [BASE], text)
-        self.settings += [setting._replace(layer=self._layer) for setting in settings if setting.key != BASE]
+        self.settings += [
+            setting._replace(layer=self._layer) for setting in settings if setting.key != BASE
+        ]
         self._layer += 1
 
     def read_pairs(self, opts: Sequence[Any]) -> None:
@@ -66,7 +76,9 @@ class Reader:
         for key, value in zip(map(str, opts[::2]), opts[1::2], strict=True):
             if key in SECTIONS:
                 example = next(known for known in KEYS if known.startswith(key + "."))
-                self._complain(COMMAND_LINE, [key], f"is a section; name one of its keys, as in {example}")
+                self._complain(
+                    COMMAND_LINE, [key], f"is a section; name one of its keys, as in {example}"
+                )
             elif key in KEYS:
                 self.settings.append(Setting(key, value, COMMAND_LINE, self._layer))
             else:
@@ -80,12 +92,18 @@ class Reader:
         finally:
             loader.dispose()
 
-    def _walk(self, loader: Any, node: yaml.Node, file: str, section: str = "") -> Iterator[Setting]:
+    def _walk(
+        self, loader: Any, node: yaml.Node, file: str, section: str = ""
+    ) -> Iterator[Setting]:
         """Settings of a section's node; what is no setting is complained about."""
         if not isinstance(node, yaml.MappingNode):
             empty = isinstance(node, yaml.ScalarNode) and node.value in ("", "~", "null")
             if not empty:
-                self._complain(_place(file, node), [section] if section else [], "must be a mapping of keys to values")
+                self._complain(
+                    _place(file, node),
+                    [section] if section else [],
+                    "must be a mapping of keys to values",
+                )
             return
         first: dict[str, str] = {}
         for key_node, value_node in node.value:
@@ -106,7 +124,8 @@ class Reader:
 
     def _unknown(self, key: str, where: str) -> None:
         nearest = nearest_key(key)
-        # The key that was probably meant counts as wrong too: what follows from its old value is not worth a line.
+        # The key that was probably meant counts as wrong too: what follows from its old value is
+        # not worth a line.
         self._complain(where, [key, nearest], f"unknown key; the nearest one is {nearest}")
 
 

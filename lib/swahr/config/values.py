@@ -18,9 +18,9 @@ _PLURALS = {bool: "true or false", int: "whole numbers", float: "numbers", str: 
 def coerce(value: Any, default: Any) -> Any:
     """`value` with the type of `default`; lists are typed by the first entry of theirs.
 
-    Text is read as a Python or YAML literal where no text is wanted, so that "(True, False)", "[0.5, 1, 2]", "1e-3" and
-    "true" work; nothing is ever evaluated. Tuples become lists. Raises ValueError, saying what would be right, if the
-    value is of another kind.
+    Text is read as a Python or YAML literal where no text is wanted, so that "(True, False)",
+    "[0.5, 1, 2]", "1e-3" and "true" work; nothing is ever evaluated. Tuples become lists. Raises
+    ValueError, saying what would be right, if the value is of another kind.
     """
     result = _coerce(value, default)
     if result is None:
@@ -45,7 +45,9 @@ def _coerce(value: Any, default: Any) -> Any:
 
 
 def _text(value: Any) -> str | None:
-    """Text as it stands, without quotes around it that a shell has left; an empty YAML entry is ''."""
+    """Text as it stands, without quotes around it that a shell has left; an empty YAML entry is
+    ''.
+    """
     if value is None:
         return ""
     if not isinstance(value, str):
@@ -76,13 +78,20 @@ def _literal(text: str) -> Any:
 
 
 def _kind(default: Any) -> str:
-    return f"a list of {_PLURALS[type(default[0])]}" if isinstance(default, list) else _KINDS[type(default)]
+    return (
+        f"a list of {_PLURALS[type(default[0])]}"
+        if isinstance(default, list)
+        else _KINDS[type(default)]
+    )
 
 
 def shorten(value: Any, length: int = 60) -> str:
     """repr(value), cut to one line of at most `length` characters."""
     try:
         text = repr(value)
-    except (ValueError, RecursionError):  # integers of thousands of digits, lists that hold themselves
+    except (
+        ValueError,
+        RecursionError,
+    ):  # integers of thousands of digits, lists that hold themselves
         text = f"a value of type {type(value).__name__}"
-    return text if len(text) <= length else text[:length - 3] + "..."
+    return text if len(text) <= length else text[: length - 3] + "..."

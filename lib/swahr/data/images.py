@@ -1,7 +1,7 @@
-"""Pictures as 8-bit RGB arrays, from a folder or a zip file, and their normalisation for the network.
+"""Images as 8-bit RGB arrays, from a folder or a zip file, and their normalisation for the network.
 
-The colour order (RGB) and the statistics are declared here and nowhere else. Decoding is OpenCV's, with the EXIF
-rotation ignored, because annotations are given in the stored picture's pixels.
+The colour order (RGB) and the statistics are declared here and nowhere else. Decoding is OpenCV's,
+with the EXIF rotation ignored, because annotations are given in the stored image's pixels.
 """
 
 from __future__ import annotations
@@ -21,27 +21,32 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-MEAN = (0.485, 0.456, 0.406)  # of ImageNet's pictures, RGB, as fractions of 255
+MEAN = (0.485, 0.456, 0.406)  # of ImageNet's images, RGB, as fractions of 255
 STD = (0.229, 0.224, 0.225)
 
 Image = NDArray[np.uint8]
 
-_MARKERS = {b"\xff\xd8": (b"\xff\xda", b"\xff\xd9"), b"\x89PNG": (b"IHDR", b"IEND")}  # start of file, of pixels, end
+_MARKERS = {
+    b"\xff\xd8": (b"\xff\xda", b"\xff\xd9"),
+    b"\x89PNG": (b"IHDR", b"IEND"),
+}  # start of file, of pixels, end
 
 
 class ImageError(ValueError):
-    """A picture that cannot be read, or is not what its annotation says; the message names it."""
+    """An image that cannot be read, or is not what its annotation says; the message names it."""
 
     def __init__(self, message: str) -> None:
-        # A DataLoader raises a worker's error again with the worker's traceback as message, of which this is the end.
+        # A DataLoader raises a worker's error again with the worker's traceback as message, of
+        # which this is the end.
         super().__init__(message.strip().rpartition("ImageError: ")[2])
 
 
 def read_image(source: str | Path | bytes, name: str = "") -> Image:
-    """The picture of a file, or of a file's contents, as (H, W, 3) uint8 RGB.
+    """The image of a file, or of a file's contents, as (H, W, 3) uint8 RGB.
 
-    Grey pictures get three equal channels, transparency is dropped, 16 bits become 8, the EXIF rotation is ignored.
-    Raises ImageError, naming the file (or `name`), where it is missing, empty, cut off or no picture.
+    Grey images get three equal channels, transparency is dropped, 16 bits become 8, the EXIF
+    rotation is ignored. Raises ImageError, naming the file (or `name`), where it is missing, empty,
+    cut off or no image.
     """
     name = name or ("image" if isinstance(source, bytes) else str(source))
     try:
@@ -53,25 +58,33 @@ def read_image(source: str | Path | bytes, name: str = "") -> Image:
     if _is_cut_off(data):
         raise ImageError(f"{name}: the file is cut off after {len(data)} bytes")
     try:
-        image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION)
+        image = cv2.imdecode(
+            np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION
+        )
     except cv2.error as error:
         raise ImageError(f"{name}: cannot be decoded ({error.err})") from None
     if image is None:
-        raise ImageError(f"{name}: not a picture that can be decoded")
+        raise ImageError(f"{name}: not an image that can be decoded")
     return cv2.cvtColor(image, cv2.COLOR_BGR2RGB, dst=image)  # type: ignore[return-value]
 
 
 def _is_cut_off(data: bytes) -> bool:
-    """Whether a JPEG or PNG file lacks its last marker; OpenCV up to 4.13 returns such a JPEG picture half grey."""
+    """Whether a JPEG or PNG file lacks its last marker; OpenCV up to 4.13 returns such a JPEG image
+    half grey.
+    """
     for start, (pixels, end) in _MARKERS.items():
         if data.startswith(start) and data.rfind(end, max(0, len(data) - 64)) < 0:
-            return data.rfind(end) < data.rfind(pixels)  # other data may follow the end; a thumbnail's end comes before
+            return data.rfind(end) < data.rfind(
+                pixels
+            )  # other data may follow the end; a thumbnail's end comes before
     return False
 
 
-def normalize(images: Tensor, memory_format: torch.memory_format = torch.contiguous_format) -> Tensor:
-    """Pictures (B, H, W, 3) uint8 on any device -> (B, 3, H, W) float32 in the given memory format: (x / 255 - MEAN) /
-    STD.
+def normalize(
+    images: Tensor, memory_format: torch.memory_format = torch.contiguous_format
+) -> Tensor:
+    """Images (B, H, W, 3) uint8 on any device -> (B, 3, H, W) float32 in the given memory format:
+    (x / 255 - MEAN) / STD.
     """
     planes = images.permute(0, 3, 1, 2).to(torch.float32, memory_format=memory_format)
     mean, std = _statistics(images.device)
@@ -80,14 +93,19 @@ def normalize(images: Tensor, memory_format: torch.memory_format = torch.contigu
 
 @cache
 def _statistics(device: torch.device) -> tuple[Tensor, Tensor]:
-    """MEAN and STD as (1, 3, 1, 1) tensors, kept: copying them to a GPU for each batch would wait for it."""
+    """MEAN and STD as (1, 3, 1, 1) tensors, kept: copying them to a GPU for each batch would wait
+    for it.
+    """
     with torch.inference_mode(False):
-        return (torch.tensor(MEAN, device=device).view(1, 3, 1, 1), torch.tensor(STD, device=device).view(1, 3, 1, 1))
+        return (
+            torch.tensor(MEAN, device=device).view(1, 3, 1, 1),
+            torch.tensor(STD, device=device).view(1, 3, 1, 1),
+        )
 
 
 class ImageStore:
-    """The pictures of one folder or zip file, by file name. Keeps no file open, so it can be shared with worker
-    processes.
+    """The images of one folder or zip file, by file name. Keeps no file open, so it can be shared
+    with worker processes.
     """
 
     def __init__(self, root: str | Path) -> None:
@@ -97,13 +115,17 @@ class ImageStore:
         self._archive = None if self.root.is_dir() else ZipIndex(self.root)
 
     def path(self, file_name: str) -> str:
-        """Where a picture is, for messages; a member of a zip file as if the file were a folder."""
+        """Where an image is, for messages; a member of a zip file as if the file were a folder."""
         return str(self.root / file_name)
 
     def read(self, file_name: str) -> Image:
         """(H, W, 3) uint8 RGB; ImageError as read_image."""
         path = self.path(file_name)
-        return read_image(path) if self._archive is None else read_image(self._archive.read(file_name), path)
+        return (
+            read_image(path)
+            if self._archive is None
+            else read_image(self._archive.read(file_name), path)
+        )
 
     def missing(self, file_names: Iterable[str]) -> set[str]:
         """Those of the file names that are not there; each folder is listed once."""
@@ -123,10 +145,11 @@ class ImageStore:
 class ZipIndex:
     """Where the members of a zip file are, in a few flat arrays.
 
-    zipfile's own index of COCO's 118,287 pictures takes some hundred bytes and Python objects for each, in every
-    worker, and its open file must not be shared between processes; these arrays are shared, and a read opens the file
-    for itself. Members are known by their path below the folder named like the zip file, if there is one
-    ("train2017/1.jpg" in train2017.zip: "1.jpg").
+    zipfile's own index of COCO's 118,287 images takes some hundred bytes and Python objects for
+    each, in every
+    worker, and its open file must not be shared between processes; these arrays are shared, and a
+    read opens the file for itself. Members are known by their path below the folder named like the
+    zip file, if there is one ("train2017/1.jpg" in train2017.zip: "1.jpg").
     """
 
     def __init__(self, path: Path) -> None:
@@ -135,8 +158,12 @@ class ZipIndex:
             with zipfile.ZipFile(path) as archive:
                 members = [member for member in archive.infolist() if not member.is_dir()]
         except (OSError, zipfile.BadZipFile) as error:
-            raise ImageError(f"{path}: neither a folder nor a zip file that can be read ({error})") from None
-        names = np.array([m.filename.rpartition(f"{path.stem}/")[2].encode() for m in members], np.bytes_)
+            raise ImageError(
+                f"{path}: neither a folder nor a zip file that can be read ({error})"
+            ) from None
+        names = np.array(
+            [m.filename.rpartition(f"{path.stem}/")[2].encode() for m in members], np.bytes_
+        )
         order = np.argsort(names)
         self._names = names[order]
         fields = [(m.header_offset, m.compress_size, m.compress_type, m.CRC) for m in members]
@@ -151,14 +178,17 @@ class ZipIndex:
 
     def read(self, name: str) -> bytes:
         """A member's contents; ImageError where it is missing or damaged."""
-        where, row = self._path / name, self._row(name)
+        where = self._path / name
+        row = self._row(name)
         if row < 0:
             raise ImageError(f"{where}: not in the zip file")
         offset, size, method, crc = self._fields[row].tolist()
         try:
             with self._path.open("rb") as file:
                 file.seek(offset)
-                header = file.read(30)  # its last two numbers are the lengths of the name and the extra field behind it
+                header = file.read(
+                    30
+                )  # its last two numbers are the lengths of the name and the extra field behind it
                 file.seek(sum(struct.unpack("<HH", header[26:])), os.SEEK_CUR)
                 data = file.read(size)
             if method == zipfile.ZIP_DEFLATED:
@@ -166,5 +196,7 @@ class ZipIndex:
         except (OSError, struct.error, zlib.error) as error:
             raise ImageError(f"{where}: cannot be read ({error})") from None
         if zlib.crc32(data) != crc:
-            raise ImageError(f"{where}: damaged in the zip file (or compressed in a way other than deflate)")
+            raise ImageError(
+                f"{where}: damaged in the zip file (or compressed in a way other than deflate)"
+            )
         return data

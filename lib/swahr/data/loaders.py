@@ -1,7 +1,7 @@
 """Training batches: which image comes when, on which replica, and how samples are put together.
 
-Everything about a sample follows from (seed, epoch, index), so that runs agree whatever the number of workers and
-processes, and a run can go on in the middle of an epoch.
+Everything about a sample follows from (seed, epoch, index), so that runs agree whatever the number
+of workers and processes, and a run can go on in the middle of an epoch.
 """
 
 from __future__ import annotations
@@ -23,13 +23,14 @@ from swahr.data.images import Image, ImageError
 from swahr.data.keypoints import KeypointDataset
 from swahr.data.transforms import Joints, Mask, TrainTransform, build_transform
 
-M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # of mallopt(3)
-KEPT_MEMORY = 32 * 2**20                     # bytes; glibc takes no more for M_MMAP_THRESHOLD
+M_TRIM_THRESHOLD = -1
+M_MMAP_THRESHOLD = -3  # of mallopt(3)
+KEPT_MEMORY = 32 * 2**20  # bytes; glibc takes no more for M_MMAP_THRESHOLD
 
 
 class Sample(NamedTuple):
-    """One image, augmented: image (S, S, 3) uint8; for each output joints (N, K, 3|4) and mask (h, w) uint8; the ids of
-    images that could not be read and that it stands in for.
+    """One image, augmented: image (S, S, 3) uint8; for each output joints (N, K, 3|4) and mask (h,
+    w) uint8; the ids of images that could not be read and that it stands in for.
     """
 
     image: Image
@@ -40,9 +41,9 @@ class Sample(NamedTuple):
 
 
 class Batch(NamedTuple):
-    """B samples: images (B, S, S, 3) uint8; for each output joints (B, N, K, 3|4) float32 in its px, zero where a
-    sample has fewer people, N >= 1, and masks (B, h, w) uint8; image_ids (B,) int64; bad_ids of images that could not
-    be read and were replaced.
+    """B samples: images (B, S, S, 3) uint8; for each output joints (B, N, K, 3|4) float32 in its
+    px, zero where a sample has fewer people, N >= 1, and masks (B, h, w) uint8; image_ids (B,)
+    int64; bad_ids of images that could not be read and were replaced.
     """
 
     images: Tensor
@@ -54,21 +55,35 @@ class Batch(NamedTuple):
     def to(self, device: torch.device | str, non_blocking: bool = False) -> Batch:
         def move(tensor: Tensor) -> Tensor:
             return tensor.to(device, non_blocking=non_blocking)
-        joints, masks = [move(t) for t in self.joints], [move(t) for t in self.masks]
+
+        joints = [move(t) for t in self.joints]
+        masks = [move(t) for t in self.masks]
         return Batch(move(self.images), joints, masks, move(self.image_ids), self.bad_ids)
 
 
 class TrainingSet(Dataset[Sample]):
     """Augmented samples of a data set, by (epoch, index)."""
 
-    def __init__(self, dataset: KeypointDataset, transform: TrainTransform, *, seed: int = 0,
-                 skip_bad: bool = False, repeat: int = 1) -> None:
-        """skip_bad: an image that cannot be read is replaced by the next one that can, instead of raising its
-        ImageError. repeat: times each image comes in an epoch.
+    def __init__(
+        self,
+        dataset: KeypointDataset,
+        transform: TrainTransform,
+        *,
+        seed: int = 0,
+        skip_bad: bool = False,
+        repeat: int = 1,
+    ) -> None:
+        """skip_bad: an image that cannot be read is replaced by the next one that can, instead of
+        raising its ImageError. repeat: times each image comes in an epoch.
         """
-        self.dataset, self.transform, self.seed, self.skip_bad = dataset, transform, seed, skip_bad
+        self.dataset = dataset
+        self.transform = transform
+        self.seed = seed
+        self.skip_bad = skip_bad
         self.repeat = repeat
-        self._image_ids = np.array(dataset.image_ids, np.int64)  # a list's numbers would be copied to every worker
+        self._image_ids = np.array(
+            dataset.image_ids, np.int64
+        )  # a list's numbers would be copied to every worker
 
     def __len__(self) -> int:
         return len(self._image_ids) * self.repeat
@@ -81,53 +96,79 @@ class TrainingSet(Dataset[Sample]):
         for step in range(images):
             image_id = int(self._image_ids[(index + step) % images])
             try:
-                image, mask = self.dataset.read(image_id), self.dataset.mask(image_id)
+                image = self.dataset.read(image_id)
+                mask = self.dataset.mask(image_id)
             except ImageError:
                 if not self.skip_bad:
                     raise
                 bad_ids.append(image_id)
                 continue
-            return Sample(*self.transform(image, self.dataset.joints(image_id), mask, rng), image_id, bad_ids)
-        raise ImageError(f"{self.dataset.annotation_file}: not one of its {images} images can be read")
+            return Sample(
+                *self.transform(image, self.dataset.joints(image_id), mask, rng), image_id, bad_ids
+            )
+        raise ImageError(
+            f"{self.dataset.annotation_file}: not one of its {images} images can be read"
+        )
 
 
 def collate(samples: Sequence[Sample]) -> Batch:
-    """Stack samples; people are padded with zeros (no joint visible) to the batch's most, at least one."""
+    """Stack samples; people are padded with zeros (no joint visible) to the batch's most, at least
+    one.
+    """
     outputs = range(len(samples[0].masks))
     joints = [torch.from_numpy(_pad([sample.joints[i] for sample in samples])) for i in outputs]
     masks = [default_collate([sample.masks[i] for sample in samples]) for i in outputs]
-    images = default_collate([sample.image for sample in samples])  # in a worker: straight into memory that is shared
+    images = default_collate(
+        [sample.image for sample in samples]
+    )  # in a worker: straight into memory that is shared
     ids = torch.tensor([sample.image_id for sample in samples], dtype=torch.int64)
-    return Batch(images, joints, masks, ids, [image_id for sample in samples for image_id in sample.bad_ids])
+    return Batch(
+        images, joints, masks, ids, [image_id for sample in samples for image_id in sample.bad_ids]
+    )
 
 
 def _pad(joints: Sequence[Joints]) -> NDArray[np.float32]:
     padded = np.zeros((len(joints), max(1, *map(len, joints)), *joints[0].shape[1:]), np.float32)
     for row, people in zip(padded, joints):
-        row[:len(people)] = people
+        row[: len(people)] = people
     return padded
 
 
 class EpochSampler(Sampler[list[tuple[int, int]]]):
     """Batches of (epoch, index) for one replica.
 
-    An epoch is a permutation of the images drawn from (seed, epoch). Step s takes the next batch_size x world_size of
-    them, of which replica r takes the r-th part: two replicas with half the batch see what one with the whole batch
-    sees. An epoch has as many steps as fit, in whole groups of `group` (accumulated) steps, so that every replica and
-    every update has its full number of images; the few left over differ from epoch to epoch. A set too small for one
-    group is repeated to fill it.
+    An epoch is a permutation of the images drawn from (seed, epoch). Step s takes the next
+    batch_size x world_size of them, of which replica r takes the r-th part: two replicas with half
+    the batch see what one with the whole batch sees. An epoch has as many steps as fit, in whole
+    groups of `group` (accumulated) steps, so that every replica and every update has its full
+    number of images; the few left over differ from epoch to epoch. A set too small for one group is
+    repeated to fill it.
     """
 
-    def __init__(self, num_images: int, batch_size: int, *, rank: int = 0, world_size: int = 1, seed: int = 0,
-                 group: int = 1) -> None:
-        self.num_images, self.batch_size, self.seed = num_images, batch_size, seed
-        self.rank, self.world_size = rank, world_size
+    def __init__(
+        self,
+        num_images: int,
+        batch_size: int,
+        *,
+        rank: int = 0,
+        world_size: int = 1,
+        seed: int = 0,
+        group: int = 1,
+    ) -> None:
+        self.num_images = num_images
+        self.batch_size = batch_size
+        self.seed = seed
+        self.rank = rank
+        self.world_size = world_size
         self.steps = max(1, num_images // (batch_size * world_size * group)) * group
         self.epoch = self.start_step = 0
 
     def set_epoch(self, epoch: int, start_step: int = 0) -> None:
-        """Choose the epoch to be iterated over, from step start_step on (to go on in the middle of an epoch)."""
-        self.epoch, self.start_step = epoch, start_step
+        """Choose the epoch to be iterated over, from step start_step on (to go on in the middle of
+        an epoch).
+        """
+        self.epoch = epoch
+        self.start_step = start_step
 
     def __len__(self) -> int:
         """Steps of a whole epoch."""
@@ -142,33 +183,54 @@ class EpochSampler(Sampler[list[tuple[int, int]]]):
             yield [(self.epoch, index) for index in order[places].tolist()]
 
     def permutation(self, epoch: int) -> NDArray[np.int64]:
-        """The order of the images in an epoch; its random stream is another than those of the samples, [seed, epoch,
-        index].
+        """The order of the images in an epoch; its random stream is another than those of the
+        samples, [seed, epoch, index].
         """
         rng = np.random.default_rng(np.random.SeedSequence([self.seed, epoch], spawn_key=(0,)))
         return rng.permutation(self.num_images)
 
 
-def build_train_loader(cfg: CfgNode, dataset: KeypointDataset, rank: int = 0,
-                       world_size: int = 1) -> DataLoader[Sample]:
-    """The loader of one replica's training batches; choose the epoch by `.batch_sampler.set_epoch(epoch, start_step)`.
+def build_train_loader(
+    cfg: CfgNode, dataset: KeypointDataset, rank: int = 0, world_size: int = 1
+) -> DataLoader[Sample]:
+    """The loader of one replica's training batches; choose the epoch by
+    `.batch_sampler.set_epoch(epoch, start_step)`.
     """
     skeleton = dataset.skeleton.with_center() if dataset.with_center else dataset.skeleton
     skip_bad = cfg.DATASET.ON_BAD_SAMPLE == "skip"
-    samples = TrainingSet(dataset, build_transform(cfg, skeleton), seed=cfg.TRAIN.SEED, skip_bad=skip_bad,
-                          repeat=cfg.DATASET.REPEAT)
-    sampler = EpochSampler(len(samples), cfg.TRAIN.IMAGES_PER_GPU, rank=rank, world_size=world_size,
-                           seed=cfg.TRAIN.SEED, group=cfg.TRAIN.ACCUMULATION_STEPS)
-    return DataLoader(samples, batch_sampler=sampler, num_workers=cfg.WORKERS, persistent_workers=cfg.WORKERS > 0,
-                      collate_fn=collate, worker_init_fn=start_worker,
-                      pin_memory=cfg.PIN_MEMORY and torch.cuda.is_available())
+    samples = TrainingSet(
+        dataset,
+        build_transform(cfg, skeleton),
+        seed=cfg.TRAIN.SEED,
+        skip_bad=skip_bad,
+        repeat=cfg.DATASET.REPEAT,
+    )
+    sampler = EpochSampler(
+        len(samples),
+        cfg.TRAIN.IMAGES_PER_GPU,
+        rank=rank,
+        world_size=world_size,
+        seed=cfg.TRAIN.SEED,
+        group=cfg.TRAIN.ACCUMULATION_STEPS,
+    )
+    return DataLoader(
+        samples,
+        batch_sampler=sampler,
+        num_workers=cfg.WORKERS,
+        persistent_workers=cfg.WORKERS > 0,
+        collate_fn=collate,
+        worker_init_fn=start_worker,
+        pin_memory=cfg.PIN_MEMORY and torch.cuda.is_available(),
+    )
 
 
 def start_worker(_: int) -> None:
-    """Make a process a data loading worker: one thread, for there are many workers, and memory that is used again.
+    """Make a process a data loading worker: one thread, for there are many workers, and memory that
+    is used again.
 
-    The C library gives blocks of a picture's size back to the system as soon as they are free, and the system clears
-    them each time they are asked for again, which took a fifth of a sample's time.
+    The C library gives blocks of an image's size back to the system as soon as they are free, and
+    the system clears them each time they are asked for again, which took a fifth of a sample's
+    time.
     """
     cv2.setNumThreads(0)
     if sys.platform == "linux":

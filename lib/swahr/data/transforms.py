@@ -1,7 +1,7 @@
-"""Augmentation of a training sample: one affine map around the picture's centre, and a mirror.
+"""Augmentation of a training sample: one affine map around the image's centre, and a mirror.
 
-The picture goes to the network's input size; joints and mask go to every output size, each by its own matrix, as in
-HigherHRNet (Cheng et al., CVPR 2020).
+The image goes to the network's input size; joints and mask go to every output size, each by its own
+matrix, as in HigherHRNet (Cheng et al., CVPR 2020).
 """
 
 from __future__ import annotations
@@ -23,8 +23,9 @@ Mask = NDArray[np.uint8]
 
 
 class Placement(NamedTuple):
-    """What is drawn for one sample: window centre (x, y) in px, its side in units of 200 px and relative to the
-    picture's side, rotation in degrees, mirrored or not.
+    """What is drawn for one sample: window centre (x, y) in px, its side in units of 200 px and
+    relative to the
+    image's side, rotation in degrees, mirrored or not.
     """
 
     center: tuple[float, float]
@@ -34,43 +35,67 @@ class Placement(NamedTuple):
     mirrored: bool
 
     def matrix(self, size: int) -> NDArray[np.float64]:
-        """From the picture to an output of `size` px, before it is mirrored."""
+        """From the image to an output of `size` px, before it is mirrored."""
         return augment_matrix(self.center, self.scale, size, self.rotation)
 
 
 class TrainTransform:
-    """Random placement of a picture on the network's input, and of its joints and mask on every output."""
+    """Random placement of an image on the network's input, and of its joints and mask on every
+    output.
+    """
 
-    def __init__(self, *, input_size: int, output_sizes: Sequence[int], flip_index: Sequence[int],
-                 max_rotation: float = 30, min_scale: float = 0.75, max_scale: float = 1.5, scale_type: str = "short",
-                 max_translate: float = 40, flip: float = 0.5) -> None:
-        """input_size, output_sizes: px; flip_index: K indices of the mirrored joints; max_rotation: degrees each way;
-        min_scale, max_scale: side of the window, relative to the picture's short or long side (scale_type);
-        max_translate: px each way for a window of 200 px; flip: probability of mirroring."""
+    def __init__(
+        self,
+        *,
+        input_size: int,
+        output_sizes: Sequence[int],
+        flip_index: Sequence[int],
+        max_rotation: float = 30,
+        min_scale: float = 0.75,
+        max_scale: float = 1.5,
+        scale_type: str = "short",
+        max_translate: float = 40,
+        flip: float = 0.5,
+    ) -> None:
+        """input_size, output_sizes: px; flip_index: K indices of the mirrored joints; max_rotation:
+        degrees each way; min_scale, max_scale: side of the window, relative to the image's short or
+        long side (scale_type); max_translate: px each way for a window of 200 px; flip: probability
+        of mirroring.
+        """
         if scale_type not in ("short", "long"):
             raise ValueError(f"scale_type is {scale_type!r}; it is 'short' or 'long'")
-        self.input_size, self.output_sizes = input_size, tuple(output_sizes)
+        self.input_size = input_size
+        self.output_sizes = tuple(output_sizes)
         self.flip_index = np.array(flip_index, np.intp)
-        self.max_rotation, self.min_scale, self.max_scale = max_rotation, min_scale, max_scale
+        self.max_rotation = max_rotation
+        self.min_scale = min_scale
+        self.max_scale = max_scale
         self.side = min if scale_type == "short" else max
-        self.max_translate, self.flip = max_translate, flip
+        self.max_translate = max_translate
+        self.flip = flip
 
     def place(self, width: int, height: int, rng: np.random.Generator) -> Placement:
-        """Draw a placement; always the same five numbers, in the same order, whatever the settings."""
+        """Draw a placement; always the same five numbers, in the same order, whatever the
+        settings.
+        """
         zoom = rng.uniform(self.min_scale, self.max_scale)
         rotation = rng.uniform(-1, 1) * self.max_rotation
         scale = self.side(width, height) * zoom / BOX_UNIT
         reach = int(self.max_translate * scale)
         dx, dy = rng.integers(-reach, reach, size=2, endpoint=True)
-        return Placement((width / 2 + dx, height / 2 + dy), scale, zoom, rotation, rng.random() < self.flip)
+        return Placement(
+            (width / 2 + dx, height / 2 + dy), scale, zoom, rotation, rng.random() < self.flip
+        )
 
-    def __call__(self, image: Image, joints: Joints, mask: Mask,
-                 rng: np.random.Generator) -> tuple[Image, list[Joints], list[Mask]]:
-        """image (H, W, 3) uint8, joints (N, K, 3|4) in px with the optional fourth column a sigma, mask (H, W) of 0 and
-        1.
+    def __call__(
+        self, image: Image, joints: Joints, mask: Mask, rng: np.random.Generator
+    ) -> tuple[Image, list[Joints], list[Mask]]:
+        """image (H, W, 3) uint8, joints (N, K, 3|4) in px with the optional fourth column a sigma,
+        mask (H, W) of 0 and 1.
 
-        Returns the image (S, S, 3), and for each output its joints (N, K, 3|4) in px of that output and its mask (h,
-        w); what lies outside the picture is black, and masked. Depends on the arguments and the generator's state only.
+        Returns the image (S, S, 3), and for each output its joints (N, K, 3|4) in px of that output
+        and its mask (h, w); what lies outside the image is black, and masked. Depends on the
+        arguments and the generator's state only.
         """
         place = self.place(image.shape[1], image.shape[0], rng)
         image = _warp(image, place, self.input_size)
@@ -94,8 +119,18 @@ def _warp(image: NDArray[np.uint8], place: Placement, size: int) -> NDArray[np.u
 
 
 def build_transform(cfg: CfgNode, skeleton: Skeleton) -> TrainTransform:
-    """The augmentation of DATASET.*; the skeleton has the centre joint already where DATASET.WITH_CENTER is set."""
+    """The augmentation of DATASET.*; the skeleton has the centre joint already where
+    DATASET.WITH_CENTER is set.
+    """
     data = cfg.DATASET
-    return TrainTransform(input_size=data.INPUT_SIZE, output_sizes=data.OUTPUT_SIZE, flip_index=skeleton.flip_index,
-                          max_rotation=data.MAX_ROTATION, min_scale=data.MIN_SCALE, max_scale=data.MAX_SCALE,
-                          scale_type=data.SCALE_TYPE, max_translate=data.MAX_TRANSLATE, flip=data.FLIP)
+    return TrainTransform(
+        input_size=data.INPUT_SIZE,
+        output_sizes=data.OUTPUT_SIZE,
+        flip_index=skeleton.flip_index,
+        max_rotation=data.MAX_ROTATION,
+        min_scale=data.MIN_SCALE,
+        max_scale=data.MAX_SCALE,
+        scale_type=data.SCALE_TYPE,
+        max_translate=data.MAX_TRANSLATE,
+        flip=data.FLIP,
+    )

@@ -21,11 +21,11 @@ from torch import Tensor
 from tqdm import tqdm
 
 from swahr import visualize
-from swahr.engine import distributed
+from swahr.distributed import comm
 from swahr.files import make_folder
 
 if TYPE_CHECKING:
-    from swahr.engine.optimization import Sample
+    from swahr.engine.train_step import Sample
 
 logger = logging.getLogger("swahr")
 
@@ -38,14 +38,16 @@ class _AboveBar(logging.Handler):
 
 
 def setup_logging(file: Path | None = None) -> None:
-    """The main process logs to stderr and appends to the file; the others only speak up about errors."""
+    """The main process logs to stderr and appends to the file; the others only speak up about
+    errors.
+    """
     logger.handlers.clear()
     logger.propagate = False
-    logger.setLevel(logging.DEBUG if distributed.is_main() else logging.ERROR)
+    logger.setLevel(logging.DEBUG if comm.is_main() else logging.ERROR)
     console = _AboveBar(logging.INFO)
     console.setFormatter(logging.Formatter("%(asctime)s %(message)s", "%H:%M:%S"))
     logger.addHandler(console)
-    if file is not None and distributed.is_main():
+    if file is not None and comm.is_main():
         make_folder(file.parent)
         handler = logging.FileHandler(file, encoding="utf-8")
         handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
@@ -56,9 +58,9 @@ def setup_logging(file: Path | None = None) -> None:
 class TensorBoard:
     """A TensorBoard log, written at once and by the calling thread.
 
-    tensorboardX's own writer does it from a thread which a full disk ends, whereupon everybody waits for it for ever.
-    Here a file that cannot be written costs one log line, and the log. folder: None writes nothing (processes other
-    than the main one).
+    tensorboardX's own writer does it from a thread which a full disk ends, whereupon everybody
+    waits for it for ever. Here a file that cannot be written costs one log line, and the log.
+    folder: None writes nothing (processes other than the main one).
     """
 
     def __init__(self, folder: Path | None) -> None:
@@ -74,51 +76,77 @@ class TensorBoard:
     def scalars(self, values: dict[str, float], step: int) -> None:
         """Numbers by name; those that are not finite (every step was left out) are not shown."""
         finite = {name: number for name, number in values.items() if math.isfinite(number)}
-        self._write([value for name, number in finite.items() for value in summary.scalar(name, number).value], step)
+        self._write(
+            [
+                value
+                for name, number in finite.items()
+                for value in summary.scalar(name, number).value
+            ],
+            step,
+        )
 
-    def picture(self, name: str, image: NDArray[np.uint8], step: int) -> None:
+    def image(self, name: str, image: NDArray[np.uint8], step: int) -> None:
         """image: (H, W, 3) uint8 RGB."""
         # Encoded here: tensorboardX does it with Pillow, which nothing else needs.
-        content = Summary.Image(height=image.shape[0], width=image.shape[1], colorspace=3,
-                                encoded_image_string=visualize.encode(image, ".png"))
+        content = Summary.Image(
+            height=image.shape[0],
+            width=image.shape[1],
+            colorspace=3,
+            encoded_image_string=visualize.encode(image, ".png"),
+        )
         self._write([Summary.Value(tag=name, image=content)], step)
 
     def _write(self, values: list[Summary.Value], step: int) -> None:
         if self._writer is not None:
             try:
-                self._writer.write_event(Event(wall_time=time.time(), step=step, summary=Summary(value=values)))
+                self._writer.write_event(
+                    Event(wall_time=time.time(), step=step, summary=Summary(value=values))
+                )
                 self._writer.flush()
             except OSError as error:
                 self._give_up(error)
 
     def _give_up(self, error: OSError) -> None:
         self._writer = None
-        logger.error("%s: the TensorBoard log cannot be written (%s); training goes on without it", self.folder,
-                     error.strerror or error)
+        logger.error(
+            "%s: the TensorBoard log cannot be written (%s); training goes on without it",
+            self.folder,
+            error.strerror or error,
+        )
 
 
-def save_panel(path: Path, board: TensorBoard, sample: Sample, step: int, *, scales: bool, tags: bool) -> None:
-    """Draw a sample's input, target, heatmap and, if wanted and there, scale and tag maps, to a file and to
-    TensorBoard.
+def save_panel(
+    path: Path, board: TensorBoard, sample: Sample, step: int, *, scales: bool, tags: bool
+) -> None:
+    """Draw a sample's input, target, heatmap and, if wanted and there, scale and tag maps, to a
+    file and to TensorBoard.
 
     Maps are those of the highest resolution, tags those of the first stage that has any.
     """
+
     def maps(values: Tensor | None, wanted: bool = True) -> NDArray[np.float32] | None:
         return values.float().cpu().numpy() if wanted and values is not None else None
 
     output = sample.outputs[-1]
     tag = next((stage.tags for stage in sample.outputs if stage.tags is not None), None)
-    picture = visualize.panel(sample.images.cpu().numpy(), sample.targets[-1].heatmaps.cpu().numpy(),
-                              output.heatmaps.float().cpu().numpy(), maps(output.scales, scales), maps(tag, tags))
-    board.picture("train/panel", picture, step)
+    panel = visualize.panel(
+        sample.images.cpu().numpy(),
+        sample.targets[-1].heatmaps.cpu().numpy(),
+        output.heatmaps.float().cpu().numpy(),
+        maps(output.scales, scales),
+        maps(tag, tags),
+    )
+    board.image("train/panel", panel, step)
     try:
-        visualize.save_image(path, picture)
+        visualize.save_image(path, panel)
     except OSError as error:
         logger.error("%s", error)
 
 
 class Meter:
-    """Means of the losses since they were last read, and the speed; nothing waits for the GPU before `read`."""
+    """Means of the losses since they were last read, and the speed; nothing waits for the GPU
+    before `read`.
+    """
 
     def __init__(self) -> None:
         self.restart()
@@ -130,7 +158,9 @@ class Meter:
         self._start = time.perf_counter()
 
     def add(self, losses: dict[str, Tensor], bad: Tensor) -> None:
-        """losses: scalars by name, the same names each time; steps that were left out (bad) do not count."""
+        """losses: scalars by name, the same names each time; steps that were left out (bad) do not
+        count.
+        """
         values = torch.stack([*losses.values(), torch.ones_like(bad, dtype=torch.float32)])
         values = torch.where(bad, 0.0, values)
         self._names = [*losses, "counted"]
@@ -138,25 +168,41 @@ class Meter:
         self._steps += 1
 
     def read(self) -> tuple[dict[str, float], float]:
-        """Mean losses over all processes, with their sum as `total`, and steps a second; all processes together."""
+        """Mean losses over all processes, with their sum as `total`, and steps a second; all
+        processes together.
+        """
         assert self._sum is not None, "read before add"
-        sums = distributed.reduce_mean(dict(zip(self._names, self._sum, strict=True)))
+        sums = comm.reduce_mean(dict(zip(self._names, self._sum, strict=True)))
         *values, counted = torch.stack(list(sums.values())).tolist()
-        means = {name: value / counted if counted else float("nan") for name, value in zip(sums, values)}
+        means = {
+            name: value / counted if counted else float("nan") for name, value in zip(sums, values)
+        }
         speed = self._steps / max(time.perf_counter() - self._start, 1e-9)
         self.restart()
         return {"total": sum(means.values()), **means}, speed
 
 
 class EpochBar:
-    """The steps of an epoch: a bar on the main process if stderr is a terminal, else a log line for each `tell`."""
+    """The steps of an epoch: a bar on the main process if stderr is a terminal, else a log line for
+    each `tell`.
+    """
 
     def __init__(self, title: str, steps: int, done: int) -> None:
-        shown = distributed.is_main() and sys.stderr.isatty()
-        self._bar = tqdm(total=steps, initial=done, desc=title, unit="step", dynamic_ncols=True,
-                         disable=not shown)
-        self._title, self._steps, self._done = title, steps, done
-        self._level = logging.DEBUG if shown else logging.INFO  # beside a bar only the file gets the lines
+        shown = comm.is_main() and sys.stderr.isatty()
+        self._bar = tqdm(
+            total=steps,
+            initial=done,
+            desc=title,
+            unit="step",
+            dynamic_ncols=True,
+            disable=not shown,
+        )
+        self._title = title
+        self._steps = steps
+        self._done = done
+        self._level = (
+            logging.DEBUG if shown else logging.INFO
+        )  # beside a bar only the file gets the lines
 
     def __enter__(self) -> EpochBar:
         return self
@@ -168,10 +214,24 @@ class EpochBar:
         self._done += 1
         self._bar.update()
 
-    def tell(self, losses: dict[str, float], rate: float, images_per_second: float, seconds_left: float) -> None:
+    def tell(
+        self, losses: dict[str, float], rate: float, images_per_second: float, seconds_left: float
+    ) -> None:
         """rate: the learning rate."""
         left = timedelta(seconds=round(seconds_left))
-        self._bar.set_postfix_str(f"loss {losses['total']:.3e}, {images_per_second:.1f} images/s, {left} left")
+        self._bar.set_postfix_str(
+            f"loss {losses['total']:.3e}, {images_per_second:.1f} images/s, {left} left"
+        )
         parts = " ".join(f"{name} {value:.2e}" for name, value in losses.items() if name != "total")
-        logger.log(self._level, "%s, step %d/%d: loss %.3e (%s), lr %.3e, %.1f images/s, %s left",
-                   self._title, self._done, self._steps, losses["total"], parts, rate, images_per_second, left)
+        logger.log(
+            self._level,
+            "%s, step %d/%d: loss %.3e (%s), lr %.3e, %.1f images/s, %s left",
+            self._title,
+            self._done,
+            self._steps,
+            losses["total"],
+            parts,
+            rate,
+            images_per_second,
+            left,
+        )

@@ -1,1 +1,3 @@
-"""People found against people labelled: COCO result files and the average precision tables of COCO and CrowdPose."""
+"""People found against people labelled: COCO result files and the average precision tables of COCO
+and CrowdPose.
+"""

@@ -1,1 +1,3 @@
-"""From pictures to people: test-time augmentation around the network, and the predictor behind validation and tools."""
+"""From images to people: test-time augmentation around the network, and the predictor behind
+validation and tools.
+"""

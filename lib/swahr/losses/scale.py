@@ -1,4 +1,6 @@
-"""What keeps the scale maps near 0, so that they cannot adapt the target to anything (Luo et al., CVPR 2021)."""
+"""What keeps the scale maps near 0, so that they cannot adapt the target to anything (Luo et al.,
+CVPR 2021).
+"""
 
 from __future__ import annotations
 
@@ -9,7 +11,8 @@ from swahr.losses.heatmap import at_least_float32
 
 
 def scale_loss(scales: Tensor, target: Tensor, mask: Tensor) -> Tensor:
-    """Mean of a^2 M over an image's maps, where a is the scale where the target is > 0, else 0 -> (B,) in float32.
+    """Mean of a^2 M over an image's maps, where a is the scale where the target is > 0, else 0 ->
+    (B,) in float32.
 
     scales, target: (B, K, h, w) scale maps and target heatmaps; mask: (B, h, w).
     """

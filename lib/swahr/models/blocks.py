@@ -1,7 +1,7 @@
 """Residual blocks and the small convolution groups HRNet is made of.
 
-Deep Residual Learning for Image Recognition (He et al., CVPR 2016), in the arrangement of HRNet (Sun et al., CVPR
-2019). The attribute names are those of the published checkpoints.
+Deep Residual Learning for Image Recognition (He et al., CVPR 2016), in the arrangement of HRNet
+(Sun et al., CVPR 2019). The attribute names are those of the published checkpoints.
 """
 
 from __future__ import annotations
@@ -9,8 +9,12 @@ from __future__ import annotations
 from torch import Tensor, nn
 
 
-def conv_bn(in_channels: int, out_channels: int, kernel: int = 3, stride: int = 1, relu: bool = True) -> nn.Sequential:
-    """Convolution without bias that keeps the size (divided by stride), batch norm, and a ReLU if asked for."""
+def conv_bn(
+    in_channels: int, out_channels: int, kernel: int = 3, stride: int = 1, relu: bool = True
+) -> nn.Sequential:
+    """Convolution without bias that keeps the size (divided by stride), batch norm, and a ReLU if
+    asked for.
+    """
     conv = nn.Conv2d(in_channels, out_channels, kernel, stride, padding=kernel // 2, bias=False)
     layers = nn.Sequential(conv, nn.BatchNorm2d(out_channels))
     return layers.append(nn.ReLU(inplace=True)) if relu else layers
@@ -37,7 +41,9 @@ class BasicBlock(nn.Module):
 
 
 class Bottleneck(nn.Module):
-    """1x1, 3x3 and 1x1 convolutions beside a shortcut: (B, in_channels, h, w) -> (B, 4 channels, h, w)."""
+    """1x1, 3x3 and 1x1 convolutions beside a shortcut: (B, in_channels, h, w) -> (B, 4 channels, h,
+    w).
+    """
 
     expansion = 4
 
@@ -60,16 +66,25 @@ class Bottleneck(nn.Module):
         return self.relu(out.add_(x if self.downsample is None else self.downsample(x)))
 
 
-BLOCKS: dict[str, type[BasicBlock] | type[Bottleneck]] = {"BASIC": BasicBlock, "BOTTLENECK": Bottleneck}
+BLOCKS: dict[str, type[BasicBlock] | type[Bottleneck]] = {
+    "BASIC": BasicBlock,
+    "BOTTLENECK": Bottleneck,
+}
 
 
 def _shortcut(in_channels: int, out_channels: int) -> nn.Sequential | None:
     """The identity needs no module, and no name in the checkpoint; other widths are projected."""
-    return None if in_channels == out_channels else conv_bn(in_channels, out_channels, kernel=1, relu=False)
+    return (
+        None
+        if in_channels == out_channels
+        else conv_bn(in_channels, out_channels, kernel=1, relu=False)
+    )
 
 
 def residual_blocks(block: str, in_channels: int, channels: int, count: int) -> nn.Sequential:
-    """`count` blocks of a kind, a name in BLOCKS: (B, in_channels, h, w) -> (B, channels * expansion, h, w)."""
+    """`count` blocks of a kind, a name in BLOCKS: (B, in_channels, h, w) -> (B, channels *
+    expansion, h, w).
+    """
     kind = BLOCKS[block]
     widths = [in_channels] + [channels * kind.expansion] * (count - 1)
     return nn.Sequential(*(kind(width, channels) for width in widths[:count]))

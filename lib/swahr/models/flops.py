@@ -14,10 +14,12 @@ def count_parameters(model: nn.Module) -> int:
 
 
 def count_macs(model: nn.Module, size: int | tuple[int, int]) -> tuple[int, int]:
-    """MACs of the convolutions for one image of `size`, px, or (height, width) -> (by the published rule, exactly).
+    """MACs of the convolutions for one image of `size`, px, or (height, width) -> (by the published
+    rule, exactly).
 
-    The published rule is weight elements times output pixels for every convolution. That is exact but for transposed
-    ones, whose weights meet every input pixel once, and there are fewer of those. Only shapes run through the network.
+    The published rule is weight elements times output pixels for every convolution. That is exact
+    but for transposed ones, whose weights meet every input pixel once, and there are fewer of
+    those. Only shapes run through the network.
     """
     height, width = (size, size) if isinstance(size, int) else size
     shapes_only = copy.deepcopy(model).to("meta").eval()
@@ -27,7 +29,11 @@ def count_macs(model: nn.Module, size: int | tuple[int, int]) -> tuple[int, int]
     def count(layer: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
         weights = layer.get_parameter("weight").numel()
         published.append(weights * output[0, 0].numel())
-        exact.append(weights * inputs[0][0, 0].numel() if isinstance(layer, nn.ConvTranspose2d) else published[-1])
+        exact.append(
+            weights * inputs[0][0, 0].numel()
+            if isinstance(layer, nn.ConvTranspose2d)
+            else published[-1]
+        )
 
     for layer in shapes_only.modules():
         if isinstance(layer, nn.Conv2d | nn.ConvTranspose2d):

@@ -1,0 +1,353 @@
+"""The network and whole runs, from files to results: pieces of tools/benchmark.py."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from benchmarks.harness import Bench, Row, piece
+
+ROOT = Path(__file__).resolve().parents[1]
+W32 = ROOT / "experiments/coco/higher_hrnet/w32_512_adam_lr1e-3.yaml"
+TINY = ROOT / "experiments/synthetic/tiny_192_cpu.yaml"
+JOINTS = 17
+BATCH = 20
+MIXED = ["AMP.ENABLED", True, "AMP.DTYPE", "bf16"]
+
+
+def make_images(bench: Bench, train: int, val: int) -> Path:
+    """Root of a set of synthetic images like COCO's, three people each; made once for all
+    pieces.
+    """
+    from swahr.synthetic import SceneSettings, write_dataset
+
+    scenes = SceneSettings(
+        width=(560, 640), height=(420, 480), people=(3, 3), figure_height=(0.3, 0.9), crowd=0.0
+    )
+    root = bench.folder / f"images_{train}_{val}"
+    write_dataset(root, num_train=train, num_val=val, settings=scenes, workers=os.cpu_count() or 1)
+    return root
+
+
+class Crowded(nn.Module):
+    """An untrained network, whose maps are next to nothing, with the maps of a crowd added; and how
+    long both took.
+    """
+
+    def __init__(self, model: nn.Module, people: int, flip_index: Any) -> None:
+        super().__init__()
+        self.model = model
+        self.people = people
+        self.flip_index = list(flip_index)
+        self.seconds = 0.0
+        self.added_seconds = 0.0  # that only the benchmark needs
+        self.crowds: dict[Any, tuple[Tensor, Tensor]] = {}
+
+    def forward(self, images: Tensor) -> list[Any]:
+        """(2 B, 3, h, w), B images and their mirror images."""
+        start = time.perf_counter()
+        outputs = self.model(images)
+        done = time.perf_counter()
+        crowded = []
+        for scales, heatmaps, tags in outputs:
+            heat, tag = self.crowd(heatmaps)
+            heatmaps = (heatmaps.unflatten(0, (2, -1)) + heat).flatten(0, 1)
+            tags = None if tags is None else (tags.unflatten(0, (2, -1)) + tag).flatten(0, 1)
+            crowded.append(type(outputs[0])(scales, heatmaps, tags))
+        self.seconds += done - start
+        self.added_seconds += time.perf_counter() - done
+        return crowded
+
+    def crowd(self, like: Tensor) -> tuple[Tensor, Tensor]:
+        """Heatmaps and tags (2, 1, K, h, w) of the crowd and its mirror image."""
+        from tests.oracles.crowds import crowd
+
+        size = tuple(like.shape[2:])
+        if size not in self.crowds:
+            heatmaps, tags = crowd(self.people, size, JOINTS, tag_maps=1)
+            both = [
+                torch.stack([maps, maps.flip(3)[:, self.flip_index]])
+                for maps in (heatmaps, tags[..., 0])
+            ]
+            self.crowds[size] = both[0].to(like.device), both[1].to(like.device)
+        return self.crowds[size]
+
+
+def crowded_predictor(bench: Bench, opts: list[Any], people: int = 3) -> Any:
+    """A predictor with flip testing whose network has W32's size and finds a crowd in every
+    image.
+    """
+    from swahr.config import load_config
+    from swahr.inference.predictor import build_predictor
+    from swahr.models.build import build_model
+    from swahr.skeleton import COCO
+
+    torch.manual_seed(0)
+    cfg = load_config(W32, list(map(str, opts)))
+    predictor = build_predictor(cfg, build_model(cfg), COCO, bench.device)
+    predictor.model = Crowded(predictor.model, people, COCO.flip_index)
+    return predictor
+
+
+@piece
+def network(bench: Bench) -> Iterator[Row]:
+    """W32 in evaluation with folded batch norms and without scale heads, against the same network
+    as it is trained.
+    """
+    from swahr.acceleration.fuse import optimize_for_inference
+    from swahr.config import load_config
+    from swahr.models.build import build_model
+
+    torch.manual_seed(0)
+    cfg = load_config(W32)
+    model = build_model(cfg).to(bench.device).eval()
+    batch = 16 if bench.cuda else 1
+    fast = optimize_for_inference(model)
+    images = torch.randn(batch, 3, 512, 512, device=bench.device)
+    fast_images = images.contiguous(memory_format=torch.channels_last)
+
+    def row(dtype: torch.dtype) -> Row:
+        with (
+            torch.inference_mode(),
+            torch.autocast(bench.device.type, dtype, enabled=dtype != torch.float32),
+        ):
+            model(images)
+            return bench.row(
+                "network",
+                f"W32, 512 px, batch {batch}, {str(dtype)[6:]}",
+                lambda: model(images)[-1].heatmaps,
+                lambda: fast(fast_images)[-1].heatmaps,
+                same if dtype == torch.float32 else None,
+                images=batch,
+                goal_ratio=None if bench.cuda else 1.5,
+            )
+
+    def same(got: torch.Tensor, want: torch.Tensor) -> bool:
+        return torch.allclose(got, want, rtol=1e-4, atol=1e-4)
+
+    yield from map(row, (torch.float32, torch.bfloat16) if bench.cuda else (torch.float32,))
+
+
+@piece
+def latency(bench: Bench) -> Iterator[Row]:
+    """One image with flip testing, from its pixels to its people; plain is the network as it is
+    trained.
+    """
+    yield from latencies(bench, [[], ["TEST.CUDA_GRAPHS"]] if bench.cuda else [[]])
+
+
+def latencies(bench: Bench, variants: list[list[str]]) -> Iterator[Row]:
+    """A row for each list of settings that are switched on."""
+    image = np.random.default_rng(0).integers(0, 256, (480, 640, 3), np.uint8)
+    mixed = MIXED if bench.cuda else []
+    plain = crowded_predictor(bench, ["TEST.FUSE", False])
+    plain([image])
+    for names in variants:
+        ours = crowded_predictor(
+            bench, [*mixed, *(part for name in names for part in (name, True))]
+        )
+        case = ", ".join(["W32, 640 x 480, flip, 3 people", *(["bf16"] if mixed else []), *names])
+        yield bench.row(
+            "latency",
+            case,
+            lambda: plain([image]),
+            lambda ours=ours: ours([image]),
+            goal_ms=4 if bench.cuda else None,
+        )
+
+
+@piece
+def validation(bench: Bench) -> Iterator[Row]:
+    """What tools/dist_valid.py does between its start and the scores: files to people, with flip
+    testing.
+    """
+    from swahr.data.keypoints import KeypointDataset
+    from swahr.engine.validate import predict
+    from swahr.skeleton import COCO
+
+    batch = 32 if bench.cuda else 1
+    root, split = (
+        (bench.data, "train2017")
+        if bench.data
+        else (make_images(bench, 1, 2000 if bench.cuda else 10), "val2017")
+    )
+    dataset = KeypointDataset(
+        root / f"annotations/person_keypoints_{split}.json", root / f"images/{split}", COCO
+    )
+    count = len(dataset)
+    predictor = crowded_predictor(
+        bench, ["TEST.IMAGES_PER_GPU", batch, *(MIXED if bench.cuda else [])]
+    )
+
+    def run(image_ids: list[int]) -> tuple[float, float]:
+        """Seconds in all, and in the network."""
+        network = predictor.model
+        network.seconds = 0.0
+        network.added_seconds = 0.0
+        start = time.perf_counter()
+        predict(dataset, predictor, image_ids, workers=os.cpu_count() or 1)
+        bench.wait()
+        return time.perf_counter() - start - network.added_seconds, network.seconds
+
+    run(dataset.image_ids[: count // 5])  # kernels are chosen and compiled
+    seconds, inside = run(dataset.image_ids)
+    case = f"W32, 512 px, flip, 3 people, {count} images{f' of {root.name}' if bench.data else ''}, batch {batch}"
+    yield Row(
+        "validation",
+        case,
+        None,
+        1e3 * seconds,
+        images=count,
+        goal_ms=count / 0.9 if bench.cuda else None,
+        share=None if bench.cuda else inside / seconds,
+        goal_share=None if bench.cuda else 0.9,
+    )
+
+
+@piece
+def training(bench: Bench) -> Iterator[Row]:
+    """Steps of training, data loading included, and how far the losses of mixed precision are from
+    float32's.
+    """
+    yield from trainings(bench, {"bf16": MIXED_TRAINING} if bench.cuda else {})
+
+
+MIXED_TRAINING = [*MIXED, "TRAIN.CHANNELS_LAST", True]
+
+
+def trainings(bench: Bench, variants: dict[str, list[Any]]) -> Iterator[Row]:
+    """A row for float32, once, and one for each list of settings, by name, against it."""
+    file, name, steps = (W32, "W32, 512 px", 200) if bench.cuda else (TINY, "tiny, 192 px", 20)
+    num_images = 1000 if bench.cuda else 40
+    opts = [
+        "DATASET.ROOT",
+        make_images(bench, num_images, 1),
+        "DATASET.REPEAT",
+        steps * BATCH // num_images,
+        "WORKERS",
+        os.cpu_count() or 1,
+        "TRAIN.IMAGES_PER_GPU",
+        BATCH,
+        "MODEL.PRETRAINED",
+        "",
+    ]
+    if "float32" not in bench.kept:
+        bench.kept["float32"] = train(bench, file, [*opts, "AMP.ENABLED", False], steps)
+        yield Row(
+            "training",
+            f"{name}, batch {BATCH}, float32",
+            None,
+            1e3 * bench.kept["float32"][0],
+            images=BATCH,
+        )
+    seconds, plain = bench.kept["float32"]
+    for variant, more in variants.items():
+        faster, losses = train(bench, file, [*opts, *more], steps)
+        difference = (losses.mean() / plain.mean() - 1).abs().item()
+        case = f"{name}, batch {BATCH}, {variant} against float32; mean loss differs by {100 * difference:.2f} %"
+        yield Row(
+            "training",
+            case,
+            1e3 * seconds,
+            1e3 * faster,
+            images=BATCH,
+            same=difference < 0.02,
+            goal_ms=1e3 * BATCH / 450,
+        )
+
+
+def train(bench: Bench, file: Path, opts: list[Any], steps: int) -> tuple[float, Tensor]:
+    """Seconds of a step, loading included, and the loss (steps,) of every step from fresh
+    weights.
+    """
+    from swahr.config import load_config
+    from swahr.distributed.signals import StopRequest
+    from swahr.engine.progress import TensorBoard
+    from swahr.engine.setup import build_run
+    from swahr.losses.criterion import total_loss
+
+    cfg = load_config(file, [*map(str, opts), "AUTO_RESUME", "False"])
+    run = build_run(cfg, bench.folder / "run", bench.device, StopRequest(), TensorBoard(None))
+    losses = []
+    start = 0.0
+    for step, batch in enumerate(run.loader):
+        if step == steps // 4:  # loaders and clocks are at speed, kernels are chosen
+            bench.wait()
+            start = time.perf_counter()
+        result = run.stepper([batch.to(bench.device, non_blocking=True)], run.schedule(step))
+        losses.append(total_loss(result.losses))
+    bench.wait()
+    return (time.perf_counter() - start) / (steps - steps // 4), torch.stack(losses).cpu()
+
+
+@piece
+def training_sample(bench: Bench) -> Iterator[Row]:
+    """What a loading worker does for one image, on one core, from the JPEG file's bytes on.
+
+    The published worker also normalises the image and renders the targets; ours leaves both to the
+    device, where the whole batch is done at once (see the targets).
+    """
+    import cv2
+
+    from swahr.data.images import read_image
+    from swahr.data.loaders import start_worker
+    from swahr.data.transforms import TrainTransform
+    from swahr.skeleton import COCO
+    from tests.oracles import targets
+    from tests.oracles.augment import training_sample as oracle
+
+    rng = np.random.default_rng(0)
+    blurred = cv2.GaussianBlur(rng.integers(0, 256, (480, 640, 3), np.uint8), (0, 0), 2)
+    data = cv2.imencode(".jpg", blurred)[1].tobytes()
+    joints = rng.uniform(0, 480, (3, JOINTS, 3)).astype(np.float32)
+    mask = np.ones((480, 640), np.uint8)
+    outputs: dict[str, Any] = {
+        "input_size": 512,
+        "output_sizes": (128, 256),
+        "flip_index": COCO.flip_index,
+    }
+    transform = TrainTransform(**outputs)
+    place = transform.place(640, 480, np.random.default_rng(0))._asdict()
+
+    def plain() -> Any:
+        sample = oracle(data, joints, mask, **place, **outputs)
+        for moved, size in zip(sample[1], outputs["output_sizes"]):
+            targets.render(moved, size, 2)
+            targets.tag_index(moved, size, True)
+        return sample
+
+    def same(got: Any, want: Any) -> bool:
+        return all(np.allclose(a, b) for a, b in zip(got[1] + got[2], want[1] + want[2]))
+
+    start_worker(0)
+    yield bench.row(
+        "training sample",
+        "640 x 480 to 512, 3 people",
+        plain,
+        lambda: transform(read_image(data), joints, mask, np.random.default_rng(0)),
+        same,
+        goal_ratio=2.5,
+        goal_ms=3,
+    )
+
+
+@piece
+def compiled_latency(bench: Bench) -> Iterator[Row]:
+    """On a GPU; the last two pieces, since compiling takes longer than everything else together."""
+    if bench.cuda:
+        yield from latencies(bench, [["TEST.COMPILE"], ["TEST.COMPILE", "TEST.CUDA_GRAPHS"]])
+
+
+@piece
+def compiled_training(bench: Bench) -> Iterator[Row]:
+    if bench.cuda:
+        yield from trainings(
+            bench, {"bf16, TRAIN.COMPILE": [*MIXED_TRAINING, "TRAIN.COMPILE", True]}
+        )

@@ -1,0 +1,53 @@
+"""A network on a GPU as CUDA graphs: all kernels of a pass started together."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from swahr.models.heads.higher_hrnet import StageOutput
+
+
+class CudaGraphs:
+    """A network on a GPU whose kernels are recorded once for each size of its input, and replayed
+    together.
+
+    At small batches starting the hundreds of kernels takes longer than running them. A new size
+    waits for a few runs of the network and keeps its inputs and outputs in GPU memory. Other
+    threads may use the GPU meanwhile.
+    """
+
+    def __init__(self, model: Callable[[Tensor], Sequence[StageOutput]]) -> None:
+        self.model = model
+        self.recorded: dict[Any, tuple[torch.cuda.CUDAGraph, Tensor, Sequence[StageOutput]]] = {}
+        self.memory = torch.cuda.graph_pool_handle()  # one for all: they never run at the same time
+
+    def __call__(self, images: Tensor) -> list[StageOutput]:
+        """images (B, 3, h, w) -> what the network gives; the next call does not overwrite it."""
+
+        def own(maps: Tensor | None) -> Any:
+            return None if maps is None else maps.clone()
+
+        key = (images.shape, images.dtype, torch.is_autocast_enabled("cuda"))
+        if key not in self.recorded:
+            self.recorded[key] = self._record(images)
+        graph, inputs, outputs = self.recorded[key]
+        inputs.copy_(images)
+        graph.replay()
+        return [StageOutput(*map(own, stage)) for stage in outputs]
+
+    def _record(self, images: Tensor) -> tuple[torch.cuda.CUDAGraph, Tensor, Sequence[StageOutput]]:
+        inputs = images.clone()
+        stream = torch.cuda.Stream()
+        graph = torch.cuda.CUDAGraph()
+        stream.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(stream):
+            for _ in range(3):  # libraries choose their kernels and take their memory
+                self.model(inputs)
+        torch.cuda.current_stream().wait_stream(stream)
+        with torch.cuda.graph(graph, pool=self.memory, capture_error_mode="thread_local"):
+            outputs = self.model(inputs)
+        return graph, inputs, outputs

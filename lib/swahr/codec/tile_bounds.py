@@ -1,0 +1,83 @@
+"""The range of values in each tile of a stack of maps: what lets the decoder leave most of the
+pixels unread.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from swahr.jit import kernel
+
+TILE = 16  # pixels: a row of a tile is one cache line of float32
+
+NOT_FINITE = (
+    "heatmaps or tags hold values that are not finite; the network's output must be numbers"
+)
+
+Floats = NDArray[np.float32]
+
+
+class TileBounds(NamedTuple):
+    """min, max (C, ceil(H / 16), ceil(W / 16), T): the smallest and the largest value of each
+    tile.
+    """
+
+    min: Floats
+    max: Floats
+    finite: bool  # whether every value is a finite number
+
+
+def tile_bounds(maps: Floats) -> TileBounds:
+    """The range of every 16 x 16 tile of maps (C, H, W, T), contiguous; one pass over memory."""
+    channels, height, width, values = maps.shape
+    shape = (channels, -(-height // TILE), -(-width // TILE), values)
+    smallest = np.empty(shape, np.float32)
+    largest = np.empty(shape, np.float32)
+    finite = _tile_bounds(maps.reshape(channels, height, width * values), values, smallest, largest)
+    return TileBounds(smallest, largest, bool(finite))
+
+
+@kernel
+def _tile_bounds(rows: Floats, values: int, smallest: Floats, largest: Floats) -> bool:
+    channels, height, length = rows.shape
+    # Rows are merged value by value, which vectorises, and four at a time (the last may come
+    # twice), which touches the results less often; only then are columns merged to tiles.
+    row_low = np.empty(length, np.float32)
+    row_high = np.empty(length, np.float32)
+    check = np.zeros(
+        length, np.float32
+    )  # value x 0 summed: not 0 where anything is infinite or not a number
+    zero = np.float32(0)
+    for c in range(channels):
+        for ty in range(smallest.shape[1]):
+            first = ty * TILE
+            last = min(ty * TILE + TILE, height) - 1
+            for y in range(first, last + 1, 4):
+                one = rows[c, y]
+                two = rows[c, min(y + 1, last)]
+                three = rows[c, min(y + 2, last)]
+                four = rows[c, min(y + 3, last)]
+                for i in range(length):
+                    a = one[i]
+                    b = two[i]
+                    d = three[i]
+                    e = four[i]
+                    least = min(min(a, b), min(d, e))
+                    most = max(max(a, b), max(d, e))
+                    row_low[i] = min(least, row_low[i]) if y > first else least
+                    row_high[i] = max(most, row_high[i]) if y > first else most
+                    check[i] += a * zero + b * zero + (d * zero + e * zero)
+            for tx in range(smallest.shape[2]):
+                for t in range(values):
+                    start = tx * TILE * values + t
+                    least = row_low[start]
+                    most = row_high[start]
+                    for i in range(start + values, min(start + TILE * values, length), values):
+                        least = min(least, row_low[i])
+                        most = max(most, row_high[i])
+                    smallest[c, ty, tx, t] = least
+                    largest[c, ty, tx, t] = most
+    return bool(np.all(check == zero))

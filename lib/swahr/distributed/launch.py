@@ -1,0 +1,241 @@
+"""Starting one process per GPU through torch's elastic launcher, and saying in one place how a run
+went wrong.
+
+A rank that dies takes the others down: the launcher notices it, ends the rest, and prints the
+culprit's own traceback last.
+"""
+
+from __future__ import annotations
+
+import atexit
+import logging
+import os
+import signal
+import sys
+import tempfile
+import time
+import traceback
+import uuid
+from collections.abc import Callable
+from dataclasses import fields
+from types import FrameType
+from typing import Any, NoReturn, TypeVar
+from urllib.parse import urlsplit
+
+from torch.distributed import DistError
+from torch.distributed.elastic.multiprocessing import DefaultLogsSpecs
+from torch.distributed.elastic.multiprocessing.api import SignalException
+from torch.distributed.elastic.multiprocessing.errors import (
+    ChildFailedError,
+    get_error_handler,
+    record,
+)
+from torch.distributed.launcher.api import LaunchConfig, elastic_launch
+
+from swahr.distributed import comm
+from swahr.distributed.signals import Interrupted
+
+T = TypeVar("T")
+
+LOST_PEER_GRACE = 5.0  # seconds that a rank which lost another waits, so that the other one's end is what is reported
+
+
+class LaunchError(ValueError):
+    """Addresses or numbers of nodes that make no sense."""
+
+
+class WorkerError(RuntimeError):
+    """One of the launched processes failed; the text ends with its traceback, or is its one line
+    where it had one.
+    """
+
+    def __init__(self, message: str, exit_status: int = 1) -> None:
+        self.exit_status = exit_status
+        super().__init__(message)
+
+
+def launch(
+    function: Callable[..., T],
+    args: tuple = (),
+    processes: int = 1,
+    *,
+    nodes: int = 1,
+    node_rank: int = 0,
+    url: str = "",
+    restarts: int = 0,
+) -> T | None:
+    """Calls function(*args) in `processes` processes on each of `nodes` nodes and returns what rank
+    0 returned (None on other nodes).
+
+    A process that a launcher started already (torchrun) joins, and one process on one node needs no
+    launcher: both call the function here. Otherwise function must be importable and args picklable.
+    url: tcp://host:port of the node of rank 0, the same on all nodes. restarts: how often all
+    processes start again after a failure. Raises WorkerError, Interrupted (a signal, passed on to
+    the processes), LaunchError.
+    """
+    if comm.launched():
+        return record(_wait_for_culprit)(function, args)
+    if processes == 1 and nodes == 1:
+        return function(*args)
+    _quieten()
+    with tempfile.TemporaryDirectory(prefix="swahr_launch_") as folder:
+        config = _launch_config(processes, nodes, node_rank, url, restarts, folder)
+        signal.signal(
+            signal.SIGUSR1, _pass_on
+        )  # the launcher itself passes on SIGTERM, SIGINT, SIGHUP and SIGQUIT
+        try:
+            return elastic_launch(config, _run_rank)(function, args).get(0)
+        except SignalException as stop:
+            raise Interrupted(stop.sigval) from None
+        except ChildFailedError as failed:
+            raise _worker_error(failed) from None
+
+
+def main_with_exit_status(main: Callable[[], Any]) -> NoReturn:
+    """Run a tool's main function and exit: 0 done, else see `exit_status`; 128 + n after signal n.
+
+    Known errors are told in their one line; those that nobody foresaw keep their traceback.
+    """
+    try:
+        main()
+    except Exception as error:
+        if is_known(error):
+            print(f"{_place()}{error}", file=sys.stderr)
+        elif comm.has_group():
+            traceback.print_exc()
+        else:
+            raise
+        _leave(exit_status(error))
+    _leave(0)
+
+
+def is_known(error: BaseException) -> bool:
+    """Whether it is one of this project's own errors, whose message says everything: no traceback
+    is needed.
+    """
+    return type(error).__module__.split(".")[0] == __name__.split(".")[0]
+
+
+def exit_status(error: BaseException) -> int:
+    """1 for errors that nobody foresaw; for known ones their own, or 2 where what was put in is
+    wrong, otherwise 3.
+    """
+    known = getattr(error, "exit_status", 2 if isinstance(error, ValueError) else 3)
+    return int(known) if is_known(error) else 1
+
+
+def _quieten() -> None:
+    """Let the culprit's words be the last: torch's launcher comments on each end, Python on what
+    the dead left.
+    """
+    for name in list(logging.root.manager.loggerDict):
+        if name.startswith(("torch.distributed.elastic", "torch.multiprocessing")):
+            logging.getLogger(name).setLevel(logging.CRITICAL)
+    os.environ.setdefault("PYTHONWARNINGS", "ignore:resource_tracker:UserWarning")
+
+
+def _launch_config(
+    processes: int, nodes: int, node_rank: int, url: str, restarts: int, folder: str
+) -> LaunchConfig:
+    if nodes > 1 and not 0 <= node_rank < nodes:
+        raise LaunchError(
+            f"--rank {node_rank} of --world-size {nodes}: nodes are numbered from 0 to {nodes - 1}"
+        )
+    settings: dict[str, Any] = dict(
+        min_nodes=nodes,
+        max_nodes=nodes,
+        nproc_per_node=processes,
+        max_restarts=restarts,
+        monitor_interval=0.5,
+        rdzv_backend="c10d",
+        start_method="spawn",
+        logs_specs=DefaultLogsSpecs(log_dir=folder),
+    )
+    if nodes == 1:  # a name that resolves on every machine, and any free port
+        settings.update(
+            run_id=uuid.uuid4().hex, rdzv_endpoint="localhost:0", local_addr="localhost"
+        )
+    else:
+        host, port = _host_and_port(url)
+        settings.update(
+            run_id="swahr", rdzv_endpoint=f"{host}:{port}", rdzv_configs={"is_host": node_rank == 0}
+        )
+        if host in ("localhost", "127.0.0.1"):
+            settings.update(local_addr=host)
+    known = {field.name for field in fields(LaunchConfig)}
+    return LaunchConfig(**{name: value for name, value in settings.items() if name in known})
+
+
+def _host_and_port(url: str) -> tuple[str, int]:
+    try:
+        parts = urlsplit(url)
+        if parts.scheme == "tcp" and parts.hostname and parts.port:
+            return parts.hostname, parts.port
+    except ValueError:  # a port that is no number
+        pass
+    raise LaunchError(
+        f"--dist-url is {url!r}; several nodes need tcp://HOST:PORT of node 0, such as tcp://10.0.0.1:2345"
+    )
+
+
+def _run_rank(function: Callable[..., T], args: tuple) -> T:
+    """What each launched process calls: errors go to the launcher, by the error file and the exit
+    status.
+    """
+    try:
+        return _wait_for_culprit(function, args)
+    except Exception as error:
+        get_error_handler().record_exception(error)
+        _leave(exit_status(error))
+
+
+def _leave(status: int) -> NoReturn:
+    """End the process; where it has others, without the interpreter's own way out.
+
+    That may abort: gloo's threads let go of tensors, and of the Python objects in them, when they
+    get to it, which may be while the interpreter is no longer there. In a group the others may also
+    still wait, so not even what was registered for the end is done.
+    """
+    if not comm.launched():
+        sys.exit(status)
+    if not comm.has_group():
+        atexit._run_exitfuncs()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(status)
+
+
+def _wait_for_culprit(function: Callable[..., T], args: tuple) -> T:
+    try:
+        return function(*args)
+    except Exception as error:
+        if _lost_peer(error):
+            time.sleep(LOST_PEER_GRACE)
+        raise
+
+
+def _lost_peer(error: BaseException) -> bool:
+    """Whether the error only says that another process is gone (gloo's are plain RuntimeErrors)."""
+    text = str(error).lower()
+    known = any(part in text for part in ("gloo", "connection closed", "connection reset"))
+    return isinstance(error, DistError) or (isinstance(error, RuntimeError) and known)
+
+
+def _pass_on(number: int, frame: FrameType | None) -> None:
+    raise SignalException(f"got signal {number}", signal.Signals(number))
+
+
+def _worker_error(failed: ChildFailedError) -> WorkerError:
+    rank, failure = failed.get_first_failure()
+    said: Any = failure.message
+    message: dict[str, Any] = said if isinstance(said, dict) else {"message": said}
+    if failure.exitcode > 1:  # that of a known error, whose line is enough
+        return WorkerError(str(message["message"]).partition(": ")[2], failure.exitcode)
+    lines = [f"process {rank} of the run failed: {message['message']}"]
+    if trace := message.get("extraInfo", {}).get("py_callstack"):
+        lines.append(trace.rstrip())
+    return WorkerError("\n".join(lines), 1 if failure.exitcode > 0 else 128 - failure.exitcode)
+
+
+def _place() -> str:
+    return f"rank {comm.rank()}: " if comm.world_size() > 1 else ""

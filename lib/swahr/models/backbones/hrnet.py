@@ -1,0 +1,164 @@
+"""HRNet: parallel branches of falling resolution that exchange what they see.
+
+Sun et al., CVPR 2019; Wang et al., TPAMI 2020. Branch b works at 1 / 2^(2 + b) of the image's size.
+Names, and the order of modules, are those of the published checkpoints.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import reduce
+from typing import NamedTuple, cast
+
+import torch
+from torch import Tensor, nn
+
+from swahr.models.blocks import BLOCKS, conv_bn, residual_blocks
+
+STEM_CHANNELS = 64
+
+
+class ModelError(ValueError):
+    """Settings that make no network, or images that do not fit it; one line that says what would be
+    right.
+    """
+
+
+class StageSettings(NamedTuple):
+    """One stage; num_blocks and num_channels have an entry for each branch of its modules, highest
+    resolution first.
+    """
+
+    num_modules: int
+    num_blocks: tuple[int, ...]
+    num_channels: tuple[int, ...]
+    block: str = "BASIC"
+
+    @property
+    def widths(self) -> tuple[int, ...]:
+        """Channels that leave each branch."""
+        return tuple(channels * BLOCKS[self.block].expansion for channels in self.num_channels)
+
+
+def hrnet_stages(width: int) -> tuple[StageSettings, StageSettings, StageSettings]:
+    """Stages 2 to 4 of the published HRNet of that width (32 or 48)."""
+    widths = tuple(width * 2**branch for branch in range(4))
+    modules = {2: 1, 3: 4, 4: 3}
+    stage2, stage3, stage4 = (
+        StageSettings(count, (4,) * n, widths[:n]) for n, count in modules.items()
+    )
+    return stage2, stage3, stage4
+
+
+class HighResolutionModule(nn.Module):
+    """Residual blocks on every branch; then each branch that comes out is the sum of all, brought
+    to its resolution.
+
+    A list of (B, C_b, h / 2^b, w / 2^b) in, the first `num_outputs` of such a list out.
+    """
+
+    def __init__(self, in_channels: Sequence[int], stage: StageSettings, num_outputs: int) -> None:
+        super().__init__()
+        self.branches = nn.ModuleList(
+            residual_blocks(stage.block, width, channels, count)
+            for width, channels, count in zip(
+                in_channels, stage.num_channels, stage.num_blocks, strict=True
+            )
+        )
+        sources = range(len(stage.widths))
+        self.fuse_layers = nn.ModuleList(
+            nn.ModuleList(_exchange(stage.widths, source, target) for source in sources)
+            for target in range(num_outputs)
+        )
+        self.relu = nn.ReLU()
+
+    def forward(self, features: list[Tensor]) -> list[Tensor]:
+        features = [branch(x) for branch, x in zip(self.branches, features, strict=True)]
+        return [
+            self.relu(_sum_of(cast(nn.ModuleList, layers), features)) for layers in self.fuse_layers
+        ]
+
+
+def _sum_of(layers: nn.ModuleList, features: list[Tensor]) -> Tensor:
+    return reduce(torch.add, (layer(x) for layer, x in zip(layers, features, strict=True)))
+
+
+def _exchange(widths: Sequence[int], source: int, target: int) -> nn.Module:
+    """What takes branch `source` to the width and resolution of branch `target`."""
+    if source == target:
+        return nn.Identity()
+    if source > target:
+        projection = conv_bn(widths[source], widths[target], kernel=1, relu=False)
+        return projection.append(nn.Upsample(scale_factor=2 ** (source - target), mode="nearest"))
+    halvings = [
+        conv_bn(widths[source], widths[source], stride=2) for _ in range(target - source - 1)
+    ]
+    return nn.Sequential(*halvings, conv_bn(widths[source], widths[target], stride=2, relu=False))
+
+
+def _transition(before: Sequence[int], after: Sequence[int]) -> nn.ModuleList:
+    """Bring the branches of a stage to the widths of the next one, and make its new branches out of
+    the lowest.
+    """
+    layers: list[nn.Module] = [
+        nn.Identity() if old == new else conv_bn(old, new) for old, new in zip(before, after)
+    ]
+    for new in range(len(before), len(after)):
+        halvings = [conv_bn(before[-1], before[-1], stride=2) for _ in range(new - len(before))]
+        layers.append(nn.Sequential(*halvings, conv_bn(before[-1], after[new], stride=2)))
+    return nn.ModuleList(layers)
+
+
+def _apply_transition(layers: nn.ModuleList, features: list[Tensor]) -> list[Tensor]:
+    return [layer(features[min(branch, len(features) - 1)]) for branch, layer in enumerate(layers)]
+
+
+def _stage(in_channels: Sequence[int], stage: StageSettings, num_outputs: int) -> nn.Sequential:
+    """All modules of a stage; only the last may leave branches out."""
+    inputs = [in_channels] + [stage.widths] * (stage.num_modules - 1)
+    outputs = [len(stage.widths)] * (stage.num_modules - 1) + [num_outputs]
+    return nn.Sequential(
+        *(HighResolutionModule(widths, stage, count) for widths, count in zip(inputs, outputs))
+    )
+
+
+class HRNet(nn.Module):
+    """The backbone up to its features at a quarter of the image's size.
+
+    stages: stages 2, 3 and 4. Other than in the classification network, stage 4 ends in its highest
+    resolution alone.
+    """
+
+    def __init__(self, *, stages: Sequence[StageSettings]) -> None:
+        super().__init__()
+        stage2, stage3, stage4 = stages
+        self.conv1 = nn.Conv2d(3, STEM_CHANNELS, 3, stride=2, padding=1, bias=False)
+        self.bn1 = nn.BatchNorm2d(STEM_CHANNELS)
+        self.conv2 = nn.Conv2d(STEM_CHANNELS, STEM_CHANNELS, 3, stride=2, padding=1, bias=False)
+        self.bn2 = nn.BatchNorm2d(STEM_CHANNELS)
+        self.relu = nn.ReLU(inplace=True)
+        self.layer1 = residual_blocks("BOTTLENECK", STEM_CHANNELS, 64, 4)
+        self.transition1 = _transition([256], stage2.widths)
+        self.stage2 = _stage(stage2.widths, stage2, len(stage2.widths))
+        self.transition2 = _transition(stage2.widths, stage3.widths)
+        self.stage3 = _stage(stage3.widths, stage3, len(stage3.widths))
+        self.transition3 = _transition(stage3.widths, stage4.widths)
+        self.stage4 = _stage(stage4.widths, stage4, 1)
+        self.num_features = stage4.widths[0]
+        self.stride = 4 * 2 ** (len(stage4.widths) - 1)  # of the lowest resolution
+
+    def features(self, images: Tensor) -> Tensor:
+        """(B, 3, H, W) -> (B, num_features, H / 4, W / 4); H and W are multiples of self.stride,
+        else ModelError.
+        """
+        height, width = images.shape[-2:]
+        if height % self.stride or width % self.stride:
+            raise ModelError(
+                f"images are {width} x {height} px; width and height must be multiples of {self.stride}"
+            )
+        x = self.relu(self.bn1(self.conv1(images)))
+        x = self.relu(self.bn2(self.conv2(x)))
+        branches = [self.layer1(x)]
+        branches = self.stage2(_apply_transition(self.transition1, branches))
+        branches = self.stage3(_apply_transition(self.transition2, branches))
+        return self.stage4(_apply_transition(self.transition3, branches))[0]

@@ -1,0 +1,211 @@
+"""Each rule between settings: what breaks it, and the line that says so."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from swahr.config import ConfigError, check_files, configured_skeleton, defaults, load_config
+from swahr.config.keys import KEYS, flatten, lookup
+from swahr.config.rules import (
+    ABOVE_ZERO,
+    CHOICES,
+    NOT_BELOW_ZERO,
+    PER_STAGE,
+    ZERO_TO_ONE,
+    without_effect,
+)
+
+MAIN = "experiments/coco/higher_hrnet/w32_512_adam_lr1e-3.yaml"
+CUSTOM = "keypoints: [head, tail]\nsigmas: [0.1, 0.1]\n"
+
+
+def problems_of(*opts: str) -> list[str]:
+    with pytest.raises(ConfigError) as caught:
+        load_config(MAIN, opts)
+    return [problem.removeprefix("command line: ") for problem in caught.value.problems]
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "problem"),
+    [
+        ("MODEL.NAME", "resnet", "must be pose_higher_hrnet, not resnet"),
+        ("DIST_BACKEND", "tcp", "must be one of nccl, gloo, not tcp"),
+        ("DEVICE", "gpu", "must be cpu, cuda, cuda:N or empty, not gpu"),
+        ("AMP.DTYPE", "fp8", "must be one of bf16, fp16, not fp8"),
+        ("LOSS.AE_LOSS_TYPE", "l2", "must be one of exp, max, not l2"),
+        ("TRAIN.OPTIMIZER", "Adam", "must be one of adam, sgd, not Adam"),
+        ("TRAIN.LR_SCHEDULE", "cosine", "must be one of linear, step, not cosine"),
+        ("DATASET.DATA_FORMAT", "png", "must be one of jpg, zip, not png"),
+        ("DATASET.SCALE_TYPE", "middle", "must be one of short, long, not middle"),
+        ("DATASET.ON_BAD_SAMPLE", "warn", "must be one of stop, skip, not warn"),
+        (
+            "DATASET.DATASET",
+            "ochuman",
+            "must be one of coco, coco_kpt, crowd_pose, crowd_pose_kpt, not ochuman; other sets need DATASET.SKELETON",
+        ),
+        (
+            "DATASET.DATASET_TEST",
+            "crowd_pose",
+            "is crowd_pose; it must have the joints of DATASET.DATASET, which is coco_kpt",
+        ),
+        (
+            "DATASET.SKELETON",
+            "hand",
+            "unknown skeleton 'hand': it is one of coco, crowd_pose, or the path of a YAML file",
+        ),
+        ("MODEL.EXTRA.FINAL_CONV_KERNEL", "5", "must be one of 1, 3, not 5"),
+        ("MODEL.EXTRA.DECONV.KERNEL_SIZE", "[5]", "must be one of 2, 3, 4, not 5"),
+        ("MODEL.EXTRA.DECONV.KERNEL_SIZE", "[]", "has length 0; NUM_DECONVS is 1, so it must be 1"),
+        ("MODEL.EXTRA.STAGE3.BLOCK", "BIG", "must be one of BASIC, BOTTLENECK, not BIG"),
+        ("MODEL.EXTRA.STAGE3.FUSE_METHOD", "CAT", "must be SUM, not CAT"),
+        (
+            "MODEL.EXTRA.STAGE3.NUM_BLOCKS",
+            "[4, 4]",
+            "has length 2; NUM_BRANCHES is 3, so it must be 3",
+        ),
+        ("MODEL.NUM_JOINTS", "14", "is 14; the skeleton coco has 17 joints"),
+        ("DATASET.NUM_JOINTS", "18", "is 18; the skeleton coco has 17 joints"),
+        ("DATASET.INPUT_SIZE", "500", "must be a multiple of 32, not 500"),
+        (
+            "DATASET.INPUT_SIZE",
+            "640",
+            "is [128, 256]; with INPUT_SIZE 640 the network's maps have sides [160, 320]",
+        ),
+        ("DATASET.MIN_SCALE", "1.6", "is 1.6; it must not be above MAX_SCALE, which is 1.5"),
+        ("DATASET.SIGMA", "0", "must be above 0, or below 0 for the map's side / 64"),
+        ("DATASET.FLIP", "1.5", "must be from 0 to 1, not 1.5"),
+        ("TRAIN.LR", "0", "must be above 0, not 0.0"),
+        ("TRAIN.LR_STEP", "[260, 200]", "must rise from entry to entry, unlike [260, 200]"),
+        ("TRAIN.BEGIN_EPOCH", "300", "is 300; it must be below END_EPOCH, which is 300"),
+        ("WORKERS", "-1", "must be 0 or more, not -1"),
+        (
+            "TEST.SCALE_FACTOR",
+            "[0.5, 2]",
+            "must contain 1, the scale that tags come from, unlike [0.5, 2.0]",
+        ),
+        ("TEST.SCALE_FACTOR", "[1, -2]", "must be above 0, not -2.0"),
+        ("TEST.SCALE_FACTOR", "[1, 1.0]", "has a scale twice: [1.0, 1.0]"),
+        ("TEST.NMS_PADDING", "1", "is 1; with NMS_KERNEL 5 it must be 2"),
+        ("TEST.NMS_KERNEL", "4", "must be odd, not 4"),
+        (
+            "TEST.WITH_AE",
+            "[False, True]",
+            "uses no resolution that learns tags (LOSS.WITH_AE_LOSS); testing needs at least one",
+        ),
+        (
+            "TEST.WITH_HEATMAPS",
+            "[False, False]",
+            "uses no resolution that learns heatmaps (LOSS.WITH_HEATMAPS_LOSS); testing needs at least one",
+        ),
+    ],
+)
+def test_one_line_for_each_rule(key: str, value: str, problem: str) -> None:
+    (line,) = problems_of(key, value)
+    assert line.endswith(f": {problem}")
+    assert (
+        line.startswith(f"{key}: ") or "NUM_" in key or key == "DATASET.INPUT_SIZE"
+    )  # a list that now does not fit
+
+
+def test_stages_follow_the_network() -> None:
+    lines = problems_of("MODEL.EXTRA.DECONV.NUM_DECONVS", "0")
+    network = "the network has 1 output resolutions (MODEL.EXTRA.DECONV.NUM_DECONVS is 0)"
+    assert lines[0].endswith(f": LOSS.NUM_STAGES: is 2; {network}")
+    lines = problems_of("LOSS.NUM_STAGES", "3")
+    assert sum("LOSS.NUM_STAGES is 3, so it must be 3" in line for line in lines) == len(PER_STAGE)
+    assert (
+        "NESTEROV"
+        in problems_of("TRAIN.NESTEROV", "True", "TRAIN.OPTIMIZER", "sgd", "TRAIN.MOMENTUM", "0")[0]
+    )
+
+
+def test_the_centre_is_one_more_joint() -> None:
+    assert (
+        "has 18 joints with its centre (DATASET.WITH_CENTER)"
+        in problems_of("DATASET.WITH_CENTER", "True")[0]
+    )
+    cfg = load_config(
+        MAIN, ["DATASET.WITH_CENTER", "True", "DATASET.NUM_JOINTS", "18", "MODEL.NUM_JOINTS", "18"]
+    )
+    assert configured_skeleton(cfg).num_keypoints == 17  # of the annotations
+
+
+def test_skeletons_of_ones_own(tmp_path: Path) -> None:
+    path = tmp_path / "worm.yaml"
+    path.write_text(CUSTOM)
+    opts = [
+        "DATASET.SKELETON",
+        str(path),
+        "DATASET.DATASET",
+        "worms",
+        "DATASET.DATASET_TEST",
+        "other worms",
+    ]
+    assert "has 2 joints" in problems_of(*opts)[0]
+    cfg = load_config(MAIN, [*opts, "MODEL.NUM_JOINTS", "2", "DATASET.NUM_JOINTS", "2"])
+    assert configured_skeleton(cfg).keypoints == ("head", "tail")
+    for text in (
+        "keypoints: 3\nsigmas: 4\n",
+        "\0",
+        "keypoints: [a]\nsigmas: [1]\nlimbs: 3\n",
+        "1: 2\n",
+    ):
+        path.write_text(text)
+        (line,) = problems_of(*opts)
+        assert line.startswith("DATASET.SKELETON: ") and str(path) in line
+    assert "DATASET.SKELETON: " in problems_of("DATASET.SKELETON", "x" * 5000)[0]
+
+
+def test_every_number_has_a_range() -> None:
+    plain = flatten(defaults)
+    bounded = {*ABOVE_ZERO, *NOT_BELOW_ZERO, *ZERO_TO_ONE, *CHOICES}
+    assert bounded | {*PER_STAGE, *(key for key, _ in without_effect(defaults))} <= set(KEYS)
+    assert all(lookup(defaults, key) == plain[key] for key in KEYS)
+    numbers = {
+        key
+        for key in KEYS
+        if isinstance(plain[key], int | float) and not isinstance(plain[key], bool)
+    }
+    lists = {
+        key
+        for key in KEYS
+        if isinstance(plain[key], list) and not isinstance(plain[key][0], bool | str)
+    }
+    free = {
+        "RANK",
+        "GPUS",
+        "DATASET.SIGMA",
+        "DATASET.MAX_SCALE",
+        "MODEL.EXTRA.STEM_INPLANES",
+        "TRAIN.GAMMA1",
+        "TRAIN.GAMMA2",
+    }
+    assert (
+        numbers | lists == bounded - {key for key in CHOICES if isinstance(plain[key], str)} | free
+    )
+
+
+def test_missing_files(tmp_path: Path) -> None:
+    cfg = load_config(
+        MAIN,
+        ["MODEL.PRETRAINED", "no.pth", "TEST.MODEL_FILE", "gone.pth", "DATASET.ROOT", "nowhere"],
+    )
+    check_files(cfg)
+    with pytest.raises(ConfigError) as caught:
+        check_files(cfg, pretrained=True, model_file=True, dataset=True)
+    pretrained, model_file, root = caught.value.problems
+    assert pretrained.startswith("MODEL.PRETRAINED: no file 'no.pth' here or in ")
+    assert pretrained.endswith(
+        "; models/README.md says where to get it; set MODEL.PRETRAINED '' to train from scratch"
+    )
+    assert (
+        model_file.startswith("TEST.MODEL_FILE: no file 'gone.pth'")
+        and "models/README.md" in model_file
+    )
+    assert root.startswith("DATASET.ROOT: no folder 'nowhere'") and "data/README.md" in root
+    weights = tmp_path / "a.pth"
+    weights.touch()
+    opts = ["MODEL.PRETRAINED", "", "TEST.MODEL_FILE", str(weights), "DATASET.ROOT", str(tmp_path)]
+    check_files(load_config(MAIN, opts), pretrained=True, model_file=True, dataset=True)

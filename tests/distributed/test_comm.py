@@ -1,0 +1,172 @@
+"""Questions of rank with and without other processes, and two processes doing what one does."""
+
+from __future__ import annotations
+
+import platform
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+
+from swahr.distributed import comm
+from swahr.distributed.comm import DeviceError
+from swahr.distributed.launch import LaunchError, WorkerError, launch
+from tests.engine.distributed_workers import CPU, SmallNet, collectives, fail, weights_after_steps
+
+ShowGpus = Callable[[int], None]
+CULPRIT = r"process 1 of the run failed: ZeroDivisionError: the culprit\nTraceback[\s\S]*DivisionError: the culprit$"
+
+
+@pytest.fixture
+def show_gpus(monkeypatch: pytest.MonkeyPatch) -> ShowGpus:
+    """show_gpus(n): as if so many were visible."""
+
+    def show(count: int) -> None:
+        monkeypatch.setattr(torch.cuda, "device_count", lambda: count)
+        monkeypatch.setattr(torch.cuda, "is_available", lambda: count > 0)
+
+    return show
+
+
+def test_answers_without_other_processes() -> None:
+    assert (comm.rank(), comm.world_size(), comm.local_rank()) == (0, 1, 0)
+    assert comm.is_main()
+    assert not comm.launched() and not comm.has_group()
+    comm.barrier()
+    comm.broadcast_buffers(SmallNet())
+    with comm.process_group(CPU):
+        assert not comm.has_group()
+    assert comm.all_gather("x") == ["x"]
+    assert comm.reduce_mean({"a": torch.tensor(2.0)}) == {"a": torch.tensor(2.0)}
+    assert comm.reduce_max(torch.tensor([1.0, 2.0])).tolist() == [1.0, 2.0]
+
+
+@pytest.mark.skipif(
+    platform.libc_ver()[0] != "glibc", reason="other C libraries are left as they are"
+)
+def test_memory_that_is_freed_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    """New memory of the size of large maps is what was freed before, not pages to be cleared;
+    unless told otherwise.
+    """
+    script = (
+        "import resource, torch; from swahr.distributed import comm; comm.select_device('cpu')\n"
+        "def faults(): return resource.getrusage(resource.RUSAGE_SELF).ru_minflt\n"
+        "for _ in range(20): torch.ones(1 << 24)\n"
+        "before = faults()\n"
+        "for _ in range(5): torch.ones(1 << 24)\n"
+        "print((faults() - before) * resource.getpagesize())"
+    )
+
+    def cleared() -> int:
+        run = subprocess.run(
+            [sys.executable, "-c", script], capture_output=True, text=True, check=True
+        )
+        return int(run.stdout)
+
+    monkeypatch.setenv("PYTHONPATH", str(Path(comm.__file__).parents[2]))
+    assert cleared() < 1 << 24
+    monkeypatch.setenv("MALLOC_TRIM_THRESHOLD_", "131072")
+    assert cleared() > 1 << 28
+
+
+def test_place_told_by_a_launcher(monkeypatch: pytest.MonkeyPatch) -> None:
+    place = {
+        "RANK": "5",
+        "WORLD_SIZE": "8",
+        "LOCAL_RANK": "1",
+        "LOCAL_WORLD_SIZE": "4",
+        "MASTER_ADDR": "localhost",
+    }
+    for name, value in place.items():
+        monkeypatch.setenv(name, value)
+    assert comm.launched() and not comm.is_main()
+    assert (comm.rank(), comm.world_size(), comm.local_rank()) == (5, 8, 1)
+    monkeypatch.delenv("MASTER_ADDR")  # a scheduler's variables alone make no group
+    assert (comm.rank(), comm.world_size()) == (0, 1)
+
+
+@pytest.mark.parametrize(
+    ("device", "gpus", "visible", "expected"),
+    [
+        ("", None, 0, 1),
+        ("", None, 4, 4),
+        ("", 2, 4, 2),
+        ("cpu", None, 4, 1),
+        ("cpu", 3, 0, 3),
+        ("cuda:2", None, 4, 1),
+        ("cuda", None, 1, 1),
+        ("", 3, 0, 3),
+    ],
+)
+def test_number_of_processes(
+    show_gpus: ShowGpus, device: str, gpus: int | None, visible: int, expected: int
+) -> None:
+    show_gpus(visible)
+    assert comm.count_processes(device, gpus) == expected
+
+
+@pytest.mark.parametrize(
+    ("device", "gpus", "visible", "message"),
+    [
+        ("cuda", None, 0, "--device cuda was asked for, but no GPU is visible"),
+        ("cuda", 3, 2, "--gpus 3 was asked for, but 2 GPUs are visible"),
+        ("cpu", 0, 0, "--gpus 0 was asked for"),
+    ],
+)
+def test_processes_that_cannot_be(
+    show_gpus: ShowGpus, device: str, gpus: int | None, visible: int, message: str
+) -> None:
+    show_gpus(visible)
+    with pytest.raises(DeviceError, match=message):
+        comm.count_processes(device, gpus)
+
+
+def test_select_device(show_gpus: ShowGpus) -> None:
+    assert comm.select_device("cpu") == CPU
+    show_gpus(1)
+    with pytest.raises(DeviceError, match="GPU 3 was asked for, but 1 GPU is visible"):
+        comm.select_device("cuda:3")
+    with pytest.raises(DeviceError, match="DEVICE is 'tpu'"):
+        comm.select_device("tpu")
+
+
+def test_two_processes_do_what_one_does() -> None:
+    """Collectives, and the weights after several steps: each process has half of every batch, in
+    two accumulated parts.
+    """
+    found = launch(collectives, (), 2)
+    assert found is not None
+    for rank, answers in enumerate(found["all"]):
+        assert answers["gathered"] == [{"rank": 0}, {"rank": 1}]
+        assert answers["mean"] == {"a": 0.5, "b": 1.0} and answers["max"] == [1.0, 5.0]
+        assert answers["buffer"] == [1.0, 1.0] and answers["main"] == (rank == 0)
+        assert answers["place"] == (rank, 2, rank)
+    for ours, theirs in zip(weights_after_steps(1), found["weights"], strict=True):
+        torch.testing.assert_close(torch.tensor(theirs), ours, atol=1e-6, rtol=0)
+
+
+@pytest.mark.parametrize(
+    ("how", "message", "status"),
+    [
+        ("raise", CULPRIT, 1),
+        ("kill", r"^process 1 of the run failed: Signal 9 \(SIGKILL\) received by PID \d+$", 137),
+        ("known", r"^person_keypoints.json: line 3 is wrong$", 2),
+    ],
+)
+def test_the_culprit_is_named(how: str, message: str, status: int) -> None:
+    with pytest.raises(WorkerError, match=message) as caught:
+        launch(fail, (1, how), 2)
+    assert caught.value.exit_status == status
+
+
+def test_nodes_that_cannot_be() -> None:
+    with pytest.raises(
+        LaunchError, match="--rank 2 of --world-size 2: nodes are numbered from 0 to 1"
+    ):
+        launch(fail, (), 1, nodes=2, node_rank=2, url="tcp://localhost:1")
+    for url in ("localhost:1", "tcp://localhost", "tcp://localhost:x", ""):
+        with pytest.raises(LaunchError, match="need tcp://HOST:PORT"):
+            launch(fail, (), 1, nodes=2, url=url)

@@ -1,0 +1,165 @@
+"""One step: accumulated batches are one batch, and a step whose loss is not finite changes
+nothing.
+"""
+
+from __future__ import annotations
+
+import copy
+
+import pytest
+import torch
+from torch import Tensor, nn
+from yacs.config import CfgNode
+
+from swahr.engine.train_step import LossScaler, build_optimizer, build_scaler
+from tests.engine.distributed_workers import CPU, SmallNet, make_batches, make_stepper, part_of
+
+BATCH = make_batches(1, 8)[0]
+SPOILT = BATCH._replace(joints=[BATCH.joints[0] * float("inf")])
+
+
+def state(stepper: object) -> list[Tensor]:
+    """Weights, running statistics and the optimiser's own, copied."""
+    tensors = list(stepper.model.state_dict().values())
+    for values in stepper.optimizer.state.values():
+        tensors += [value for value in values.values() if isinstance(value, Tensor)]
+    return copy.deepcopy(tensors)
+
+
+@pytest.mark.parametrize("optimizer", ["sgd", "adam"])
+def test_against_a_plain_step(optimizer: str) -> None:
+    stepper = make_stepper(optimizer=optimizer)
+    plain = make_stepper(optimizer=optimizer)
+    for batch in make_batches(3, 4):
+        result = stepper([batch], 0.02)
+        for group in plain.optimizer.param_groups:
+            group["lr"] = 0.02
+        targets, outputs = plain.forward(batch)
+        losses = plain.criterion(outputs, targets)
+        plain.optimizer.zero_grad()
+        (losses["near"].mean() + losses["far"].mean()).backward()
+        plain.optimizer.step()
+        assert float(result.losses["near"]) == pytest.approx(losses["near"].mean().item())
+        assert not result.bad and result.sample is None
+        assert all(
+            torch.equal(a, b) for a, b in zip(stepper.parameters, plain.parameters, strict=True)
+        )
+
+
+def test_accumulated_batches_are_one_batch() -> None:
+    whole = make_stepper(SmallNet(True))
+    parts = make_stepper(SmallNet(True))
+    parts.model.load_state_dict(whole.model.state_dict())
+    for batch in make_batches(3, 8):
+        one = whole([batch], 0.05)
+        other = parts([part_of(batch, i, i + 2) for i in range(0, 8, 2)], 0.05)
+        torch.testing.assert_close(one.losses, other.losses)
+    for ours, theirs in zip(whole.parameters, parts.parameters, strict=True):
+        torch.testing.assert_close(ours, theirs, atol=1e-6, rtol=0)
+
+
+@pytest.mark.parametrize("optimizer", ["sgd", "adam"])
+@pytest.mark.parametrize("scale", [1.0, 128.0, None])
+def test_a_bad_step_changes_nothing(optimizer: str, scale: float | None) -> None:
+    stepper = make_stepper(optimizer=optimizer, scaler=LossScaler(CPU, scale))
+    stepper([BATCH], 0.1)
+    before = state(stepper)
+    for batches in ([SPOILT], [BATCH, SPOILT], [SPOILT, BATCH]):
+        result = stepper(batches, 0.1)
+        assert result.bad
+        assert all(
+            torch.equal(a, b)
+            for a, b in zip(state(stepper), before, strict=True)
+            if a.is_floating_point()
+        )
+    assert not stepper([BATCH], 0.1).bad
+    assert any(not torch.equal(a, b) for a, b in zip(state(stepper), before, strict=True))
+
+
+@pytest.mark.parametrize("optimizer", ["sgd", "adam"])
+def test_a_bad_first_step(optimizer: str) -> None:
+    """What the optimiser makes at its first step, it makes right at the second."""
+    stepper = make_stepper(optimizer=optimizer)
+    plain = make_stepper(optimizer=optimizer)
+    for batch in (SPOILT, BATCH, BATCH):
+        stepper([batch], 0.1)
+    for batch in (BATCH, BATCH):
+        plain([batch], 0.1)
+    assert all(torch.equal(a, b) for a, b in zip(stepper.parameters, plain.parameters, strict=True))
+
+
+def test_a_gradient_that_is_not_finite_is_a_bad_step() -> None:
+    """The loss is 0, and the square root's slope there infinite."""
+
+    class Root(nn.Module):
+        def forward(self, outputs: list, targets: list) -> dict[str, Tensor]:
+            return {"root": (outputs[0].heatmaps * 0).sum((1, 2, 3)).sqrt()}
+
+    stepper = make_stepper()
+    stepper.criterion = Root()
+    before = state(stepper)
+    result = stepper([BATCH], 0.1)
+    assert result.bad and float(result.losses["root"]) == 0
+    assert all(
+        torch.equal(a, b)
+        for a, b in zip(state(stepper), before, strict=True)
+        if a.is_floating_point()
+    )
+
+
+def test_loss_scales() -> None:
+    fixed = LossScaler(CPU, 128.0)
+    dynamic = LossScaler(CPU, None)
+    for scaler, after in ((fixed, 128.0), (dynamic, 32768.0)):
+        make_stepper(scaler=scaler)([SPOILT], 0.1)
+        assert scaler.state_dict()["scale"] == after
+    again = LossScaler(CPU, None)
+    again.load_state_dict(dynamic.state_dict())
+    assert again.state_dict()["scale"] == 32768.0
+    fixed.load_state_dict(dynamic.state_dict())
+    assert fixed.state_dict()["scale"] == 128.0
+    fixed.load_state_dict({})
+
+
+def test_bfloat16_runs_the_network_in_half_precision() -> None:
+    stepper = make_stepper(dtype=torch.bfloat16, channels_last=True)
+    targets, outputs = stepper.forward(BATCH)
+    assert outputs[0].heatmaps.dtype == torch.bfloat16
+    result = stepper([BATCH], 0.01, sample_size=2)
+    assert result.losses["near"].dtype == torch.float32 and not result.bad
+    assert len(result.sample.images) == 2 and result.sample.outputs[0].heatmaps.shape == (
+        2,
+        2,
+        8,
+        8,
+    )
+    assert (
+        result.sample.outputs[0].scales is None
+        and not result.sample.outputs[0].heatmaps.requires_grad
+    )
+
+
+def settings(**changes: object) -> CfgNode:
+    cfg = CfgNode(
+        {
+            "TRAIN": {"OPTIMIZER": "adam", "LR": 0.1, "MOMENTUM": 0.9, "WD": 0.5, "NESTEROV": True},
+            "AMP": {"ENABLED": True, "DTYPE": "fp16"},
+            "FP16": {"STATIC_LOSS_SCALE": 64.0, "DYNAMIC_LOSS_SCALE": False},
+        }
+    )
+    cfg.merge_from_list([part for pair in changes.items() for part in pair])
+    return cfg
+
+
+def test_build_optimizer() -> None:
+    adam = build_optimizer(settings(), SmallNet()).param_groups[0]
+    assert adam["weight_decay"] == 0 and adam["betas"] == (0.9, 0.999)
+    sgd = build_optimizer(settings(**{"TRAIN.OPTIMIZER": "sgd"}), SmallNet()).param_groups[0]
+    assert (sgd["weight_decay"], sgd["momentum"], sgd["nesterov"]) == (0.5, 0.9, True)
+
+
+def test_build_scaler() -> None:
+    assert build_scaler(settings(), CPU).fixed == 64.0
+    assert build_scaler(settings(**{"FP16.DYNAMIC_LOSS_SCALE": True}), CPU).fixed is None
+    assert build_scaler(settings(**{"AMP.DTYPE": "bf16"}), CPU).fixed == 1.0
+    assert build_scaler(settings(**{"AMP.ENABLED": False}), CPU).fixed == 1.0

@@ -1,0 +1,327 @@
+"""Whole runs of two epochs: what they leave behind, and that an interrupted one ends where an
+undisturbed one does.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+
+from swahr.config import load_config
+from swahr.data.annotation_check import AnnotationError
+from swahr.data.images import ImageError
+from swahr.distributed import comm
+from swahr.distributed.signals import Interrupted
+from swahr.engine import setup
+from swahr.engine.checkpoint import Progress
+from swahr.engine.setup import adopt_position
+from swahr.engine.step_monitor import NonFiniteLossError
+from swahr.engine.train_step import TrainStep
+from swahr.engine.trainer import train
+
+FOLDER = "output/coco_kpt/pose_higher_hrnet/tiny"
+Start = Callable[..., dict[str, Any]]
+
+
+class MachineGone(BaseException):
+    """Nothing of the program's own runs after this."""
+
+
+@pytest.fixture
+def folder(config_file: Path) -> Path:
+    return config_file.parent / FOLDER
+
+
+def run_tiny(config_file: Path, opts: tuple[Any, ...], ap: Callable[[], float]) -> dict[str, Any]:
+    with pytest.MonkeyPatch.context() as patch:
+        validation = SimpleNamespace(validate=lambda cfg, model, *, folder, dataset: {"AP": ap()})
+        patch.setitem(sys.modules, "swahr.engine.validate", validation)
+        train(load_config(config_file, list(opts)), config_file)
+    return read(config_file.parent / FOLDER)
+
+
+@pytest.fixture
+def start(config_file: Path) -> Start:
+    """start(KEY, value, ..., ap) -> the last checkpoint of the run; its validations give ap()."""
+    return lambda *opts, ap=lambda: 0.5: run_tiny(config_file, opts, ap)
+
+
+@pytest.fixture(scope="module")
+def undisturbed(
+    write_config: Callable[[Path], Path], tmp_path_factory: pytest.TempPathFactory
+) -> dict[str, Any]:
+    """The last checkpoint of a run without interruption."""
+    return run_tiny(write_config(tmp_path_factory.mktemp("undisturbed")), (), lambda: 0.5)
+
+
+def read(folder: Path, name: str = "checkpoint.pth.tar") -> dict[str, Any]:
+    return torch.load(folder / name, weights_only=True)
+
+
+def assert_same(ours: Any, theirs: Any, where: str = "checkpoint") -> None:
+    """Equal to the bit, the clock aside."""
+    if isinstance(ours, dict):
+        assert ours.keys() == theirs.keys(), where
+        for key in ours.keys() - {"seconds"}:
+            assert_same(ours[key], theirs[key], f"{where}.{key}")
+    elif isinstance(ours, list):
+        assert len(ours) == len(theirs), where
+        for i, pair in enumerate(zip(ours, theirs, strict=True)):
+            assert_same(*pair, f"{where}[{i}]")
+    else:
+        assert torch.equal(ours, theirs) if isinstance(ours, torch.Tensor) else ours == theirs, (
+            where
+        )
+
+
+def at_step(monkeypatch: pytest.MonkeyPatch, number: int, action: Callable[[], None]) -> None:
+    """Calls action in the step of that number, counted from 1, once its weights are updated."""
+    original = TrainStep.__call__
+    count = iter(range(1, 1000))
+
+    def step(self: TrainStep, *args: Any, **options: Any) -> Any:
+        result = original(self, *args, **options)
+        if next(count) == number:
+            action()
+        return result
+
+    monkeypatch.setattr(TrainStep, "__call__", step)
+
+
+def gone() -> None:
+    raise MachineGone
+
+
+def test_what_a_run_leaves_behind(
+    start: Start, folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    results = iter([0.3, 0.2])
+    content = start("TRAIN.VAL_INTERVAL", 1, ap=lambda: next(results))
+    names = {str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()}
+    assert names == {
+        "checkpoint.pth.tar",
+        "checkpoint_previous.pth.tar",
+        "model_best.pth.tar",
+        "final_state.pth.tar",
+        "train.log",
+        "config.yaml",
+        "panels/epoch_001.jpg",
+        "panels/epoch_002.jpg",
+    }
+    assert (
+        content["epoch"] == 2 and content["perf"] == 0.2 and content["progress"]["best_perf"] == 0.3
+    )
+    assert_same(content["best_state_dict"], read(folder, "final_state.pth.tar"))
+    best = read(folder, "model_best.pth.tar")
+    final = read(folder, "final_state.pth.tar")
+    assert best.keys() == final.keys() and not torch.equal(
+        best["conv1.weight"], final["conv1.weight"]
+    )
+    printed = capsys.readouterr().out
+    assert "best AP         0.3000" in printed and str(folder / "final_state.pth.tar") in printed
+    log = (folder / "train.log").read_text()
+    assert "8 images; an epoch is 4 steps of 2 images; processes: 1 on cpu" in log
+    assert "epoch 1/2, step 2/4" in log
+    assert "epoch 1: AP 0.3000, the best so far" in log and "epoch 2: AP 0.2000\n" in log
+    assert len(list((folder.parents[3] / "log").rglob("events*"))) == 1
+
+
+@pytest.mark.parametrize(
+    ("number", "step"), [(signal.SIGTERM, 3), (signal.SIGUSR1, 4), (signal.SIGINT, 6)]
+)
+def test_a_signal_ends_the_step_and_the_next_start_goes_on(
+    start: Start,
+    undisturbed: dict[str, Any],
+    number: int,
+    step: int,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    with monkeypatch.context() as patch, pytest.raises(Interrupted) as caught:
+        at_step(patch, step, lambda: os.kill(os.getpid(), number))
+        start()
+    assert caught.value.exit_status == 128 + number
+    assert f"in epoch {(step - 1) // 4 + 1} after step {(step - 1) % 4 + 1}" in str(caught.value)
+    assert_same(start(), undisturbed)
+
+
+@pytest.mark.parametrize(("minutes", "positions"), [(0.0, [0, 0]), (1e-6, [2, 3])])
+def test_a_machine_that_dies_costs_no_more_than_the_steps_since_the_checkpoint(
+    start: Start,
+    folder: Path,
+    undisturbed: dict[str, Any],
+    minutes: float,
+    positions: list[int],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """It dies twice in the second epoch; positions: the steps of it that were in the last
+    checkpoint each time.
+    """
+    for step, position in zip((7, 2), positions, strict=True):
+        with monkeypatch.context() as patch, pytest.raises(MachineGone):
+            at_step(patch, step, gone)
+            start("TRAIN.CHECKPOINT_MINUTES", minutes)
+        progress = read(folder)["progress"]
+        assert (progress["epoch"], progress["step"]) == (1, position)
+    assert_same(start(), undisturbed)
+
+
+def test_a_truncated_checkpoint_costs_an_epoch(
+    start: Start, folder: Path, undisturbed: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patch, pytest.raises(Interrupted):
+        at_step(patch, 6, lambda: os.kill(os.getpid(), signal.SIGTERM))
+        start()
+    newest = folder / "checkpoint.pth.tar"
+    newest.write_bytes(newest.read_bytes()[:-1000])
+    assert_same(start(), undisturbed)
+    assert (
+        f"{newest}: damaged, cut short, or more than plain data"
+        in (folder / "train.log").read_text()
+    )
+
+
+def test_a_validation_that_was_cut_off_is_made_up_for(
+    start: Start, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def die() -> float:
+        raise MachineGone
+
+    with pytest.raises(MachineGone):
+        start(ap=die)
+    with monkeypatch.context() as patch:
+        patch.setattr(TrainStep, "__call__", lambda *args: pytest.fail("trained again"))
+        assert start(ap=lambda: 0.75)["progress"]["best_perf"] == 0.75
+    assert (folder / "final_state.pth.tar").exists()
+
+
+def test_a_finished_run_has_nothing_to_do_and_can_be_made_longer(start: Start) -> None:
+    first = start()
+    assert_same(start(), first)
+    assert start("TRAIN.END_EPOCH", 3)["epoch"] == 3
+
+
+def test_without_auto_resume_a_run_starts_anew(
+    start: Start, folder: Path, undisturbed: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    start("TRAIN.SEED", 1)
+    assert_same(start("AUTO_RESUME", False), undisturbed)
+    assert (folder / "checkpoint_replaced.pth.tar").exists()
+    monkeypatch.setenv(
+        "TORCHELASTIC_RESTART_COUNT", "1"
+    )  # unless an elastic launcher started it again
+    assert_same(start("AUTO_RESUME", False, "TRAIN.SEED", 1), undisturbed)
+
+
+def test_workers_and_accumulation(start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Four images a step as two batches of two, read by a worker process that a signal to the whole
+    job must not end.
+    """
+    sizes: list[int] = []
+    original = TrainStep.__call__
+
+    def step(self: TrainStep, batches: Any, lr: float, **options: Any) -> Any:
+        sizes.append(len(batches))
+        os.kill(os.getpid(), signal.SIGTERM) if len(sizes) == 3 else None
+        return original(self, batches, lr, **options)
+
+    monkeypatch.setattr(TrainStep, "__call__", step)
+    options = ("TRAIN.ACCUMULATION_STEPS", 2, "WORKERS", 1)
+    with pytest.raises(Interrupted):
+        start(*options)
+    start(*options)
+    assert sizes == [2] * 4
+
+
+def test_an_image_that_cannot_be_read(
+    start: Start, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    original = setup.build_dataset
+
+    def build(*args: Any, **options: Any) -> Any:
+        dataset = original(*args, **options)
+        read = dataset.read
+        bad = dataset.image_ids[-1]
+
+        def broken(image_id: int) -> Any:
+            if image_id == bad:
+                raise ImageError(f"images/{image_id}.jpg: cut short")
+            return read(image_id)
+
+        dataset.read = broken
+        return dataset
+
+    monkeypatch.setattr(setup, "build_dataset", build)
+    with pytest.raises(ImageError, match=r"^images/\d+.jpg: cut short$"):
+        start("WORKERS", 1)
+    start("DATASET.ON_BAD_SAMPLE", "skip")
+    said = "1 images could not be read, and others were taken in their place: "
+    assert (folder / "train.log").read_text().count(said) == 2
+
+
+def test_a_validation_set_with_problems_is_named_before_training(
+    start: Start, folder: Path, images: Path, tmp_path: Path
+) -> None:
+    shutil.copytree(images, tmp_path / "damaged")
+    (tmp_path / "damaged/annotations/person_keypoints_val2017.json").write_text("[")
+    with pytest.raises(AnnotationError, match="person_keypoints_val2017.json"):
+        start("DATASET.ROOT", str(tmp_path / "damaged"))
+    assert not (folder / "checkpoint.pth.tar").exists()
+
+
+def test_too_many_bad_steps(start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
+    original = TrainStep.forward
+
+    def spoil(self: TrainStep, batch: Any) -> Any:
+        targets, outputs = original(self, batch)
+        return [
+            target._replace(heatmaps=target.heatmaps * float("nan")) for target in targets
+        ], outputs
+
+    monkeypatch.setattr(TrainStep, "forward", spoil)
+    with pytest.raises(NonFiniteLossError, match="for 3 steps in a row") as caught:
+        start("TRAIN.MAX_BAD_STEPS", 3)
+    saved = torch.load(str(caught.value).split(" are in ")[1], weights_only=True)
+    assert (
+        saved["step"] == 2
+        and "END_EPOCH: 2" in saved["config"]
+        and "conv1.weight" in saved["state_dict"]
+    )
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "step"), [(0, 16, 5), (16, 16, 5), (8, 16, 2), (32, 16, 10), (64, 16, 12)]
+)
+def test_a_position_survives_another_number_of_processes(
+    before: int, after: int, step: int
+) -> None:
+    """Five steps of `before` images are so many steps of `after`, of 12 in an epoch."""
+    moved = Progress(step=5, step_images=before)
+    adopt_position(moved, after, steps=12)
+    assert (moved.step, moved.step_images) == (step, after)
+
+
+def test_heads_without_a_loss_are_told_to_the_replicas(
+    config_file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls: list[dict[str, Any]] = []
+    monkeypatch.setattr(comm, "has_group", lambda: True)
+    monkeypatch.setattr(
+        setup, "DistributedDataParallel", lambda module, **options: calls.append(options)
+    )
+    for opts in (
+        [],
+        ["LOSS.SCALE_ADAPTIVE", "False"],
+        ["MODEL.SCALE_HEADS", "False"],
+        ["LOSS.WITH_HEATMAPS_LOSS", "[True, False]"],
+    ):
+        setup.parallel(load_config(config_file, opts), torch.nn.Linear(1, 1), torch.device("cpu"))
+    assert [options["find_unused_parameters"] for options in calls] == [False, True, False, True]
