@@ -21,7 +21,7 @@ from swahr.inference.predictor import build_predictor
 from swahr.inference.tta import Maps, average_scales
 from swahr.losses.criterion import build_criterion, total_loss
 from swahr.models.build import build_model
-from swahr.models.heads.higher_hrnet import StageOutput
+from swahr.models.network import StageOutput
 from swahr.models.weights import load_weights
 from swahr.skeleton import COCO, CROWD_POSE
 

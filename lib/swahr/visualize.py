@@ -147,8 +147,8 @@ def panel(
     if parts["input"].ndim == 3:
         parts = {name: part[None] for name, part in parts.items()}
     cells: list[Image] = []
-    for i, image in enumerate(parts["input"]):
-        small = _fit(_checked(image), cell)
+    for i, pixels in enumerate(parts["input"]):
+        small = _fit(_checked(pixels), cell)
         cells += [
             small,
             draw_heatmap(small, parts["target"][i]),

@@ -8,7 +8,7 @@ from torch import nn
 
 from swahr.acceleration.cuda_graphs import CudaGraphs
 from swahr.acceleration.fuse import fold_batch_norms, optimize_for_inference, supports_dtype
-from swahr.models.heads.higher_hrnet import StageOutput
+from swahr.models.network import StageOutput
 from tests.models.tiny_networks import VARIANTS, images, network
 
 CPU = torch.device("cpu")

@@ -18,7 +18,7 @@ from swahr.data.loaders import Batch
 from swahr.distributed import comm
 from swahr.engine.step_monitor import NonFiniteLossError, StepMonitor
 from swahr.engine.train_step import LossScaler, TrainStep
-from swahr.models.heads.higher_hrnet import StageOutput
+from swahr.models.network import StageOutput
 
 CPU = torch.device("cpu")
 

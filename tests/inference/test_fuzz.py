@@ -18,7 +18,7 @@ from swahr import geometry
 from swahr.codec.decode import Decoder
 from swahr.inference import predictor as module
 from swahr.inference.predictor import Prediction, PredictionError, PreparedBatch
-from swahr.models.heads.higher_hrnet import StageOutput
+from swahr.models.network import StageOutput
 from tests.inference.toy_predictor import predictor
 
 MOST_PIXELS = (

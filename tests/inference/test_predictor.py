@@ -11,7 +11,7 @@ from swahr.acceleration.fuse import supports_dtype
 from swahr.config import load_config
 from swahr.inference.predictor import PredictionError, Predictor, build_predictor
 from swahr.models.build import build_model
-from swahr.models.heads.higher_hrnet import StageOutput
+from swahr.models.network import StageOutput
 from swahr.skeleton import COCO
 from tests.inference.toy_predictor import GREEN, RED, colours, image, predictor
 

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from swahr.inference.tta import Maps, average_flips, average_scales, average_stages, resize
-from swahr.models.heads.higher_hrnet import StageOutput
+from swahr.models.network import StageOutput
 from tests.oracles import tta as oracle
 
 FLIP = [0, 2, 1]  # three joints, the last two left and right

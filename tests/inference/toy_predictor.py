@@ -14,7 +14,7 @@ from torch import Tensor
 from swahr.codec.decode import Decoder
 from swahr.data.images import MEAN, STD
 from swahr.inference.predictor import Predictor
-from swahr.models.heads.higher_hrnet import StageOutput
+from swahr.models.network import StageOutput
 
 RED = 0
 GREEN = 1

@@ -7,8 +7,8 @@ import pytest
 import torch
 from yacs.config import CfgNode
 
-from swahr.models.backbones.hrnet import ModelError
 from swahr.models.build import build_model
+from swahr.models.network import ModelError
 from tests.models.tiny_networks import CROWD_POSE, W32, W48, published
 
 

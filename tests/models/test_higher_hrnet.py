@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 import torch
 
-from swahr.models.backbones.hrnet import ModelError, hrnet_stages
+from swahr.models.backbones.hrnet import hrnet_stages
 from swahr.models.heads.higher_hrnet import DeconvSettings
+from swahr.models.network import ModelError
 from tests.models.tiny_networks import VARIANTS, images, network
 from tests.oracles.network import Network
 

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from swahr.models.heads.higher_hrnet import StageOutput
+from swahr.models.network import StageOutput
 
 
 class CudaGraphs:
@@ -27,17 +27,13 @@ class CudaGraphs:
 
     def __call__(self, images: Tensor) -> list[StageOutput]:
         """images (B, 3, h, w) -> what the network gives; the next call does not overwrite it."""
-
-        def own(maps: Tensor | None) -> Any:
-            return None if maps is None else maps.clone()
-
         key = (images.shape, images.dtype, torch.is_autocast_enabled("cuda"))
         if key not in self.recorded:
             self.recorded[key] = self._record(images)
         graph, inputs, outputs = self.recorded[key]
         inputs.copy_(images)
         graph.replay()
-        return [StageOutput(*map(own, stage)) for stage in outputs]
+        return [stage.map(torch.clone) for stage in outputs]
 
     def _record(self, images: Tensor) -> tuple[torch.cuda.CUDAGraph, Tensor, Sequence[StageOutput]]:
         inputs = images.clone()

@@ -32,6 +32,9 @@ defaults.WORLD_SIZE = (
 )
 defaults.PRINT_FREQ = 20  # steps between two log lines and two panels of training images
 defaults.AUTO_RESUME = False  # go on from the run's last checkpoint where there is one
+defaults.REQUIRES = [
+    ""
+]  # modules that the configuration needs; a tool says which --import is missing
 defaults.PIN_MEMORY = True  # page-locked host memory for batches on their way to a GPU
 defaults.RANK = 0  # [no effect] each process learns its own rank from the launcher
 defaults.VERBOSE = True  # [no effect] how much is logged is the logging module's business
@@ -70,6 +73,8 @@ defaults.MODEL = CfgNode()
 defaults.MODEL.NAME = (
     "pose_multi_resolution_net_v16"  # pose_higher_hrnet, which every file must say
 )
+defaults.MODEL.BACKBONE = "hrnet"  # a name in models.build.BACKBONES; timm/NAME = a network of timm
+defaults.MODEL.HEAD = "higher_hrnet"  # a name in models.build.HEADS
 defaults.MODEL.INIT_WEIGHTS = (
     True  # fresh weights with standard deviation 0.001; False keeps PyTorch's own
 )
@@ -125,6 +130,7 @@ defaults.MODEL.EXTRA.DECONV.CAT_OUTPUT = [
 # loss
 defaults.LOSS = CfgNode()
 defaults.LOSS.NUM_STAGES = 1  # output resolutions, S = DECONV.NUM_DECONVS + 1
+defaults.LOSS.TERMS = ["heatmap", "scale", "associative"]  # names in losses.criterion.LOSSES
 defaults.LOSS.WITH_HEATMAPS_LOSS = [True]  # S entries: heatmap loss at this resolution
 defaults.LOSS.HEATMAPS_LOSS_FACTOR = [1.0]  # S entries: its weight
 defaults.LOSS.WITH_AE_LOSS = [
@@ -162,6 +168,10 @@ defaults.DATASET.TEST = "val2017"  # split for testing
 defaults.DATASET.DATA_FORMAT = (
     "jpg"  # images in folders (jpg) or in zip files of the same name (zip)
 )
+defaults.DATASET.TRANSFORMS = [
+    "affine",
+    "flip",
+]  # augmentation, in this order: names in data.transforms.TRANSFORMS
 defaults.DATASET.MAX_ROTATION = (
     30.0  # training images are turned by up to this many degrees either way
 )
@@ -240,6 +250,17 @@ defaults.TRAIN.CHECKPOINT_MINUTES = (
 defaults.TRAIN.MAX_BAD_STEPS = (
     20  # steps in a row with a loss that is no finite number before training stops
 )
+defaults.TRAIN.BEST_METRIC = (
+    "AP"  # the figure of validation that decides which weights are the best
+)
+defaults.TRAIN.PATIENCE = (
+    0  # validations without a better BEST_METRIC before training stops; 0 = never
+)
+defaults.TRAIN.EMA = (
+    0.0  # decay of the moving average of the weights that is validated and kept; 0 = none
+)
+defaults.TRAIN.CLIP_NORM = 0.0  # largest norm of the gradient; 0 = no limit
+defaults.TRAIN.HOOKS = [""]  # further hooks: names in engine.hooks.HOOKS
 defaults.TRAIN.CHANNELS_LAST = (
     False  # channels innermost in memory; faster on recent GPUs in mixed precision
 )
@@ -251,6 +272,7 @@ defaults.TEST = CfgNode()
 defaults.TEST.IMAGES_PER_GPU = (
     32  # images of one size in one forward pass on a GPU (a CPU takes one); same results
 )
+defaults.TEST.DECODER = "associative"  # maps to people: a name in codec.decode.DECODERS
 defaults.TEST.FLIP_TEST = False  # average over the image and its mirror image
 defaults.TEST.SCALE_FACTOR = [
     1.0

@@ -123,8 +123,8 @@ def build_run(
         model,
         stepper,
         loader,
-        loader.batch_sampler,
-        steps,  # type: ignore[arg-type]
+        loader.batch_sampler,  # type: ignore[arg-type]
+        steps,
         validation_set,
         build_schedule(cfg, steps, replicas),
         progress,

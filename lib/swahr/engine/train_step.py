@@ -16,7 +16,7 @@ from torch.nn.parallel import DistributedDataParallel
 from swahr.codec.targets import StageTarget
 from swahr.data.images import normalize
 from swahr.losses.criterion import total_loss
-from swahr.models.heads.higher_hrnet import StageOutput
+from swahr.models.network import StageOutput
 
 if TYPE_CHECKING:
     from swahr.data.loaders import Batch
@@ -167,13 +167,13 @@ class TrainStep:
 def _sample(
     images: Tensor, targets: list[StageTarget], outputs: list[StageOutput], size: int
 ) -> Sample:
-    def cut(maps: Tensor | None) -> Any:
-        return None if maps is None else maps[:size].detach()
+    def cut(maps: Tensor) -> Tensor:
+        return maps[:size].detach()
 
     return Sample(
         images[:size],
         [StageTarget(*map(cut, stage)) for stage in targets],
-        [StageOutput(*map(cut, stage)) for stage in outputs],
+        [stage.map(cut) for stage in outputs],
     )
 
 

@@ -24,7 +24,8 @@ from swahr.codec.decode import Decoder, build_decoder
 from swahr.data.images import Image, normalize
 from swahr.inference.tta import Maps, average_flips, average_scales, average_stages
 from swahr.models.build import amp_dtype
-from swahr.models.heads.higher_hrnet import HigherHRNet, StageOutput
+from swahr.models.heads.higher_hrnet import HigherHRNet
+from swahr.models.network import StageOutput
 from swahr.skeleton import Skeleton
 
 # Of one image at its largest scale: a thread of pixels, stretched to the short side, would fill all

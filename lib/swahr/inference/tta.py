@@ -16,7 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from swahr.models.heads.higher_hrnet import StageOutput
+from swahr.models.network import StageOutput
 
 
 class Maps(NamedTuple):

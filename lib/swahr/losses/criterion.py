@@ -14,7 +14,7 @@ from swahr.losses.heatmap import heatmap_loss
 from swahr.losses.scale import scale_loss
 
 if TYPE_CHECKING:
-    from swahr.models.heads.higher_hrnet import StageOutput
+    from swahr.models.network import StageOutput
 
 
 class Criterion(nn.Module):

@@ -6,9 +6,10 @@ from typing import Any
 
 import torch
 
-from swahr.models.backbones.hrnet import ModelError, StageSettings
+from swahr.models.backbones.hrnet import StageSettings
 from swahr.models.blocks import BLOCKS
 from swahr.models.heads.higher_hrnet import DECONV_PADDING, DeconvSettings, HigherHRNet
+from swahr.models.network import ModelError
 from swahr.models.weights import init_weights
 
 DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}

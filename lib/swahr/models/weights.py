@@ -160,6 +160,11 @@ def _unwrapped(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return dict(zip(names, state.values(), strict=True))
 
 
+def published_state(model: nn.Module) -> dict[str, Tensor]:
+    """Names and tensors of a bare network as files hold them: under the published names."""
+    return model.state_dict()
+
+
 def load_weights(model: HigherHRNet, path: str | Path) -> None:
     """Fill the model from a file with exactly its tensors; CheckpointError says what differs and
     what would fit.

@@ -14,14 +14,9 @@ import torch
 from torch import Tensor, nn
 
 from swahr.models.blocks import BLOCKS, conv_bn, residual_blocks
+from swahr.models.network import ModelError
 
 STEM_CHANNELS = 64
-
-
-class ModelError(ValueError):
-    """Settings that make no network, or images that do not fit it; one line that says what would be
-    right.
-    """
 
 
 class StageSettings(NamedTuple):

@@ -13,25 +13,13 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from swahr.models.backbones.hrnet import HRNet, ModelError, StageSettings
+from swahr.models.backbones.hrnet import HRNet, StageSettings
 from swahr.models.blocks import residual_blocks
+from swahr.models.network import ModelError, StageOutput
 
 # Of a transposed convolution of stride 2: kernel -> (padding, output padding) that doubles the size
 # exactly.
 DECONV_PADDING = {4: (1, 0), 3: (1, 1), 2: (0, 0)}
-
-
-class StageOutput(NamedTuple):
-    """What the network says at one resolution; K keypoints.
-
-    scales: (B, K, h, w), or None without scale heads. heatmaps: (B, K, h, w).
-    tags: (B, K, h, w), (B, 1, h, w) where the joints share one tag map, or None where tags are not
-    learnt.
-    """
-
-    scales: Tensor | None
-    heatmaps: Tensor
-    tags: Tensor | None
 
 
 class DeconvSettings(NamedTuple):
