@@ -85,8 +85,8 @@ def _stages(cfg: Any) -> Iterator[Problem]:
 
 def _deconvs(cfg: Any) -> Iterator[Problem]:
     """MODEL.EXTRA.DECONV, which describes the default head."""
-    default = SCHEMA["MODEL.HEAD"].default
-    if cfg.MODEL.HEAD != default:
+    head = lookup(cfg, "MODEL.HEAD")
+    if head != SCHEMA["MODEL.HEAD"].default:
         return
     count = "MODEL.EXTRA.DECONV.NUM_DECONVS"
     deconvs = lookup(cfg, count)
