@@ -17,9 +17,13 @@ def find_problems(cfg: Any) -> Iterator[Problem]:
 
     The first key of a problem is the one that is wrong; the others are those that make it wrong.
     """
-    for check in (_values, _names, _stages, _deconvs, _branches, _joints, _data, _training):
-        yield from check(cfg)
-    yield from _testing(cfg)
+    wrong = list(_values(cfg))
+    yield from wrong
+    broken = {key for problem in wrong for key in problem.keys}
+    for check in (_names, _stages, _deconvs, _branches, _joints, _data, _training, _testing):
+        for problem in check(cfg):
+            if broken.isdisjoint(problem.keys):  # else it only follows from a wrong value
+                yield problem
 
 
 def find_size_problems(cfg: Any, strides: Sequence[int], size_divisor: int) -> Iterator[Problem]:
