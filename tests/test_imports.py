@@ -10,13 +10,14 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = ROOT / "lib" / "swahr"
-GROUND = {"skeleton", "geometry", "files", "jit", "distributed"}
+GROUND = {"skeleton", "geometry", "files", "jit", "parts", "distributed"}
 # What each part of the package may import, itself aside. Tools may import anything.
 ALLOWED: dict[str, set[str]] = {
     "skeleton": set(),
     "geometry": set(),
     "files": set(),
     "jit": set(),
+    "parts": set(),
     "distributed": set(),
     "visualize": GROUND,
     "config": GROUND,

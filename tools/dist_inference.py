@@ -19,31 +19,37 @@ import argparse
 import sys
 
 import _init_paths  # noqa: F401  (first: it puts lib/ on the path)
-from _flags import load_run_config, run_parser
+from _flags import add_flag, load_run_config, parse_flags, run_parser
 
 from swahr.config import check_files
 from swahr.distributed import comm
 from swahr.distributed.launch import launch, main_with_exit_status
 from swahr.engine.infer import Folder, InferenceError, infer_folder, infer_video
 from swahr.engine.validate import find_weights
+from swahr.parts import with_modules
 
 
 def parse_args() -> argparse.Namespace:
     parser = run_parser(__doc__, "--world_size", "--gpus")
     source = parser.add_mutually_exclusive_group(required=True)
-    source.add_argument("--img_dir", metavar="DIR", help="folder of images")
-    source.add_argument("--video", metavar="FILE", help="a video instead; one process")
-    parser.add_argument(
-        "--save_dir", required=True, metavar="DIR", help="where to write; made if it is not there"
+    add_flag(source, "--img_dir", metavar="DIR", help="folder of images")
+    add_flag(source, "--video", metavar="FILE", help="a video instead; one process")
+    add_flag(
+        parser,
+        "--save_dir",
+        required=True,
+        metavar="DIR",
+        help="where to write; made if it is not there",
     )
-    parser.add_argument(
+    add_flag(
+        parser,
         "--threshold",
         type=float,
         default=0.1,
         metavar="S",
         help="draw people from this score (0.1)",
     )
-    return parser.parse_intermixed_args()
+    return parse_flags(parser)
 
 
 def main() -> None:
@@ -56,7 +62,9 @@ def main() -> None:
     count = len(Folder(args.img_dir).names)
     processes = comm.count_processes(cfg.DEVICE, args.processes)
     problems = launch(
-        infer_folder, (cfg, args.cfg, args.img_dir, args.save_dir, args.threshold), processes
+        with_modules(infer_folder, args.modules),
+        (cfg, args.cfg, args.img_dir, args.save_dir, args.threshold),
+        processes,
     )
     if problems and comm.is_main():
         print(

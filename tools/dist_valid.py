@@ -17,18 +17,19 @@ from __future__ import annotations
 import argparse
 
 import _init_paths  # noqa: F401  (first: it puts lib/ on the path)
-from _flags import load_run_config, run_parser
+from _flags import load_run_config, parse_flags, run_parser
 
 from swahr.config import check_files
 from swahr.distributed import comm
 from swahr.distributed.launch import launch, main_with_exit_status
 from swahr.engine.validate import find_weights, run_validation
 from swahr.evaluation.metrics import format_table
+from swahr.parts import with_modules
 
 
 def parse_args() -> argparse.Namespace:
     parser = run_parser(__doc__, "--world_size", "--gpus")
-    return parser.parse_intermixed_args()
+    return parse_flags(parser)
 
 
 def main() -> None:
@@ -37,7 +38,9 @@ def main() -> None:
     check_files(cfg, model_file=True, dataset=True)
     find_weights(cfg, args.cfg)  # where there are none, say so before any process starts
     stats = launch(
-        run_validation, (cfg, args.cfg), comm.count_processes(cfg.DEVICE, args.processes)
+        with_modules(run_validation, args.modules),
+        (cfg, args.cfg),
+        comm.count_processes(cfg.DEVICE, args.processes),
     )
     if comm.is_main():
         print(

@@ -18,7 +18,7 @@ from torch.nn.parallel import DistributedDataParallel
 from torch.utils.data import DataLoader
 
 from swahr.codec.targets import build_target_encoder
-from swahr.config import configured_skeleton, resolve_path
+from swahr.config import configured_skeleton, fit_to_network, resolve_path
 from swahr.data.keypoints import KeypointDataset, build_dataset
 from swahr.data.loaders import EpochSampler, build_train_loader
 from swahr.distributed import comm
@@ -73,6 +73,8 @@ def build_run(
     torch.backends.cudnn.enabled = cfg.CUDNN.ENABLED
     torch.backends.cudnn.benchmark = cfg.CUDNN.BENCHMARK
     torch.backends.cudnn.deterministic = cfg.CUDNN.DETERMINISTIC
+    model = build_replica(cfg, device)
+    cfg = fit_to_network(cfg, model.strides, model.size_divisor)
     dataset, validation_set = (
         build_dataset(
             cfg,
@@ -86,7 +88,6 @@ def build_run(
     loader = build_train_loader(cfg, dataset, comm.rank(), comm.world_size())
     loader.worker_init_fn = LeaveSignalsToParent(loader.worker_init_fn)
     steps = len(loader) // accumulation
-    model = build_replica(cfg, device)
     optimizer = build_optimizer(cfg, model)
     scaler = build_scaler(cfg, device)
     progress = start_or_resume(cfg, folder, model, optimizer, scaler)
