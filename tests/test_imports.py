@@ -10,14 +10,15 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = ROOT / "lib" / "swahr"
-GROUND = {"skeleton", "geometry", "files", "jit", "distributed"}
+GROUND = {"skeleton", "geometry", "files", "jit", "allocator", "distributed"}
 # What each part of the package may import, itself aside. Tools may import anything.
 ALLOWED: dict[str, set[str]] = {
     "skeleton": set(),
     "geometry": set(),
     "files": set(),
     "jit": set(),
-    "distributed": set(),
+    "allocator": set(),
+    "distributed": {"allocator"},
     "visualize": GROUND,
     "config": GROUND,
     "models": GROUND,
