@@ -75,7 +75,8 @@ class AssociativeDecoder:
         num_joints = len(grouping_order)
         if not num_joints or sorted(grouping_order) != list(range(num_joints)):
             raise ValueError(
-                f"grouping_order is {list(grouping_order)}; it must hold each joint, from 0 on, once"
+                f"grouping_order is {list(grouping_order)}; "
+                "it must hold each joint, from 0 on, once"
             )
         if max_people < 1:
             raise ValueError(f"max_people is {max_people}; it must be 1 or more")

@@ -30,8 +30,8 @@ class MapRule(NamedTuple):
     heatmaps. Their values are not scaled with the size, so lengths must be given in a unit that
     does not depend on it, or taken from one scale only (average False).
 
-    signs: factors by which the channels of a mirrored image's maps are multiplied, repeated over all
-    channels: (-1, 1) for vectors whose x and y are channels that follow each other.
+    signs: factors by which the channels of a mirrored image's maps are multiplied, repeated over
+    all channels: (-1, 1) for vectors whose x and y are channels that follow each other.
     swap_joints: each joint has len(signs) channels, one joint after another; after mirroring, those
     of left and right joints change places.
     average: take the mean over flips and scales; else the maps of the image as it is at scale 1.

@@ -19,7 +19,7 @@ Floats = NDArray[np.float32]
 
 
 class TileBounds(NamedTuple):
-    """min, max: (C, ceil(H / 16), ceil(W / 16), T), the smallest and the largest value of each tile.
+    """min, max: (C, ceil(H / 16), ceil(W / 16), T), the smallest and the largest value of a tile.
 
     finite: whether every value is finite.
     """

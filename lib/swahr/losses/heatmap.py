@@ -42,8 +42,8 @@ def _adapted_target(target: Tensor, scales: Tensor) -> tuple[Tensor, Tensor]:
 
 
 class _HeatmapLoss(torch.autograd.Function):
-    """The loss and, where they are needed, its derivatives by P and s, not yet divided by the number
-    of pixels.
+    """The loss and, where they are needed, its derivatives by P and s, not yet divided by the
+    number of pixels.
     """
 
     @staticmethod
