@@ -236,14 +236,14 @@ class Predictor:
         size: (h, w) of the input at scale 1. Tags are comparable within one pass only, so that only
         those of scale 1 are used.
         """
-        is_main = scale == 1 or len(self.scales) == 1
-        use_tags = self.use_tags if is_main else ()
+        is_tag_scale = scale == 1 or len(self.scales) == 1
+        use_tags = self.use_tags if is_tag_scale else ()
         averaged = {name: rule for name, rule in self.map_rules.items() if rule.average}
         maps = average_stages(
             outputs,
             use_heatmaps=self.use_heatmaps,
             use_tags=use_tags,
-            map_rules=self.map_rules if is_main else averaged,
+            map_rules=self.map_rules if is_tag_scale else averaged,
         )
         passes = [maps]
         if mirrored is not None and self.flip_index is not None:
@@ -310,16 +310,22 @@ def check_scales(scales: Sequence[float], size_divisor: int) -> None:
 
     The sides are multiples of SIZE_STEP at the smallest scale, and grow in proportion to the scale.
     """
+    if SIZE_STEP % size_divisor:
+        raise ScaleError(
+            f"the sides of test inputs are multiples of {SIZE_STEP}; "
+            f"the network needs multiples of {size_divisor}"
+        )
     longest = MAX_INPUT_PIXELS // SIZE_STEP
     for scale in scales:
         for side in range(SIZE_STEP, longest + 1, SIZE_STEP):
             if int(side * scale / min(scales)) % size_divisor:
                 ratio = size_divisor / SIZE_STEP
-                possible = ", ".join(f"{0.5 * (1 + n * ratio):g}" for n in range(4))
+                steps = range(int(1 / ratio) + 1)
+                possible = ", ".join(f"{0.5 * (1 + n * ratio):g}" for n in steps)
                 raise ScaleError(
                     f"most images cannot be tested at the scales {list(scales)}: the network needs "
                     f"sides that are multiples of {size_divisor}, so that each scale must be a "
-                    f"multiple of {ratio:g} times the smallest one, such as {possible}"
+                    f"multiple of {ratio:g} times the smallest one, for example {possible}"
                 )
 
 
