@@ -143,7 +143,7 @@ def _move(joints: Joints, params: AugmentParams, size: int) -> Joints:
 
 
 class Flip:
-    """The mirror image, with some probability: x -> width - 1 - x, left and right joints swapped."""
+    """The mirror image with some probability: x -> width - 1 - x, left and right joints swapped."""
 
     def __init__(self, *, flip_index: Sequence[int], probability: float = 0.5) -> None:
         """flip_index: K indices of the mirrored joints."""
