@@ -43,7 +43,9 @@ def test_values_and_gradients_equal_the_loops(people: int, push_kind: str) -> No
 @pytest.mark.parametrize("push_kind", ["exp", "max"])
 def test_gradcheck(push_kind: str) -> None:
     tags, index, present = make_people(5)
-    assert torch.autograd.gradcheck(lambda t: associative_loss(t, index, present, push_kind), (tags,))
+    assert torch.autograd.gradcheck(
+        lambda t: associative_loss(t, index, present, push_kind), (tags,)
+    )
 
 
 @pytest.mark.parametrize("push_kind", ["exp", "max"])

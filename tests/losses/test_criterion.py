@@ -238,9 +238,7 @@ def test_terms_that_do_not_fit() -> None:
     with pytest.raises(ValueError, match="^no stage has a loss"):
         Criterion([], 2)
     two_names = Criterion([Term(heatmap_sum, {"sum": [1.0], "other": [1.0]})], 2)
-    with pytest.raises(
-        ValueError, match="^the function of the loss sum, other gives 1 tensors$"
-    ):
+    with pytest.raises(ValueError, match="^the function of the loss sum, other gives 1 tensors$"):
         two_names(*make_stages())
 
 
