@@ -298,7 +298,7 @@ def training_sample(bench: Bench) -> Iterator[Row]:
 
     from swahr.data.images import read_image
     from swahr.data.loaders import start_worker
-    from swahr.data.transforms import TrainTransform
+    from swahr.data.transforms import Affine, Compose, Flip, Sample
     from swahr.skeleton import COCO
     from tests.oracles import targets
     from tests.oracles.augment import training_sample as oracle
@@ -308,20 +308,24 @@ def training_sample(bench: Bench) -> Iterator[Row]:
     data = cv2.imencode(".jpg", blurred)[1].tobytes()
     joints = rng.uniform(0, 480, (3, JOINTS, 3)).astype(np.float32)
     mask = np.ones((480, 640), np.uint8)
-    outputs: dict[str, Any] = {
-        "input_size": 512,
-        "output_sizes": (128, 256),
-        "flip_index": COCO.flip_index,
-    }
-    transform = TrainTransform(**outputs)
-    place = transform.place(640, 480, np.random.default_rng(0))._asdict()
+    sizes: dict[str, Any] = {"input_size": 512, "output_sizes": (128, 256)}
+    outputs = sizes | {"flip_index": COCO.flip_index}
+    affine = Affine(**sizes)
+    transform = Compose([affine, Flip(flip_index=COCO.flip_index)], **sizes)
+    generator = np.random.default_rng(0)
+    params = affine.draw(640, 480, generator)._asdict()
+    params["mirrored"] = generator.random() < 0.5
 
     def plain() -> Any:
-        sample = oracle(data, joints, mask, **place, **outputs)
+        sample = oracle(data, joints, mask, **params, **outputs)
         for moved, size in zip(sample[1], outputs["output_sizes"]):
             targets.render(moved, size, 2)
             targets.tag_index(moved, size, True)
         return sample
+
+    def ours() -> Any:
+        sample = Sample(read_image(data), [joints], [mask])
+        return transform(sample, np.random.default_rng(0))
 
     def same(got: Any, want: Any) -> bool:
         return all(np.allclose(a, b) for a, b in zip(got[1] + got[2], want[1] + want[2]))
@@ -331,7 +335,7 @@ def training_sample(bench: Bench) -> Iterator[Row]:
         "training sample",
         "640 x 480 to 512, 3 people",
         plain,
-        lambda: transform(read_image(data), joints, mask, np.random.default_rng(0)),
+        ours,
         same,
         goal_ratio=2.5,
         goal_ms=3,

@@ -28,15 +28,18 @@ class Crowd:
     """
 
     def __init__(self, bench: Bench, people: int, **changes: Any) -> None:
-        from swahr.codec.decode import Decoder
+        from swahr.codec.decode import AssociativeDecoder
+        from swahr.codec.maps import Maps
         from swahr.skeleton import COCO
         from tests.oracles import crowds, decode
 
-        self.decoder = Decoder(grouping_order=COCO.grouping_order, detection_threshold=THRESHOLD)
+        self.decoder = AssociativeDecoder(
+            grouping_order=COCO.grouping_order, detection_threshold=THRESHOLD
+        )
         self.settings = decode.settings(COCO.grouping_order, detection_threshold=THRESHOLD)
         maps = crowds.crowd(people, MAP_SIZE, JOINTS, TAG_MAPS, **changes)
         self.plain_maps = maps[0][0].numpy(), maps[1][0].numpy()
-        self.maps = maps[0].to(bench.device), maps[1].to(bench.device)
+        self.maps = Maps(maps[0].to(bench.device), maps[1].to(bench.device))
         self.name = f"{people} people{', noise' if changes else ''}"
 
 
@@ -51,7 +54,7 @@ def grouping(bench: Bench) -> Iterator[Row]:
     def row(people: int) -> Row:
         crowd = Crowd(bench, people)
         tiles = tile_bounds(crowd.plain_maps[0][..., None])
-        peaks = find_peaks(*crowd.plain_maps, tiles, limit=30, threshold=THRESHOLD, reach=2)
+        peaks = find_peaks(*crowd.plain_maps, tiles, limit=30, threshold=THRESHOLD, radius=2)
         plain_peaks = oracle.top_peaks(*crowd.plain_maps, crowd.settings)
         rules = {
             "max_people": 30,
@@ -84,7 +87,7 @@ def refinement(bench: Bench) -> Iterator[Row]:
         maps = crowd.plain_maps
         tiles = tile_bounds(crowd.plain_maps[0][..., None])
         crowd.decoder.refine = False
-        found = crowd.decoder(*crowd.maps)[0]
+        found = crowd.decoder(crowd.maps)[0]
         persons, joints = np.nonzero(found.keypoints[..., 2] == 0)
         means = found.tags[persons]
         images = np.zeros_like(joints)
@@ -98,7 +101,7 @@ def refinement(bench: Bench) -> Iterator[Row]:
 
         def ours() -> None:
             if bench.cuda:
-                find_missing_batch(*crowd.maps, images, joints, means)
+                find_missing_batch(crowd.maps.heatmaps, crowd.maps.tags, images, joints, means)
             else:
                 find_missing(*maps, tiles, tile_bounds(maps[1]), joints, means)
 
@@ -111,17 +114,18 @@ def refinement(bench: Bench) -> Iterator[Row]:
 @piece
 def decoding(bench: Bench) -> Iterator[Row]:
     """Maps to people, peaks included; on a GPU the maps are there already."""
+    from swahr.codec.maps import Maps
     from tests.oracles import decode as oracle
 
     def row(people: int, **changes: Any) -> Row:
         crowd = Crowd(bench, people, **changes)
-        groups = len(crowd.decoder(*crowd.maps)[0].scores)
+        groups = len(crowd.decoder(crowd.maps)[0].scores)
         goal_ms, goal_ratio = ({10: 3}, {}) if bench.cuda else ({}, {5: 20, 20: 40})
         return bench.row(
             "decoding",
             f"{crowd.name}, {groups} groups",
             lambda: oracle.decode(*crowd.plain_maps, crowd.settings)[0][..., :3],
-            lambda: crowd.decoder(*crowd.maps)[0].keypoints,
+            lambda: crowd.decoder(crowd.maps)[0].keypoints,
             np.array_equal,
             goal_ms=goal_ms.get(people),
             goal_ratio=goal_ratio.get(people),
@@ -132,9 +136,14 @@ def decoding(bench: Bench) -> Iterator[Row]:
         yield row(20, false_peaks=200, stray_tags=True)
     if bench.cuda:
         crowd = Crowd(bench, 10)
-        maps = [a.expand(8, *a.shape[1:]).contiguous() for a in crowd.maps]
+        maps = Maps(
+            *(
+                a.expand(8, *a.shape[1:]).contiguous()
+                for a in (crowd.maps.heatmaps, crowd.maps.tags)
+            )
+        )
         yield bench.row(
-            "decoding", f"batch of 8 x {crowd.name}", None, lambda: crowd.decoder(*maps), images=8
+            "decoding", f"batch of 8 x {crowd.name}", None, lambda: crowd.decoder(maps), images=8
         )
 
 

@@ -7,7 +7,6 @@ is distributed. Processes are started by `swahr.distributed.launch.launch` or by
 
 from __future__ import annotations
 
-import ctypes
 import datetime
 import os
 import time
@@ -21,11 +20,14 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.distributed.rendezvous import rendezvous
 
+from swahr.allocator import keep_memory
+
 T = TypeVar("T")
 
 TIMEOUT = datetime.timedelta(
     minutes=30
 )  # the longest that one rank may wait for another, for instance while it scores
+KEPT_MEMORY = (1 << 31) - 1  # bytes that a process on the CPU keeps when they are freed
 
 
 class DeviceError(ValueError):
@@ -76,11 +78,11 @@ def select_device(name: str = "") -> torch.device:
 
     Raises DeviceError where that GPU does not exist. CUDA_VISIBLE_DEVICES is respected, since
     numbers count the visible GPUs. A process that works on the CPU keeps its memory, see
-    `keep_memory`.
+    `allocator.keep_memory`.
     """
     kind, _, index = (name or ("cuda" if torch.cuda.is_available() else "cpu")).partition(":")
     if kind == "cpu":
-        keep_memory()
+        keep_memory(KEPT_MEMORY)
         return torch.device("cpu")
     if kind != "cuda":
         raise DeviceError(
@@ -128,28 +130,6 @@ def limit_threads() -> None:
             else os.cpu_count() or 1
         )
         torch.set_num_threads(max(1, cores // local_world_size()))
-
-
-def keep_memory() -> None:
-    """Has this process keep what it frees, up to 1 GiB at a time, for what it needs next.
-
-    glibc gives large maps back to the system, which clears them anew, page by page, in every pass:
-    up to a quarter of the time of training. Its own variables, where one is set, decide instead;
-    other C libraries are left as they are.
-    """
-    if any(
-        name in os.environ
-        for name in ("MALLOC_MMAP_THRESHOLD_", "MALLOC_TRIM_THRESHOLD_", "GLIBC_TUNABLES")
-    ):
-        return
-    try:
-        mallopt = ctypes.CDLL(None).mallopt
-    except (AttributeError, OSError, TypeError):
-        return
-    trim_threshold = -1
-    mmap_threshold = -3  # malloc.h
-    mallopt(mmap_threshold, 1 << 30)
-    mallopt(trim_threshold, (1 << 31) - 1)
 
 
 def init_process_group(device: torch.device, backend: str = "") -> None:

@@ -19,9 +19,9 @@ from pathlib import Path
 from typing import Any, NamedTuple, Protocol, TypeVar
 
 import torch
-from torch import Tensor
 from tqdm import tqdm
 
+from swahr.codec.maps import Maps
 from swahr.config import configured_skeleton, output_dir, resolve_path
 from swahr.data.images import Image, ImageError
 from swahr.data.keypoints import KeypointDataset, build_dataset, dataset_spec
@@ -80,7 +80,7 @@ class _Group(NamedTuple):
 
     batches: list[tuple[list[Any], PreparedBatch]]
     left_out: list[ImageResult]
-    maps: list[tuple[Tensor, Tensor]]
+    maps: list[Maps]
 
 
 def find_people(
@@ -121,7 +121,7 @@ def find_people(
         found = [
             ImageResult(image_id, people)
             for (ids, batch), maps in zip(group.batches, group.maps)
-            for image_id, people in zip(ids, predictor.decode(batch, *maps))
+            for image_id, people in zip(ids, predictor.decode(batch, maps))
         ]
         return found + group.left_out
 
