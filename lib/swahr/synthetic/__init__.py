@@ -12,6 +12,7 @@ from swahr.synthetic.dataset import (
     write_dataset,
 )
 from swahr.synthetic.scene import PRESETS, Person, SceneSettings, SyntheticError, render_scene
+from swahr.synthetic.video import render_walk, write_video
 
 __all__ = [
     "BENCHMARKS",
@@ -20,7 +21,9 @@ __all__ = [
     "SceneSettings",
     "SyntheticError",
     "render_scene",
+    "render_walk",
     "verify_benchmark",
     "write_benchmark",
     "write_dataset",
+    "write_video",
 ]

@@ -139,7 +139,7 @@ class Benchmark:
 
 def _levels(side: int) -> tuple[SceneSettings, ...]:
     """Square images with nobody close to another person, with some, with many, with nearly all."""
-    crowding = (((1, 2), 0.0), ((2, 5), 0.2), ((4, 9), 0.5), ((8, 16), 0.85))
+    crowding = (((1, 2), 0.0), ((2, 4), 0.2), ((3, 7), 0.4), ((6, 14), 0.8))
     return tuple(
         SceneSettings(
             width=(side, side),
