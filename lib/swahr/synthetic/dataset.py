@@ -202,7 +202,7 @@ def write_benchmark(
         "levels": [asdict(level) for level in benchmark.levels],
     }
     recipe = Recipe(
-        seed=benchmark.seed, levels=benchmark.levels, forms=("coco", "crowd_pose"), heights=True
+        seed=benchmark.seed, levels=benchmark.levels, forms=("coco", "crowd_pose"), exact=True
     )
     made = _write_splits(root, recipe, images, stamp, workers, progress)
     if made or not (root / MANIFEST).is_file():
@@ -329,13 +329,13 @@ class Recipe:
     """How images are rendered and labelled.
 
     Image `index` has the settings levels[index % len(levels)]. forms: formats of the annotations;
-    the image files are where the first one has them. heights: whether annotations have a height.
+    the image files are where the first one has them. exact: masks as run lengths, and heights.
     """
 
     seed: int
     levels: tuple[SceneSettings, ...]
     forms: tuple[str, ...]
-    heights: bool = False
+    exact: bool = False
 
 
 def _write_splits(
@@ -410,11 +410,13 @@ def _write_image(
         }
         if form == "crowd_pose":
             entry["crowdIndex"] = crowd_index(own)
-        annotate = coco_annotation if form == "coco" else crowd_pose_annotation
+        annotate = crowd_pose_annotation
+        if form == "coco":
+            annotate = exact_annotation if recipe.exact else coco_annotation
         annotations = []
         for i, person in enumerate(own):
             ids = {"image_id": index, "category_id": 1, "id": index * MAX_PEOPLE_PER_IMAGE + i}
-            height = {"height": person.height} if recipe.heights else {}
+            height = {"height": person.height} if recipe.exact else {}
             annotations.append({**annotate(person), **ids, **height})
         labels.append((entry, annotations))
     return labels
@@ -463,7 +465,8 @@ def category(skeleton: Skeleton) -> Record:
 def coco_annotation(person: Person) -> Record:
     """Keypoints and segmentation, with the segmentation's area and box.
 
-    The segmentation is a list of polygons; for a crowd, uncompressed run lengths.
+    The segmentation is a list of polygons; for a crowd, uncompressed run lengths. OpenCV versions
+    before 4.14 trace a few polygons with slightly different points.
     """
     height, width = person.mask.shape
     segmentation = _run_lengths(person.mask) if person.crowd else _polygons(person.mask)
@@ -471,6 +474,20 @@ def coco_annotation(person: Person) -> Record:
     encoded = encoded if person.crowd else rle.merge(encoded)
     return {
         "segmentation": segmentation,
+        "area": int(rle.area(encoded)),
+        "bbox": rle.toBbox(encoded).tolist(),
+        "iscrowd": int(person.crowd),
+        **keypoint_fields(person),
+    }
+
+
+def exact_annotation(person: Person) -> Record:
+    """As coco_annotation, but the segmentation is the mask itself, as compressed run lengths. All
+    versions of OpenCV give the same.
+    """
+    encoded = rle.encode(np.asfortranarray(person.mask.view(np.uint8)))
+    return {
+        "segmentation": {"size": list(person.mask.shape), "counts": encoded["counts"].decode()},
         "area": int(rle.area(encoded)),
         "bbox": rle.toBbox(encoded).tolist(),
         "iscrowd": int(person.crowd),

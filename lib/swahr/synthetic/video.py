@@ -176,12 +176,17 @@ def write_video(
 
     out: a folder, which gets frames/000000.jpg, ... and people.json, the same bytes on every
     machine; or a file ending in .mp4, with the truth in a .json file of the same name beside it.
-    Raises SyntheticError where OpenCV cannot write the video, and as render_walk does.
+    Raises SyntheticError where OpenCV cannot write the video, where the folder holds other frames,
+    and as render_walk does.
     """
     out = Path(out)
     is_file = out.suffix.lower() == ".mp4"
     frames = render_walk(seed, num_frames=num_frames, num_people=num_people, size=size)
     records = []
+    present = set() if is_file else {path.name for path in (out / "frames").glob("*")}
+    others = sorted(present - {f"{i:06d}.jpg" for i in range(num_frames)})
+    if others:
+        raise SyntheticError(f"{out}/frames holds other files ({others[0]}); choose another folder")
     writer = None
     if is_file:
         make_folder(out.parent)
