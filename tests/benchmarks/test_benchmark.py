@@ -22,31 +22,31 @@ def benchmark(monkeypatch: pytest.MonkeyPatch):
 
 
 def test_decoding_is_measured(benchmark, tmp_path: Path) -> None:
-    pieces = ["grouping", "refinement", "decoding"]
-    only = [word for name in pieces for word in ("--only", name)]
+    names = ["grouping", "refinement", "decoding"]
+    only = [word for name in names for word in ("--only", name)]
     assert (
         benchmark.main(
-            ["--device", "cpu", "--people", "3", "--seconds", "0", "--out", str(tmp_path), *only]
+            ["--device", "cpu", "--people", "3", "--seconds", "0", "--calls", "1", "--out", str(tmp_path), *only]
         )
         == 0
     )
     report = json.loads((tmp_path / "benchmark.json").read_text())
-    assert [row["piece"] for row in report["rows"]] == pieces and not report["problems"]
+    assert [row["benchmark"] for row in report["rows"]] == names and not report["problems"]
     assert all(
         row["ratio"] == row["plain_ms"] / row["ours_ms"] and row["same"] is not False
         for row in report["rows"]
     )
-    assert (tmp_path / "benchmark.md").read_text().count("\n| ") == 1 + len(pieces)
+    assert (tmp_path / "benchmark.md").read_text().count("\n| ") == 1 + len(names)
     assert {path.name for path in tmp_path.iterdir()} == {"benchmark.json", "benchmark.md"}
 
 
-def test_a_piece_that_fails_is_named(
+def test_a_benchmark_that_fails_is_named(
     benchmark, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     def broken(bench: object) -> None:
         raise RuntimeError("the plain version gives another result")
 
-    monkeypatch.setitem(benchmark.PIECES, "grouping", broken)
+    monkeypatch.setitem(benchmark.BENCHMARKS, "grouping", broken)
     assert benchmark.main(["--device", "cpu", "--only", "grouping", "--out", str(tmp_path)]) == 1
     assert (
         "Not measured: grouping: RuntimeError: the plain" in (tmp_path / "benchmark.md").read_text()
@@ -56,13 +56,13 @@ def test_a_piece_that_fails_is_named(
 @pytest.mark.parametrize(
     "words, message", [(["--people", "0"], "1 person or more"), (["--only", "x"], "invalid choice")]
 )
-def test_what_makes_no_sense_is_refused(benchmark, capsys, words: list[str], message: str) -> None:
+def test_invalid_arguments_are_refused(benchmark, capsys, words: list[str], message: str) -> None:
     with pytest.raises(SystemExit):
         benchmark.main(["--device", "cpu", *words])
     assert message in capsys.readouterr().err
 
 
-def test_no_piece_starts_when_the_time_is_over(benchmark, tmp_path: Path) -> None:
+def test_no_benchmark_starts_when_the_time_is_over(benchmark, tmp_path: Path) -> None:
     assert (
         benchmark.main(
             ["--device", "cpu", "--only", "grouping", "--minutes", "0", "--out", str(tmp_path)]
