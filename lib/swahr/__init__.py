@@ -1,12 +1,12 @@
-"""Bottom-up multi-person pose estimation: HigherHRNet with scale-adaptive heatmap regression (SWAHR).
+"""Bottom-up multi-person pose estimation: HigherHRNet with SWAHR.
 
     import swahr
 
     model = swahr.load("run folder, YAML file or weights")
     result = model("photo.jpg")
 
-The names below are imported when they are first used. Every part (networks, losses, targets, decoding,
-evaluation) can be used on its own from its package, without a configuration.
+The names below are imported when they are first used. Every part (networks, losses, targets,
+decoding, evaluation) can be used on its own from its package, without a configuration.
 """
 
 from __future__ import annotations

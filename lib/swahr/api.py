@@ -33,7 +33,7 @@ PUBLISHED = {
 
 
 class LoadError(ValueError):
-    """What was given to `load` or to a model cannot be used; the message says what would be right."""
+    """An argument of `load` or of a model cannot be used; the message says what would be right."""
 
 
 class PoseModel:
@@ -63,8 +63,9 @@ class PoseModel:
     def __call__(self, images: Any) -> Any:
         """The people of an image -> Result; of several -> a list of Results, in their order.
 
-        images: a path, an array (H, W, 3) uint8 RGB, a PIL image, a tensor (3, H, W), uint8 or float
-        from 0 to 1; or several: a list, a folder, a pattern such as "photos/*.jpg", a generator.
+        images: a path, an array (H, W, 3) uint8 RGB, a PIL image, a tensor (3, H, W), uint8 or
+        float from 0 to 1; or several: a list, a folder, a pattern such as "photos/*.jpg", a
+        generator.
         LoadError where there is no such file, ImageError where a file is no image.
         """
         several, sources = _sources(images)

@@ -1,16 +1,15 @@
-"""What was found in one image: people with their keypoints, and ways to draw, save and convert them."""
+"""What was found in one image: people and their keypoints, to draw, save and convert."""
 
 from __future__ import annotations
 
 import base64
-from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from swahr import visualize
 from swahr.skeleton import Skeleton
@@ -61,7 +60,8 @@ class Result:
     def _repr_html_(self) -> str:
         """The drawn image, as notebooks show it."""
         data = base64.b64encode(visualize.encode(self.draw(), ".jpg")).decode()
-        return f'<img alt="{len(self)} people" style="max-width:100%" src="data:image/jpeg;base64,{data}">'
+        source = f"data:image/jpeg;base64,{data}"
+        return f'<img alt="{len(self)} people" style="max-width:100%" src="{source}">'
 
     def draw(self, threshold: float = 0.0) -> Image:
         """A copy of the image with skeletons on it, without joints at or below the threshold."""
@@ -76,8 +76,8 @@ class Result:
         return Path(path)
 
     def to_coco(self, image_id: int = 1, category_id: int = 1) -> list[dict[str, Any]]:
-        """One annotation per person as COCO's files have them, with visibility 2 for found joints."""
-        people = []
+        """One annotation per person as in COCO's files; found joints have visibility 2."""
+        people: list[dict[str, Any]] = []
         for points, found, score in zip(self.keypoints, self.keypoint_scores, self.scores):
             present = found > 0
             rows = np.where(present[:, None], np.nan_to_num(points), 0)
@@ -135,7 +135,7 @@ def make_result(
     source: str,
     image: Image,
     keypoints: NDArray[np.floating],
-    scores: Sequence[float],
+    scores: ArrayLike,
     skeleton: Skeleton,
 ) -> Result:
     """A Result from the predictor's keypoints (P, K, 3), x, y and score, and its scores (P,)."""
