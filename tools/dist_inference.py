@@ -25,7 +25,7 @@ from swahr.config import check_files
 from swahr.distributed import comm
 from swahr.distributed.launch import launch, main_with_exit_status
 from swahr.engine.infer import Folder, InferenceError, infer_folder, infer_video
-from swahr.engine.validate import find_weights
+from swahr.engine.provenance import find_weights
 
 
 def parse_args() -> argparse.Namespace:

@@ -181,7 +181,7 @@ def test_validation_by_two_processes_is_that_by_one(
 ) -> None:
     assert run("dist_valid", *network) == 0
     table = capsys.readouterr().out
-    [path] = tmp_path.rglob("keypoints_val2017_results.json")
+    [path] = tmp_path.rglob("keypoints_val2017_results_noflip.json")
     alone = json.loads(path.read_text())
     path.unlink()
     done = subprocess.run(

@@ -18,9 +18,11 @@ from swahr.config import configured_skeleton
 from swahr.data.images import Image, read_image
 from swahr.distributed import comm
 from swahr.engine.progress import setup_logging
-from swahr.engine.validate import ImageResult, find_people, find_weights, load_network, prefetch
+from swahr.engine.provenance import find_weights
 from swahr.evaluation.results import Record, to_records
 from swahr.files import make_folder, write_text
+from swahr.inference.load import load_network
+from swahr.inference.pipeline import ImageResult, find_people, prefetch
 from swahr.inference.predictor import Prediction, Predictor, build_predictor
 from swahr.skeleton import Skeleton
 from swahr.visualize import draw_people, save_image
@@ -176,7 +178,7 @@ def _build(cfg: Any, cfg_path: str | Path, device: torch.device) -> tuple[Predic
     setup_logging()
     skeleton = configured_skeleton(cfg)
     return build_predictor(
-        cfg, load_network(cfg, find_weights(cfg, cfg_path)), skeleton, device
+        cfg, load_network(cfg, find_weights(cfg, cfg_path), device), skeleton, device
     ), skeleton
 
 
