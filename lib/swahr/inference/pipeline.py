@@ -7,7 +7,7 @@ Validation and inference on a user's own images share this pipeline.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import Any, NamedTuple, Protocol, TypeVar
@@ -58,7 +58,7 @@ def find_people(
     *,
     workers: int = 4,
     skip_bad: bool = False,
-) -> Iterator[ImageResult]:
+) -> Generator[ImageResult]:
     """Find the people in groups of images, given by their ids. Yields one result per image, group
     by group; within a group, images of one input size come together and skipped images last.
 
@@ -121,7 +121,7 @@ def read(source: ImageSource, predictor: Predictor, image_id: Any) -> Image:
 
 def prefetch(
     pool: ThreadPoolExecutor, function: Callable[[Item], Result], items: Iterable[Item], depth: int
-) -> Iterator[Result]:
+) -> Generator[Result]:
     """Yield function(item) for each item in turn, while the pool works on up to `depth` items
     more.
 
