@@ -22,6 +22,7 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Sequence
+from functools import partial
 from itertools import islice
 from pathlib import Path
 
@@ -30,7 +31,7 @@ from _flags import load_run_config, run_parser
 
 from swahr.config import check_files, defaults
 from swahr.distributed import comm
-from swahr.distributed.launch import main_with_exit_status
+from swahr.distributed.launch import launch, main_with_exit_status
 from swahr.engine.image_sources import ImageFiles, InferenceError
 from swahr.engine.infer import infer_images, infer_video
 from swahr.engine.provenance import find_weights
@@ -107,7 +108,8 @@ def main() -> None:
     sources = args.img if args.img_dir is None else [args.img_dir]
     files = ImageFiles(sources, recursive=args.recursive, exclude=args.save_dir)
     processes = comm.count_processes(cfg.DEVICE, args.processes)
-    skipped = infer_images(*where, files, *results, keep_all=args.all, processes=processes)
+    start = partial(launch, processes=processes)
+    skipped = infer_images(*where, files, *results, keep_all=args.all, start=start)
     if comm.is_main():
         report_skipped(files, skipped)
 

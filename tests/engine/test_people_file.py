@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import math
+import signal
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,7 @@ import numpy as np
 import pytest
 
 from swahr.engine.people_file import PeopleFile, to_annotations
+from swahr.files import write_text
 from swahr.inference.predictor import Prediction
 from swahr.skeleton import Skeleton
 
@@ -105,6 +107,19 @@ def test_an_error_before_the_first_image_keeps_an_earlier_file(tmp_path: Path) -
     with pytest.raises(ZeroDivisionError), people_file(tmp_path):
         raise ZeroDivisionError
     assert (tmp_path / "people.json").read_text() == "earlier"
+
+
+def test_a_signal_does_not_cut_the_writing_short(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def write(path: Path, text: str) -> None:
+        signal.raise_signal(signal.SIGINT)
+        write_text(path, text)
+
+    monkeypatch.setattr("swahr.engine.people_file.write_text", write)
+    with people_file(tmp_path) as file:
+        file.add(0, "a.png", SIZE, people(PERSON))
+    assert len(content(tmp_path)["annotations"]) == 1
 
 
 def test_what_a_killed_run_left_is_not_mixed_in(tmp_path: Path) -> None:

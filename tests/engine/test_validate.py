@@ -17,7 +17,6 @@ from swahr.data.keypoints import KeypointDataset
 from swahr.distributed import comm
 from swahr.engine.validate import (
     ValidationReport,
-    build_validation,
     predict,
     validate,
     validate_weights,
@@ -327,7 +326,7 @@ def test_training_can_validate_an_open_data_set(
     cfg = load_config(config_file, ["TEST.FLIP_TEST", "True", "TEST.DETECTION_THRESHOLD", "1e9"])
     annotations = images / "annotations/person_keypoints_train2017.json"
     dataset = KeypointDataset(annotations, images / "images/train2017", COCO)
-    stats = build_validation(cfg, dataset, tmp_path / "run")(build_model(cfg))
+    stats = validate(cfg, build_model(cfg), folder=tmp_path / "run", dataset=dataset)
     assert stats["AP"] == 0
     report = (tmp_path / f"run/results/{NAME}.md").read_text()
     assert "- images: 8, 0 skipped" in report

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
+from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
 from types import TracebackType
@@ -14,7 +15,6 @@ import cv2
 from swahr.config import configured_skeleton
 from swahr.data.images import Image
 from swahr.distributed import comm
-from swahr.distributed.launch import launch
 from swahr.distributed.signals import Interrupted, StopRequest
 from swahr.engine.image_sources import ImageFiles, InferenceError, Video
 from swahr.engine.people_file import PeopleFile
@@ -42,6 +42,11 @@ class _Drawn(NamedTuple):
     problem: str = ""
 
 
+def call(function: Callable[..., None], arguments: tuple[Any, ...]) -> None:
+    """Call a function in this process only."""
+    function(*arguments)
+
+
 def infer_images(
     cfg: Any,
     cfg_path: str | Path,
@@ -50,12 +55,13 @@ def infer_images(
     threshold: float,
     *,
     keep_all: bool = False,
-    processes: int = 1,
+    start: Callable[[Callable[..., None], tuple[Any, ...]], None] = call,
 ) -> dict[str, str]:
     """Write the people of image files to save_dir: people.json, and the images with skeletons.
 
     threshold: lowest score of the people that are drawn and written; keep_all writes all of them.
-    processes: how many share the images, see `launch`. Returns the names of the files that were
+    start: calls a function with arguments in all processes that share the images, as `launch` does.
+    Returns the names of the files that were
     skipped, with the reasons. An error or a signal loses nothing that was found: people.json then
     has the images that are done. Raises Interrupted after a signal, and InferenceError.
     """
@@ -64,7 +70,7 @@ def infer_images(
     people = _people_file(cfg, weights, folder, threshold, keep_all)
     try:
         with people:
-            launch(_infer_share, (cfg, weights, files, people, threshold), processes)
+            start(infer_share, (cfg, weights, files, people, threshold))
     except Interrupted as stop:
         raise _interrupted(stop, people, f"{len(files.names)} images") from None
     return people.skipped
@@ -154,7 +160,7 @@ class VideoWriter:
             self._writer.release()
 
 
-def _infer_share(
+def infer_share(
     cfg: Any, weights: Weights, files: ImageFiles, people: PeopleFile, threshold: float
 ) -> None:
     """What each process does: its share of the images, until a signal stops it."""

@@ -8,7 +8,7 @@ batch. The results are in the order of the data set, whatever the number of proc
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import groupby
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -198,13 +198,6 @@ def validate(
     dataset = dataset or build_validation_set(cfg)
     found = _predict(cfg, model, dataset)
     return _report(cfg, dataset, found, folder, weights).stats
-
-
-def build_validation(
-    cfg: Any, dataset: KeypointDataset, folder: str | Path
-) -> Callable[[nn.Module], dict[str, float]]:
-    """A function that validates a network on an open data set, for training: see `validate`."""
-    return lambda model: validate(cfg, model, folder=folder, dataset=dataset)
 
 
 def build_validation_set(cfg: Any) -> KeypointDataset:

@@ -20,8 +20,6 @@ from swahr.inference.predictor import Prediction, PredictionError, Predictor, Pr
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
-MAX_SIDE = 32766  # px of an image that OpenCV can warp
-
 
 class ImageSource(Protocol):
     """Where images come from. An image id is a number or a name."""
@@ -63,7 +61,7 @@ def find_people(
     by group; within a group, images of one input size come together and skipped images last.
 
     workers: number of threads that read and warp images. skip_bad: report an image that cannot be
-    read, or that is too large or too thin, as a result with a problem. Otherwise it raises
+    read, or that is too long and thin, as a result with a problem. Otherwise it raises
     ImageError or PredictionError, after the results of the groups before it.
     """
 
@@ -106,12 +104,6 @@ def read(source: ImageSource, predictor: Predictor, image_id: Any) -> Image:
     id, otherwise.
     """
     image = source.read(image_id)
-    height, width = image.shape[:2]
-    if max(width, height) > MAX_SIDE:
-        raise PredictionError(
-            f"image {image_id}: an image of {width} x {height} pixels is too large: OpenCV warps "
-            f"sides of up to {MAX_SIDE} pixels"
-        )
     try:
         predictor.input_size_of(image)
     except PredictionError as error:
