@@ -181,7 +181,7 @@ def validate(
     model = build_model(cfg)
     load_weights(model, weights_file)
     dataset = KeypointDataset(annotation_file, image_dir, skeleton)
-    return predict(dataset, build_predictor(cfg, model, skeleton), image_ids)
+    return predict(dataset, build_predictor(cfg, model, skeleton), image_ids).records
 
 
 def evaluate(dataset: str, ground_truth_file: str, detections_file: str) -> dict[str, float]:
