@@ -44,8 +44,8 @@ def test_the_pixel_is_that_of_whole_maps(
     first_tiles: int,
     seed: int,
 ) -> None:
-    """Heights with many ties and with few, also below zero; smooth and noisy tags; whole and partial
-    tiles.
+    """Heights with many ties and with few, also below zero; smooth and noisy tags; whole and
+    partial tiles.
     """
     rng = np.random.default_rng(seed)
     heatmaps = (rng.integers(-levels, levels + 1, (2, 3, height, width)) / (2 * levels)).astype(
