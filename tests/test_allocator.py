@@ -13,24 +13,31 @@ pytestmark = pytest.mark.skipif(
 )
 
 BLOCK = 1 << 24  # bytes
-SCRIPT = f"""
-import resource, numpy as np
+SCRIPT = """
+import ctypes, resource
 from swahr.allocator import keep_memory
-keep_memory({{limit}})
+keep_memory({limit})
+libc = ctypes.CDLL(None)
+libc.malloc.restype = ctypes.c_void_p
+libc.memset.argtypes = [ctypes.c_void_p, ctypes.c_int, ctypes.c_size_t]
+libc.free.argtypes = [ctypes.c_void_p]
+def use_blocks(count):
+    for _ in range(count):
+        block = libc.malloc(ctypes.c_size_t({block}))
+        libc.memset(block, 1, {block})
+        libc.free(block)
 def faults():
     return resource.getrusage(resource.RUSAGE_SELF).ru_minflt
-for _ in range(5):
-    np.ones({BLOCK}, np.uint8)
+use_blocks(5)
 before = faults()
-for _ in range(20):
-    np.ones({BLOCK}, np.uint8)
+use_blocks(20)
 print((faults() - before) * resource.getpagesize())
 """
 
 
 def cleared_bytes(limit: int) -> int:
     """Bytes that the system had to clear anew for twenty blocks."""
-    script = SCRIPT.format(limit=limit)
+    script = SCRIPT.format(limit=limit, block=BLOCK)
     run = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     return int(run.stdout)
 

@@ -1,5 +1,5 @@
-"""Samples are the same for every number of workers and ranks; an image that cannot be read stops the
-run, or is replaced.
+"""Samples are the same for every number of workers and ranks; an image that cannot be read stops
+the run, or is replaced.
 """
 
 from __future__ import annotations

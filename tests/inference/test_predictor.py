@@ -161,13 +161,13 @@ def test_geometries_are_worked_out_once_an_image(monkeypatch: pytest.MonkeyPatch
 
 
 def with_extra(images: Tensor) -> list[StageOutput]:
-    """The toy network with further maps: the horizontal direction to the brighter side, and the
-    input's width.
+    """The toy network with further maps: the horizontal slope of the heatmap, and the width of the
+    input.
     """
     outputs = colours(images)
     heatmaps = outputs[-1].heatmaps
     slope = torch.zeros_like(heatmaps[:, :1])
-    slope[..., 1:] = heatmaps[:, :1, :, 1:] - heatmaps[:, :1, :, :-1]
+    slope[..., 1:-1] = heatmaps[:, :1, :, 2:] - heatmaps[:, :1, :, :-2]
     extra = {"slopes": slope, "widths": torch.full_like(slope, images.shape[3])}
     outputs[-1] = outputs[-1]._replace(extra={**extra, "unused": slope})
     return outputs
@@ -182,26 +182,26 @@ def test_maps_of_a_head_from_outside_reach_its_decoder(project: bool) -> None:
         point = np.array([[[1, 2, 0.5], [3, 4, 0.5]]], np.float32)
         return [People(point, np.ones(1, np.float32))] * len(maps.heatmaps)
 
-    toy = predictor(
-        scales=(1, 2),
-        project=project,
-        map_rules={"slopes": MapRule(signs=(-1,)), "widths": MapRule(average=False)},
-    )
-    toy.model = with_extra
-    toy.decoder = decoder
-    mirrored_twice = np.concatenate([WIDE, WIDE[:, ::-1]], 1)
-    [found] = toy([mirrored_twice])
-    assert found.keypoints.shape == (1, 2, 3)
-    [maps] = decoded
-    assert set(maps.extra) == {"slopes", "widths"}
-    size = maps.heatmaps.shape[2:]
-    assert all(values.shape[2:] == size for values in maps.extra.values())
-    # The mean over flips and scales: about odd under mirroring, as the image is symmetric.
-    slopes = maps.extra["slopes"]
-    assert slopes.abs().max() > 0.01
-    torch.testing.assert_close(slopes, -slopes.flip(3))
-    # Taken from the image as it is at scale 1.
-    assert (maps.extra["widths"] == 256).all()
+    for flip_index in ((0, 1), None):
+        toy = predictor(
+            scales=(1, 2),
+            project=project,
+            flip_index=flip_index,
+            map_rules={"slopes": MapRule(signs=(-1,)), "widths": MapRule(average=False)},
+        )
+        toy.model = with_extra
+        toy.decoder = decoder
+        [found] = toy([WIDE])
+        assert found.keypoints.shape == (1, 2, 3)
+    flipped, plain = decoded
+    assert set(flipped.extra) == {"slopes", "widths"}
+    size = flipped.heatmaps.shape[2:]
+    assert all(values.shape[2:] == size for values in flipped.extra.values())
+    # The network treats left and right alike, so that flips change nothing if the sign is right.
+    assert flipped.extra["slopes"].abs().max() > 0.01
+    torch.testing.assert_close(flipped.extra["slopes"], plain.extra["slopes"])
+    # These are taken from the image as it is at scale 1 only.
+    assert (flipped.extra["widths"] == 128).all()
 
 
 @pytest.mark.parametrize(
