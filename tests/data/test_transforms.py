@@ -232,7 +232,7 @@ def test_messages() -> None:
         Affine(**SIZES, scale_type="shrot")
     with pytest.raises(
         ValueError,
-        match="^DATASET.TRANSFORMS has 'rotate'; it is one of affine, flip; "
+        match="^DATASET.TRANSFORMS is 'rotate'; it is one of affine, flip; "
         "a module of your own is named with --import$",
     ):
         build_transforms(config(["affine", "rotate"]), COCO)
