@@ -213,7 +213,7 @@ def test_float32_under_autocast() -> None:
     [
         (
             {"TERMS": ["heatmaps"]},
-            "LOSS.TERMS has 'heatmaps'; it is one of heatmap, scale, associative; "
+            "LOSS.TERMS is 'heatmaps'; it is one of heatmap, scale, associative; "
             "a module of your own is named with --import",
         ),
         ({"NUM_STAGES": 3}, "LOSS.HEATMAPS_LOSS_FACTOR: 2 entries for 3 stages"),

@@ -18,7 +18,7 @@ STD = (0.229, 0.224, 0.225)
 def point(
     x: float, y: float, center: Sequence[float], scale: float, rotation: float, size: int
 ) -> tuple[float, float]:
-    """A point of the image on an output of `size` px: shifted, scaled, rotated around its centre."""
+    """A point of the image on an output of `size` px: shifted, scaled, rotated."""
     u = (x - center[0]) * size / (200 * scale)
     v = (y - center[1]) * size / (200 * scale)
     angle = math.radians(rotation)

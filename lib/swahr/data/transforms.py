@@ -244,7 +244,7 @@ def build_transforms(cfg: Any, skeleton: Skeleton) -> Compose:
     for name in data.TRANSFORMS:
         if name not in TRANSFORMS:
             raise ValueError(
-                f"DATASET.TRANSFORMS has {name!r}; it is one of {', '.join(TRANSFORMS)}; "
+                f"DATASET.TRANSFORMS is {name!r}; it is one of {', '.join(TRANSFORMS)}; "
                 "a module of your own is named with --import"
             )
         transforms.append(TRANSFORMS[name](cfg, skeleton))

@@ -218,7 +218,7 @@ def build_criterion(cfg: Any) -> Criterion:
         if name not in LOSSES:
             known = ", ".join(LOSSES)
             raise ValueError(
-                f"LOSS.TERMS has {name!r}; it is one of {known}; "
+                f"LOSS.TERMS is {name!r}; it is one of {known}; "
                 "a module of your own is named with --import"
             )
         terms.append(LOSSES[name](cfg))
