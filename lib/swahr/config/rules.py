@@ -31,7 +31,6 @@ DATASETS = dict.fromkeys(("DATASET.DATASET", "DATASET.DATASET_TEST"), tuple(SKEL
 
 ABOVE_ZERO = (
     "PRINT_FREQ",
-    "FP16.STATIC_LOSS_SCALE",
     "MODEL.NUM_JOINTS",
     "MODEL.EXTRA.DECONV.NUM_CHANNELS",
     *(
@@ -61,6 +60,7 @@ ABOVE_ZERO = (
     "TEST.TAG_THRESHOLD",
 )
 NOT_BELOW_ZERO = (
+    "FP16.STATIC_LOSS_SCALE",
     "WORKERS",
     "WORLD_SIZE",
     "MODEL.EXTRA.DECONV.NUM_DECONVS",
@@ -274,8 +274,6 @@ def without_effect(cfg: Any) -> Iterator[tuple[str, str]]:
         "MODEL.EXTRA.STEM_INPLANES": "the stem has 64 channels",
         "TRAIN.GAMMA1": "not used by any optimiser here",
         "TRAIN.GAMMA2": "not used by any optimiser here",
-        "TRAIN.RESUME": "use AUTO_RESUME",
-        "TRAIN.CHECKPOINT": "use AUTO_RESUME or MODEL.PRETRAINED",
         "TRAIN.SHUFFLE": "training images are always shuffled",
         "DEBUG.SAVE_BATCH_IMAGES_GT": "no such panel",
         "DEBUG.SAVE_BATCH_IMAGES_PRED": "no such panel",

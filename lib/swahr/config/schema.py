@@ -32,6 +32,7 @@ defaults.WORLD_SIZE = (
 )
 defaults.PRINT_FREQ = 20  # steps between two log lines and two panels of training images
 defaults.AUTO_RESUME = False  # go on from the run's last checkpoint where there is one
+defaults.RESUME_CHANGED = False  # resume although settings that decide what is learnt have changed
 defaults.REQUIRES = [
     ""
 ]  # modules that the configuration needs; a tool says which --import is missing
@@ -51,12 +52,8 @@ defaults.AMP.DTYPE = "bf16"  # bf16 (Ampere and later) or fp16 (with loss scalin
 
 defaults.FP16 = CfgNode()  # the published names; FP16.ENABLED is AMP.ENABLED with AMP.DTYPE fp16
 defaults.FP16.ENABLED = False  # the one of FP16.ENABLED and AMP.ENABLED that is set last decides
-defaults.FP16.STATIC_LOSS_SCALE = (
-    1.0  # factor of the loss under fp16 where DYNAMIC_LOSS_SCALE is off; above 0
-)
-defaults.FP16.DYNAMIC_LOSS_SCALE = (
-    False  # let the loss scale find itself; takes the place of STATIC_LOSS_SCALE
-)
+defaults.FP16.STATIC_LOSS_SCALE = 0.0  # factor of the loss under fp16; 0 = dynamic; not 1
+defaults.FP16.DYNAMIC_LOSS_SCALE = False  # a dynamic scale in place of STATIC_LOSS_SCALE
 
 # ---------------------------------------------------------------------------------------------------------------
 # cuDNN
@@ -233,8 +230,8 @@ defaults.TRAIN.GAMMA1 = 0.99  # [no effect]
 defaults.TRAIN.GAMMA2 = 0.0  # [no effect]
 defaults.TRAIN.BEGIN_EPOCH = 0  # first epoch, counted from 0
 defaults.TRAIN.END_EPOCH = 140  # epoch before which training ends
-defaults.TRAIN.RESUME = False  # [no effect] see AUTO_RESUME
-defaults.TRAIN.CHECKPOINT = ""  # [no effect] see AUTO_RESUME and MODEL.PRETRAINED
+defaults.TRAIN.RESUME = False  # resume from TRAIN.CHECKPOINT, if AUTO_RESUME finds nothing
+defaults.TRAIN.CHECKPOINT = ""  # checkpoint of a run, for TRAIN.RESUME
 defaults.TRAIN.IMAGES_PER_GPU = 32  # images of one replica in one forward pass
 defaults.TRAIN.ACCUMULATION_STEPS = (
     1  # forward passes to one optimiser step: 1 GPU with 8 follows a recipe for 8 GPUs

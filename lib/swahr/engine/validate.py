@@ -28,7 +28,7 @@ from swahr.data.keypoints import KeypointDataset, build_dataset, dataset_spec
 from swahr.distributed import comm
 from swahr.engine import checkpoint
 from swahr.engine.progress import setup_logging
-from swahr.evaluation.metrics import evaluate, format_table
+from swahr.evaluation.metrics import METRICS, evaluate, format_table
 from swahr.evaluation.results import PartFiles, Record, to_records, write_results
 from swahr.files import write_text
 from swahr.inference.predictor import (
@@ -294,6 +294,7 @@ def validate(
             stats = evaluate(
                 dataset.coco, records, dataset.skeleton, dataset_spec(cfg, train=False).protocol
             )
+            stats |= {name: float(metric(dataset, records)) for name, metric in METRICS.items()}
             write_text(results.with_suffix(".md"), format_table(cfg.MODEL.NAME, stats) + "\n")
         if parts:
             parts.clear()
