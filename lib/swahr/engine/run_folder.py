@@ -106,6 +106,8 @@ def _acquire(file: Any, path: Path) -> None:
             raise _in_use(path, owner) from None
         if owner.get("pid") != os.getpid() and _is_alive(owner.get("pid")):
             raise _in_use(path, owner) from None
+    if not path.exists() or not os.path.samestat(os.stat(path), os.fstat(file.fileno())):
+        raise _in_use(path, owner)  # its owner removed it, and another run may have made a new one
 
 
 def _parse_owner(text: str) -> dict[str, Any]:

@@ -29,7 +29,7 @@ class TrainingError(ValueError):
 
 
 def linear_factor(step: int, steps_per_epoch: int, *, warm_up_epochs: int, end_epoch: int) -> float:
-    """SWAHR's: linearly 0.1 -> 1 during warm-up, then linearly to 0, reached after the last step."""
+    """SWAHR's: linearly 0.1 -> 1 during warm-up, then linearly to 0 after the last step."""
     warm_up = warm_up_epochs * steps_per_epoch
     end = end_epoch * steps_per_epoch
     if step < warm_up:
