@@ -251,9 +251,10 @@ def start_or_resume(
         launchers=sorted(set(comm.all_gather(comm.launcher_id()))),
     )
     progress = Progress(epoch=cfg.TRAIN.BEGIN_EPOCH)
+    resumed_id = ""
 
     def restore(content: dict[str, Any]) -> None:
-        nonlocal progress
+        nonlocal progress, resumed_id
         path = content["path"]
         refuse_other_settings(cfg, content["identity"], path)
         load_state(model, content["state_dict"], str(path))  # type: ignore[arg-type]
@@ -262,7 +263,7 @@ def start_or_resume(
         for name, hook in hooks.items():
             hook.load_state_dict(content.get("hooks", {}).get(name, {}))
         progress = content["progress"]
-        identity.run_id = content["identity"].run_id or identity.run_id
+        resumed_id = content["identity"].run_id
 
     if comm.is_main():
         checkpoint.remove_parts(folder)
@@ -272,9 +273,11 @@ def start_or_resume(
     )
     if resumes_own:
         path = checkpoint.resume(folder, restore, logger.warning)
+        identity.run_id = resumed_id or identity.run_id
     if path is None and cfg.TRAIN.RESUME:
         path = _named_checkpoint(cfg)
         restore(checkpoint.read_checkpoint(path))
+        progress.best_perf = None  # the best weights of that run are not in this folder
     # Every process has read its checkpoint once all have answered here.
     if len(set(comm.all_gather((progress.epoch, progress.step)))) > 1:
         raise CheckpointError(
