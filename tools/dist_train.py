@@ -21,7 +21,7 @@ from swahr.config import check_files
 from swahr.distributed import comm
 from swahr.distributed.launch import launch, main_with_exit_status
 from swahr.engine.progress import setup_logging
-from swahr.engine.trainer import train
+from swahr.engine.train import train
 from swahr.parts import with_modules
 
 

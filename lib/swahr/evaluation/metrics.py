@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -52,6 +52,9 @@ NAMES = {
         "AP (hard)",
     ),
 }
+# Further figures of a validation: name -> function(dataset, records), called on the main process. A
+# module of yours adds to it; TRAIN.BEST_METRIC may name such a figure.
+METRICS: dict[str, Callable[[Any, list[dict[str, Any]]], float]] = {}
 # Rows of the scorer's tables: OKS thresholds 0.5, 0.55 .. 0.95, and areas of all sizes, 32^2 ..
 # 96^2 px, and above.
 _THRESHOLDS = {"": slice(None), " .5": slice(0, 1), " .75": slice(5, 6)}
