@@ -21,7 +21,7 @@ import _init_paths  # noqa: F401  (first: it puts lib/ on the path)
 import cv2
 import numpy as np
 
-from swahr.data.annotation_check import MAX_LINES
+from swahr.data.annotation_report import MAX_LINES
 from swahr.data.images import Image, ImageError
 from swahr.data.keypoints import KeypointDataset
 from swahr.skeleton import get_skeleton
@@ -67,7 +67,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def counts(dataset: KeypointDataset) -> Iterator[tuple[str, object]]:
     """What is in the data set, as lines of a table."""
-    table = dataset.table
+    table = dataset.arrays
     people = np.diff(table.starts)
     labelled = table.keypoints[..., 2] > 0
     yield "images", len(dataset)
@@ -99,9 +99,9 @@ def contact_sheet(dataset: KeypointDataset) -> Image:
     """Images with labelled people, evenly spread over the data set, with their skeletons and masked
     regions (dark).
     """
-    rows = np.flatnonzero(dataset.table.most_labelled() > 0)
+    rows = np.flatnonzero(dataset.arrays.most_labelled() > 0)
     ids = (
-        np.intersect1d(dataset.table.ids[rows], dataset.image_ids)
+        np.intersect1d(dataset.arrays.ids[rows], dataset.image_ids)
         if len(rows)
         else np.array(dataset.image_ids)
     )
@@ -132,7 +132,7 @@ def cell(dataset: KeypointDataset, image_id: int) -> Image:
 
 
 if __name__ == "__main__":
-    logging.getLogger("swahr.data.annotation_check").setLevel(
+    logging.getLogger("swahr.data.annotation_report").setLevel(
         logging.ERROR
     )  # what it would log, main prints
     sys.exit(main())

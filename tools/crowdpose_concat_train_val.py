@@ -17,7 +17,8 @@ from typing import Any
 import _init_paths  # noqa: F401  (first: it puts lib/ on the path)
 
 # isort: split
-from swahr.data.annotation_check import AnnotationError, read_annotations, shorten
+from swahr.data.annotation_check import read_annotations
+from swahr.data.annotation_report import AnnotationError, shorten
 from swahr.files import write_text
 
 

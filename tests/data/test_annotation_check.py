@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from swahr.data.annotation_check import AnnotationError, Report
+from swahr.data.annotation_report import AnnotationError, Report
 from swahr.data.keypoints import KeypointDataset
 from swahr.skeleton import COCO, CROWD_POSE, Skeleton
 
@@ -30,12 +30,12 @@ def change(where: str, **fields: Any) -> Callable[[Data], None]:
 
 
 NAN = float("nan")
-NO_IMAGE = "image left out"
-NO_PERSON = "annotation left out"
+NO_IMAGE = "image skipped"
+NO_PERSON = "annotation skipped"
 NEW_ID = "new id"
 CLIPPED = "box clipped"
 NEW_BOX = "box put around the keypoints"
-NO_OUTLINE = "segmentation left out"
+NO_OUTLINE = "segmentation removed"
 NOT_NUMBERS = "keypoints are not all finite numbers"
 NOT_A_BOX = "is not x, y, width, height"
 NOT_AN_OUTLINE = "neither polygons nor run lengths of the image's size"
@@ -126,7 +126,7 @@ REPAIRED: dict[str, tuple[Callable[[Data], None], str, str]] = {
     "no crowd index": (
         change("images", crowdIndex=None),
         "crowdIndex None is not a number",
-        "crowdIndex left out",
+        "crowdIndex removed",
     ),
     "no outline": (
         change("annotations", num_keypoints=0, segmentation=[[1, 2, 3, 4]]),
@@ -278,4 +278,4 @@ def test_outlines_that_cannot_be_drawn(tree: Tree, made: Made, outline: object) 
 
 
 def test_an_empty_report_says_nothing() -> None:
-    Report("x.json").settle(strict=True)
+    Report("x.json").raise_or_warn(strict=True)

@@ -15,7 +15,7 @@ from pycocotools import mask as run_lengths
 from pycocotools.coco import COCO as Index
 from yacs.config import CfgNode
 
-from swahr.data.annotation_check import AnnotationError
+from swahr.data.annotation_report import AnnotationError
 from swahr.data.images import ImageError
 from swahr.data.keypoints import KeypointDataset, ScaleSigma, build_dataset
 from swahr.skeleton import COCO, CROWD_POSE

@@ -6,63 +6,19 @@ from __future__ import annotations
 
 import gc
 import json
-import logging
 import math
-from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from swahr.data.annotation_report import AnnotationError, Report, shorten
+from swahr.data.outlines import are_coordinates, is_outline
 from swahr.skeleton import Skeleton
 
-MAX_LINES = 20  # that a report prints; the rest is counted
 BOX_SLACK = (
     8  # px by which a box may leave its image: COCO's come from outlines drawn a little beyond it
 )
 MAX_SIDE = 2**20  # px of an image; no format in use has more
-
-logger = logging.getLogger(__name__)
-
-
-class AnnotationError(ValueError):
-    """Annotations that cannot be used; the message has a line for each problem, at most 20, and
-    their number.
-    """
-
-
-class Report:
-    """Problems of one annotation file, each with what was done about it."""
-
-    def __init__(self, path: str | Path) -> None:
-        self.path = str(path)
-        self.count = 0
-        self.lines: list[str] = []
-        self.repairs: Counter[str] = Counter()
-
-    def add(self, problem: str, repair: str) -> None:
-        self.count += 1
-        self.repairs[repair] += 1
-        if len(self.lines) < MAX_LINES:
-            self.lines.append(f"{problem} -> {repair}")
-
-    def __str__(self) -> str:
-        more = (
-            [f"  ... and {self.count - len(self.lines)} more"]
-            if self.count > len(self.lines)
-            else []
-        )
-        head = f"{self.path}: {self.count} problem{'s' * (self.count != 1)}"
-        return "\n".join([head, *(f"  {line}" for line in self.lines), *more])
-
-    def settle(self, strict: bool) -> None:
-        """Nothing where there are no problems; else AnnotationError if strict, or a warning that
-        says what was done.
-        """
-        if self.count and strict:
-            raise AnnotationError(f"{self}\n  (-> says what DATASET.STRICT False would do)")
-        if self.count:
-            done = ", ".join(f"{repair}: {count}" for repair, count in self.repairs.items())
-            logger.warning("%s\n  repaired (%s)", self, done)
 
 
 def read_annotations(path: str | Path) -> dict[str, Any]:
@@ -139,7 +95,7 @@ def repair(data: dict[str, Any], category_id: int, skeleton: Skeleton, report: R
     """Leave in `data` only images and annotations (of the category) that are sound; what was wrong
     goes to the report.
 
-    Boxes are clipped or made anew, ids given anew, what cannot be mended is left out. Fields that
+    Boxes are clipped or made anew, ids given anew, what cannot be repaired is left out. Fields that
     may be missing are not added. Raises AnnotationError where no image is left.
     """
     sizes: dict[int, tuple[int, int]] = {}
@@ -147,7 +103,7 @@ def repair(data: dict[str, Any], category_id: int, skeleton: Skeleton, report: R
     for image in data["images"]:
         problem = _image_problem(image, sizes)
         if problem:
-            report.add(problem, "image left out")
+            report.add(problem, "image skipped")
         else:
             sizes[image["id"]] = (image["width"], image["height"])
             images.append(image)
@@ -155,7 +111,7 @@ def repair(data: dict[str, Any], category_id: int, skeleton: Skeleton, report: R
                 index = shorten(image.pop("crowdIndex"))
                 report.add(
                     f"image {image['id']}: crowdIndex {index} is not a number",
-                    "crowdIndex left out",
+                    "crowdIndex removed",
                 )
     data["images"] = images
     if not images:
@@ -164,7 +120,7 @@ def repair(data: dict[str, Any], category_id: int, skeleton: Skeleton, report: R
         others = {category["id"] for category in _categories(data)} - {category_id}
         ours = [a for a in data["annotations"] if not _is_other(a, others)]
         data["annotations"] = list(
-            _sound(ours, sizes, category_id, 3 * skeleton.num_keypoints, report)
+            valid_annotations(ours, sizes, category_id, 3 * skeleton.num_keypoints, report)
         )
 
 
@@ -184,7 +140,7 @@ def _image_problem(image: Any, known: Mapping[int, Any]) -> str:
     return ""
 
 
-def _sound(
+def valid_annotations(
     annotations: list[Any],
     sizes: Mapping[int, tuple[int, int]],
     category_id: int,
@@ -196,9 +152,9 @@ def _sound(
         (a["id"] for a in annotations if isinstance(a, dict) and _is_id(a.get("id"))), default=0
     )
     for annotation in annotations:
-        problem = _hopeless(annotation, sizes, category_id, length)
+        problem = reject_reason(annotation, sizes, category_id, length)
         if problem:
-            report.add(problem, "annotation left out")
+            report.add(problem, "annotation skipped")
             continue
         problem = _id_problem(annotation, used)
         if problem:
@@ -206,8 +162,8 @@ def _sound(
             report.add(problem, "new id")
             annotation["id"] = spare
         used.add(annotation["id"])
-        for problem, mended in _mend(annotation, sizes[annotation["image_id"]]):
-            report.add(problem, mended)
+        for problem, repaired in repair_fields(annotation, sizes[annotation["image_id"]]):
+            report.add(problem, repaired)
         yield annotation
 
 
@@ -216,7 +172,7 @@ def _is_other(annotation: Any, others: set[int]) -> bool:
     return type(category) is int and category in others
 
 
-def _hopeless(annotation: Any, sizes: Mapping[int, Any], category_id: int, length: int) -> str:
+def reject_reason(annotation: Any, sizes: Mapping[int, Any], category_id: int, length: int) -> str:
     """Why an annotation cannot be kept, or ''."""
     if not isinstance(annotation, dict):
         return f"annotation {shorten(annotation)}: not an object"
@@ -231,7 +187,7 @@ def _hopeless(annotation: Any, sizes: Mapping[int, Any], category_id: int, lengt
         return f"{_name(annotation)}: keypoints has {many} numbers, not {length} (x, y, visibility of each)"
     return (
         ""
-        if _are_numbers(keypoints)
+        if are_coordinates(keypoints)
         else f"{_name(annotation)}: keypoints are not all finite numbers"
     )
 
@@ -248,11 +204,11 @@ def _id_problem(annotation: Mapping[str, Any], used: set[int]) -> str:
     )
 
 
-def _mend(annotation: dict[str, Any], size: tuple[int, int]) -> Iterator[tuple[str, str]]:
+def repair_fields(annotation: dict[str, Any], size: tuple[int, int]) -> Iterator[tuple[str, str]]:
     """Put right what an annotation says beside its keypoints; what was wrong, and what was done."""
     box = annotation.get("bbox")
     keypoints = annotation["keypoints"]
-    if not isinstance(box, list) or len(box) != 4 or not _are_numbers(box) or min(box[2:]) < 0:
+    if not isinstance(box, list) or len(box) != 4 or not are_coordinates(box) or min(box[2:]) < 0:
         annotation["bbox"] = _extent(keypoints)
         yield (
             f"{_name(annotation)}: bbox {shorten(box)} is not x, y, width, height",
@@ -283,14 +239,14 @@ def _mend(annotation: dict[str, Any], size: tuple[int, int]) -> Iterator[tuple[s
         )
         annotation["iscrowd"] = 0
     outline = annotation.get("segmentation", [])
-    if (annotation.get("iscrowd") or not count) and not _is_segmentation(
+    if (annotation.get("iscrowd") or not count) and not is_outline(
         outline, size
     ):  # else it is not looked at
         del annotation["segmentation"]
         what = "neither polygons nor run lengths of the image's size"
         yield (
             f"{_name(annotation)}: segmentation {shorten(outline)} is {what}",
-            "segmentation left out",
+            "segmentation removed",
         )
 
 
@@ -300,68 +256,12 @@ def _name(annotation: Mapping[str, Any]) -> str:
     )
 
 
-def _is_segmentation(value: Any, size: tuple[int, int]) -> bool:
-    """Polygons [[x, y, x, y, x, y, ...], ...] or run lengths {'size': [h, w], 'counts': [...] or
-    text}.
-
-    What pycocotools draws must be checked, since it writes beyond its memory, or leaves it as it
-    was, where runs or coordinates do not fit the image.
-    """
-    if isinstance(value, list):
-        reach = 2 * max(size)
-        return all(
-            isinstance(p, list)
-            and len(p) >= 6
-            and len(p) % 2 == 0
-            and _are_numbers(p)
-            and -reach < min(p)
-            and max(p) < reach
-            for p in value
-        )
-    if not isinstance(value, dict) or value.get("size") != [size[1], size[0]]:
-        return False
-    runs = value.get("counts")
-    runs = _unpack(runs) if isinstance(runs, str) else runs
-    if not isinstance(runs, list) or not all(type(run) is int and run >= 0 for run in runs):
-        return False
-    return sum(runs) == size[0] * size[1]
-
-
-def _unpack(text: str) -> list[int] | None:
-    """Run lengths of COCO's text form; None where it is no such text.
-
-    A character, counted from '0', has six bits: five digits, low ones first, and one that says that
-    more follow. From the fourth on, a run is given by its difference to the last but one.
-    """
-    runs: list[int] = []
-    value = digits = 0
-    for letter in text:
-        bits = ord(letter) - 48
-        if not 0 <= bits < 64 or digits > 8:
-            return None
-        value |= (bits & 31) << 5 * digits
-        digits += 1
-        if not bits & 32:
-            value -= (bits & 16) << 5 * digits - 4  # the highest digit bit is the sign
-            runs.append(value + runs[-2] if len(runs) > 2 else value)
-            value = digits = 0
-    return None if digits else runs
-
-
 def _is_id(value: Any) -> bool:
     return type(value) is int and abs(value) < 2**53
 
 
 def _is_amount(value: Any) -> bool:
     return isinstance(value, int | float) and 0 <= value < math.inf  # false for NaN too
-
-
-def _are_numbers(values: Iterable[Any]) -> bool:
-    """Whether all are numbers that are finite, and small enough to be pixels."""
-    try:
-        return sum(map(abs, values)) < 1e9  # false for NaN too
-    except TypeError:
-        return False
 
 
 def _extent(keypoints: list[float]) -> list[float]:
@@ -373,9 +273,3 @@ def _clip(box: list[float], size: tuple[int, int]) -> list[float]:
     left, top = (min(max(box[i], 0), size[i]) for i in (0, 1))
     right, bottom = (min(max(box[i] + box[i + 2], 0), size[i]) for i in (0, 1))
     return [left, top, right - left, bottom - top]
-
-
-def shorten(value: Any) -> str:
-    """A value from outside as it may stand in a message: printable, on one line, not long."""
-    text = repr(value)
-    return text if len(text) <= 60 else f"{text[:57]}..."

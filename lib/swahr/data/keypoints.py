@@ -12,18 +12,13 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from pycocotools import mask as run_lengths
 from yacs.config import CfgNode
 
 from swahr.data.annotation_arrays import AnnotationArrays, ImageInfo
-from swahr.data.annotation_check import (
-    AnnotationError,
-    Report,
-    person_category,
-    read_annotations,
-    repair,
-)
+from swahr.data.annotation_check import person_category, read_annotations, repair
+from swahr.data.annotation_report import AnnotationError, Report
 from swahr.data.images import Image, ImageError, ImageStore
+from swahr.data.outlines import draw_mask
 from swahr.skeleton import SKELETON_OF, Skeleton, get_skeleton
 
 
@@ -78,16 +73,16 @@ class KeypointDataset:
         self.sigma = sigma
         data, report, self.category_id = _load(self.annotation_file, skeleton)
         self.has_annotations = "annotations" in data
-        self.table = table = AnnotationArrays(data, skeleton.num_keypoints)
-        useful = table.most_labelled() >= min_keypoints
+        self.arrays = arrays = AnnotationArrays(data, skeleton.num_keypoints)
+        useful = arrays.most_labelled() >= min_keypoints
         if require_people:
-            useful &= np.diff(table.starts) > 0
-        names = {int(table.ids[row]): table.name(row) for row in np.flatnonzero(useful).tolist()}
+            useful &= np.diff(arrays.starts) > 0
+        names = {int(arrays.ids[row]): arrays.name(row) for row in np.flatnonzero(useful).tolist()}
         missing = self.images.missing(names.values())
         for name in sorted(missing):
-            report.add(f"no image file {self.images.path(name)}", "image left out")
+            report.add(f"no image file {self.images.path(name)}", "image skipped")
         self.report = report
-        report.settle(strict)
+        report.raise_or_warn(strict)
         self.image_ids = [image_id for image_id, name in names.items() if name not in missing]
         if not self.image_ids:
             kind = (
@@ -103,7 +98,7 @@ class KeypointDataset:
         return len(self.image_ids)
 
     def image_info(self, image_id: int) -> ImageInfo:
-        return self.table.info(image_id)
+        return self.arrays.info(image_id)
 
     def where(self, image_id: int) -> str:
         """An image's id and path, for messages."""
@@ -131,13 +126,13 @@ class KeypointDataset:
         """(N, K, 3) x, y in px and visibility (> 0: labelled), with sigma (N, K, 4). Crowds without
         keypoints are left out.
         """
-        people = self.table.rows(image_id, self.table.is_person)
-        joints = self.table.keypoints[people]
+        people = self.arrays.rows(image_id, self.arrays.is_person)
+        joints = self.arrays.keypoints[people]
         if self.with_center:
             joints = np.concatenate([joints, _centers(joints)], 1)
         if self.sigma is not None:
             sigma = np.broadcast_to(
-                self.sigma(self.table.boxes[people])[:, None, None], (*joints.shape[:2], 1)
+                self.sigma(self.arrays.boxes[people])[:, None, None], (*joints.shape[:2], 1)
             )
             joints = np.concatenate([joints, sigma], 2)
         return joints
@@ -147,11 +142,11 @@ class KeypointDataset:
         elsewhere.
         """
         info = self.image_info(image_id)
-        outlines = self.table.outlines(image_id)
+        outlines = self.arrays.outlines(image_id)
         if not outlines:
             return np.ones((info.height, info.width), np.uint8)
         try:
-            return _outside(outlines, info.height, info.width)
+            return draw_mask(outlines, info.height, info.width)
         except (TypeError, ValueError, IndexError, KeyError) as error:
             raise ImageError(
                 f"{self.where(image_id)}: a segmentation of its annotations is broken ({error})"
@@ -187,20 +182,6 @@ def _centers(joints: NDArray[np.float32]) -> NDArray[np.float32]:
     count = labelled.sum(1, keepdims=True)
     mean = (joints[..., :2] * labelled).sum(1, keepdims=True) / np.maximum(count, 1)
     return np.concatenate([mean, count > 0], 2, dtype=np.float32)
-
-
-def _outside(outlines: Sequence[Any], height: int, width: int) -> NDArray[np.uint8]:
-    """(H, W), 0 inside the outlines: lists of polygons, or run lengths, packed into text or not
-    (COCO's formats).
-    """
-    parts: list[Any] = []
-    for outline in outlines:
-        if isinstance(outline, dict) and isinstance(outline["counts"], str):
-            parts.append(outline)
-        else:
-            runs = run_lengths.frPyObjects(outline, height, width)
-            parts += runs if isinstance(runs, list) else [runs]
-    return np.ascontiguousarray(1 - run_lengths.decode(run_lengths.merge(parts)))
 
 
 @dataclass(frozen=True)
