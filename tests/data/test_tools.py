@@ -97,7 +97,9 @@ def test_concat(tool: Any, made: Made, tmp_path: Path, capsys: pytest.CaptureFix
     assert "crowdpose_val.json: cannot be read (No such file" in capsys.readouterr().err
     (tmp_path / "crowdpose_val.json").write_text(json.dumps(val))
     assert concat.main(["--root", str(tmp_path)]) == 2
-    said = "crowdpose_train.json and crowdpose_val.json: 1 ids of images are in both, like 10"
+    said = (
+        "crowdpose_train.json and crowdpose_val.json: 1 ids of images are in both, for example 10"
+    )
     assert said in capsys.readouterr().err
     assert not (tmp_path / "crowdpose_trainval.json").exists()
     val["images"][0]["id"], val["annotations"] = 99, []

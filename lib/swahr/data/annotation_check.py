@@ -11,8 +11,9 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from swahr.data.annotation_report import AnnotationError, Report, shorten
+from swahr.data.annotation_report import AnnotationError, Report
 from swahr.data.outlines import are_coordinates, is_outline
+from swahr.files import shorten
 from swahr.skeleton import Skeleton
 
 BOX_SLACK = (

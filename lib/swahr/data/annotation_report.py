@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 from collections import Counter
 from pathlib import Path
-from typing import Any
 
 MAX_LINES = 20  # of one kind that a report prints; the rest is counted
 
@@ -52,9 +51,3 @@ class Report:
         if self.count:
             repairs = ", ".join(f"{repair}: {count}" for repair, count in self.repairs.items())
             logger.warning("%s\n  repaired (%s)", self, repairs)
-
-
-def shorten(value: Any) -> str:
-    """A value from outside, for a message: printable, on one line, at most 60 characters."""
-    text = repr(value)
-    return text if len(text) <= 60 else f"{text[:57]}..."
