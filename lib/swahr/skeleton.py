@@ -12,6 +12,7 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from math import inf
 from pathlib import Path
 
 import yaml
@@ -56,7 +57,7 @@ class Skeleton:
             found.append("keypoints is empty; it lists the names of the joints")
         if len(set(self.keypoints)) != count:
             found.append("keypoints has a name twice")
-        if len(self.sigmas) != count or min(self.sigmas, default=1) <= 0:
+        if len(self.sigmas) != count or not all(0 < sigma < inf for sigma in self.sigmas):
             found.append(
                 f"sigmas has {len(self.sigmas)} values; it needs {count} positive ones, one for each keypoint"
             )
@@ -248,7 +249,7 @@ def load_skeleton(path: str | Path) -> Skeleton:
     Raises SkeletonError, naming the file and the entry, where the file is not such a description.
     """
     try:
-        data = yaml.safe_load(Path(path).read_text())
+        data = yaml.safe_load(Path(path).read_bytes())
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         raise SkeletonError(
             f"{path}: cannot be read as YAML ({str(error).splitlines()[0]})"
@@ -293,7 +294,7 @@ def load_skeleton(path: str | Path) -> Skeleton:
     values = entries("sigmas")
     try:
         sigmas = tuple(float(value) for value in values)  # type: ignore[arg-type]
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         raise SkeletonError(f"{path}: sigmas must be a list of numbers, not {values!r}") from None
     order = tuple(index("grouping_order", value) for value in entries("grouping_order"))
     return Skeleton(

@@ -22,6 +22,7 @@ from swahr.skeleton import COCO, CROWD_POSE
 
 Tree = Callable[..., Path]
 Made = Callable[..., dict[str, Any]]
+UNLABELLED: dict[str, Any] = {"keypoints": [0] * 51, "num_keypoints": 0}
 TRAIN = ("annotations/person_keypoints_train2017.json", "images/train2017")
 
 
@@ -36,6 +37,9 @@ def settings(root: Path, **data: Any) -> CfgNode:
         "DATASET_TEST": "coco",
         "DATA_FORMAT": "jpg",
         "SKELETON": "",
+        "CATEGORIES": [""],
+        "NEGATIVES": False,
+        "FLIP": 0.5,
         "STRICT": True,
         "MIN_KEYPOINTS": 0,
         "WITH_CENTER": False,
@@ -58,7 +62,10 @@ def test_images_and_people(tree: Tree) -> None:
     assert dataset.joints(13).dtype == np.float32
     assert all((dataset.joints(i)[:, 0] == (20, 20, 2)).all() for i in (10, 12, 13))
     assert dataset.read(10).shape == (48, 64, 3)
-    assert dataset.coco == dataset.annotation_file
+    assert (
+        dataset.coco["annotations"]
+        == json.loads(dataset.annotation_file.read_text())["annotations"]
+    )
     with pytest.raises(KeyError, match="no image 99"):
         dataset.joints(99)
     copy = pickle.loads(pickle.dumps(dataset))
@@ -68,17 +75,19 @@ def test_images_and_people(tree: Tree) -> None:
 def test_which_images_train(tree: Tree, made: Made) -> None:
     data = made((1, 0, 2))
     for annotation in data["annotations"][1:]:
-        annotation.update(keypoints=[0] * 51, num_keypoints=0)
+        annotation.update(UNLABELLED)
     root = tree(data)
     assert opened(root, require_people=True).image_ids == [10, 12]
     assert opened(root, min_keypoints=1).image_ids == [10]
-    with pytest.raises(AnnotationError, match="no image with 18 labelled keypoints is left"):
+    with pytest.raises(
+        AnnotationError, match="no image with 18 labelled keypoints and a file is left"
+    ):
         opened(root, min_keypoints=18)
 
 
 def test_a_crowd_trains_only_if_it_has_keypoints(tree: Tree, made: Made) -> None:
     data = made((3,))
-    data["annotations"][0].update(iscrowd=1, num_keypoints=0)
+    data["annotations"][0].update(iscrowd=1, **UNLABELLED)
     data["annotations"][1].update(iscrowd=1)
     assert len(opened(tree(data)).joints(10)) == 2
 
@@ -92,14 +101,14 @@ def test_mask(tree: Tree, made: Made) -> None:
     spots = np.random.default_rng(0).random((48, 64)) < 0.2
     packed = run_lengths.encode(np.asfortranarray(spots, np.uint8))["counts"].decode()
     people[1].update(
-        num_keypoints=0,
+        **UNLABELLED,
         segmentation=[[4, 4, 12, 4, 12, 12, 4, 12], [20, 20, 30, 20, 30, 30, 20, 30]],
     )
     people[2].update(
         iscrowd=1, segmentation={"size": [48, 64], "counts": [48 * 3, 10, 48 * 61 - 10]}
     )
-    people[3].update(num_keypoints=0, iscrowd=1, segmentation={"size": [48, 64], "counts": packed})
-    people[4].update(num_keypoints=0, segmentation=[])
+    people[3].update(**UNLABELLED, iscrowd=1, segmentation={"size": [48, 64], "counts": packed})
+    people[4].update(**UNLABELLED, segmentation=[])
     dataset = opened(tree(data))
     index = Index()
     index.dataset = data
@@ -150,7 +159,8 @@ def test_sigma_and_center(tree: Tree, made: Made) -> None:
     points = np.zeros((17, 3))
     points[3], points[5] = (10, 20, 2), (30, 10, 1)
     data["annotations"][0]["keypoints"] = points.reshape(-1).tolist()
-    data["annotations"][1]["keypoints"] = [7, 7, 0] * 17
+    data["annotations"][0]["num_keypoints"] = 2
+    data["annotations"][1].update(keypoints=[7, 7, 0] * 17, num_keypoints=0)
     root = tree(data)
     joints = opened(root, with_center=True, sigma=ScaleSigma(64, 3.0)).joints(10)
     assert joints.shape == (2, 18, 4)

@@ -206,6 +206,10 @@ defaults.DATASET.REPEAT = (
 defaults.DATASET.MIN_KEYPOINTS = (
     0  # leave out training images in which nobody has this many labelled keypoints
 )
+defaults.DATASET.CATEGORIES = [
+    ""
+]  # names of the categories that are used, as one; [''] = all whose keypoints are the skeleton's
+defaults.DATASET.NEGATIVES = False  # also train on images without people
 defaults.DATASET.STRICT = (
     True  # stop at annotations that contradict each other; False = repair or leave out
 )

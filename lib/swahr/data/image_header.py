@@ -10,6 +10,7 @@ import struct
 from collections.abc import Iterator
 from typing import NamedTuple
 
+MAX_SIDE = 32766  # px of an image that is used; OpenCV's warpAffine takes no more
 UPRIGHT = 1  # the EXIF orientation of images that are stored as they are seen
 TURNED = (5, 6, 7, 8)  # EXIF orientations that exchange width and height
 _WIDTH = 256  # tags of TIFF and EXIF

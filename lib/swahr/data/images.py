@@ -19,12 +19,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from swahr.data.image_header import TURNED, UPRIGHT, image_header
+from swahr.data.image_header import MAX_SIDE, TURNED, UPRIGHT, image_header
 from swahr.data.zip_index import ZipError, ZipIndex
 
 MEAN = (0.485, 0.456, 0.406)  # of ImageNet's images, RGB, as fractions of 255
 STD = (0.229, 0.224, 0.225)
-MAX_SIDE = 32766  # px of an image; OpenCV's warpAffine takes no more
 
 Image = NDArray[np.uint8]
 
@@ -133,12 +132,6 @@ def _statistics(device: torch.device) -> tuple[Tensor, Tensor]:
             torch.tensor(MEAN, device=device).view(1, 3, 1, 1),
             torch.tensor(STD, device=device).view(1, 3, 1, 1),
         )
-
-
-def leaves_folder(file_name: str) -> bool:
-    """Whether a file name is an absolute path, or a relative path that leads out of its folder."""
-    path = os.path.normpath(file_name)
-    return os.path.isabs(path) or path == os.pardir or path.startswith(os.pardir + os.sep)
 
 
 class ImageStore:
