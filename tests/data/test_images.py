@@ -74,7 +74,10 @@ def test_no_image(tmp_path: Path, data: bytes, message: str) -> None:
 
 
 def test_an_error_raised_again_with_a_traceback_keeps_its_own_line() -> None:
-    text = "Caught ImageError in worker process 0.\nTraceback ...\nswahr.data.images.ImageError: 7: no such file"
+    text = (
+        "Caught ImageError in worker process 0.\nTraceback ...\n"
+        "swahr.data.images.ImageError: 7: no such file"
+    )
     assert str(ImageError(text)) == "7: no such file"
     assert str(pickle.loads(pickle.dumps(ImageError("7: empty")))) == "7: empty"
 

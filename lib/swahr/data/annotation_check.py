@@ -133,7 +133,10 @@ def _image_problem(image: Any, known: Mapping[int, Any]) -> str:
     if min(width, height) < 1:
         return f"image {image_id} ({name}): no width and height in pixels"
     if max(width, height) > MAX_SIDE:
-        return f"image {image_id} ({name}): {width} x {height} pixels; at most {MAX_SIDE} a side"
+        return (
+            f"image {image_id} ({name}): {width} x {height} pixels; OpenCV can warp sides of up to "
+            f"{MAX_SIDE} pixels"
+        )
     return ""
 
 

@@ -42,12 +42,12 @@ class ImageError(ValueError):
         super().__init__(message.strip().rpartition("ImageError: ")[2])
 
 
-def read_image(source: str | Path | bytes, name: str = "", *, upright: bool = False) -> Image:
+def read_image(source: str | Path | bytes, name: str = "", *, honour_exif: bool = False) -> Image:
     """The image of a file, or of a file's contents, as (H, W, 3) uint8 RGB.
 
     Grey images get three equal channels, transparency is dropped, and 16 bits become 8. name: of
-    the image in messages, if source is contents. upright: turn and mirror the image as its EXIF
-    orientation says, so that it is as people see it; otherwise the stored pixels are returned.
+    the image in messages, if source is contents. honour_exif: turn and mirror the image as its EXIF
+    orientation says, as viewers show it; otherwise the stored pixels are returned.
     Raises ImageError if the file is missing, empty, cut off, no image, or has a side of more than
     32,766 px.
     """
@@ -70,7 +70,7 @@ def read_image(source: str | Path | bytes, name: str = "", *, upright: bool = Fa
         raise ImageError(f"{name}: not an image that can be decoded")
     image: Image = cv2.cvtColor(decoded, cv2.COLOR_BGR2RGB, dst=decoded)  # type: ignore[assignment]
     _check_sides(name, image.shape[1], image.shape[0])
-    return turn_upright(image, header.orientation) if upright and header is not None else image
+    return turn_upright(image, header.orientation) if honour_exif and header is not None else image
 
 
 def turn_upright(image: Image, orientation: int) -> Image:
@@ -96,7 +96,7 @@ def _read_bytes(path: Path) -> bytes:
 def _check_sides(name: str, width: int, height: int) -> None:
     if max(width, height) > MAX_SIDE:
         raise ImageError(
-            f"{name}: {width} x {height} pixels; sides can have at most {MAX_SIDE} pixels"
+            f"{name}: {width} x {height} pixels; OpenCV can warp sides of up to {MAX_SIDE} pixels"
         )
 
 
@@ -193,6 +193,20 @@ class ImageStore:
                 elif (spelled := os.path.join(found or "", entry)) != name:
                     self._spelling[name] = spelled
         return missing
+
+
+class AbsentImages(ImageStore):
+    """A folder of images that does not exist, and is not needed: no image counts as missing, and
+    none can be read.
+    """
+
+    def __init__(self, root: str | Path) -> None:
+        self.root = Path(root)
+        self._spelling = {}
+        self._archive = None
+
+    def missing(self, file_names: Iterable[str]) -> set[str]:
+        return set()
 
 
 class _Listing:

@@ -16,7 +16,7 @@ from swahr.data.annotation_arrays import AnnotationArrays, ImageInfo
 from swahr.data.annotation_check import load_annotations
 from swahr.data.annotation_report import AnnotationError
 from swahr.data.image_header import TURNED, UPRIGHT, ImageHeader, image_header
-from swahr.data.images import Image, ImageError, ImageStore, read_image
+from swahr.data.images import AbsentImages, Image, ImageError, ImageStore, read_image
 from swahr.data.outlines import draw_mask
 from swahr.data.plausibility import check_plausibility, flip_problem
 from swahr.data.trees import dataset_spec
@@ -83,8 +83,9 @@ class KeypointDataset:
         self.category_id = loaded.category_id
         self.has_annotations = "annotations" in loaded.data
         self.arrays = AnnotationArrays(loaded.data, skeleton.num_keypoints)
-        check_plausibility(self.arrays, skeleton, self.report)
+        self.category_ids = loaded.category_ids
         del loaded  # a gigabyte for COCO
+        check_plausibility(self.arrays, skeleton, self.report)
         self.image_ids = self._with_files(self._useful(require_people, negatives, min_keypoints))
         self.report.raise_or_warn(strict)
         if not self.image_ids:
@@ -153,7 +154,7 @@ class KeypointDataset:
             upright = header is not None and _is_size_of_turned(header, info)
             if header is not None and not upright:
                 self._check_size(image_id, header.width, header.height)
-            image = read_image(data, name, upright=upright)
+            image = read_image(data, name, honour_exif=upright)
         except ImageError as error:
             text = str(error)
             line = text if text.startswith(f"image {image_id}: ") else f"image {image_id}: {text}"
@@ -245,13 +246,15 @@ def build_dataset(
     *,
     root: str | Path | None = None,
     skeleton: Skeleton | None = None,
+    need_images: bool = True,
 ) -> KeypointDataset:
     """The split of the configured data set, for training (images with people, unless
     DATASET.NEGATIVES) or testing (all).
 
     root, skeleton: what the paths DATASET.ROOT and DATASET.SKELETON stand for, if they were
-    resolved already; the skeleton is that of the annotations, without centre. Raises
-    AnnotationError, ImageError, SkeletonError.
+    resolved already; the skeleton is that of the annotations, without centre. need_images: False
+    allows that the images are not there at all, for scoring. Raises AnnotationError, ImageError,
+    SkeletonError.
     """
     data = cfg.DATASET
     spec = dataset_spec(cfg, train)
@@ -263,9 +266,10 @@ def build_dataset(
     sigma = None
     if data.SCALE_AWARE_SIGMA:
         sigma = ScaleSigma(data.BASE_SIZE, data.BASE_SIGMA, data.INT_SIGMA)
+    images = spec.image_folder(root, split, ".zip" if data.DATA_FORMAT == "zip" else "")
     return KeypointDataset(
         spec.annotation_file(root, split),
-        spec.image_folder(root, split, ".zip" if data.DATA_FORMAT == "zip" else ""),
+        ImageStore(images) if need_images or images.exists() else AbsentImages(images),
         skeleton,
         categories=[category for category in data.CATEGORIES if category],
         require_people=train,
