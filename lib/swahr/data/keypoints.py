@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,28 +16,13 @@ from swahr.data.annotation_check import load_annotations
 from swahr.data.annotation_report import AnnotationError
 from swahr.data.image_header import TURNED, UPRIGHT, ImageHeader, image_header
 from swahr.data.images import AbsentImages, Image, ImageError, ImageStore, read_image
+from swahr.data.joints import ScaleSigma, joint_centers
 from swahr.data.outlines import draw_mask
 from swahr.data.plausibility import check_plausibility, flip_problem
 from swahr.data.trees import dataset_spec
 from swahr.skeleton import SKELETON_OF, Skeleton, get_skeleton
 
 logger = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class ScaleSigma:
-    """The sigma of a person's target Gaussians, in map pixels: longer side of the box / base_size x
-    base_sigma. whole: rounded up to whole numbers.
-    """
-
-    base_size: float = 256.0
-    base_sigma: float = 2.0
-    whole: bool = False
-
-    def __call__(self, boxes: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Boxes (N, 4) as x, y, width, height -> (N,)."""
-        sigma = boxes[:, 2:].max(1) / self.base_size * self.base_sigma
-        return (np.round(sigma + 0.5) if self.whole else sigma).astype(np.float32)
 
 
 class KeypointDataset:
@@ -182,7 +166,7 @@ class KeypointDataset:
         people = self.arrays.rows(image_id, self.arrays.is_person)
         joints = self.arrays.keypoints[people]
         if self.with_center:
-            joints = np.concatenate([joints, _centers(joints)], 1)
+            joints = np.concatenate([joints, joint_centers(joints)], 1)
         if self.sigma is not None:
             sigma = np.broadcast_to(
                 self.sigma(self.arrays.boxes[people])[:, None, None], (*joints.shape[:2], 1)
@@ -227,16 +211,6 @@ def _is_size_of_turned(header: ImageHeader, info: ImageInfo) -> bool:
         and (header.width, header.height) != size
         and (header.height, header.width) == size
     )
-
-
-def _centers(joints: NDArray[np.float32]) -> NDArray[np.float32]:
-    """(N, K, 3) -> (N, 1, 3): the mean of each person's labelled joints, labelled if there are
-    any.
-    """
-    labelled = joints[..., 2:] > 0
-    count = labelled.sum(1, keepdims=True)
-    mean = (joints[..., :2] * labelled).sum(1, keepdims=True) / np.maximum(count, 1)
-    return np.concatenate([mean, count > 0], 2, dtype=np.float32)
 
 
 def build_dataset(

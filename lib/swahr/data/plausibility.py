@@ -15,11 +15,12 @@ from swahr.data.annotation_report import Report
 from swahr.skeleton import Skeleton
 
 MIN_JOINTS = 20  # from which coordinates that are all small mean percentages, not a small corner
+PERCENT_SIDE = 200  # px; only images whose sides are all longer can show that
+
 _SIDES = ("left", "right")
 _PAIRS = (("left", "right"), ("Left", "Right"), ("LEFT", "RIGHT"), ("l", "r"), ("L", "R"))
 _EXCHANGED = {a: b for pair in _PAIRS for a, b in (pair, pair[::-1])}
 _WORD = re.compile("[A-Z]+(?![a-z])|[A-Z]?[a-z]+")  # of a name like left_eye, LeftEye or L_EYE
-PERCENT_SIDE = 200  # px; only images whose sides are all longer can show that
 
 
 def check_plausibility(arrays: AnnotationArrays, skeleton: Skeleton, report: Report) -> None:
