@@ -15,7 +15,7 @@ import pytest
 import torch
 
 from swahr.config import load_config
-from swahr.data.annotation_check import AnnotationError
+from swahr.data.annotation_report import AnnotationError
 from swahr.data.images import ImageError
 from swahr.distributed import comm
 from swahr.distributed.signals import Interrupted

@@ -194,6 +194,8 @@ SCHEMA: dict[str, Key] = {
     "DATASET.WITH_CENTER": Key(False, "the centre of a person's joints is one more joint"),
     "DATASET.REPEAT": Key(1, "times an epoch reads each image, augmented anew; for sets of a few images", above=0),
     "DATASET.MIN_KEYPOINTS": Key(0, "skip training images in which nobody has this many labelled keypoints", at_least=0),
+    "DATASET.CATEGORIES": Key([""], "names of the categories that are used, as one; [''] = all whose keypoints are the skeleton's"),
+    "DATASET.NEGATIVES": Key(False, "also train on images without people"),
     "DATASET.STRICT": Key(True, "stop at annotations that contradict each other; False = repair or skip them"),
     "DATASET.ON_BAD_SAMPLE": Key("stop", "an image that cannot be read: stop, or skip (log it and take another)", choices=("stop", "skip")),
 
