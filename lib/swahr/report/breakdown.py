@@ -295,9 +295,9 @@ def compare(
     return {name: Interval(*map(float, values)) for name, *values in zip(names, whole, low, high)}
 
 
-def image_losses(run: Run, errors: Errors) -> Floats:
-    """(I,) how much is wrong in each image: 1 - OKS over its people (1 for a missed one), and the
-    score of each detection that means nobody.
+def image_losses(run: Run, errors: Errors, threshold: float) -> Floats:
+    """(I,) how much is wrong in each image: 1 - OKS of its people, summed (1 for a missed one),
+    and the scores from `threshold` on of detections that mean nobody.
     """
     truth = run.truth
     detection, person = run.pairs
@@ -307,7 +307,7 @@ def image_losses(run: Run, errors: Errors) -> Floats:
     losses = np.zeros(len(truth.image_ids))
     counted = ~truth.ignored
     np.add.at(losses, truth.image[counted], 1 - oks[counted])
-    alone = errors.double | errors.background
+    alone = (errors.double | errors.background) & (run.found.scores >= threshold)
     np.add.at(losses, run.found.image[alone], run.found.scores[alone])
     return losses
 
