@@ -152,7 +152,8 @@ def _bars(
         if len(values) > 1:
             axes.figure.legend(loc="outside upper left", ncols=2)
 
-    return _svg(name, draw, WIDTH, 3.2)
+    height = 3.2 if upright else 1.1 + 0.25 * len(categories) * len(values)
+    return _svg(name, draw, WIDTH, height)
 
 
 def _shortened(name: str) -> str:

@@ -53,7 +53,8 @@ def make_card(
     """The card of image `index`; its kinds are those of the first run.
 
     runs: name, run, errors and score threshold of each. Detections that mean a person are drawn
-    whatever their score; others from the threshold on. info: the image's entry in the annotations.
+    whatever their score, with the keypoints that the truth can judge; others from the threshold on.
+    info: the image's entry in the annotations.
     """
     name, first, errors, threshold = runs[0]
     truth = first.truth
@@ -76,8 +77,11 @@ def make_card(
 
 
 def shown(run: Run, errors: Errors, threshold: float) -> Bools:
-    """(D,) detections that mean a person, or whose score reaches the threshold."""
-    return (errors.person >= 0) | (run.found.scores >= threshold)
+    """(D,) detections that mean a person who counts, or whose score reaches the threshold."""
+    meant = errors.person >= 0
+    counts = np.zeros(len(meant), bool)
+    counts[meant] = ~run.truth.ignored[errors.person[meant]]
+    return counts | (run.found.scores >= threshold)
 
 
 def kinds_of_image(run: Run, errors: Errors, chosen: Bools, index: int) -> dict[str, int]:
@@ -127,7 +131,9 @@ def _draw_found(
     start, stop = run.found.starts[index], run.found.starts[index + 1]
     rows = start + np.flatnonzero(chosen[start:stop])
     keypoints = run.found.keypoints[rows] * np.array([zoom, zoom, 1.0])
-    keypoints[..., 2] = 1  # every keypoint of the evaluation is drawn, whatever its score
+    judged = errors.kinds[rows] >= 0
+    # Of those that mean a person only what the truth can judge; the rest would hide it.
+    keypoints[..., 2] = judged | ~judged.any(axis=1, keepdims=True)
     canvas = draw_people(image, keypoints, run.skeleton, run.found.scores[rows])
     for row, points in zip(rows.tolist(), keypoints):
         for k in np.flatnonzero(errors.kinds[row] > 0).tolist():
