@@ -3,7 +3,7 @@ Extended set is given (S. Johnson and M. Everingham, Learning Effective Human Po
 Inaccurate Annotation, CVPR 2011).
 
 joints.csv: a header image, split, then NAME_x, NAME_y, NAME_v of each joint; a line an image. v is
-0 where a joint is not labelled. The images are in the folder images beside it.
+0 where a joint is not labelled, whose x and y may be empty. The images are in the folder images beside it.
 """
 
 from __future__ import annotations
