@@ -3,7 +3,8 @@ Extended set is given (S. Johnson and M. Everingham, Learning Effective Human Po
 Inaccurate Annotation, CVPR 2011).
 
 joints.csv: a header image, split, then NAME_x, NAME_y, NAME_v of each joint; a line an image. v is
-0 where a joint is not labelled, whose x and y may be empty. The images are in the folder images beside it.
+1, or 0 where a joint is not labelled, whose x and y may be empty. The folder images beside it holds
+the images.
 """
 
 from __future__ import annotations
@@ -110,9 +111,11 @@ def _image(row: list[str], header: list[str], folder: Path, where: str) -> Label
         raise ConversionError(f"{where}: the split is {split!r}; it is one of {', '.join(SPLITS)}")
     if not name or Path(name).name != name:
         raise ConversionError(f"{where}: {name!r} is not the name of an image file")
-    values = [number(text, where, what) for text, what in zip(texts, header[2:])]
-    joints = np.array(values, np.float64).reshape(1, len(NAMES), 3)
-    if not np.isin(joints[..., 2], (0, 1)).all():
-        wrong = int(np.argmin(np.isin(joints[0, :, 2], (0, 1))))
-        raise ConversionError(f"{where}: {NAMES[wrong]}_v is {joints[0, wrong, 2]:g}; it is 0 or 1")
+    joints = np.zeros((1, len(NAMES), 3))
+    for k, joint in enumerate(NAMES):
+        x, y, flag = texts[3 * k : 3 * k + 3]
+        if flag not in ("0", "1"):
+            raise ConversionError(f"{where}: {joint}_v is {flag!r}; it is 0 or 1")
+        if flag == "1":
+            joints[0, k] = number(x, where, f"{joint}_x"), number(y, where, f"{joint}_y"), 1
     return LabelledImage(folder / "images" / name, name, split, joints, where)
