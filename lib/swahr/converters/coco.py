@@ -126,10 +126,7 @@ def skeleton_yaml(skeleton: Skeleton) -> str:
         "limbs": [[names[a], names[b]] for a, b in skeleton.limbs],
         "grouping_order": [names[k] for k in skeleton.grouping_order],
     }
-    return "".join(
-        yaml.safe_dump({key: value}, default_flow_style=None, sort_keys=False, width=96)
-        for key, value in entries.items()
-    )
+    return yaml.safe_dump(entries, default_flow_style=None, sort_keys=False, width=96)
 
 
 def flip_pairs(names: Sequence[str]) -> tuple[tuple[int, int], ...]:
