@@ -100,7 +100,12 @@ def write_dataset(
             annotation = {"id": next(ids), "image_id": image_id}
             part["annotations"].append(annotation | _annotation(person, width, height))
     for image in images:
-        _place(image.path, root / "images" / image.split / image.name, copy)
+        for split in SPLITS:
+            target = root / "images" / split / image.name
+            if split == image.split:
+                _place(image.path, target, copy)
+            elif not _is_source(target, image.path):  # left by a conversion with another split
+                target.unlink(missing_ok=True)
     for split, part in data.items():
         path = root / "annotations" / f"person_keypoints_{split}.json"
         if part["images"]:
@@ -237,7 +242,7 @@ def _annotation(person: Floats, width: int, height: int) -> dict[str, Any]:
 def _place(source: Path, target: Path, copy: bool) -> None:
     """Put an image into the data set, in place of what an earlier conversion left there."""
     make_folder(target.parent)
-    if target.exists() and not target.is_symlink() and target.samefile(source):
+    if _is_source(target, source):
         return
     try:
         target.unlink(missing_ok=True)
@@ -246,6 +251,11 @@ def _place(source: Path, target: Path, copy: bool) -> None:
         shutil.copyfile(source, target)
     except OSError as error:
         raise WriteError(f"{target}: could not be written ({error.strerror or error})") from None
+
+
+def _is_source(target: Path, source: Path) -> bool:
+    """Whether the target is the source file itself, not a link to it or a copy."""
+    return not target.is_symlink() and target.exists() and target.samefile(source)
 
 
 def _linked(source: Path, target: Path) -> bool:

@@ -71,10 +71,10 @@ def read_dlc(path: str | Path, images: str | Path, sigma: float = SIGMA) -> Deep
         if not any(row):
             continue
         frame = _frame(row, layout, folder, f"{path}, line {line}")
-        if (frame.people[..., 2] > 0).any():
-            frames.append(frame)
-        else:
+        if frame is None:
             unlabelled += 1
+        else:
+            frames.append(frame)
     if not frames:
         raise ConversionError(f"{path}: no frame has a label")
     return DeepLabCutLabels(skeleton, frames, unlabelled, layout.unique)
@@ -153,16 +153,19 @@ def _layout(rows: list[list[str]], path: Path) -> tuple[_Layout, int]:
     return _Layout(start, len(coords), tuple(parts), points, unique), len(titles)
 
 
-def _frame(row: list[str], layout: _Layout, folder: Path, where: str) -> LabelledImage:
+def _frame(row: list[str], layout: _Layout, folder: Path, where: str) -> LabelledImage | None:
+    """A frame of the split train; None where nothing is labelled in it."""
     if len(row) != layout.columns:
         raise ConversionError(f"{where}: {len(row)} cells; the header has {layout.columns}")
     relative = PurePosixPath("/".join(row[: layout.index_columns]).replace("\\", "/"))
-    path = _find(relative, folder, where)
     people = np.zeros((*layout.points.shape, 3))
     for animal, columns in enumerate(layout.points.tolist()):
         for k, column in enumerate(columns):
             people[animal, k] = _point(row[column], row[column + 1], layout.parts[k], where)
     labelled = people[(people[..., 2] > 0).any(axis=1)]
+    if not len(labelled):
+        return None
+    path = _find(relative, folder, where)
     return LabelledImage(path, "_".join(relative.parts[-2:]), "train", labelled, where)
 
 
