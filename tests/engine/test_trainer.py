@@ -417,7 +417,7 @@ def test_a_position_survives_another_number_of_processes(
 ) -> None:
     """Five steps of `before` images are so many steps of `after`, of 12 in an epoch."""
     moved = Progress(step=5, step_images=before)
-    adopt_position(moved, after, steps=12)
+    adopt_position(moved, after, steps_per_epoch=12)
     assert (moved.step, moved.step_images) == (step, after)
 
 

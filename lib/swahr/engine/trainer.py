@@ -140,7 +140,9 @@ class Trainer:
                 lr = self.schedule(step)
                 batches = [batch.to(self.device, non_blocking=True) for batch in batches]
                 sample_size = self.panels.sample_size(step, progress.epoch) if self.panels else 0
-                result = self.train_step(batches, lr, sample_size, self._after_backward)
+                result = self.train_step(
+                    batches, lr, sample_size=sample_size, after_backward=self._after_backward
+                )
                 self._call_hooks(lambda hook: hook.after_step(self))
                 self.monitor.check(step, result.bad, self.stop.signal, batches, result.losses)
                 meter.add(result.losses, result.bad)
