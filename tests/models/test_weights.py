@@ -13,17 +13,17 @@ import torch
 from torch import Tensor, nn
 
 from swahr.models.backbones.hrnet import StageSettings
-from swahr.models.heads.higher_hrnet import HigherHRNet
+from swahr.models.network import Backbone, Head, ModelError, PoseNetwork, StageOutput
+from swahr.models.published_names import describe_settings
 from swahr.models.weights import (
     CheckpointError,
-    describe_settings,
-    init_weights,
     load_pretrained,
     load_state,
     load_weights,
+    published_state,
     read_state_dict,
 )
-from tests.models.tiny_networks import DECONV, STAGES, VARIANTS, network
+from tests.models.tiny_networks import STAGES, VARIANTS, bare_network, network
 
 BROADER = (StageSettings(1, (1, 1), (6, 6)), *STAGES[1:])
 
@@ -34,13 +34,13 @@ def saved(path: Path, content: object, **options: object) -> Path:
 
 
 def same(model: nn.Module, state: dict[str, Tensor]) -> bool:
-    return all(torch.equal(tensor, state[name]) for name, tensor in model.state_dict().items())
+    return all(torch.equal(tensor, state[name]) for name, tensor in published_state(model).items())
 
 
 def test_initial_weights() -> None:
-    model = HigherHRNet(stages=STAGES, num_joints=3, tag_channels=(3, 0), deconvs=(DECONV,))
-    init_weights(model)
-    state = model.state_dict()
+    model = bare_network()
+    model.init_weights()
+    state = published_state(model)
     assert 0.0009 < float(state["layer1.1.conv2.weight"].std()) < 0.0011
     assert 0.0007 < float(state["deconv_layers.0.0.0.weight"].std()) < 0.0013
     for name, tensor in state.items():
@@ -73,13 +73,13 @@ FORMS: dict[str, Callable[[dict[str, Tensor]], object]] = {
 @pytest.mark.parametrize("form", FORMS)
 @pytest.mark.parametrize("archive", [True, False])
 def test_published_forms(tmp_path: Path, form: str, archive: bool) -> None:
-    state = network(seed=1).state_dict()
+    state = published_state(network(seed=1))
     path = saved(
         tmp_path / "checkpoint.pth.tar", FORMS[form](state), _use_new_zipfile_serialization=archive
     )
     model = network(seed=2)
     load_weights(model, path)
-    for name, tensor in model.state_dict().items():
+    for name, tensor in published_state(model).items():
         assert torch.equal(tensor, state[name]) or "num_batches" in name
     path.unlink()  # nothing may be left that hangs on the file
     assert torch.isfinite(model(torch.zeros(1, 3, 32, 32))[0].heatmaps).all()
@@ -178,7 +178,7 @@ def test_bad_files(tmp_path: Path, kind: str, capfd: pytest.CaptureFixture[str])
 
 def test_weights_that_are_not_finite(tmp_path: Path) -> None:
     model = network()
-    state = model.state_dict()
+    state = published_state(model)
     state["stage2.0.branches.0.0.bn1.running_var"] = torch.full((4,), float("inf"))
     path = saved(tmp_path / "spoilt.pth", state)
     for load in (load_weights, load_pretrained):
@@ -215,7 +215,7 @@ MISMATCHES = [
 @pytest.mark.parametrize(("weights", "wanted", "message"), MISMATCHES)
 def test_mismatches_name_the_setting(weights: str, wanted: str, message: str) -> None:
     with pytest.raises(CheckpointError) as error:
-        load_state(network(wanted), network(weights).state_dict(), "a.pth")
+        load_state(network(wanted), published_state(network(weights)), "a.pth")
     assert str(error.value).startswith("a.pth: does not fit the network: ") and "\n" not in str(
         error.value
     )
@@ -224,7 +224,7 @@ def test_mismatches_name_the_setting(weights: str, wanted: str, message: str) ->
 
 def test_other_joints() -> None:
     with pytest.raises(CheckpointError) as error:
-        load_state(network(), network(num_joints=4, tag_channels=(4, 0)).state_dict())
+        load_state(network(), published_state(network(num_joints=4, tag_channels=(4, 0))))
     assert str(error.value).endswith(
         "first final_layers.0.weight, [8, 4, 1, 1] in the file, [6, 4, 1, 1] in the "
         "network); settings that would fit: MODEL.NUM_JOINTS 4"
@@ -234,14 +234,14 @@ def test_other_joints() -> None:
         {"scale_heads": False, "deconvs": (), "tag_channels": (4,)},
     ):
         settings = describe_settings(
-            network(num_joints=4, **{"tag_channels": (4, 0)} | heads).state_dict()
+            published_state(network(num_joints=4, **{"tag_channels": (4, 0)} | heads))
         )
         assert settings["MODEL.NUM_JOINTS"] == 4 and settings["MODEL.TAG_PER_JOINT"] is True
 
 
 def test_other_widths() -> None:
-    state = network(stages=BROADER).state_dict()
-    before = network().state_dict()
+    state = published_state(network(stages=BROADER))
+    before = published_state(network())
     model = network()
     with pytest.raises(
         CheckpointError,
@@ -264,7 +264,7 @@ def test_another_network() -> None:
 def test_backbone_alone_does_not_fit() -> None:
     state = {
         name: value
-        for name, value in network().state_dict().items()
+        for name, value in published_state(network()).items()
         if name.startswith(("conv", "bn", "stage"))
     }
     state = {name: value for name, value in state.items() if not name.startswith("conv_scale")}
@@ -279,7 +279,7 @@ def test_pretrained_imagenet(tmp_path: Path) -> None:
     """A classification network: extra modules, no heads."""
     source = {
         name: value
-        for name, value in network(seed=1).state_dict().items()
+        for name, value in published_state(network(seed=1)).items()
         if name.split(".")[0] not in ("final_layers", "deconv_layers", "conv_scale_layers")
     }
     extra = {
@@ -287,20 +287,20 @@ def test_pretrained_imagenet(tmp_path: Path) -> None:
         "classifier.weight": torch.ones(10, 4),
     }
     model = network(seed=2)
-    before = network(seed=2).state_dict()
+    before = published_state(network(seed=2))
     report = load_pretrained(model, saved(tmp_path / "hrnet.pth", source | extra), ["*"])
     assert report == (len(source), 0, 2, len(before))
     assert same(model, before | source)
     assert str(report) == (
-        f"took {len(source)} of the network's {len(before)} tensors; left out 0 of another shape "
+        f"took {len(source)} of the network's {len(before)} tensors; skipped 0 of another shape "
         "and 2 that the network lacks or PRETRAINED_LAYERS does not name"
     )
 
 
 def test_pretrained_on_other_joints(tmp_path: Path) -> None:
-    source = network(seed=1, num_joints=4, tag_channels=(4, 0)).state_dict()
+    source = published_state(network(seed=1, num_joints=4, tag_channels=(4, 0)))
     model = network(seed=2)
-    before = network(seed=2).state_dict()
+    before = published_state(network(seed=2))
     report = load_pretrained(model, saved(tmp_path / "coco.pth", {"state_dict": source}))
     fits = {name: value for name, value in source.items() if value.shape == before[name].shape}
     assert (report.taken, report.reshaped, report.unasked) == (
@@ -313,10 +313,10 @@ def test_pretrained_on_other_joints(tmp_path: Path) -> None:
 
 
 def test_pretrained_layers(tmp_path: Path) -> None:
-    source = network(seed=1).state_dict()
-    before = network(seed=2).state_dict()
+    source = published_state(network(seed=1))
+    before = published_state(network(seed=2))
     model = network(seed=2)
-    path = saved(tmp_path / "coco.pth", network(seed=1).state_dict())
+    path = saved(tmp_path / "coco.pth", published_state(network(seed=1)))
     load_pretrained(model, path, ["conv1", "stage2"])
     chosen = {
         name: value for name, value in source.items() if name.split(".")[0] in ("conv1", "stage2")
@@ -325,7 +325,7 @@ def test_pretrained_layers(tmp_path: Path) -> None:
 
 
 def test_pretrained_errors(tmp_path: Path) -> None:
-    path = saved(tmp_path / "a.pth", network(stages=BROADER).state_dict())
+    path = saved(tmp_path / "a.pth", published_state(network(stages=BROADER)))
     another = r"a\.pth: the backbone is another one: \d+ tensors are of another shape \(first transition1\.0\.0\.weight"
     width = r"; these are W6 weights; settings that would fit: MODEL\.EXTRA\.STAGE2\.NUM_CHANNELS \[6, 6\]$"
     with pytest.raises(CheckpointError, match=f"{another}, .*{width}"):
@@ -338,8 +338,8 @@ def test_pretrained_errors(tmp_path: Path) -> None:
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_settings_describe_themselves(variant: str) -> None:
     """A network fits its own settings, so none would be advised."""
-    load_state(network(variant, seed=1), network(variant, seed=2).state_dict())
-    settings = describe_settings(network(variant).state_dict())
+    load_state(network(variant, seed=1), published_state(network(variant, seed=2)))
+    settings = describe_settings(published_state(network(variant)))
     tags = VARIANTS[variant].get("tag_channels", (3, 0))
     if variant != "bottom-up":
         assert settings["MODEL.NUM_JOINTS"] == 3 and settings["LOSS.WITH_AE_LOSS"] == [

@@ -31,8 +31,13 @@ from swahr.engine.step_monitor import StepMonitor
 from swahr.engine.train_step import LossScaler, TrainStep, build_optimizer, build_scaler
 from swahr.losses.criterion import build_criterion
 from swahr.models.build import amp_dtype, build_model
-from swahr.models.heads.higher_hrnet import HigherHRNet
-from swahr.models.weights import CheckpointError, load_pretrained, load_state
+from swahr.models.network import PoseNetwork
+from swahr.models.weights import (
+    CheckpointError,
+    load_pretrained,
+    load_state,
+    published_state,
+)
 
 logger = logging.getLogger("swahr")
 
@@ -47,7 +52,7 @@ class Run:
     cfg: Any
     folder: Path
     device: torch.device
-    model: HigherHRNet
+    model: PoseNetwork
     stepper: TrainStep
     loader: DataLoader
     sampler: EpochSampler
@@ -106,7 +111,7 @@ def build_run(
         cfg.TRAIN.MAX_BAD_STEPS,
         folder,
         bad_steps=progress.bad_steps,
-        replay=lambda: {"state_dict": model.state_dict(), "config": cfg.dump()},
+        replay=lambda: {"state_dict": published_state(model), "config": cfg.dump()},
     )
     logger.info(
         "%d images; an epoch is %d steps of %d images; processes: %d on %s",
@@ -134,7 +139,7 @@ def build_run(
     )
 
 
-def build_replica(cfg: Any, device: torch.device) -> HigherHRNet:
+def build_replica(cfg: Any, device: torch.device) -> PoseNetwork:
     """The network on its device, with the same fresh weights on every process; SyncBN where
     MODEL.SYNC_BN.
     """
@@ -170,7 +175,7 @@ def parallel(cfg: Any, model: nn.Module, device: torch.device) -> nn.Module:
 
 
 def start_or_resume(
-    cfg: Any, folder: Path, model: HigherHRNet, optimizer: torch.optim.Optimizer, scaler: LossScaler
+    cfg: Any, folder: Path, model: PoseNetwork, optimizer: torch.optim.Optimizer, scaler: LossScaler
 ) -> Progress:
     """Fill the parts from the last checkpoint, or else the network from MODEL.PRETRAINED, and say
     where to go on.

@@ -22,6 +22,7 @@ from swahr.engine import checkpoint
 from swahr.engine.progress import EpochBar, Meter, TensorBoard, save_panel, setup_logging
 from swahr.engine.setup import Run, build_run
 from swahr.engine.train_step import Sample
+from swahr.models.weights import published_state
 
 logger = logging.getLogger("swahr")
 PANEL_IMAGES = 4
@@ -134,7 +135,7 @@ def validate_run(run: Run) -> None:
     if best:
         progress.best_perf = progress.perf
         if comm.is_main():
-            checkpoint.write_whole(run.model.state_dict(), run.folder / checkpoint.BEST)
+            checkpoint.write_whole(published_state(run.model), run.folder / checkpoint.BEST)
     if progress.perf is not None:
         logger.info(
             "epoch %d: AP %.4f%s",
@@ -212,7 +213,7 @@ def save(run: Run) -> None:
         checkpoint.save_checkpoint(
             run.folder,
             name=run.cfg.MODEL.NAME,
-            weights=run.model.state_dict(),
+            weights=published_state(run.model),
             seed=run.cfg.TRAIN.SEED,
             optimizer=run.stepper.optimizer.state_dict(),
             scaler=run.stepper.scaler.state_dict(),
@@ -242,7 +243,7 @@ def stop_here(run: Run) -> None:
 
 def finish(run: Run, logs: Path) -> None:
     """The final weights, and a table of what came of it all, on stdout."""
-    checkpoint.write_whole(run.model.state_dict(), run.folder / checkpoint.FINAL)
+    checkpoint.write_whole(published_state(run.model), run.folder / checkpoint.FINAL)
     progress = run.progress
     rows = {
         "epochs": progress.epoch,

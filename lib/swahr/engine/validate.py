@@ -39,7 +39,7 @@ from swahr.inference.predictor import (
     build_predictor,
 )
 from swahr.models.build import build_model
-from swahr.models.heads.higher_hrnet import HigherHRNet
+from swahr.models.network import PoseNetwork
 from swahr.models.weights import load_weights
 
 logger = logging.getLogger(__name__)
@@ -246,7 +246,7 @@ def run_validation(cfg: Any, cfg_path: str | Path) -> dict[str, float]:
 
 def validate(
     cfg: Any,
-    model: HigherHRNet | None = None,
+    model: PoseNetwork | None = None,
     *,
     folder: str | Path,
     weights: str | Path = "",
@@ -300,7 +300,7 @@ def validate(
     return comm.all_gather(stats)[0]
 
 
-def load_network(cfg: Any, weights: str | Path) -> HigherHRNet:
+def load_network(cfg: Any, weights: str | Path) -> PoseNetwork:
     """The configured network with the weights of a file, on this process's device."""
     torch.backends.cudnn.enabled = cfg.CUDNN.ENABLED
     torch.backends.cudnn.benchmark = cfg.CUDNN.BENCHMARK

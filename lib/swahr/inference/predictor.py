@@ -19,13 +19,17 @@ from torch import Tensor
 
 from swahr import geometry
 from swahr.acceleration.cuda_graphs import CudaGraphs
-from swahr.acceleration.fuse import fold_batch_norms, optimize_for_inference, supports_dtype
+from swahr.acceleration.fuse import (
+    fold_batch_norms,
+    optimize_for_inference,
+    supports_dtype,
+    verified,
+)
 from swahr.codec.decode import Decoder, build_decoder
 from swahr.data.images import Image, normalize
 from swahr.inference.tta import Maps, average_flips, average_scales, average_stages
 from swahr.models.build import amp_dtype
-from swahr.models.heads.higher_hrnet import HigherHRNet
-from swahr.models.network import StageOutput
+from swahr.models.network import PoseNetwork, StageOutput
 from swahr.skeleton import Skeleton
 
 # Of one image at its largest scale: a thread of pixels, stretched to the short side, would fill all
@@ -248,7 +252,7 @@ class Predictor:
 
 
 def build_predictor(
-    cfg: Any, model: HigherHRNet, skeleton: Skeleton, device: torch.device | str = "cpu"
+    cfg: Any, model: PoseNetwork, skeleton: Skeleton, device: torch.device | str = "cpu"
 ) -> Predictor:
     """The predictor of a configuration; skeleton is that of the annotations, without a centre.
 
@@ -266,11 +270,12 @@ def build_predictor(
             dtype = autocast
             autocast = None
         # torch.compile fuses by itself what optimize_for_inference would on a CPU.
-        model = (
+        fast = (
             fold_batch_norms(model).to(dtype)
             if test.COMPILE
             else optimize_for_inference(model, dtype=dtype)
         )
+        model = verified(fast, model, (4 * model.size_divisor, 4 * model.size_divisor))
     network: Any = torch.compile(model) if test.COMPILE else model
     if test.CUDA_GRAPHS and device.type == "cuda":
         network = CudaGraphs(network)
