@@ -85,6 +85,86 @@ def test_published_forms(tmp_path: Path, form: str, archive: bool) -> None:
     assert torch.isfinite(model(torch.zeros(1, 3, 32, 32))[0].heatmaps).all()
 
 
+class Squares(Backbone):
+    """Has a tensor with the name of one of HRNet's."""
+
+    channels = 2
+    stride = 2
+    size_divisor = 2
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(3, 2, 2, stride=2)
+        self.bn1 = nn.BatchNorm2d(2)
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.bn1(self.conv1(images))
+
+
+class Points(Head):
+    upsampling = (1,)
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(2, 1, 1)
+
+    def forward(self, features: Tensor) -> list[StageOutput]:
+        return [StageOutput(None, self.conv1(features), None)]
+
+
+def test_names_inside_and_in_files() -> None:
+    """HRNet and HigherHRNet's head have the published names, other parts say where they belong."""
+    model = network()
+    inside = list(model.state_dict())
+    assert inside[0] == "backbone.conv1.weight" and inside[-1].startswith("head.conv_scale_layers")
+    assert list(published_state(model)) == [name.partition(".")[2] for name in inside]
+    toy = PoseNetwork(Squares(), Points())
+    assert list(published_state(toy)) == list(toy.state_dict())
+    mixed = PoseNetwork(Squares(), network().head)
+    assert {name.split(".")[0] for name in published_state(mixed)} == {
+        *("backbone", "final_layers", "deconv_layers", "conv_scale_layers")
+    }
+
+
+def test_the_names_of_the_network_itself_load_too() -> None:
+    source = network(seed=1)
+    model = network(seed=2)
+    load_state(model, source.state_dict())
+    assert same(model, published_state(source))
+
+
+def test_names_that_meet_in_a_file() -> None:
+    model = network()
+    model.head.bn1 = nn.BatchNorm2d(4)
+    with pytest.raises(ModelError, match="^bn1.weight is the name of two tensors: rename"):
+        published_state(model)
+
+
+def test_files_of_other_networks_are_read_again(tmp_path: Path) -> None:
+    source = PoseNetwork(Squares(), Points())
+    model = PoseNetwork(Squares(), Points())
+    load_weights(model, saved(tmp_path / "toy.pth", published_state(source)))
+    assert same(model, published_state(source))
+    with pytest.raises(CheckpointError, match=r"; they are of an HRNet \(MODEL\.BACKBONE hrnet\)$"):
+        load_state(model, published_state(network()))
+    with pytest.raises(CheckpointError, match=r"1 names are missing \(first head\.conv1\.bias\)$"):
+        state = published_state(source)
+        load_state(model, {name: state[name] for name in state if name != "head.conv1.bias"})
+
+
+def test_pretrained_from_a_file_of_the_backbone_alone(tmp_path: Path) -> None:
+    backbone = Squares()
+    model = PoseNetwork(Squares(), Points())
+    fresh = published_state(PoseNetwork(Squares(), Points()))
+    load_state(model, fresh)
+    path = saved(tmp_path / "squares.pth", backbone.state_dict() | {"fc.weight": torch.ones(1)})
+    report = load_pretrained(model, path)
+    alone = {f"backbone.{name}": value for name, value in backbone.state_dict().items()}
+    assert report == (len(alone), 0, 1, len(fresh)) and same(model, fresh | alone)
+    load_state(model, fresh)
+    assert load_pretrained(model, path, ["conv1"]).taken == 2
+
+
 class Payload:
     def __reduce__(self) -> tuple[object, tuple[str]]:
         return print, ("this must not run",)
@@ -326,11 +406,20 @@ def test_pretrained_layers(tmp_path: Path) -> None:
 
 def test_pretrained_errors(tmp_path: Path) -> None:
     path = saved(tmp_path / "a.pth", published_state(network(stages=BROADER)))
-    another = r"a\.pth: the backbone is another one: \d+ tensors are of another shape \(first transition1\.0\.0\.weight"
-    width = r"; these are W6 weights; settings that would fit: MODEL\.EXTRA\.STAGE2\.NUM_CHANNELS \[6, 6\]$"
+    another = (
+        r"a\.pth: the backbone is another one: \d+ tensors are of another shape "
+        r"\(first transition1\.0\.0\.weight"
+    )
+    width = (
+        r"; these are W6 weights; settings that would fit: "
+        r"MODEL\.EXTRA\.STAGE2\.NUM_CHANNELS \[6, 6\]$"
+    )
     with pytest.raises(CheckpointError, match=f"{another}, .*{width}"):
         load_pretrained(network(), path)
-    none = r"none of its \d+ tensors \(first conv1\.weight\) is one of the network's in PRETRAINED_LAYERS \(head, neck"
+    none = (
+        r"none of its \d+ tensors \(first conv1\.weight\) is one of the network's in "
+        r"PRETRAINED_LAYERS \(head, neck"
+    )
     with pytest.raises(CheckpointError, match=none):
         load_pretrained(network(), path, ["head", "neck"])
 

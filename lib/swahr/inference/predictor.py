@@ -270,7 +270,7 @@ def build_predictor(
             dtype = autocast
             autocast = None
         # torch.compile fuses by itself what optimize_for_inference would on a CPU.
-        fast = (
+        fast: PoseNetwork = (
             fold_batch_norms(model).to(dtype)
             if test.COMPILE
             else optimize_for_inference(model, dtype=dtype)

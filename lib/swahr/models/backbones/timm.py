@@ -34,7 +34,7 @@ class TimmBackbone(Backbone):
         self.body = _create(name)
         info = self.body.feature_info
         strides = info.reduction()
-        if STRIDE not in strides or str(getattr(self.body, "output_fmt", "NCHW")) != "NCHW":
+        if STRIDE not in strides or getattr(self.body, "output_fmt", "NCHW") != "NCHW":
             raise ModelError(
                 f"timm's {name} gives features of strides {strides}; "
                 f"a backbone needs convolutional features from stride {STRIDE} on"

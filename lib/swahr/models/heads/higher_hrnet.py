@@ -82,8 +82,8 @@ class HigherHRNetHead(Head):
     def init_weights(self) -> None:
         """Draw fresh weights in-place, see `init_normal`; scale maps start as exactly 0."""
         init_normal(self)
-        for _, _, _, spread in self.conv_scale_layers:  # type: ignore[misc]
-            nn.init.zeros_(spread.weight)
+        for layers in self.conv_scale_layers:
+            nn.init.zeros_(layers[-1].weight)  # type: ignore[index]
 
     def for_testing(self) -> None:
         """Drop the scale heads in-place: only the loss reads scale maps."""
