@@ -19,7 +19,8 @@ from swahr.data.images import read_image
 from swahr.distributed.comm import select_device
 from swahr.inference.load import load_network
 from swahr.inference.predictor import Predictor, build_predictor
-from swahr.models.weights import describe_settings, read_state_dict
+from swahr.models.published_names import describe_settings
+from swahr.models.weights import read_state_dict
 from swahr.results import Image, Result, make_result
 from swahr.skeleton import Skeleton
 

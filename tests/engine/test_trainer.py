@@ -26,6 +26,8 @@ from swahr.engine.setup import adopt_position
 from swahr.engine.step_monitor import NonFiniteLossError
 from swahr.engine.train import train
 from swahr.engine.train_step import TrainStep
+from swahr.losses.criterion import build_criterion
+from swahr.models.build import build_model
 from swahr.models.weights import CheckpointError
 
 FOLDER = "output/coco_kpt/pose_higher_hrnet/tiny"
@@ -435,6 +437,7 @@ def test_heads_without_a_loss_are_told_to_the_replicas(
         ["MODEL.SCALE_HEADS", "False"],
         ["LOSS.WITH_HEATMAPS_LOSS", "[True, False]"],
     ):
-        setup.wrap_model(load_config(config_file, opts), torch.nn.Linear(1, 1), torch.device("cpu"))
+        cfg = load_config(config_file, opts)
+        setup.wrap_model(build_model(cfg), torch.device("cpu"), build_criterion(cfg).reads)
     assert [options["find_unused_parameters"] for options in calls] == [False, True, False, True]
     assert not any(options["broadcast_buffers"] for options in calls)

@@ -23,6 +23,7 @@ from swahr.codec.maps import Maps
 from swahr.codec.peaks import Peaks, find_peaks, find_peaks_batch
 from swahr.codec.refine import find_missing, find_missing_batch
 from swahr.codec.tile_bounds import NOT_FINITE, Floats, tile_bounds
+from swahr.parts import choose
 from swahr.skeleton import Skeleton
 
 
@@ -250,10 +251,4 @@ def build_decoder(cfg: Any, skeleton: Skeleton) -> Decoder:
 
     skeleton: has the centre joint if and only if the maps have it (Skeleton.with_center).
     """
-    name = cfg.TEST.DECODER
-    if name not in DECODERS:
-        raise ValueError(
-            f"TEST.DECODER is {name!r}; it is one of {', '.join(DECODERS)}; "
-            "a module of your own is named with --import"
-        )
-    return DECODERS[name](cfg, skeleton)
+    return choose(DECODERS, cfg.TEST.DECODER, "TEST.DECODER")(cfg, skeleton)

@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 
 from swahr.data.images import Image
 from swahr.geometry import BOX_UNIT, augment_matrix, transform_points
+from swahr.parts import choose
 from swahr.skeleton import Skeleton
 
 Joints = NDArray[np.float32]
@@ -240,12 +241,7 @@ def build_transforms(cfg: Any, skeleton: Skeleton) -> Compose:
     skeleton: has the centre joint already where DATASET.WITH_CENTER is set.
     """
     data = cfg.DATASET
-    transforms = []
-    for name in data.TRANSFORMS:
-        if name not in TRANSFORMS:
-            raise ValueError(
-                f"DATASET.TRANSFORMS is {name!r}; it is one of {', '.join(TRANSFORMS)}; "
-                "a module of your own is named with --import"
-            )
-        transforms.append(TRANSFORMS[name](cfg, skeleton))
+    transforms = [
+        choose(TRANSFORMS, name, "DATASET.TRANSFORMS")(cfg, skeleton) for name in data.TRANSFORMS
+    ]
     return Compose(transforms, input_size=data.INPUT_SIZE, output_sizes=data.OUTPUT_SIZE)

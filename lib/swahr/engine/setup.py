@@ -29,8 +29,10 @@ from swahr.engine.step_monitor import StepMonitor
 from swahr.engine.train_step import LossScaler, TrainStep
 from swahr.engine.trainer import Trainer
 from swahr.evaluation.metrics import METRICS, NAMES
+from swahr.inference.load import set_cudnn
 from swahr.losses.criterion import build_criterion
 from swahr.models.build import amp_dtype, build_model
+from swahr.models.network import PoseNetwork
 from swahr.models.weights import CheckpointError, load_pretrained, load_state, published_state
 
 logger = logging.getLogger("swahr")
@@ -62,6 +64,7 @@ def build_trainer(
     loader = build_train_loader(cfg, dataset, comm.rank(), world_size)
     loader.worker_init_fn = LeaveSignalsToParent(loader.worker_init_fn)
     steps_per_epoch = len(loader) // accumulation
+    criterion = build_criterion(cfg)
     optimizer = build_optimizer(cfg, model)
     scaler = build_scaler(cfg, device)
     hooks = build_hooks(cfg, model)
@@ -80,9 +83,9 @@ def build_trainer(
     return Trainer(
         model=model,
         train_step=TrainStep(
-            model=wrap_model(cfg, model, device),
+            model=wrap_model(model, device, criterion.reads, compiled=cfg.TRAIN.COMPILE),
             encoder=build_target_encoder(cfg),
-            criterion=build_criterion(cfg),
+            criterion=criterion,
             optimizer=optimizer,
             scaler=scaler,
             device=device,
@@ -115,13 +118,6 @@ def build_trainer(
         accumulation=accumulation,
         panels=build_panels(cfg, folder, board),
     )
-
-
-def set_cudnn(cfg: Any) -> None:
-    """Apply CUDNN.* to PyTorch."""
-    torch.backends.cudnn.enabled = cfg.CUDNN.ENABLED
-    torch.backends.cudnn.benchmark = cfg.CUDNN.BENCHMARK
-    torch.backends.cudnn.deterministic = cfg.CUDNN.DETERMINISTIC
 
 
 def _open_dataset(cfg: Any, split: str, train: bool) -> KeypointDataset:
@@ -182,7 +178,7 @@ def build_panels(cfg: Any, folder: Path, board: TensorBoard) -> PanelWriter | No
     )
 
 
-def build_network(cfg: Any, device: torch.device) -> Any:
+def build_network(cfg: Any, device: torch.device) -> PoseNetwork:
     """The network on its device, with the same fresh weights on every process.
 
     MODEL.SYNC_BN turns its batch norms into SyncBatchNorm if there are several GPUs.
@@ -200,29 +196,29 @@ def build_network(cfg: Any, device: torch.device) -> Any:
     return model.to(device)
 
 
-def wrap_model(cfg: Any, model: nn.Module, device: torch.device) -> nn.Module:
-    """The model as training calls it.
+def wrap_model(
+    model: PoseNetwork,
+    device: torch.device,
+    terms_read: set[tuple[str, int]],
+    *,
+    compiled: bool = False,
+) -> nn.Module:
+    """The model as training calls it: in DistributedDataParallel if there are several processes.
 
-    Compiled if TRAIN.COMPILE, and in DistributedDataParallel if there are several processes.
+    terms_read: the maps that the criterion reads, (name, stage). compiled: with torch.compile.
     Buffers are not broadcast in each step: batch norms use them in testing only, and `Trainer`
     broadcasts them before a validation.
     """
-    module: nn.Module = torch.compile(model) if cfg.TRAIN.COMPILE else model  # type: ignore[assignment]
+    module: nn.Module = torch.compile(model) if compiled else model  # type: ignore[assignment]
     if not comm.has_group():
         return module
     return DistributedDataParallel(
         module,
         device_ids=[device] if device.type == "cuda" else None,
         broadcast_buffers=False,
-        find_unused_parameters=has_idle_heads(cfg),
+        find_unused_parameters=model.head.is_idle(terms_read),
         gradient_as_bucket_view=True,
     )
-
-
-def has_idle_heads(cfg: Any) -> bool:
-    """Whether parameters of heads get no gradient, as no loss reads their maps."""
-    unread_scales = cfg.MODEL.SCALE_HEADS and not cfg.LOSS.SCALE_ADAPTIVE
-    return unread_scales or not all(cfg.LOSS.WITH_HEATMAPS_LOSS)
 
 
 def start_or_resume(

@@ -23,6 +23,7 @@ from swahr.losses.associative import associative_loss, check_push_kind
 from swahr.losses.heatmap import heatmap_loss
 from swahr.losses.scale import scale_loss
 from swahr.models.network import StageOutput
+from swahr.parts import choose
 
 StageLoss = Callable[[StageOutput, StageTarget], Tensor | Sequence[Tensor]]
 
@@ -213,13 +214,5 @@ LOSSES: dict[str, Callable[[Any], Term]] = {
 
 def build_criterion(cfg: Any) -> Criterion:
     """The criterion of the terms that LOSS.TERMS names, in that order."""
-    terms = []
-    for name in cfg.LOSS.TERMS:
-        if name not in LOSSES:
-            known = ", ".join(LOSSES)
-            raise ValueError(
-                f"LOSS.TERMS is {name!r}; it is one of {known}; "
-                "a module of your own is named with --import"
-            )
-        terms.append(LOSSES[name](cfg))
+    terms = [choose(LOSSES, name, "LOSS.TERMS")(cfg) for name in cfg.LOSS.TERMS]
     return Criterion(terms, cfg.LOSS.NUM_STAGES)

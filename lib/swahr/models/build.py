@@ -15,6 +15,7 @@ from swahr.models.backbones.hrnet import build_hrnet
 from swahr.models.backbones.timm import build_timm
 from swahr.models.heads.higher_hrnet import build_higher_hrnet
 from swahr.models.network import Backbone, Head, PoseNetwork
+from swahr.parts import choose
 
 DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
@@ -38,21 +39,12 @@ def amp_dtype(cfg: Any) -> torch.dtype | None:
 def build_model(cfg: Any) -> PoseNetwork:
     """The network of MODEL.*, with fresh weights; the caller loads MODEL.PRETRAINED.
 
-    MODEL.INIT_WEIGHTS False keeps the weights that the constructors draw. Raises ValueError for an
+    MODEL.INIT_WEIGHTS False keeps the weights that the constructors draw. Raises PartError for an
     unknown part and ModelError for settings that make no network.
     """
-    backbone = _part("MODEL.BACKBONE", cfg.MODEL.BACKBONE.split("/")[0], BACKBONES)(cfg)
-    head = _part("MODEL.HEAD", cfg.MODEL.HEAD, HEADS)(cfg, backbone)
+    backbone = choose(BACKBONES, cfg.MODEL.BACKBONE.split("/")[0], "MODEL.BACKBONE")(cfg)
+    head = choose(HEADS, cfg.MODEL.HEAD, "MODEL.HEAD")(cfg, backbone)
     model = PoseNetwork(backbone, head)
     if cfg.MODEL.INIT_WEIGHTS:
         model.init_weights()
     return model
-
-
-def _part(key: str, name: str, parts: dict[str, Any]) -> Any:
-    if name not in parts:
-        raise ValueError(
-            f"{key} is {name!r}; it is one of {', '.join(parts)}; "
-            "a module of your own is named with --import"
-        )
-    return parts[name]
