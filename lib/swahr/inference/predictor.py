@@ -270,12 +270,12 @@ def build_predictor(
             dtype = autocast
             autocast = None
         # torch.compile fuses by itself what optimize_for_inference would on a CPU.
-        fast: PoseNetwork = (
+        fast = (
             fold_batch_norms(model).to(dtype)
             if test.COMPILE
             else optimize_for_inference(model, dtype=dtype)
         )
-        model = verified(fast, model, (4 * model.size_divisor, 4 * model.size_divisor))
+        model = verified(fast, model, (4 * model.size_divisor,) * 2)
     network: Any = torch.compile(model) if test.COMPILE else model
     if test.CUDA_GRAPHS and device.type == "cuda":
         network = CudaGraphs(network)
