@@ -26,7 +26,7 @@ from swahr.inference.tta import PassMaps, average_scales
 from swahr.losses.criterion import build_criterion, total_loss
 from swahr.models.build import build_model
 from swahr.models.network import StageOutput
-from swahr.models.weights import load_weights, published_state
+from swahr.models.weights import load_state, load_weights, published_state
 from swahr.skeleton import COCO, CROWD_POSE
 
 Array = np.ndarray[Any, Any]
@@ -41,9 +41,7 @@ def network_forward(
 ) -> list[dict[str, Array | None]]:
     model = build_model(load_config(cfg_file, opts)).eval()
     state = {name: torch.from_numpy(np.asarray(value)) for name, value in weights.items()}
-    expected = {name for name in model.state_dict() if not name.endswith("num_batches_tracked")}
-    assert expected == set(state)
-    model.load_state_dict(state, strict=False)
+    load_state(model, state)
     with torch.no_grad():
         outputs = model(torch.from_numpy(images))
     return [
@@ -54,7 +52,7 @@ def network_forward(
 
 def parameter_shapes(cfg_file: str, opts: list[str]) -> tuple[list[tuple[str, list[int]]], int]:
     model = build_model(load_config(cfg_file, opts))
-    shapes = [(name, list(value.shape)) for name, value in model.state_dict().items()]
+    shapes = [(name, list(value.shape)) for name, value in published_state(model).items()]
     return shapes, sum(parameter.numel() for parameter in model.parameters())
 
 

@@ -1,11 +1,10 @@
 #!/usr/bin/env python
-"""Print how large a configured network is, and what it takes for one image of DATASET.INPUT_SIZE.
+"""Print the size of a configured network and its MACs for one image of DATASET.INPUT_SIZE.
 
-    python tools/count_flops.py --cfg experiments/coco/higher_hrnet/w32_512_adam_lr1e-3.yaml [KEY
-    VALUE ...]
+    python tools/count_flops.py --cfg experiments/coco/higher_hrnet/w32_512_adam_lr1e-3.yaml
 
-MACs are the multiply-accumulates of the convolutions, by the rule behind the published figures and
-exactly.
+Any setting can be given as KEY VALUE behind the command. MACs are the multiply-accumulates of the
+convolutions, counted by the rule of the published figures and exactly.
 """
 
 from __future__ import annotations
@@ -22,7 +21,7 @@ from swahr.models.flops import count_macs, count_parameters
 def main() -> None:
     cfg = load_run_config(parse_flags(config_parser(__doc__)))
     size = cfg.DATASET.INPUT_SIZE
-    with torch.device("meta"):  # shapes are all that counts
+    with torch.device("meta"):  # only shapes are needed
         model = build_model(cfg)
     published, exact = count_macs(model, size)
     rows = [

@@ -72,7 +72,7 @@ def supports_dtype(dtype: torch.dtype, device: torch.device) -> bool:
     return device.type == "cuda"
 
 
-def verified(fast: nn.Module, plain: nn.Module, size: tuple[int, int], seed: int = 0) -> nn.Module:
+def verified(fast: Network, plain: Network, size: tuple[int, int]) -> Network:
     """`fast` if it computes what `plain` computes, else `plain` and a warning.
 
     Both see one random image of `size` (h, w), px. Maps that `fast` does not give are not compared.

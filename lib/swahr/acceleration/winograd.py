@@ -160,13 +160,18 @@ def _tile_block(tiles: int, channels: int, threads: int) -> int:
     )
 
 
+def is_supported() -> bool:
+    """Whether this machine has the OpenMP and the vector instructions that convolutions need."""
+    return _openmp_parallel() is not None and {"+avx2", "+fma"} <= FEATURES
+
+
 @cache
 def is_available() -> bool:
     """Whether this machine can run the convolutions, and they compute what PyTorch's compute.
 
     Small convolutions are compared once per process; the first one compiles the kernels.
     """
-    if _openmp_parallel() is None:
+    if not is_supported():
         return False
     try:
         problem = _self_test()
@@ -213,8 +218,7 @@ def _openmp_parallel() -> Callable[..., None] | None:
     """GOMP_parallel(function, its argument, number of threads, flags) of PyTorch's own OpenMP.
 
     Other threads would compete with PyTorch's, which keep spinning for a while after each
-    operation. None if there is no such function (it exists on Linux) or the processor has no wide
-    multiply-add.
+    operation. None if there is no such function; it exists on Linux.
     """
     try:
         function = ctypes.CDLL(torch._C.__file__).GOMP_parallel
@@ -222,7 +226,7 @@ def _openmp_parallel() -> Callable[..., None] | None:
         return None
     function.argtypes = [ctypes.c_void_p, ctypes.c_void_p, ctypes.c_uint, ctypes.c_uint]
     function.restype = None
-    return function if {"+avx2", "+fma"} <= FEATURES else None
+    return function
 
 
 @cache

@@ -390,7 +390,7 @@ def _fast_network(
             if test.COMPILE
             else optimize_for_inference(model, dtype=input_dtype)
         )
-        model = verified(fast, model, (4 * model.size_divisor, 4 * model.size_divisor))
+        model = verified(fast, model, (4 * model.size_divisor,) * 2)
     network: Any = torch.compile(model) if test.COMPILE else model
     if test.CUDA_GRAPHS and device.type == "cuda":
         network = CudaGraphs(network)
