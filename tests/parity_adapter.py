@@ -13,6 +13,7 @@ import torch
 from swahr import geometry
 from swahr.codec import targets
 from swahr.codec.decode import build_decoder
+from swahr.codec.maps import Maps
 from swahr.config import configured_skeleton, load_config
 from swahr.data.keypoints import KeypointDataset
 from swahr.data.loaders import Batch
@@ -21,7 +22,7 @@ from swahr.engine.train_step import TrainStep
 from swahr.engine.validate import predict
 from swahr.evaluation.metrics import evaluate as score
 from swahr.inference.predictor import build_predictor
-from swahr.inference.tta import Maps, average_scales
+from swahr.inference.tta import PassMaps, average_scales
 from swahr.losses.criterion import build_criterion, total_loss
 from swahr.models.build import build_model
 from swahr.models.network import StageOutput
@@ -149,13 +150,14 @@ def decode(
             for a in maps
         ]
 
-    def aggregate(scale: float) -> Maps:
+    def aggregate(scale: float) -> PassMaps:
         mirrored = stages(scale, True) if predictor.flip_index else None
-        return predictor.aggregate(scale, stages(scale, False), mirrored, batch.size[::-1])
+        [image_geometry] = batch.geometries
+        size = image_geometry.full_size[::-1]
+        return predictor.aggregate(scale, stages(scale, False), mirrored, size)
 
-    [people] = predictor.decode(
-        batch, *average_scales(aggregate(scale) for scale in predictor.scales)
-    )
+    maps = average_scales(aggregate(scale) for scale in predictor.scales)
+    [people] = predictor.decode(batch, maps)
     return people.keypoints, people.scores
 
 
@@ -164,7 +166,8 @@ def decode_maps(
 ) -> tuple[Array, Array]:
     cfg = load_config(cfg_file, opts)
     decoder = build_decoder(cfg, configured_skeleton(cfg))
-    [people] = decoder(torch.from_numpy(heatmaps)[None], torch.from_numpy(tags)[None])
+    maps = Maps(torch.from_numpy(heatmaps)[None], torch.from_numpy(tags)[None])
+    [people] = decoder(maps)
     return people.keypoints, people.scores
 
 
@@ -181,7 +184,7 @@ def validate(
     model = build_model(cfg)
     load_weights(model, weights_file)
     dataset = KeypointDataset(annotation_file, image_dir, skeleton)
-    return predict(dataset, build_predictor(cfg, model, skeleton), image_ids)
+    return predict(dataset, build_predictor(cfg, model, skeleton), image_ids).records
 
 
 def train_steps(

@@ -16,6 +16,13 @@ def test_mirroring_twice_changes_nothing_and_swaps_sides(skeleton: Skeleton) -> 
         assert skeleton.keypoints[index[i]] == swapped
 
 
+def test_files_are_utf8_with_or_without_a_byte_order_mark(tmp_path: Path) -> None:
+    path = tmp_path / "a.yaml"
+    for start in (b"", b"\xef\xbb\xbf"):
+        path.write_bytes(start + "keypoints: [né, b]\nsigmas: [.1, .1]\n".encode())
+        assert load_skeleton(path).keypoints == ("né", "b")
+
+
 def test_center_is_last_and_grouped_first() -> None:
     person = COCO.with_center()
     assert person.num_keypoints == 18 and person.keypoints[17] == "center"
@@ -59,6 +66,8 @@ def test_skeleton_from_yaml_by_name_and_by_index(tmp_path: Path) -> None:
         ("keypoints: [a, b]\nsigmas: [.1]\n", "sigmas has 1 values; it needs 2"),
         ("keypoints: [a, a]\nsigmas: [.1, .1]\n", "a name twice"),
         ("keypoints: []\nsigmas: []\n", "keypoints is empty"),
+        ("keypoints: [a, b]\nsigmas: [.1, .nan]\n", "it needs 2 positive ones"),
+        ("keypoints: [a, b]\nsigmas: [.1, .inf]\n", "it needs 2 positive ones"),
         (
             "keypoints: [a, b]\nsigmas: [.1, .1]\ngrouping_order: [a]\n",
             "each index from 0 to 1 once",

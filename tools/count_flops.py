@@ -10,30 +10,17 @@ exactly.
 
 from __future__ import annotations
 
-import argparse
-
 import _init_paths  # noqa: F401
 import torch
+from _flags import config_parser, load_run_config, parse_flags
 
-from swahr.config import load_config
 from swahr.distributed.launch import main_with_exit_status
 from swahr.models.build import build_model
 from swahr.models.flops import count_macs, count_parameters
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--cfg", required=True, help="experiment file (YAML)")
-    parser.add_argument(
-        "opts",
-        nargs=argparse.REMAINDER,
-        metavar="KEY VALUE",
-        help="settings that replace the file's",
-    )
-    args = parser.parse_args()
-    cfg = load_config(args.cfg, args.opts)
+    cfg = load_run_config(parse_flags(config_parser(__doc__)))
     size = cfg.DATASET.INPUT_SIZE
     with torch.device("meta"):  # shapes are all that counts
         model = build_model(cfg)

@@ -15,30 +15,34 @@ from __future__ import annotations
 import argparse
 
 import _init_paths  # noqa: F401  (first: it puts lib/ on the path)
-from _flags import load_run_config, run_parser
+from _flags import add_flag, load_run_config, parse_flags, run_parser
 
 from swahr.config import check_files
 from swahr.distributed import comm
 from swahr.distributed.launch import launch, main_with_exit_status
 from swahr.engine.progress import setup_logging
 from swahr.engine.train import train
+from swahr.parts import with_modules
 
 
 def parse_args() -> argparse.Namespace:
     parser = run_parser(__doc__, "--gpus")
-    parser.add_argument("--world-size", type=int, default=1, metavar="N", help="number of nodes")
-    parser.add_argument(
-        "--rank", type=int, default=0, metavar="N", help="number of this node, from 0"
-    )
-    parser.add_argument(
-        "--dist-url", default="tcp://127.0.0.1:23456", metavar="URL", help="address of node 0"
+    add_flag(parser, "--world-size", type=int, default=1, metavar="N", help="number of nodes")
+    add_flag(parser, "--rank", type=int, default=0, metavar="N", help="number of this node, from 0")
+    add_flag(
+        parser,
+        "--dist-url",
+        default="tcp://127.0.0.1:23456",
+        metavar="URL",
+        help="address of node 0",
     )
     parser.add_argument(
         "--allow-changes",
+        "--allow_changes",
         action="store_true",
         help="resume although settings that decide what is learnt have changed (RESUME_CHANGED)",
     )
-    return parser.parse_intermixed_args()
+    return parse_flags(parser)
 
 
 def main() -> None:
@@ -50,7 +54,7 @@ def main() -> None:
     check_files(cfg, pretrained=True, dataset=True)
     processes = comm.count_processes(cfg.DEVICE, args.processes)
     launch(
-        train,
+        with_modules(train, args.modules),
         (cfg, args.cfg),
         processes,
         nodes=args.world_size,

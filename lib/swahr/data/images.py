@@ -1,7 +1,8 @@
 """Images as 8-bit RGB arrays, from a folder or a zip file, and their normalisation for the network.
 
 The colour order (RGB) and the statistics are declared here and nowhere else. Decoding is OpenCV's,
-with the EXIF rotation ignored, because annotations are given in the stored image's pixels.
+with the EXIF orientation ignored unless asked for, because annotations are given in the stored
+image's pixels.
 """
 
 from __future__ import annotations
@@ -41,12 +42,13 @@ class ImageError(ValueError):
         super().__init__(message.strip().rpartition("ImageError: ")[2])
 
 
-def read_image(source: str | Path | bytes, name: str = "") -> Image:
+def read_image(source: str | Path | bytes, name: str = "", *, honour_exif: bool = False) -> Image:
     """The image of a file, or of a file's contents, as (H, W, 3) uint8 RGB.
 
-    Grey images get three equal channels, transparency is dropped, 16 bits become 8, the EXIF
-    rotation is ignored. Raises ImageError, naming the file (or `name`), where it is missing, empty,
-    cut off or no image.
+    Grey images get three equal channels, transparency is dropped, 16 bits become 8. honour_exif:
+    turn the image as its EXIF orientation says and viewers show it; otherwise the stored pixels
+    are returned, which annotations refer to. Raises ImageError, naming the file (or `name`), where
+    it is missing, empty, cut off or no image.
     """
     name = name or ("image" if isinstance(source, bytes) else str(source))
     try:
@@ -57,10 +59,9 @@ def read_image(source: str | Path | bytes, name: str = "") -> Image:
         raise ImageError(f"{name}: the file is empty")
     if _is_cut_off(data):
         raise ImageError(f"{name}: the file is cut off after {len(data)} bytes")
+    orientation = 0 if honour_exif else cv2.IMREAD_IGNORE_ORIENTATION
     try:
-        image = cv2.imdecode(
-            np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION
-        )
+        image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR | orientation)
     except cv2.error as error:
         raise ImageError(f"{name}: cannot be decoded ({error.err})") from None
     if image is None:

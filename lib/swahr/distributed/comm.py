@@ -6,7 +6,6 @@ training is distributed. Processes are started by `swahr.distributed.launch.laun
 
 from __future__ import annotations
 
-import ctypes
 import datetime
 import os
 import socket
@@ -22,10 +21,13 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.distributed.rendezvous import rendezvous
 
+from swahr.allocator import keep_memory
+
 T = TypeVar("T")
 
 # The longest that one rank may wait for another, for instance while rank 0 scores a validation.
 TIMEOUT = datetime.timedelta(minutes=30)
+KEPT_MEMORY = (1 << 31) - 1  # bytes that a process on the CPU keeps when they are freed
 
 
 class DeviceError(ValueError):
@@ -74,12 +76,12 @@ def select_device(name: str = "") -> torch.device:
     """The device of this process.
 
     name: '' (a GPU if there is one), 'cpu', 'cuda' (the GPU of the local rank) or 'cuda:3'. Indices
-    count the visible GPUs, so CUDA_VISIBLE_DEVICES is respected. On the CPU, `keep_memory` is
-    called. Raises DeviceError if the GPU does not exist.
+    count the visible GPUs, so CUDA_VISIBLE_DEVICES is respected. On the CPU, freed memory is
+    kept, see `allocator.keep_memory`. Raises DeviceError if the GPU does not exist.
     """
     kind, _, index = (name or ("cuda" if torch.cuda.is_available() else "cpu")).partition(":")
     if kind == "cpu":
-        keep_memory()
+        keep_memory(KEPT_MEMORY)
         return torch.device("cpu")
     if kind != "cuda":
         raise DeviceError(
@@ -124,28 +126,6 @@ def limit_threads() -> None:
     has_affinity = hasattr(os, "sched_getaffinity")  # not on macOS
     cores = len(os.sched_getaffinity(0)) if has_affinity else os.cpu_count() or 1
     torch.set_num_threads(max(1, cores // local_world_size()))
-
-
-def keep_memory() -> None:
-    """Keep freed memory in this process for its next allocations, up to 1 GiB each.
-
-    By default glibc returns large blocks to the system, which clears each page when it is allocated
-    again: up to a quarter of the time of training. glibc's own environment variables take
-    precedence; other C libraries are not changed.
-    """
-    if any(
-        name in os.environ
-        for name in ("MALLOC_MMAP_THRESHOLD_", "MALLOC_TRIM_THRESHOLD_", "GLIBC_TUNABLES")
-    ):
-        return
-    try:
-        mallopt = ctypes.CDLL(None).mallopt
-    except (AttributeError, OSError, TypeError):
-        return
-    trim_threshold = -1
-    mmap_threshold = -3  # malloc.h
-    mallopt(mmap_threshold, 1 << 30)
-    mallopt(trim_threshold, (1 << 31) - 1)
 
 
 def init_process_group(device: torch.device, backend: str = "") -> None:

@@ -24,8 +24,9 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from swahr.distributed import comm
 from swahr.engine import checkpoint
-from swahr.engine.schedule import TrainingError, find_part
+from swahr.engine.schedule import TrainingError
 from swahr.models.weights import load_state, published_state
+from swahr.parts import choose
 
 if TYPE_CHECKING:
     from swahr.engine.trainer import Trainer
@@ -251,7 +252,7 @@ def build_hooks(cfg: Any, model: nn.Module) -> dict[str, Hook]:
     named = [name for name in cfg.TRAIN.HOOKS if name and name not in FIRST + LAST]
     hooks = {}
     for name in [*FIRST, *named, *LAST]:
-        hook = find_part(HOOKS, "TRAIN.HOOKS", name)(cfg, model)
+        hook = choose(HOOKS, name, "TRAIN.HOOKS")(cfg, model)
         if hook is not None:
             hooks[name] = hook
     return hooks

@@ -20,6 +20,7 @@ import torch
 from torch import nn
 
 from swahr.engine.train_step import LossScaler
+from swahr.parts import choose
 
 Schedule = Callable[[int], float]  # step -> learning rate
 
@@ -80,7 +81,7 @@ def build_schedule(
 
     world_size: number of processes. micro_batches_per_step: batches that a process accumulates.
     """
-    build = find_part(SCHEDULES, "TRAIN.LR_SCHEDULE", cfg.TRAIN.LR_SCHEDULE)
+    build = choose(SCHEDULES, cfg.TRAIN.LR_SCHEDULE, "TRAIN.LR_SCHEDULE")
     return build(cfg, steps_per_epoch, world_size, micro_batches_per_step)
 
 
@@ -114,7 +115,7 @@ OPTIMIZERS: dict[str, Callable[[Any, Sequence[nn.Parameter]], torch.optim.Optimi
 def build_optimizer(cfg: Any, model: nn.Module) -> torch.optim.Optimizer:
     """The optimiser of TRAIN.OPTIMIZER for all parameters that are trained."""
     parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    return find_part(OPTIMIZERS, "TRAIN.OPTIMIZER", cfg.TRAIN.OPTIMIZER)(cfg, parameters)
+    return choose(OPTIMIZERS, cfg.TRAIN.OPTIMIZER, "TRAIN.OPTIMIZER")(cfg, parameters)
 
 
 def build_scaler(cfg: Any, device: torch.device) -> LossScaler:
@@ -134,13 +135,3 @@ def build_scaler(cfg: Any, device: torch.device) -> LossScaler:
             "leave it out for a dynamic scale, or give one such as 1024"
         )
     return LossScaler(device, static)
-
-
-def find_part(parts: dict[str, Any], key: str, name: str) -> Any:
-    """The entry of that name; TrainingError names those there are. key: where the name is set."""
-    if name not in parts:
-        raise TrainingError(
-            f"{key} is {name!r}; it is one of {', '.join(parts)}; "
-            "a module of your own is named with --import"
-        )
-    return parts[name]

@@ -14,7 +14,7 @@ from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
 from swahr.codec.targets import build_target_encoder
-from swahr.config import configured_skeleton, defaults, resolve_path
+from swahr.config import configured_skeleton, defaults, fit_to_network, resolve_path
 from swahr.data.keypoints import KeypointDataset, build_dataset, dataset_spec
 from swahr.data.loaders import build_train_loader
 from swahr.distributed import comm
@@ -28,7 +28,9 @@ from swahr.engine.schedule import TrainingError, build_optimizer, build_scaler, 
 from swahr.engine.step_monitor import StepMonitor
 from swahr.engine.train_step import LossScaler, TrainStep
 from swahr.engine.trainer import Trainer
+from swahr.engine.validate import build_validation_set
 from swahr.evaluation.metrics import METRICS, NAMES
+from swahr.inference.load import set_cudnn
 from swahr.losses.criterion import build_criterion
 from swahr.models.build import amp_dtype, build_model
 from swahr.models.weights import CheckpointError, load_pretrained, load_state, published_state
@@ -53,14 +55,21 @@ def build_trainer(
     world_size = comm.world_size()
     accumulation = cfg.TRAIN.ACCUMULATION_STEPS
     set_cudnn(cfg)
-    dataset = _open_dataset(cfg, cfg.DATASET.TRAIN, train=True)
+    model = build_network(cfg, device)
+    cfg = fit_to_network(cfg, model.strides, model.size_divisor)
+    dataset = build_dataset(
+        cfg,
+        cfg.DATASET.TRAIN,
+        train=True,
+        root=resolve_path(cfg.DATASET.ROOT),
+        skeleton=configured_skeleton(cfg),
+    )
     validation_set = open_validation_set(cfg)
     if validation_set is not None:
         check_best_metric(cfg)
     loader = build_train_loader(cfg, dataset, comm.rank(), world_size)
     loader.worker_init_fn = LeaveSignalsToParent(loader.worker_init_fn)
     steps_per_epoch = len(loader) // accumulation
-    model = build_network(cfg, device)
     optimizer = build_optimizer(cfg, model)
     scaler = build_scaler(cfg, device)
     hooks = build_hooks(cfg, model)
@@ -116,18 +125,6 @@ def build_trainer(
     )
 
 
-def set_cudnn(cfg: Any) -> None:
-    """Apply CUDNN.* to PyTorch."""
-    torch.backends.cudnn.enabled = cfg.CUDNN.ENABLED
-    torch.backends.cudnn.benchmark = cfg.CUDNN.BENCHMARK
-    torch.backends.cudnn.deterministic = cfg.CUDNN.DETERMINISTIC
-
-
-def _open_dataset(cfg: Any, split: str, train: bool) -> KeypointDataset:
-    root = resolve_path(cfg.DATASET.ROOT)
-    return build_dataset(cfg, split, train=train, root=root, skeleton=configured_skeleton(cfg))
-
-
 def open_validation_set(cfg: Any) -> KeypointDataset | None:
     """DATASET.TEST, opened before training so that its problems are named before hours have passed.
 
@@ -140,7 +137,7 @@ def open_validation_set(cfg: Any) -> KeypointDataset | None:
         if not any(file.exists() for file in files):
             logger.info("no validation, not even after the last epoch: %s does not exist", files[0])
             return None
-    return _open_dataset(cfg, cfg.DATASET.TEST, train=False)
+    return build_validation_set(cfg)
 
 
 def check_best_metric(cfg: Any) -> None:
@@ -181,13 +178,13 @@ def build_panels(cfg: Any, folder: Path, board: TensorBoard) -> PanelWriter | No
     )
 
 
-def build_network(cfg: Any, device: torch.device) -> nn.Module:
+def build_network(cfg: Any, device: torch.device) -> Any:
     """The network on its device, with the same fresh weights on every process.
 
     MODEL.SYNC_BN turns its batch norms into SyncBatchNorm if there are several GPUs.
     """
     torch.manual_seed(cfg.TRAIN.SEED)
-    model: nn.Module = build_model(cfg)
+    model: Any = build_model(cfg)
     if cfg.MODEL.SYNC_BN and device.type == "cuda" and comm.has_group():
         model = nn.SyncBatchNorm.convert_sync_batchnorm(model)
     elif cfg.MODEL.SYNC_BN and device.type != "cuda":
@@ -195,7 +192,7 @@ def build_network(cfg: Any, device: torch.device) -> nn.Module:
             "MODEL.SYNC_BN needs GPUs: on the CPU, batch statistics are those of each process"
         )
     if cfg.TRAIN.CHANNELS_LAST:
-        model = model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        model = model.to(memory_format=torch.channels_last)
     return model.to(device)
 
 
@@ -320,7 +317,7 @@ def refuse_other_settings(cfg: Any, written_by: RunIdentity, path: Path) -> None
         if written_by.seed not in (None, cfg.TRAIN.SEED):
             logger.warning("TRAIN.SEED is %d in %s, and is now another", written_by.seed, path)
         return
-    changed = changed_settings(written_by.config, cfg.dump(), defaults.dump())
+    changed = changed_settings(written_by.config, cfg.dump(), defaults().dump())
     for key, (before, now) in changed.items():
         logger.warning("%s: %s in %s, now %s", key, before, path.name, now)
     refused = [

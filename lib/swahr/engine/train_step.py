@@ -201,6 +201,6 @@ def _sample(
 
     return Sample(
         images[:size],
-        [StageTarget(*map(cut, stage)) for stage in targets],
+        [stage.map(cut) for stage in targets],
         [stage.map(cut) for stage in outputs],
     )

@@ -76,6 +76,16 @@ class HigherHRNet(HRNet):
             _scale_head(width, num_joints) for width in widths if scale_heads
         )
 
+    @property
+    def strides(self) -> tuple[int, ...]:
+        """Input pixels to a pixel of each output, low resolution to high."""
+        return tuple(4 >> stage for stage in range(len(self.final_layers)))
+
+    @property
+    def size_divisor(self) -> int:
+        """Of which the sides of images are multiples."""
+        return self.stride
+
     def forward(self, images: Tensor) -> list[StageOutput]:
         """(B, 3, H, W) normalised images -> one StageOutput per resolution, H / 4 first, each twice
         the one before.
