@@ -38,6 +38,7 @@ def parse_args() -> argparse.Namespace:
     )
     parser.add_argument(
         "--allow-changes",
+        "--allow_changes",
         action="store_true",
         help="resume although settings that decide what is learnt have changed (RESUME_CHANGED)",
     )

@@ -23,6 +23,7 @@ from swahr.engine.schedule import TrainingError
 from swahr.engine.train import train
 from swahr.engine.train_step import LossScaler, TrainStep
 from swahr.evaluation import metrics
+from swahr.parts import PartError
 from tests.engine.distributed_workers import CPU, SmallNet, make_batches, make_train_step
 from tests.engine.test_trainer import FOLDER, assert_same, at_step, read
 
@@ -229,7 +230,7 @@ def test_a_hook_of_your_own_is_called_saved_and_may_decide_what_is_best(
 
 
 def test_an_unknown_hook_is_told_with_the_known_ones(config_file: Path) -> None:
-    with pytest.raises(TrainingError, match="TRAIN.HOOKS is 'x'; it is one of ema, clip_norm,"):
+    with pytest.raises(PartError, match="TRAIN.HOOKS is 'x'; it is one of ema, clip_norm,"):
         run(config_file, "TRAIN.HOOKS", ["x"])
 
 

@@ -98,7 +98,7 @@ def test_changed_settings() -> None:
     now = "A: {B: 3, C: [1]}\nNEW: 5"
     expected = {"A.B": (2, 3), "A.C": ([1, 2], [1]), "NEW": (0, 5)}
     assert changed_settings(before, now, plain) == expected
-    text = defaults.dump()
+    text = defaults().dump()
     assert changed_settings(text, text, text) == {}
 
 

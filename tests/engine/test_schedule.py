@@ -16,6 +16,7 @@ from swahr.engine.schedule import (
     linear_factor,
     step_factor,
 )
+from swahr.parts import PartError
 from tests.engine.distributed_workers import CPU, SmallNet
 
 
@@ -113,7 +114,7 @@ def test_fp16_has_a_dynamic_scale_unless_a_static_one_is_given() -> None:
 
 
 def test_the_default_configuration_has_a_dynamic_scale() -> None:
-    cfg = defaults.clone()
+    cfg = defaults()
     cfg.merge_from_list(["AMP.ENABLED", True, "AMP.DTYPE", "fp16"])
     assert build_scaler(cfg, CPU).fixed is None
 
@@ -128,7 +129,7 @@ def test_schedules_and_optimizers_of_your_own(monkeypatch: pytest.MonkeyPatch) -
 
 
 def test_an_unknown_name_is_told_with_the_known_ones() -> None:
-    with pytest.raises(TrainingError, match="TRAIN.LR_SCHEDULE is 'x'; it is one of linear, step;"):
+    with pytest.raises(PartError, match="TRAIN.LR_SCHEDULE is 'x'; it is one of linear, step;"):
         build_schedule(settings(LR_SCHEDULE="x"), 3, world_size=1, micro_batches_per_step=1)
-    with pytest.raises(TrainingError, match="TRAIN.OPTIMIZER is 'x'; it is one of adam, sgd;"):
+    with pytest.raises(PartError, match="TRAIN.OPTIMIZER is 'x'; it is one of adam, sgd;"):
         build_optimizer(optimizer_settings(**{"TRAIN.OPTIMIZER": "x"}), SmallNet())

@@ -167,6 +167,9 @@ def _training(cfg: Any) -> Iterator[Problem]:
     if cfg.TRAIN.NESTEROV and cfg.TRAIN.OPTIMIZER == "sgd" and not cfg.TRAIN.MOMENTUM:
         text = "needs a MOMENTUM above 0"
         yield Problem(("TRAIN.NESTEROV", "TRAIN.OPTIMIZER", "TRAIN.MOMENTUM"), text)
+    if cfg.FP16.ENABLED and cfg.FP16.STATIC_LOSS_SCALE == 1 and not cfg.FP16.DYNAMIC_LOSS_SCALE:
+        text = "must not be 1: small gradients are 0 in fp16 then; 0 is a dynamic scale"
+        yield Problem(("FP16.STATIC_LOSS_SCALE", "FP16.ENABLED", "FP16.DYNAMIC_LOSS_SCALE"), text)
     if cfg.TRAIN.RESUME and not cfg.TRAIN.CHECKPOINT:
         text = "needs TRAIN.CHECKPOINT, the file to resume from"
         yield Problem(("TRAIN.RESUME", "TRAIN.CHECKPOINT"), text)

@@ -76,8 +76,8 @@ def select_device(name: str = "") -> torch.device:
     """The device of this process.
 
     name: '' (a GPU if there is one), 'cpu', 'cuda' (the GPU of the local rank) or 'cuda:3'. Indices
-    count the visible GPUs, so CUDA_VISIBLE_DEVICES is respected. A process on the CPU keeps the
-    memory that it frees, see `allocator.keep_memory`. Raises DeviceError if the GPU does not exist.
+    count the visible GPUs, so CUDA_VISIBLE_DEVICES is respected. On the CPU, freed memory is
+    kept, see `allocator.keep_memory`. Raises DeviceError if the GPU does not exist.
     """
     kind, _, index = (name or ("cuda" if torch.cuda.is_available() else "cpu")).partition(":")
     if kind == "cpu":

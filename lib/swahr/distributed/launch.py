@@ -14,7 +14,7 @@ import tempfile
 import time
 import traceback
 import uuid
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import fields
 from types import FrameType
 from typing import Any, NoReturn, TypeVar
@@ -60,7 +60,6 @@ def launch(
     node_rank: int = 0,
     url: str = "",
     restarts: int = 0,
-    imports: Sequence[str] = (),
 ) -> T | None:
     """Call function(*args) in `processes` processes on each of `nodes` nodes.
 
@@ -69,20 +68,20 @@ def launch(
     Otherwise function must be importable and args picklable.
 
     url: tcp://host:port of the node of rank 0, the same on all nodes. restarts: how often all
-    processes are started again after a failure. imports: modules that each process imports first.
+    processes are started again after a failure.
     Raises WorkerError, Interrupted (a signal, which is passed on to the processes), LaunchError.
     """
     if comm.launched():
-        return record(_call_and_report)(function, args, imports)
+        return record(_call_and_report)(function, args)
     if processes == 1 and nodes == 1:
-        return _import_and_call(function, args, imports)
+        return function(*args)
     _quieten()
     with tempfile.TemporaryDirectory(prefix="swahr_launch_") as folder:
         config = _launch_config(processes, nodes, node_rank, url, restarts, folder)
         # The launcher itself passes on SIGTERM, SIGINT, SIGHUP and SIGQUIT.
         signal.signal(signal.SIGUSR1, _pass_on)
         try:
-            return elastic_launch(config, _run_rank)(function, args, tuple(imports)).get(0)
+            return elastic_launch(config, _run_rank)(function, args).get(0)
         except SignalException as stop:
             raise Interrupted(stop.sigval) from None
         except ChildFailedError as failed:
@@ -171,10 +170,10 @@ def _host_and_port(url: str) -> tuple[str, int]:
     )
 
 
-def _run_rank(function: Callable[..., T], args: tuple, imports: Sequence[str]) -> T:
+def _run_rank(function: Callable[..., T], args: tuple) -> T:
     """What each launched process calls. Errors reach the launcher by error file and exit status."""
     try:
-        return _call_and_report(function, args, imports)
+        return _call_and_report(function, args)
     except Exception as error:
         get_error_handler().record_exception(error)
         _leave(exit_status(error))
@@ -196,18 +195,10 @@ def _leave(status: int) -> NoReturn:
     os._exit(status)
 
 
-def _import_and_call(function: Callable[..., T], args: tuple, imports: Sequence[str]) -> T:
-    if imports:
-        from swahr.parts import import_modules
-
-        import_modules(imports)
-    return function(*args)
-
-
-def _call_and_report(function: Callable[..., T], args: tuple, imports: Sequence[str]) -> T:
+def _call_and_report(function: Callable[..., T], args: tuple) -> T:
     """Call the function; if a peer was lost, let the failing rank report first."""
     try:
-        return _import_and_call(function, args, imports)
+        return function(*args)
     except Exception as error:
         if _lost_peer(error):
             time.sleep(LOST_PEER_GRACE)

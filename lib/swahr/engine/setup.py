@@ -28,6 +28,7 @@ from swahr.engine.schedule import TrainingError, build_optimizer, build_scaler, 
 from swahr.engine.step_monitor import StepMonitor
 from swahr.engine.train_step import LossScaler, TrainStep
 from swahr.engine.trainer import Trainer
+from swahr.engine.validate import build_validation_set
 from swahr.evaluation.metrics import METRICS, NAMES
 from swahr.inference.load import set_cudnn
 from swahr.losses.criterion import build_criterion
@@ -57,7 +58,13 @@ def build_trainer(
     set_cudnn(cfg)
     model = build_network(cfg, device)
     cfg = fit_to_network(cfg, model.strides, model.size_divisor)
-    dataset = _open_dataset(cfg, cfg.DATASET.TRAIN, train=True)
+    dataset = build_dataset(
+        cfg,
+        cfg.DATASET.TRAIN,
+        train=True,
+        root=resolve_path(cfg.DATASET.ROOT),
+        skeleton=configured_skeleton(cfg),
+    )
     validation_set = open_validation_set(cfg)
     if validation_set is not None:
         check_best_metric(cfg)
@@ -120,11 +127,6 @@ def build_trainer(
     )
 
 
-def _open_dataset(cfg: Any, split: str, train: bool) -> KeypointDataset:
-    root = resolve_path(cfg.DATASET.ROOT)
-    return build_dataset(cfg, split, train=train, root=root, skeleton=configured_skeleton(cfg))
-
-
 def open_validation_set(cfg: Any) -> KeypointDataset | None:
     """DATASET.TEST, opened before training so that its problems are named before hours have passed.
 
@@ -137,7 +139,7 @@ def open_validation_set(cfg: Any) -> KeypointDataset | None:
         if not any(file.exists() for file in files):
             logger.info("no validation, not even after the last epoch: %s does not exist", files[0])
             return None
-    return _open_dataset(cfg, cfg.DATASET.TEST, train=False)
+    return build_validation_set(cfg)
 
 
 def check_best_metric(cfg: Any) -> None:
@@ -192,7 +194,7 @@ def build_network(cfg: Any, device: torch.device) -> PoseNetwork:
             "MODEL.SYNC_BN needs GPUs: on the CPU, batch statistics are those of each process"
         )
     if cfg.TRAIN.CHANNELS_LAST:
-        model = model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        model = model.to(memory_format=torch.channels_last)
     return model.to(device)
 
 
