@@ -285,19 +285,21 @@ def train(bench: Bench, file: Path, opts: list[Any], steps: int) -> tuple[float,
     """
     from swahr.config import load_config
     from swahr.distributed.signals import StopRequest
-    from swahr.engine.progress import TensorBoard
-    from swahr.engine.setup import build_run
+    from swahr.engine.setup import build_trainer
     from swahr.losses.criterion import total_loss
 
     cfg = load_config(file, [*map(str, opts), "AUTO_RESUME", "False"])
-    run = build_run(cfg, bench.folder / "run", bench.device, StopRequest(), TensorBoard(None))
+    trainer = build_trainer(
+        cfg, bench.folder / "run", None, bench.device, StopRequest(), lambda *args, **options: {}
+    )
     losses = []
     start = 0.0
-    for step, batch in enumerate(run.loader):
+    for step, batch in enumerate(trainer.loader):
         if step == steps // 4:  # after the warm-up of loaders and kernels
             bench.wait()
             start = time.perf_counter()
-        result = run.stepper([batch.to(bench.device, non_blocking=True)], run.schedule(step))
+        batch = batch.to(bench.device, non_blocking=True)
+        result = trainer.train_step([batch], trainer.schedule(step))
         losses.append(total_loss(result.losses))
     bench.wait()
     return (time.perf_counter() - start) / (steps - steps // 4), torch.stack(losses).cpu()

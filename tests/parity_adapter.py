@@ -16,6 +16,9 @@ from swahr.codec.decode import build_decoder
 from swahr.codec.maps import Maps
 from swahr.config import configured_skeleton, load_config
 from swahr.data.keypoints import KeypointDataset
+from swahr.data.loaders import Batch
+from swahr.engine.schedule import build_optimizer, build_scaler
+from swahr.engine.train_step import TrainStep
 from swahr.engine.validate import predict
 from swahr.evaluation.metrics import evaluate as score
 from swahr.inference.predictor import build_predictor
@@ -23,7 +26,7 @@ from swahr.inference.tta import PassMaps, average_scales
 from swahr.losses.criterion import build_criterion, total_loss
 from swahr.models.build import build_model
 from swahr.models.network import StageOutput
-from swahr.models.weights import load_weights
+from swahr.models.weights import load_weights, published_state
 from swahr.skeleton import COCO, CROWD_POSE
 
 Array = np.ndarray[Any, Any]
@@ -182,6 +185,37 @@ def validate(
     load_weights(model, weights_file)
     dataset = KeypointDataset(annotation_file, image_dir, skeleton)
     return predict(dataset, build_predictor(cfg, model, skeleton), image_ids).records
+
+
+def train_steps(
+    cfg_file: str,
+    opts: list[str],
+    weights_file: str,
+    batches: Sequence[Mapping[str, Any]],
+    rates: Sequence[float],
+) -> tuple[list[dict[str, float]], dict[str, Array]]:
+    cfg = load_config(cfg_file, opts)
+    device = torch.device("cpu")
+    model = build_model(cfg)
+    load_weights(model, weights_file)
+    step = TrainStep(
+        model=model,
+        encoder=targets.build_target_encoder(cfg),
+        criterion=build_criterion(cfg),
+        optimizer=build_optimizer(cfg, model),
+        scaler=build_scaler(cfg, device),
+        device=device,
+    )
+    values = []
+    for arrays, rate in zip(batches, rates, strict=True):
+        images = torch.from_numpy(arrays["images"])
+        joints = [torch.from_numpy(stage).float() for stage in arrays["joints"]]
+        masks = [torch.from_numpy(stage.astype(np.uint8)) for stage in arrays["masks"]]
+        result = step([Batch(images, joints, masks, torch.arange(len(images)), [])], rate)
+        losses = {name: float(value) for name, value in result.losses.items()}
+        values.append({"total": sum(losses.values()), **losses})
+    state = published_state(model)
+    return values, {name: t.numpy() for name, t in state.items() if t.dtype == torch.float32}
 
 
 def evaluate(dataset: str, ground_truth_file: str, detections_file: str) -> dict[str, float]:

@@ -28,6 +28,8 @@ ALLOWED: dict[str, set[str]] = {
     "data": GROUND | {"models", "codec"},
     "synthetic": GROUND,
     "evaluation": GROUND | {"models", "codec"},
+    "report": GROUND | {"evaluation", "data", "visualize"},
+    "converters": GROUND,
     "acceleration": GROUND | {"models"},
     "inference": GROUND | {"models", "codec", "data", "acceleration"},
     "engine": GROUND

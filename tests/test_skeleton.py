@@ -91,3 +91,18 @@ def test_unknown_names_say_what_is_known() -> None:
         get_skeleton("coco18")
     with pytest.raises(SkeletonError, match="keypoint 9"):
         Skeleton("x", ("a",), (), (0.1,), limbs=((0, 9),))
+
+
+@pytest.mark.parametrize("sigma", [".nan", ".inf", "-0.1", "0", "1" + "0" * 400])
+def test_sigmas_that_are_no_fractions(tmp_path: Path, sigma: str) -> None:
+    (tmp_path / "own.yaml").write_text(f"keypoints: [a, b]\nsigmas: [0.1, {sigma}]\n")
+    with pytest.raises(SkeletonError, match="sigmas") as error:
+        load_skeleton(tmp_path / "own.yaml")
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16"])
+def test_a_byte_order_mark_is_read(tmp_path: Path, encoding: str) -> None:
+    text = "keypoints: [n\u00e9z, b]\nsigmas: [0.1, 0.1]\n"
+    (tmp_path / "own.yaml").write_text(text, encoding=encoding)
+    assert load_skeleton(tmp_path / "own.yaml").keypoints == ("n\u00e9z", "b")

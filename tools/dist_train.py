@@ -4,10 +4,10 @@
     python tools/dist_train.py --cfg experiments/coco/higher_hrnet/w32_512_adam_lr1e-3.yaml [KEY
     VALUE ...]
 
-Under torchrun it joins the processes that are there. An interrupted run goes on where it was, by
-the same command, if AUTO_RESUME is True. Exit status: 0 done; 2 wrong settings or data; 3 a full
-disk, or a loss that is no finite number; 143, 138 or 130 stopped by SIGTERM, SIGUSR1 or Ctrl-C,
-with a checkpoint; 1 any other error.
+Under torchrun it joins the processes that are there. If AUTO_RESUME is True, the same command
+resumes an interrupted run. Exit status: 0 done; 2 wrong settings or data; 3 a full disk, or a
+non-finite loss; 143, 138 or 130 stopped by SIGTERM, SIGUSR1 or Ctrl-C, with a checkpoint; 1 any
+other error.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from swahr.config import check_files
 from swahr.distributed import comm
 from swahr.distributed.launch import launch, main_with_exit_status
 from swahr.engine.progress import setup_logging
-from swahr.engine.trainer import train
+from swahr.engine.train import train
 from swahr.parts import with_modules
 
 
@@ -36,12 +36,19 @@ def parse_args() -> argparse.Namespace:
         metavar="URL",
         help="address of node 0",
     )
+    parser.add_argument(
+        "--allow-changes",
+        action="store_true",
+        help="resume although settings that decide what is learnt have changed (RESUME_CHANGED)",
+    )
     return parse_flags(parser)
 
 
 def main() -> None:
     args = parse_args()
     setup_logging()
+    if args.allow_changes:
+        args.opts = [*args.opts, "RESUME_CHANGED", "True"]
     cfg = load_run_config(args)
     check_files(cfg, pretrained=True, dataset=True)
     processes = comm.count_processes(cfg.DEVICE, args.processes)

@@ -219,7 +219,7 @@ def _sources(images: Any) -> tuple[bool, Iterable[Any]]:
 def _read(item: Any, number: int) -> tuple[str, Image]:
     """An image's name and its pixels (H, W, 3) uint8 RGB."""
     if isinstance(item, str | os.PathLike):
-        return str(item), read_image(Path(item))
+        return str(item), read_image(Path(item), honour_exif=True)
     if hasattr(item, "convert"):  # a PIL image
         return getattr(item, "filename", "") or f"image {number}", np.asarray(item.convert("RGB"))
     if isinstance(item, Tensor):

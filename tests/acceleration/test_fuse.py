@@ -9,6 +9,7 @@ from torch import nn
 from swahr.acceleration.cuda_graphs import CudaGraphs
 from swahr.acceleration.fuse import fold_batch_norms, optimize_for_inference, supports_dtype
 from swahr.models.network import StageOutput
+from swahr.models.weights import published_state
 from tests.models.tiny_networks import VARIANTS, images, network
 
 CPU = torch.device("cpu")
@@ -53,7 +54,7 @@ def test_same_outputs(variant: str) -> None:
 def test_nothing_is_left_to_fold_and_the_original_is_untouched() -> None:
     model = network().train()
     batch = images()
-    state = copy.deepcopy(model.state_dict())
+    state = copy.deepcopy(published_state(model))
     before = batch.clone()
     faster = optimize_for_inference(model)
     with torch.no_grad():
@@ -62,7 +63,7 @@ def test_nothing_is_left_to_fold_and_the_original_is_untouched() -> None:
     assert not faster.training and model.training
     assert not any(parameter.requires_grad for parameter in faster.parameters())
     assert torch.equal(batch, before)
-    assert all(torch.equal(tensor, state[name]) for name, tensor in model.state_dict().items())
+    assert all(torch.equal(tensor, state[name]) for name, tensor in published_state(model).items())
 
 
 @torch.no_grad()

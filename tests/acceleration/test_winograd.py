@@ -19,7 +19,7 @@ from swahr.models.heads.higher_hrnet import DeconvSettings
 from tests.models.tiny_networks import images, network
 
 ROOT = Path(__file__).resolve().parents[2]
-needs_threads = pytest.mark.skipif(winograd._parallel() is None, reason="needs Linux and AVX2")
+needs_threads = pytest.mark.skipif(not winograd.is_available(), reason="needs Linux and AVX2")
 
 
 def maps(batch: int, channels: int, height: int, width: int, seed: int = 0) -> Tensor:
@@ -137,7 +137,10 @@ def bits() -> str:
 @needs_threads
 def test_another_processor_gives_the_same_bits() -> None:
     """One with vectors of 8 values, where this one may have 16."""
-    script = "from tests.acceleration.test_winograd import bits, winograd; assert winograd.LANES == 8; print(bits())"
+    script = (
+        "from tests.acceleration.test_winograd import bits, winograd; "
+        "assert winograd.LANES == 8; print(bits())"
+    )
     env = {
         **os.environ,
         "NUMBA_CPU_NAME": "haswell",
@@ -186,10 +189,10 @@ def test_networks_use_it_where_they_can(available: bool, monkeypatch: pytest.Mon
     calls = []
     expected = model(batch)
     if not available:
-        monkeypatch.setattr(winograd, "_parallel", lambda: None)
+        monkeypatch.setattr(winograd, "is_available", lambda: False)
     monkeypatch.setattr(winograd, "convolve", lambda *given: calls.append(1) or convolve(*given))
     for got, want in zip(optimize_for_inference(model)(batch), expected):
         torch.testing.assert_close(
             got.heatmaps, want.heatmaps, rtol=0, atol=1e-4 * float(want.heatmaps.abs().max())
         )
-    assert bool(calls) == (available and winograd._parallel() is not None)
+    assert bool(calls) == (available and winograd.is_available())

@@ -36,7 +36,9 @@ PARTS: tuple[dict[str, Any], ...] = (
     SCHEMA,
     TRANSFORMS,
 )
-RECIPE = re.compile(r"```python\n# (?P<name>\w+)\.py\n(?P<code>.*?)```(?P<after>.*?)(?=\n## |\Z)", re.S)
+RECIPE = re.compile(
+    r"```python\n# (?P<name>\w+)\.py\n(?P<code>.*?)```(?P<after>.*?)(?=\n## |\Z)", re.S
+)
 
 
 def recipes() -> dict[str, tuple[str, list[str]]]:
@@ -74,7 +76,9 @@ def tool(
 
     def run(name: str, module: str, *settings: str) -> int:
         main = importlib.import_module(name).main
-        return main(["--import", module, "--cfg", str(config_file), "--device", "cpu", *settings]) or 0
+        return (
+            main(["--import", module, "--cfg", str(config_file), "--device", "cpu", *settings]) or 0
+        )
 
     return run
 
@@ -96,10 +100,16 @@ def test_a_recipe_trains_resumes_and_validates(
     [checkpoint] = tmp_path.rglob("checkpoint.pth.tar")
     first = torch.load(checkpoint, weights_only=True)
     assert first["progress"]["epoch"] == 1
-    assert tool("dist_train", module, *settings, "TRAIN.END_EPOCH", "2", "RESUME_CHANGED", "True") == 0
+    assert (
+        tool("dist_train", module, *settings, "TRAIN.END_EPOCH", "2", "RESUME_CHANGED", "True") == 0
+    )
     second = torch.load(checkpoint, weights_only=True)
     assert second["progress"]["epoch"] == 2
-    moved = [key for key, value in first["state_dict"].items() if not value.equal(second["state_dict"][key])]
+    moved = [
+        key
+        for key, value in first["state_dict"].items()
+        if not value.equal(second["state_dict"][key])
+    ]
     assert moved
     assert tool("dist_valid", module, *settings) == 0
     assert list(tmp_path.rglob("keypoints_val2017_results*.json"))

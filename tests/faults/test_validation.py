@@ -148,10 +148,11 @@ def test_a_mistake_in_one_process_takes_the_other_down(validate: Start, tool: tu
     said = (
         job.text()
         .strip()
-        .rpartition("process 1 of the run failed: ZeroDivisionError: the culprit\n")[2]
+        .rpartition("process 1 of the run failed: ZeroDivisionError: the failing rank\n")[2]
     )
     assert (
-        said.startswith("Traceback") and said.splitlines()[-1] == "ZeroDivisionError: the culprit"
+        said.startswith("Traceback")
+        and said.splitlines()[-1] == "ZeroDivisionError: the failing rank"
     ), job.text()
 
 

@@ -14,11 +14,16 @@ import cv2
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import Tensor
 
 from swahr import geometry
 from swahr.acceleration.cuda_graphs import CudaGraphs
-from swahr.acceleration.fuse import fold_batch_norms, optimize_for_inference, supports_dtype
+from swahr.acceleration.fuse import (
+    fold_batch_norms,
+    optimize_for_inference,
+    supports_dtype,
+    verified,
+)
 from swahr.codec.decode import Decoder, build_decoder
 from swahr.codec.maps import MapRule, Maps
 from swahr.data.images import Image, normalize
@@ -32,7 +37,7 @@ from swahr.inference.tta import (
     mirror_back,
 )
 from swahr.models.build import amp_dtype
-from swahr.models.network import StageOutput
+from swahr.models.network import PoseNetwork, StageOutput
 from swahr.skeleton import Skeleton
 
 # Of one image at its largest scale. A very thin image, whose short side becomes input_size, would
@@ -330,7 +335,7 @@ def check_scales(scales: Sequence[float], size_divisor: int) -> None:
 
 
 def build_predictor(
-    cfg: Any, model: nn.Module, skeleton: Skeleton, device: torch.device | str = "cpu"
+    cfg: Any, model: PoseNetwork, skeleton: Skeleton, device: torch.device | str = "cpu"
 ) -> Predictor:
     """The predictor of a configuration; skeleton is that of the annotations, without a centre.
 
@@ -379,11 +384,13 @@ def _fast_network(
         if autocast_dtype is not None and supports_dtype(autocast_dtype, device):
             input_dtype = autocast_dtype
             autocast_dtype = None
-        if test.COMPILE:
-            # torch.compile fuses by itself what optimize_for_inference would fuse on a CPU.
-            model = fold_batch_norms(model).to(input_dtype)
-        else:
-            model = optimize_for_inference(model, dtype=input_dtype)
+        # torch.compile fuses by itself what optimize_for_inference would fuse on a CPU.
+        fast: PoseNetwork = (
+            fold_batch_norms(model).to(input_dtype)
+            if test.COMPILE
+            else optimize_for_inference(model, dtype=input_dtype)
+        )
+        model = verified(fast, model, (4 * model.size_divisor, 4 * model.size_divisor))
     network: Any = torch.compile(model) if test.COMPILE else model
     if test.CUDA_GRAPHS and device.type == "cuda":
         network = CudaGraphs(network)

@@ -1,0 +1,4 @@
+"""Label files of other tools turned into COCO's format, with images and a skeleton file beside it.
+
+coco writes the files; lsp and dlc read what they are made from.
+"""

@@ -1,0 +1,266 @@
+"""A data set in COCO's format, written from images and labelled keypoints.
+
+ROOT/annotations/person_keypoints_SPLIT.json, ROOT/images/SPLIT/ and ROOT/skeleton.yaml, as
+DATASET.ROOT and DATASET.SKELETON expect them.
+
+Rules where the source gives no more than keypoints: a keypoint outside its image is not labelled;
+a box lies around the labelled keypoints, MARGIN of its longer side (at least MIN_MARGIN pixels)
+away from them, within the image; the area is AREA_OF_BOX of the box, as CrowdPose's evaluation has
+it.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+import os
+import re
+import shutil
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import yaml
+from numpy.typing import NDArray
+
+from swahr.files import WriteError, make_folder, write_text
+from swahr.skeleton import Skeleton
+
+MARGIN = 0.1
+MIN_MARGIN = 8.0  # pixels
+AREA_OF_BOX = 0.53
+DECIMALS = 2  # of a pixel
+SPLITS = ("train", "val")
+_CATEGORY = 1
+
+Floats = NDArray[np.float64]
+
+
+class ConversionError(ValueError):
+    """Labels that cannot be converted; the message names the file and the line, and says why."""
+
+
+@dataclass(frozen=True)
+class LabelledImage:
+    """One image of the source.
+
+    path: the image file; name: its name in the new data set. split: one of SPLITS. people
+    (P, K, 3): x, y in pixels, and 0 where a keypoint is not labelled. where: its place in the
+    source, for messages.
+    """
+
+    path: Path
+    name: str
+    split: str
+    people: Floats
+    where: str
+
+
+@dataclass(frozen=True)
+class Written:
+    """What was written: images and people of each split, and keypoints that lay outside their
+    image.
+    """
+
+    images: dict[str, int]
+    people: dict[str, int]
+    outside: int
+
+
+def write_dataset(
+    root: str | Path,
+    images: Sequence[LabelledImage],
+    skeleton: Skeleton,
+    category: str = "person",
+    copy: bool = False,
+) -> Written:
+    """Write the data set; images are symbolic links, or copies if `copy` or where the system has no
+    links. A split without images gets no annotation file.
+
+    Raises ConversionError for an image that cannot be read or a name that is there twice,
+    WriteError where the system cannot write. Nothing is written before all images are read.
+    """
+    root = Path(root)
+    _check_names(images)
+    data = {split: _annotations(category, skeleton) for split in SPLITS}
+    ids = itertools.count(1)
+    outside = 0
+    for image_id, image in enumerate(images, 1):
+        width, height = image_size(image.path, image.where)
+        part = data[image.split]
+        part["images"].append(
+            {"id": image_id, "file_name": image.name, "width": width, "height": height}
+        )
+        people, removed = _inside(image.people, width, height)
+        outside += removed
+        for person in people:
+            annotation = {"id": next(ids), "image_id": image_id}
+            part["annotations"].append(annotation | _annotation(person, width, height))
+    for image in images:
+        for split in SPLITS:
+            target = root / "images" / split / image.name
+            if split == image.split:
+                _place(image.path, target, copy)
+            elif not _is_source(target, image.path):  # left by a conversion with another split
+                target.unlink(missing_ok=True)
+    for split, part in data.items():
+        path = root / "annotations" / f"person_keypoints_{split}.json"
+        if part["images"]:
+            write_text(path, json.dumps(part))
+        else:
+            path.unlink(missing_ok=True)
+    write_text(root / "skeleton.yaml", skeleton_yaml(skeleton))
+    return Written(
+        images={split: len(part["images"]) for split, part in data.items()},
+        people={split: len(part["annotations"]) for split, part in data.items()},
+        outside=outside,
+    )
+
+
+def skeleton_yaml(skeleton: Skeleton) -> str:
+    """A skeleton as the text of a file that `load_skeleton` reads."""
+    names = skeleton.keypoints
+    entries = {
+        "name": skeleton.name,
+        "keypoints": list(names),
+        "sigmas": list(skeleton.sigmas),
+        "flip_pairs": [[names[a], names[b]] for a, b in skeleton.flip_pairs],
+        "limbs": [[names[a], names[b]] for a, b in skeleton.limbs],
+        "grouping_order": [names[k] for k in skeleton.grouping_order],
+    }
+    return yaml.safe_dump(entries, default_flow_style=None, sort_keys=False, width=96)
+
+
+def flip_pairs(names: Sequence[str]) -> tuple[tuple[int, int], ...]:
+    """Index pairs of names that differ in left and right: left_ear and right_ear, EarLeft and
+    EarRight, ear_l and ear_r, lEar and rEar, earL and earR.
+    """
+    index = {name: k for k, name in enumerate(names)}
+    pairs = []
+    for k, name in enumerate(names):
+        others = [other for other in _mirrored(name) if other in index]
+        if others:
+            pairs.append((k, index[others[0]]))
+    return tuple(pairs)
+
+
+def image_size(path: Path, where: str) -> tuple[int, int]:
+    """Width and height in pixels of the stored image, its EXIF rotation ignored; ConversionError
+    where it is missing or no image.
+    """
+    if not path.is_file():
+        raise ConversionError(f"{where}: there is no image {path}")
+    image = cv2.imread(str(path), cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION)
+    if image is None:
+        raise ConversionError(f"{where}: {path} cannot be read as an image")
+    return image.shape[1], image.shape[0]
+
+
+def number(text: str, where: str, what: str) -> float:
+    """A finite number; ConversionError where the text is none."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = np.nan
+    if not np.isfinite(value):
+        raise ConversionError(f"{where}: {what} is {text!r}, not a number")
+    return value
+
+
+def _mirrored(name: str) -> Iterable[str]:
+    """What the right side may be called if `name` is a left side."""
+    for left, right in (("left", "right"), ("Left", "Right"), ("LEFT", "RIGHT")):
+        if left in name:
+            yield name.replace(left, right)
+    for pattern in (
+        r"(?<![A-Za-z])[lL](?![A-Za-z])",  # ear_l, L_ear, l1
+        r"^[lL](?=[A-Z])",  # lEar
+        r"(?<=[a-z0-9])L(?![a-z])",  # earL, earLTip
+    ):
+        other = re.sub(pattern, lambda found: "r" if found[0] == "l" else "R", name)
+        if other != name:
+            yield other
+
+
+def _check_names(images: Sequence[LabelledImage]) -> None:
+    first: dict[tuple[str, str], str] = {}
+    for image in images:
+        key = (image.split, image.name)
+        if key in first:
+            raise ConversionError(
+                f"{image.where}: the image {image.name} is there already ({first[key]})"
+            )
+        first[key] = image.where
+    if not images:
+        raise ConversionError("there are no labelled images")
+
+
+def _annotations(category: str, skeleton: Skeleton) -> dict[str, Any]:
+    entry = {
+        "id": _CATEGORY,
+        "name": category,
+        "supercategory": category,
+        "keypoints": list(skeleton.keypoints),
+        "skeleton": [[a + 1, b + 1] for a, b in skeleton.limbs],
+    }
+    return {"images": [], "annotations": [], "categories": [entry]}
+
+
+def _inside(people: Floats, width: int, height: int) -> tuple[Floats, int]:
+    """People with at least one keypoint within the image, and how many keypoints were outside."""
+    people = people.copy()
+    labelled = people[..., 2] > 0
+    x, y = people[..., 0], people[..., 1]
+    outside = labelled & ~((x >= 0) & (x <= width) & (y >= 0) & (y <= height))
+    people[outside | ~labelled] = 0
+    return people[(people[..., 2] > 0).any(axis=1)], int(outside.sum())
+
+
+def _annotation(person: Floats, width: int, height: int) -> dict[str, Any]:
+    labelled = person[:, 2] > 0
+    keypoints = np.zeros_like(person)
+    keypoints[labelled, :2] = person[labelled, :2].round(DECIMALS)
+    keypoints[labelled, 2] = 2
+    low = person[labelled, :2].min(axis=0)
+    high = person[labelled, :2].max(axis=0)
+    margin = max(MARGIN * float((high - low).max()), MIN_MARGIN)
+    low = np.maximum(low - margin, 0)
+    sides = np.minimum(high + margin, (width, height)) - low
+    return {
+        "category_id": _CATEGORY,
+        "keypoints": [int(v) if v == int(v) else v for v in keypoints.ravel().tolist()],
+        "num_keypoints": int(labelled.sum()),
+        "bbox": np.concatenate([low, sides]).round(DECIMALS).tolist(),
+        "area": round(AREA_OF_BOX * float(sides.prod()), DECIMALS),
+        "iscrowd": 0,
+    }
+
+
+def _place(source: Path, target: Path, copy: bool) -> None:
+    """Put an image into the data set, in place of what an earlier conversion left there."""
+    make_folder(target.parent)
+    if _is_source(target, source):
+        return
+    try:
+        target.unlink(missing_ok=True)
+        if not copy and _linked(source, target):
+            return
+        shutil.copyfile(source, target)
+    except OSError as error:
+        raise WriteError(f"{target}: could not be written ({error.strerror or error})") from None
+
+
+def _is_source(target: Path, source: Path) -> bool:
+    """Whether the target is the source file itself, not a link to it or a copy."""
+    return not target.is_symlink() and target.exists() and target.samefile(source)
+
+
+def _linked(source: Path, target: Path) -> bool:
+    try:
+        os.symlink(source.resolve(), target)
+    except OSError:  # no links on this file system, or not allowed
+        return False
+    return True

@@ -1,0 +1,438 @@
+"""Label files of other tools in COCO's format: the converters, and their tools."""
+
+from __future__ import annotations
+
+import importlib
+import json
+from collections.abc import Callable
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+
+from swahr.converters.coco import ConversionError, flip_pairs, skeleton_yaml
+from swahr.converters.dlc import read_dlc, split_frames
+from swahr.converters.lsp import NAMES, SKELETON
+from swahr.skeleton import COCO, load_skeleton
+
+TOOLS = Path(__file__).resolve().parents[2] / "tools"
+PARTS = ("snout", "left_ear", "right_ear", "tail")
+Tool = Callable[[str], ModuleType]
+
+
+@pytest.fixture
+def tool(monkeypatch: pytest.MonkeyPatch) -> Tool:
+    monkeypatch.syspath_prepend(str(TOOLS))
+    return importlib.import_module
+
+
+def write_image(path: Path, width: int = 64, height: int = 48) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    random = np.random.default_rng(len(str(path)))
+    cv2.imwrite(str(path), random.integers(0, 256, (height, width, 3), np.uint8))
+
+
+def read(root: Path, split: str) -> dict[str, Any]:
+    return json.loads((root / f"annotations/person_keypoints_{split}.json").read_text())
+
+
+def problems(tool: Tool, root: Path, split: str) -> int:
+    """The exit status of tools/check_dataset.py, which is 0 where there are no problems."""
+    files = [f"{root}/annotations/person_keypoints_{split}.json", f"{root}/images/{split}"]
+    return tool("check_dataset").main(
+        [*files, "--skeleton", str(root / "skeleton.yaml"), "--read-images"]
+    )
+
+
+@pytest.mark.parametrize(
+    ("names", "pairs"),
+    [
+        (("nose", "left_ear", "right_ear"), [(1, 2)]),
+        (("right_ear", "left_ear"), [(1, 0)]),
+        (("EarLeft", "EarRight", "LEFT", "RIGHT"), [(0, 1), (2, 3)]),
+        (("leftear", "rightear", "cleft"), [(0, 1)]),
+        (("ear_l", "ear_r", "L ear", "R ear", "l1", "r1"), [(0, 1), (2, 3), (4, 5)]),
+        (("lEar", "rEar", "pawL", "pawR", "earLTip", "earRTip"), [(0, 1), (2, 3), (4, 5)]),
+        (("left_ear", "tail", "limb", "Lip"), []),
+    ],
+)
+def test_flip_pairs_of_names(names: tuple[str, ...], pairs: list[tuple[int, int]]) -> None:
+    assert list(flip_pairs(names)) == pairs
+
+
+def test_flip_pairs_of_coco_are_found() -> None:
+    assert flip_pairs(COCO.keypoints) == COCO.flip_pairs
+
+
+@pytest.mark.parametrize("skeleton", [COCO, SKELETON], ids=lambda each: each.name)
+def test_a_skeleton_is_read_as_it_was_written(tmp_path: Path, skeleton: Any) -> None:
+    path = tmp_path / "any.yaml"
+    path.write_text(skeleton_yaml(skeleton))
+    assert load_skeleton(path) == skeleton
+
+
+# -- Leeds Sports Pose
+
+
+def lsp_line(name: str, split: str, joints: dict[str, tuple[float, float]]) -> list[str]:
+    cells = [name, split]
+    for joint in NAMES:
+        cells += [*map(str, joints[joint]), "1"] if joint in joints else ["", "", "0"]
+    return cells
+
+
+@pytest.fixture
+def lsp(tmp_path: Path) -> Path:
+    """Two photographs for training, one for validation."""
+    header = ["image", "split", *(f"{name}_{part}" for name in NAMES for part in "xyv")]
+    rows = [
+        lsp_line("a.jpg", "train", {"neck": (30, 10.5), "left_hip": (20, 40)}),
+        lsp_line("b.jpg", "val", {name: (3 * k, 2 * k) for k, name in enumerate(NAMES)}),
+        lsp_line("c.jpg", "train", {"neck": (10, 12), "head_top": (10, 70), "left_hip": (-1, 3)}),
+    ]
+    folder = tmp_path / "lsp"
+    for row in rows:
+        write_image(folder / "images" / row[0])
+    (folder / "joints.csv").write_text("\n".join(map(",".join, [header, *rows])) + "\n")
+    return folder
+
+
+def test_photographs(lsp: Path, tool: Tool, capsys: pytest.CaptureFixture[str]) -> None:
+    root = lsp.parent / "out"
+    assert tool("lsp_to_coco").main(["--data", str(lsp), "--out", str(root)]) == 0
+    printed = capsys.readouterr().out
+    assert "train  2 images, 2 people\nval    1 images, 1 people\n2 joints lie outside" in printed
+    train, val = read(root, "train"), read(root, "val")
+    assert [image["file_name"] for image in train["images"]] == ["a.jpg", "c.jpg"]
+    assert [image["id"] for image in train["images"] + val["images"]] == [1, 3, 2]
+    assert train["images"][0] == {"id": 1, "file_name": "a.jpg", "width": 64, "height": 48}
+    first, second = train["annotations"]
+    keypoints = np.array(first["keypoints"]).reshape(-1, 3)
+    assert keypoints[NAMES.index("neck")].tolist() == [30, 10.5, 2]
+    assert keypoints[:, 2].sum() == 4 and first["num_keypoints"] == 2
+    # 8 px around (20, 10.5) to (30, 40), of which 0.5 are outside the image of 48.
+    assert first["bbox"] == [12, 2.5, 26, 45.5]
+    assert first["area"] == pytest.approx(0.53 * 26 * 45.5, abs=0.01)
+    assert second["num_keypoints"] == 1 and second["bbox"] == [2, 4, 16, 16]
+    assert not any(second["keypoints"][3 * NAMES.index("left_hip") :][:3])
+    assert problems(tool, root, "train") == problems(tool, root, "val") == 0
+    assert (root / "images/val/b.jpg").is_symlink()
+    assert (root / "images/val/b.jpg").read_bytes() == (lsp / "images/b.jpg").read_bytes()
+
+
+def test_images_are_copied_on_demand_and_once_more(lsp: Path, tool: Tool) -> None:
+    root = lsp.parent / "out"
+    arguments = ["--data", str(lsp), "--out", str(root)]
+    source = (lsp / "images/a.jpg").read_bytes()
+    for more in ([], ["--copy"], ["--copy"], []):
+        assert tool("lsp_to_coco").main([*arguments, *more]) == 0
+        assert (root / "images/train/a.jpg").is_symlink() == (not more)
+        assert (root / "images/train/a.jpg").read_bytes() == source
+    assert (lsp / "images/a.jpg").read_bytes() == source
+
+
+def test_images_are_copied_where_links_are_not_possible(
+    lsp: Path, tool: Tool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object) -> None:
+        raise OSError("no links here")
+
+    monkeypatch.setattr("os.symlink", refuse)
+    root = lsp.parent / "out"
+    assert tool("lsp_to_coco").main(["--data", str(lsp), "--out", str(root)]) == 0
+    assert not (root / "images/train/a.jpg").is_symlink()
+
+
+def test_boxes_grow_with_the_person(lsp: Path, tool: Tool) -> None:
+    write_image(lsp / "images/b.jpg", 640, 480)
+    lines = (lsp / "joints.csv").read_text().splitlines()
+    lines[2] = ",".join(lsp_line("b.jpg", "val", {"neck": (100, 100), "left_hip": (150, 300)}))
+    (lsp / "joints.csv").write_text("\n".join(lines))
+    root = lsp.parent / "out"
+    assert tool("lsp_to_coco").main(["--data", str(lsp), "--out", str(root)]) == 0
+    assert read(root, "val")["annotations"][0]["bbox"] == [80, 80, 90, 240]
+
+
+@pytest.mark.parametrize(
+    ("line", "old", "new", "said"),
+    [
+        (0, "image", "file", "joints.csv: the first line must be image,split,right_ankle_x,"),
+        (1, "train", "test", "line 2: the split is 'test'; it is one of train, val"),
+        (1, "30", "3o", "line 2: neck_x is '3o', not a number"),
+        (1, "10.5", "nan", "line 2: neck_y is 'nan', not a number"),
+        (1, "10.5,1", "10.5,2", "line 2: neck_v is '2'; it is 0 or 1"),
+        (1, "10.5,1", "10.5", "line 2: 43 values; the header has 44"),
+        (2, "b.jpg", "d.jpg", "images/d.jpg"),
+        (2, "b.jpg", "../b.jpg", "line 3: '../b.jpg' is not the name of an image file"),
+        (3, "c.jpg", "a.jpg", "line 4: the image a.jpg is there already ("),
+        (3, "c.jpg", "broken.jpg", "broken.jpg cannot be read as an image"),
+    ],
+)
+def test_wrong_lists_of_photographs(
+    lsp: Path,
+    tool: Tool,
+    capsys: pytest.CaptureFixture[str],
+    line: int,
+    old: str,
+    new: str,
+    said: str,
+) -> None:
+    (lsp / "images/broken.jpg").write_bytes(b"not an image")
+    lines = (lsp / "joints.csv").read_text().splitlines()
+    assert old in lines[line]
+    lines[line] = lines[line].replace(old, new, 1)
+    (lsp / "joints.csv").write_text("\n".join(lines))
+    root = lsp.parent / "out"
+    assert tool("lsp_to_coco").main(["--data", str(lsp), "--out", str(root)]) == 2
+    printed = capsys.readouterr()
+    assert said in printed.err and printed.err.count("\n") == 1
+    assert not root.exists()
+
+
+@pytest.mark.parametrize(
+    ("text", "said"), [("", "the first line must be"), (None, "no images are listed")]
+)
+def test_lists_of_nothing(
+    lsp: Path, tool: Tool, capsys: pytest.CaptureFixture[str], text: str | None, said: str
+) -> None:
+    path = lsp / "joints.csv"
+    header = path.read_text().splitlines()[0]
+    path.write_text(header if text is None else text)
+    assert tool("lsp_to_coco").main(["--data", str(lsp), "--out", str(lsp / "out")]) == 2
+    assert said in capsys.readouterr().err
+    path.unlink()
+    assert tool("lsp_to_coco").main(["--data", str(lsp), "--out", str(lsp / "out")]) == 2
+    assert "joints.csv: cannot be read (No such file" in capsys.readouterr().err
+
+
+# -- DeepLabCut
+
+
+def dlc_rows(frames: int = 10, index: int = 1) -> list[list[str]]:
+    """Header lines and frames; the last frame has no labels, the first no tail."""
+    blank = [""] * (index - 1)
+    rows = [
+        ["scorer", *blank, *["me"] * (2 * len(PARTS))],
+        ["bodyparts", *blank, *(part for part in PARTS for _ in "xy")],
+        ["coords", *blank, *["x", "y"] * len(PARTS)],
+    ]
+    for i in range(frames):
+        path = ("labeled-data", "m1", f"img{i:03}.png")
+        cells = [str(value) for k in range(len(PARTS)) for value in (20 + 5 * k + 0.25, 10 + i)]
+        if i == 0:
+            cells[-2:] = ["", ""]
+        if i == frames - 1:
+            cells = [""] * len(cells)
+        rows.append([*(path if index == 3 else ["/".join(path)]), *cells])
+    return rows
+
+
+def write_csv(path: Path, rows: list[list[str]]) -> Path:
+    path.write_text("\n".join(map(",".join, rows)) + "\n")
+    return path
+
+
+@pytest.fixture
+def dlc(tmp_path: Path) -> Path:
+    for i in range(10):
+        write_image(tmp_path / f"labeled-data/m1/img{i:03}.png")
+    return write_csv(tmp_path / "labels.csv", dlc_rows())
+
+
+def convert(tool: Tool, csv: Path, *more: str, images: str = "") -> tuple[int, Path]:
+    root = csv.parent / "out"
+    where = str(csv.parent / images)
+    return tool("dlc_to_coco").main([str(csv), "--images", where, "--out", str(root), *more]), root
+
+
+@pytest.mark.parametrize("index", [1, 3])
+@pytest.mark.parametrize("images", ["", "labeled-data", "labeled-data/m1"])
+def test_labelled_frames(
+    dlc: Path, tool: Tool, index: int, images: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_csv(dlc, dlc_rows(index=index))
+    status, root = convert(tool, dlc, images=images)
+    assert status == 0
+    printed = capsys.readouterr().out
+    assert "train  7 images, 7 animals\nval    2 images, 2 animals\n" in printed
+    assert "1 frames without labels were left out" in printed
+    assert "flip pairs: left_ear and right_ear" in printed
+    assert problems(tool, root, "train") == problems(tool, root, "val") == 0
+    skeleton = load_skeleton(root / "skeleton.yaml")
+    assert skeleton.keypoints == PARTS and skeleton.flip_pairs == ((1, 2),)
+    assert skeleton.sigmas == (0.05,) * 4 and skeleton.limbs == ()
+    both = [read(root, split) for split in ("train", "val")]
+    names = {image["id"]: image["file_name"] for data in both for image in data["images"]}
+    assert sorted(names.values()) == [f"m1_img{i:03}.png" for i in range(9)]
+    people = {a["image_id"]: a for data in both for a in data["annotations"]}
+    by_name = {names[image]: person["keypoints"] for image, person in people.items()}
+    assert by_name["m1_img004.png"] == [20.25, 14, 2, 25.25, 14, 2, 30.25, 14, 2, 35.25, 14, 2]
+    assert by_name["m1_img000.png"][-3:] == [0, 0, 0]
+
+
+def test_the_split_follows_the_seed(dlc: Path) -> None:
+    frames = read_dlc(dlc, dlc.parent).images
+
+    def val(share: float, seed: int) -> list[int]:
+        return [i for i, f in enumerate(split_frames(frames, share, seed)) if f.split == "val"]
+
+    assert val(0.4, 0) == val(0.4, 0) != val(0.4, 1)
+    assert [len(val(share, 0)) for share in (0, 0.01, 0.4, 0.99)] == [0, 1, 4, 8]
+    with pytest.raises(ConversionError, match=r"is 1.0; it is from 0 below 1"):
+        split_frames(frames, 1.0, 0)
+    with pytest.raises(ConversionError, match="one labelled frame cannot be split"):
+        split_frames(frames[:1], 0.2, 0)
+
+
+def test_without_validation_there_is_no_file_for_it(dlc: Path, tool: Tool) -> None:
+    convert(tool, dlc)
+    status, root = convert(tool, dlc, "--val", "0", "--sigma", "0.03")
+    assert status == 0 and len(read(root, "train")["images"]) == 9
+    assert not (root / "annotations/person_keypoints_val.json").exists()
+    assert load_skeleton(root / "skeleton.yaml").sigmas == (0.03,) * 4
+
+
+def test_another_split_leaves_no_frame_in_both(dlc: Path, tool: Tool) -> None:
+    for seed in ("0", "1"):
+        _, root = convert(tool, dlc, "--val", "0.4", "--seed", seed)
+    for split in ("train", "val"):
+        names = {image["file_name"] for image in read(root, split)["images"]}
+        assert {path.name for path in (root / "images" / split).iterdir()} == names
+
+
+def test_frames_that_are_in_the_output_already_stay_as_they_are(tmp_path: Path, tool: Tool) -> None:
+    rows = [
+        ["scorer", "m", "m"],
+        ["bodyparts", "a", "a"],
+        ["coords", "x", "y"],
+        ["1.png", "4", "5"],
+        ["2.png", "4", "5"],
+    ]
+    csv = write_csv(tmp_path / "labels.csv", rows)
+    for name in ("1.png", "2.png"):
+        write_image(tmp_path / "out/images/train" / name)
+    status, root = convert(tool, csv, "--val", "0.5", images="out/images/train")
+    assert status == 0 and problems(tool, root, "train") == problems(tool, root, "val") == 0
+    assert {path.is_symlink() for path in (root / "images/train").iterdir()} == {False}
+
+
+def test_a_frame_without_labels_needs_no_image(dlc: Path) -> None:
+    (dlc.parent / "labeled-data/m1/img009.png").unlink()
+    assert read_dlc(dlc, dlc.parent).unlabelled == 1
+
+
+def test_several_animals(dlc: Path, tool: Tool, capsys: pytest.CaptureFixture[str]) -> None:
+    """Two animals with their parts in another order, and a corner that belongs to neither."""
+    owners = ["a"] * 4 + ["b"] * 4 + ["single"] * 2
+    parts = ["nose", "nose", "tail", "tail", "tail", "tail", "nose", "nose", "corner", "corner"]
+    rows = [
+        ["scorer", *["me"] * 10],
+        ["individuals", *owners],
+        ["bodyparts", *parts],
+        ["coords", *["x", "y"] * 5],
+        ["labeled-data\\m1\\img000.png", *map(str, range(1, 11))],
+        ["labeled-data\\m1\\img001.png", *map(str, range(1, 5)), *["nan"] * 4, "1", "1"],
+        ["labeled-data\\m1\\img002.png", *[""] * 8, "1", "1"],
+    ]
+    write_csv(dlc, rows)
+    status, root = convert(tool, dlc, "--val", "0")
+    printed = capsys.readouterr().out
+    assert status == 0 and "parts of no animal were left out: corner" in printed
+    assert "train  2 images, 3 animals" in printed and "none, since no names" in printed
+    data = read(root, "train")
+    assert data["categories"][0]["keypoints"] == ["nose", "tail"]
+    keypoints = [person["keypoints"] for person in data["annotations"]]
+    assert keypoints == [[1, 2, 2, 3, 4, 2], [7, 8, 2, 5, 6, 2], [1, 2, 2, 3, 4, 2]]
+    assert problems(tool, root, "train") == 0
+
+
+@pytest.mark.parametrize(
+    ("row", "column", "value", "said"),
+    [
+        (0, 0, "Scorer", "not a label file of DeepLabCut, whose first lines begin with scorer,"),
+        (2, 1, "z", "line 3: the columns must be x, y, x, y, ..."),
+        (2, 2, "likelihood", "line 3: a likelihood stands there, so these are no labels but"),
+        (1, 2, "tail", "x and y of a body part must stand side by side"),
+        (4, 2, "2o", "line 5: snout y is '2o', not a number"),
+        (4, 2, "inf", "line 5: snout y is 'inf', not a number"),
+        (4, 1, "", "line 5: snout has y alone"),
+        (4, 2, "", "line 5: snout has x alone"),
+        (
+            4,
+            0,
+            "labeled-data/m1/img999.png",
+            "line 5: there is no image labeled-data/m1/img999.png",
+        ),
+        (4, 0, "labeled-data/m1/img003.png", "line 7: the image m1_img003.png is there already ("),
+        (4, 0, "bad.png", "bad.png cannot be read as an image"),
+        (4, 8, "1,2", "line 5: 10 cells; the header has 9"),
+    ],
+)
+def test_wrong_labels_of_frames(
+    dlc: Path,
+    tool: Tool,
+    capsys: pytest.CaptureFixture[str],
+    row: int,
+    column: int,
+    value: str,
+    said: str,
+) -> None:
+    (dlc.parent / "bad.png").write_bytes(b"not an image")
+    rows = dlc_rows()
+    rows[row][column] = value
+    write_csv(dlc, rows)
+    status, root = convert(tool, dlc)
+    printed = capsys.readouterr()
+    assert status == 2 and not root.exists()
+    assert said in printed.err and printed.err.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("rows", "said"),
+    [
+        ([], "the file is empty"),
+        (dlc_rows()[:3], "no frame has a label"),
+        ([["scorer", "me"]], "not a label file of DeepLabCut"),
+        ([["scorer"], ["bodyparts"], ["coords"]], "line 3: no columns x and y after the path"),
+        (
+            [["scorer", "m"], ["bodyparts", "a", "a"], ["coords", "x", "y"]],
+            "the header lines are not equally long",
+        ),
+        (
+            [["scorer", *"mmmm"], ["bodyparts", *"aaaa"], ["coords", *"xyxy"]],
+            "the body part 'a' is there twice",
+        ),
+        (
+            [
+                ["scorer", *"mmmm"],
+                ["individuals", *"pprr"],
+                ["bodyparts", *"aabb"],
+                ["coords", *"xyxy"],
+            ],
+            "r has other body parts than p",
+        ),
+    ],
+)
+def test_files_that_hold_no_labels(dlc: Path, rows: list[list[str]], said: str) -> None:
+    write_csv(dlc, rows)
+    with pytest.raises(ConversionError, match=said):
+        read_dlc(dlc, dlc.parent)
+
+
+def test_places_that_are_not_there(dlc: Path) -> None:
+    with pytest.raises(ConversionError, match=r"none.csv: cannot be read \(No such file"):
+        read_dlc(dlc.with_name("none.csv"), dlc.parent)
+    with pytest.raises(ConversionError, match="nowhere: there is no such folder of images"):
+        read_dlc(dlc, dlc.parent / "nowhere")
+
+
+def test_an_output_that_cannot_be_written(
+    dlc: Path, tool: Tool, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (dlc.parent / "out").write_text("a file")
+    status, _ = convert(tool, dlc)
+    printed = capsys.readouterr().err
+    assert status == 2 and "the folder cannot be made" in printed and printed.count("\n") == 1

@@ -1,0 +1,303 @@
+"""The report's page: its figures, its tool, and the page in a browser where there is one."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import re
+import shutil
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+
+from swahr.data.images import ImageStore
+from swahr.evaluation.metrics import evaluate
+from swahr.report.errors import ERRORS, find_errors
+from swahr.report.gallery import kinds_of_image
+from swahr.report.matching import load_run
+from swahr.report.page import ReportError, check_libraries, make_report
+from swahr.skeleton import COCO
+from tests.report.made import OFFSET, SKELETON, found, person, random_set, truth
+
+pytest.importorskip("jinja2")
+pytest.importorskip("matplotlib")
+TOOLS = Path(__file__).resolve().parents[2] / "tools"
+SKELETON_YAML = """
+name: made
+keypoints: [nose, left_hand, right_hand, left_foot, right_foot]
+sigmas: [0.05, 0.05, 0.05, 0.05, 0.05]
+flip_pairs: [[1, 2], [3, 4]]
+"""
+
+
+def made_set() -> tuple[dict[str, Any], list[dict[str, Any]]]:
+    """Three images: one without errors, one with a swap, one with a missed person."""
+    people = [person(1, 1), person(2, 2), person(3, 2, 1), person(4, 3)]
+    records = [
+        found(1, off=0),
+        found(2, score=0.8, move={1: (OFFSET, 0)}),
+        found(2, 1, score=0.7, off=0),
+    ]
+    return truth(*people, images=3), records
+
+
+def figures(page: str, table: str) -> dict[str, str]:
+    """{figure: text} of the cells of one table."""
+    body = re.search(rf'<table id="{table}">(.*?)</table>', page, re.DOTALL)
+    assert body
+    return dict(re.findall(r'data-figure="([^"]+)">([^<]+)<', body[1]))
+
+
+def test_figures_of_the_page_are_those_of_the_metrics() -> None:
+    annotations, records = random_set(3)
+    page = make_report(annotations, {"a run": records}, SKELETON)
+    stats = evaluate(annotations, records, SKELETON)
+    assert figures(page, "ap") == {name: f"{value:.3f}" for name, value in stats.items()}
+    errors = find_errors(load_run(annotations, records, SKELETON))
+    numbers = re.findall(r'data-kind="(\w+)">.*?data-figure="number">(\d+)<', page, re.DOTALL)
+    assert dict(numbers) == {kind: str(errors.count(kind)) for kind in ERRORS}
+    assert sum(errors.count(kind) > 0 for kind in ERRORS) >= 6
+
+
+def test_the_page_needs_no_other_file() -> None:
+    annotations, records = made_set()
+    page = make_report(annotations, {"a": records, "b": records[:2]}, SKELETON)
+    links = re.findall(r'(?:src|href)="([^"]*)"', page) + re.findall(r"url\(([^)]*)\)", page)
+    assert links
+    assert all(link.startswith(("data:", "#")) for link in links)
+    assert "@import" not in page
+
+
+def test_names_are_escaped() -> None:
+    annotations, records = made_set()
+    annotations["images"][1]["file_name"] = "<script>alert(1)</script>.png"
+    page = make_report(annotations, {"<b>": records}, SKELETON)
+    assert "<script>alert" not in page and "<b>:" not in page
+    assert "&lt;script&gt;alert(1)" in page and "<h1>&lt;b&gt;</h1>" in page
+
+
+def test_the_worst_images_come_first_and_those_without_loss_not_at_all() -> None:
+    annotations, records = made_set()
+    page = make_report(annotations, {"a": records}, SKELETON)
+    cards = re.findall(r'data-kinds="([^"]*)">\s*<header><b>([^<]*)', page)
+    assert cards == [("missed", "3.png"), ("swap", "2.png")]
+    assert (
+        len(re.findall("<article", make_report(annotations, {"a": records}, SKELETON, worst=1)))
+        == 1
+    )
+
+
+def test_kinds_of_one_image() -> None:
+    annotations, records = made_set()
+    run = load_run(annotations, [*records, found(2, 1.5, score=0.1)], SKELETON)
+    errors = find_errors(run)
+    everybody = np.ones(len(run.found.scores), bool)
+    assert kinds_of_image(run, errors, everybody, 0) == {}
+    assert kinds_of_image(run, errors, everybody, 1) == {"swap": 1, "background": 1}
+    assert kinds_of_image(run, errors, run.found.scores > 0.2, 1) == {"swap": 1}
+    assert kinds_of_image(run, errors, everybody, 2) == {"missed": 1}
+
+
+def test_an_image_that_cannot_be_read_is_named_on_its_card(tmp_path: Path) -> None:
+    annotations, records = made_set()
+    cv2.imwrite(str(tmp_path / "3.png"), np.zeros((300, 2400, 3), np.uint8))
+    page = make_report(annotations, {"a": records}, SKELETON, images=ImageStore(tmp_path))
+    assert "2.png: " in page and "3.png: " not in page
+
+
+@pytest.mark.parametrize("people", [[], [person(1)]])
+def test_reports_on_nothing(people: list[dict[str, Any]]) -> None:
+    assert "</html>" in make_report(truth(*people), {"a": []}, SKELETON)
+    assert "</html>" in make_report(truth(*people), {"a": [], "b": [found()]}, SKELETON)
+
+
+@pytest.mark.parametrize("name", ["jinja2", "matplotlib"])
+def test_a_missing_library_is_named(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(
+        "swahr.report.page.find_spec", lambda module: None if module == name else object()
+    )
+    with pytest.raises(ReportError, match=f"^the report needs {name}: pip install {name}$"):
+        check_libraries()
+
+
+def test_libraries_are_imported_when_a_report_is_made() -> None:
+    """The package can be imported without them."""
+    import subprocess
+
+    code = "import sys, swahr.report.page; print({'jinja2', 'matplotlib'} & set(sys.modules))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert "matplotlib" not in done.stdout
+
+
+# -- the tool
+
+
+@pytest.fixture
+def tool(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    monkeypatch.syspath_prepend(str(TOOLS))
+    return importlib.import_module("report")
+
+
+@pytest.fixture
+def files(tmp_path: Path) -> dict[str, str]:
+    annotations, records = made_set()
+    contents = {
+        "val.json": json.dumps(annotations),
+        "results.json": json.dumps(records),
+        "old/results.json": json.dumps(records[:2]),
+        "made.yaml": SKELETON_YAML,
+    }
+    (tmp_path / "old").mkdir()
+    for name, text in contents.items():
+        (tmp_path / name).write_text(text)
+    return {name: str(tmp_path / name) for name in contents}
+
+
+def test_the_tool(
+    tool: ModuleType, files: dict[str, str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = str(tmp_path / "new/report.html")
+    common = ["--annotations", files["val.json"], "--skeleton", files["made.yaml"], "--out", out]
+    assert tool.main([files["results.json"], *common]) == 0
+    assert capsys.readouterr().out == f"{out}\n"
+    assert 'id="difference"' not in Path(out).read_text()
+    assert tool.main([files["results.json"], *common, "--compare", files["old/results.json"]]) == 0
+    page = Path(out).read_text()
+    stats = [
+        evaluate(files["val.json"], files[name], SKELETON)["AP"]
+        for name in ("results.json", "old/results.json")
+    ]
+    assert figures(page, "difference")["AP"] == f"{stats[1] - stats[0]:+.3f}"
+    assert "old/results.json" in page
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["none.json"], "results none.json: cannot be read ("),
+        (["{results.json}", "--skeleton", "cat"], "unknown skeleton 'cat'"),
+        (["{results.json}", "--skeleton", "coco"], "15 keypoint numbers"),
+        (["{results.json}", "--images", "nowhere"], "nowhere: there is no such folder"),
+        (["{results.json}", "--compare", "{made.yaml}"], "made.yaml: cannot be read ("),
+        (["{results.json}", "--out", "{made.yaml}/report.html"], "could not be written"),
+    ],
+)
+def test_wrong_input_is_one_line(
+    tool: ModuleType,
+    files: dict[str, str],
+    arguments: list[str],
+    said: str,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    filled = arguments
+    for name, path in files.items():
+        filled = [argument.replace(f"{{{name}}}", path) for argument in filled]
+    default = ["--annotations", files["val.json"], "--skeleton", files["made.yaml"]]
+    assert tool.main([*default, *filled]) == 2
+    printed = capsys.readouterr()
+    assert said in printed.err and printed.err.count("\n") == 1 and not printed.out
+
+
+def test_names_of_runs(tool: ModuleType) -> None:
+    assert tool.run_names(["a/b.json"]) == ["b.json"]
+    assert tool.run_names(["x/a/b.json", "x/c/b.json"]) == ["a/b.json", "c/b.json"]
+    assert tool.run_names(["b.json", "b.json"]) == ["first: b.json", "second: b.json"]
+
+
+# -- in a browser
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    webdriver = pytest.importorskip("selenium.webdriver", reason="needs selenium")
+    chromium = shutil.which("chromium") or shutil.which("google-chrome")
+    driver = shutil.which("chromedriver")
+    if not chromium or not driver:
+        pytest.skip("needs Chromium and chromedriver (Debian: chromium, chromium-driver)")
+    options = webdriver.ChromeOptions()
+    options.binary_location = chromium
+    for argument in (
+        "--headless=new",
+        "--no-sandbox",
+        "--disable-dev-shm-usage",
+        "--window-size=1280,800",
+    ):
+        options.add_argument(argument)
+    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
+    found_browser = webdriver.Chrome(
+        options=options, service=webdriver.ChromeService(executable_path=driver)
+    )
+    yield found_browser
+    found_browser.quit()
+
+
+def opened(browser: Any, page: str, folder: Path, dark: bool = False) -> None:
+    path = folder / "report.html"
+    path.write_text(page, encoding="utf-8")
+    scheme = {"name": "prefers-color-scheme", "value": "dark" if dark else "light"}
+    browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": [scheme]})
+    browser.get(path.as_uri())
+
+
+def test_the_page_in_a_browser(browser: Any, tmp_path: Path) -> None:
+    annotations, records = made_set()
+    opened(browser, make_report(annotations, {"a": records}, SKELETON), tmp_path)
+    ap = evaluate(annotations, records, SKELETON)["AP"]
+    assert browser.find_element("css selector", "#ap [data-figure=AP]").text == f"{ap:.3f}"
+    cards = browser.find_elements("css selector", "article.card")
+
+    def visible(kind: str) -> list[str]:
+        button = browser.find_element("css selector", f'button[data-filter="{kind}"]')
+        button.click()
+        assert button.get_attribute("aria-pressed") == "true"
+        assert len(browser.find_elements("css selector", 'button[aria-pressed="true"]')) == 1
+        return [card.find_element("tag name", "b").text for card in cards if card.is_displayed()]
+
+    assert visible("swap") == ["2.png"]
+    assert visible("missed") == ["3.png"]
+    assert visible("jitter") == []
+    assert visible("") == ["3.png", "2.png"]
+    drawn = "return [...document.images].every(each => each.complete && each.naturalWidth > 0)"
+    assert browser.execute_script(drawn)
+    assert browser.get_log("browser") == []
+
+
+@pytest.mark.parametrize("width", [500, 1280])
+def test_the_page_is_no_wider_than_its_window(browser: Any, tmp_path: Path, width: int) -> None:
+    annotations, _ = made_set()
+    people = [{**person(4, 3), "keypoints": [50, 60, 2] * 17, "bbox": [10, 10, 100, 100]}]
+    annotations = {**annotations, "annotations": people}
+    records = [{**found(3), "keypoints": [52, 61, 1] * 17}]
+    name = "a_very_long_name_of_a_file_of_results_" * 4
+    browser.set_window_size(width, 800)
+    opened(browser, make_report(annotations, {name: records, "b": records}, COCO), tmp_path)
+    inner, needed = browser.execute_script(
+        "return [innerWidth, document.documentElement.scrollWidth]"
+    )
+    assert needed <= inner
+
+
+def test_dark_and_light(browser: Any, tmp_path: Path) -> None:
+    """Text of page and charts stands out from the ground in both."""
+    annotations, records = made_set()
+    page = make_report(annotations, {"a": records}, SKELETON)
+    script = """
+      const light = (element, name) => {
+        const color = getComputedStyle(element)[name].match(/\\d+/g).slice(0, 3).map(Number);
+        return color.reduce((sum, value) => sum + value, 0) / 3;
+      };
+      return [light(document.body, "backgroundColor"), light(document.querySelector("td"), "color"),
+              light(document.querySelector(".panel svg text"), "fill")];
+    """
+    opened(browser, page, tmp_path)
+    ground, text, chart = browser.execute_script(script)
+    assert ground > 230 and text < 80 and chart < 80
+    opened(browser, page, tmp_path, dark=True)
+    ground, text, chart = browser.execute_script(script)
+    assert ground < 40 and text > 180 and chart > 180
