@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import torch
 
-from swahr.config import load_config
+from swahr.config import load_config, save_config
 from swahr.engine.provenance import (
     describe_test,
     describe_weights,
@@ -44,6 +44,16 @@ def test_the_weights_are_those_named_or_the_best_of_the_run(
     for name in ("final_state.pth.tar", "model_best.pth.tar"):
         (run / name).touch()
         assert find_weights(cfg, config_file) == run / name
+
+
+def test_the_configuration_of_a_run_finds_the_weights_of_that_run(
+    config_file: Path, tmp_path: Path
+) -> None:
+    run = tmp_path / "elsewhere/tiny"
+    save_config(loaded(config_file, "RUN_NAME", "tiny"), run / "config.yaml")
+    (run / "model_best.pth.tar").touch()
+    saved = run / "config.yaml"
+    assert find_weights(load_config(saved), saved) == run / "model_best.pth.tar"
 
 
 @pytest.mark.parametrize("old_format", [False, True])

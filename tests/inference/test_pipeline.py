@@ -10,7 +10,7 @@ import pytest
 
 from swahr.data.images import Image, ImageError
 from swahr.inference.pipeline import find_people, prefetch, thread_pool
-from swahr.inference.predictor import PredictionError
+from swahr.inference.predictor import ImageGeometry, PredictionError
 from tests.inference.toy_predictor import image, predictor
 
 IMAGES = {
@@ -37,6 +37,20 @@ def test_the_people_are_those_of_the_predictor() -> None:
         np.testing.assert_array_equal(result.prediction.keypoints, expected.keypoints)
         np.testing.assert_array_equal(result.prediction.scores, expected.scores)
     assert [len(result.prediction.scores) for result in results] == [1, 0, 2, 1]
+
+
+def test_the_geometry_of_an_image_is_computed_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    people = predictor(scales=(0.5, 1, 2), batch_size=2)
+    sizes = []
+    geometries = people.geometries
+
+    def counting(width: int, height: int) -> ImageGeometry:
+        sizes.append((width, height))
+        return geometries(width, height)
+
+    monkeypatch.setattr(people, "geometries", counting)
+    list(find_people(Images(), people, [["a", "b", "c"]]))
+    assert sizes == [(64, 64), (128, 64), (64, 64)]
 
 
 @pytest.mark.parametrize(

@@ -139,7 +139,7 @@ def _own_groups(
     sizes: dict[int, tuple[int, int]] = {}
     for image_id in image_ids:
         info = dataset.image_info(image_id)
-        sizes[image_id] = predictor.place(info.width, info.height, predictor.scales[0]).size
+        sizes[image_id] = predictor.geometries(info.width, info.height).input_size
     share = sorted(image_ids, key=sizes.__getitem__)[comm.rank() :: comm.world_size()]
     same_size = [list(group) for _, group in groupby(share, sizes.__getitem__)]
     step = predictor.batch_size

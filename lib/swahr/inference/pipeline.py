@@ -14,7 +14,13 @@ from typing import Any, NamedTuple, Protocol, TypeVar
 
 from swahr.codec.maps import Maps
 from swahr.data.images import Image, ImageError
-from swahr.inference.predictor import Prediction, PredictionError, Predictor, PreparedBatch
+from swahr.inference.predictor import (
+    ImageGeometry,
+    Prediction,
+    PredictionError,
+    Predictor,
+    PreparedBatch,
+)
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -65,19 +71,24 @@ def find_people(
     """
 
     def prepare(ids: Sequence[Any]) -> ImageGroup:
-        images: dict[Any, Image] = {}
+        used: list[Any] = []
+        images: list[Image] = []
+        geometries: list[ImageGeometry] = []
         skipped: list[ImageResult] = []
         for image_id in ids:
             try:
-                images[image_id] = read(source, predictor, image_id)
+                image, geometry = read(source, predictor, image_id)
             except (ImageError, PredictionError) as error:
                 if not skip_bad:
                     raise
                 skipped.append(ImageResult(image_id, None, str(error)))
-        used = list(images)
+                continue
+            used.append(image_id)
+            images.append(image)
+            geometries.append(geometry)
         batches = [
             ([used[index] for index in indices], batch)
-            for indices, batch in predictor.prepare(list(images.values()))
+            for indices, batch in predictor.prepare(images, geometries)
         ]
         return ImageGroup(batches, skipped, [])
 
@@ -98,16 +109,15 @@ def find_people(
             yield from results
 
 
-def read(source: ImageSource, predictor: Predictor, image_id: Any) -> Image:
-    """An image that the predictor can take. Raises ImageError, or PredictionError with the image's
-    id, otherwise.
+def read(source: ImageSource, predictor: Predictor, image_id: Any) -> tuple[Image, ImageGeometry]:
+    """An image and where it lies on the network's inputs. Raises ImageError, or PredictionError
+    with the image's id, if the predictor cannot take it.
     """
     image = source.read(image_id)
     try:
-        predictor.input_size_of(image)
+        return image, predictor.geometries_of(image)
     except PredictionError as error:
         raise PredictionError(f"image {image_id}: {error}") from None
-    return image
 
 
 def prefetch(
