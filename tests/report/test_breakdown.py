@@ -140,10 +140,10 @@ def test_a_run_compared_with_itself_and_with_a_worse_one() -> None:
     run = load_run(annotations, records, SKELETON)
     same = compare(run, run, resamples=20)
     assert {(each.difference, each.low, each.high) for each in same.values()} == {(0, 0, 0)}
-    worse = compare(run, run.with_found(scores=-run.found.scores), resamples=200)["AP"]
+    worse = compare(run, run.with_scores(-run.found.scores), resamples=200)["AP"]
     assert worse.low < worse.difference < worse.high
-    assert compare(run, run.with_found(scores=-run.found.scores), resamples=200)["AP"] == worse
-    fewer = run.with_found(keep=np.arange(len(run.found.scores)) % 2 == 0)
+    assert compare(run, run.with_scores(-run.found.scores), resamples=200)["AP"] == worse
+    fewer = run.without(np.arange(len(run.found.scores)) % 2 == 1)
     ar = compare(run, fewer, resamples=200)["AR"]
     assert ar.high < 0
 

@@ -74,6 +74,34 @@ def test_weighted_images_are_images_that_are_there_several_times() -> None:
     assert recall.mean() == pytest.approx(expected["AR"], abs=1e-12)
 
 
+@pytest.mark.parametrize("protocol", ["coco", "crowd_pose"])
+def test_a_changed_run_is_that_of_changed_records(protocol: str) -> None:
+    annotations, records = random_set(4)
+    run = load_run(annotations, records, SKELETON, protocol)
+    random = np.random.default_rng(0)
+    keypoints = run.found.keypoints + random.normal(0, 5, run.found.keypoints.shape)
+    keypoints[::3] = run.found.keypoints[::3]
+    scores = random.random(len(keypoints))
+    removed = scores < 0.3
+    changed = run.with_keypoints(keypoints).without(removed)
+    changed = changed.with_scores(scores[~removed])
+    images = run.truth.image_ids[run.found.image]
+    made = [
+        {"image_id": image, "category_id": 1, "keypoints": points, "score": score}
+        for image, points, score in zip(
+            images[~removed].tolist(),
+            keypoints[~removed].reshape(-1, 15).tolist(),
+            scores[~removed].tolist(),
+        )
+    ]
+    expected = load_run(annotations, made, SKELETON, protocol)
+    assert np.array_equal(changed.found.keypoints, expected.found.keypoints)
+    assert np.array_equal(changed.found.scores, expected.found.scores)
+    labelled = ~run.truth.ignored[expected.pairs[1]]
+    assert changed.oks[labelled] == pytest.approx(expected.oks[labelled], abs=1e-12)
+    assert 0.1 < expected.oks[labelled].mean() < 0.9
+
+
 def test_each_detection_has_its_person() -> None:
     annotations = truth(person(1, 1), person(2, 2, 0), person(3, 2, 1), images=3)
     records = [found(2, 1, 0.3), found(2, 0, 0.8), found(1, 0, 0.5), found(1, 1, 0.6)]

@@ -28,7 +28,15 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from swahr.report.matching import Bools, Floats, Ints, Run, average_precision, match
+from swahr.report.matching import (
+    Bools,
+    Floats,
+    Ints,
+    Run,
+    average_precision,
+    keypoint_similarity,
+    match,
+)
 
 NEAR = 0.1  # OKS from which a detection is taken to mean a person
 CLOSE = 0.5
@@ -104,22 +112,11 @@ def corrected_ap(run: Run, errors: Errors, kinds: Collection[str]) -> float:
     for kind in ("double", "background"):
         if kind in kinds:
             remove |= getattr(errors, kind)
-    better = run
-    if wrong.any():
-        better = better.with_found(keypoints=_moved(run, errors, wrong))
+    better = run.with_keypoints(_moved(run, errors, wrong)).without(remove)
     if "score" in kinds:
-        # Removal comes before, because the order changes here.
-        better = better.with_found(keep=~remove)
-        better = better.with_found(scores=_best_oks(better))
-    elif remove.any():
-        better = better.with_found(keep=~remove)
+        better = better.with_scores(_best_oks(better))
     counted = ~errors.missed if "missed" in kinds else None
     return average_precision(better, match(better, counted=counted))
-
-
-def keypoint_similarity(squared: Floats, areas: Floats, sigmas: Floats) -> Floats:
-    """ks of squared distances in pixels for areas in square pixels and keypoint constants."""
-    return np.exp(-squared / (2 * (areas + np.spacing(1)) * (2 * sigmas) ** 2))
 
 
 def _judge_keypoints(run: Run, person: Ints) -> tuple[Ints, Floats, Floats]:
@@ -195,7 +192,7 @@ def _best_oks(run: Run) -> Floats:
 
 def _score_errors(run: Run, person: Ints) -> Bools:
     """(G,) people whose detection has a lower OKS than the one that OKS as scores would choose."""
-    better = run.with_found(scores=_best_oks(run))
+    better = run.with_scores(_best_oks(run))
     chosen = _oks_of_people(run, person)
     best = _oks_of_people(better, match(better, np.array([NEAR])).person[0])
     return (best > chosen) & (chosen > 0) & ~run.truth.ignored

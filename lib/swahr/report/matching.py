@@ -11,7 +11,8 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -56,12 +57,12 @@ class Truth:
     crowd: Bools
     ignored: Bools
 
-    @property
+    @cached_property
     def image(self) -> Ints:
         """(G,) index of each person's image."""
         return np.repeat(np.arange(len(self.image_ids)), np.diff(self.starts))
 
-    @property
+    @cached_property
     def labelled(self) -> Bools:
         """(G, K) whether each keypoint is labelled."""
         return self.keypoints[..., 2] > 0
@@ -78,12 +79,17 @@ class Found:
     keypoints: Floats
     scores: Floats
 
-    @property
+    @cached_property
     def image(self) -> Ints:
         """(D,) index of each detection's image."""
         return np.repeat(np.arange(len(self.starts) - 1), np.diff(self.starts))
 
-    @property
+    @cached_property
+    def ranking(self) -> Ints:
+        """(D,) indices of the detections by falling score, over all images."""
+        return np.argsort(-self.scores, kind="stable")
+
+    @cached_property
     def boxes(self) -> Floats:
         """(D, 4) x, y, width, height of the box around the keypoints."""
         points = self.keypoints[..., :2]
@@ -95,7 +101,7 @@ class Found:
 class Run:
     """Truth, detections and the OKS of every pair of them in the same image.
 
-    oks (P,): for each image, detections x people, row by row; image i's begin at pair_starts[i].
+    oks (P,): for each detection in turn, those with the people of its image.
     """
 
     skeleton: Skeleton
@@ -103,38 +109,53 @@ class Run:
     truth: Truth
     found: Found
     oks: Floats
-    pair_starts: Ints
 
-    @property
+    @cached_property
+    def row_lengths(self) -> Ints:
+        """(D,) number of people in each detection's image: of its entries in `oks`."""
+        return np.diff(self.truth.starts)[self.found.image]
+
+    @cached_property
+    def row_starts(self) -> Ints:
+        """(D,) where each detection's entries in `oks` begin."""
+        return np.cumsum(self.row_lengths) - self.row_lengths
+
+    @cached_property
     def pairs(self) -> tuple[Ints, Ints]:
         """(P,) and (P,): the detection and the person of each entry of `oks`."""
-        people = np.diff(self.truth.starts)[self.found.image]
-        detection = np.repeat(np.arange(len(people)), people)
-        first = np.cumsum(people) - people
-        rank = np.arange(len(detection)) - first[detection]
+        detection = np.repeat(np.arange(len(self.row_lengths)), self.row_lengths)
+        rank = np.arange(len(detection)) - self.row_starts[detection]
         return detection, rank + self.truth.starts[self.found.image][detection]
 
-    def with_found(
-        self,
-        keypoints: Floats | None = None,
-        scores: Floats | None = None,
-        keep: Bools | None = None,
-    ) -> Run:
-        """The run with other keypoints (D, K, 3) or scores (D,), or only the detections of `keep`
-        (D,).
-        """
-        found = self.found
-        chosen = np.ones(len(found.scores), bool) if keep is None else keep
-        points = found.keypoints if keypoints is None else keypoints
-        values = found.scores if scores is None else scores
-        return _make_run(
-            self.skeleton,
-            self.protocol,
-            self.truth,
-            found.image[chosen],
-            points[chosen],
-            values[chosen],
+    def with_keypoints(self, keypoints: Floats) -> Run:
+        """The run with other keypoints (D, K, 3). The OKS with people who are ignored stay."""
+        found = Found(self.found.starts, keypoints, self.found.scores)
+        changed = (keypoints != self.found.keypoints).any(axis=(1, 2))
+        detection, person = self.pairs
+        rows = np.flatnonzero(changed[detection] & ~self.truth.ignored[person])
+        oks = self.oks.copy()
+        oks[rows] = _oks(self, keypoints[detection[rows]], person[rows])
+        return Run(self.skeleton, self.protocol, self.truth, found, oks)
+
+    def with_scores(self, scores: Floats) -> Run:
+        """The run with other scores (D,); detections are sorted by them."""
+        return self._chosen(np.lexsort((-scores, self.found.image)), scores)
+
+    def without(self, removed: Bools) -> Run:
+        """The run without the detections of `removed` (D,)."""
+        return self._chosen(np.flatnonzero(~removed), self.found.scores)
+
+    def _chosen(self, rows: Ints, scores: Floats) -> Run:
+        """The run with the detections of these rows, sorted by image, in their order."""
+        found = Found(
+            _starts(self.found.image[rows], len(self.truth.image_ids)),
+            self.found.keypoints[rows],
+            scores[rows],
         )
+        lengths = self.row_lengths[rows]
+        offset = np.arange(lengths.sum()) - np.repeat(np.cumsum(lengths) - lengths, lengths)
+        oks = self.oks[np.repeat(self.row_starts[rows], lengths) + offset]
+        return Run(self.skeleton, self.protocol, self.truth, found, oks)
 
 
 @dataclass(frozen=True)
@@ -191,7 +212,9 @@ def load_run(
     points = [record["keypoints"] for record in records]
     keypoints = np.array(points, np.float64).reshape(-1, skeleton.num_keypoints, 3)
     scores = np.array([record["score"] for record in records], np.float64)
-    return _make_run(skeleton, protocol, labelled, images, keypoints, scores)
+    found = _sorted(images, keypoints, scores, len(labelled.image_ids))
+    oks = _similarities(skeleton, protocol, labelled, found)
+    return Run(skeleton, protocol, labelled, found, oks)
 
 
 def match(
@@ -212,7 +235,7 @@ def match(
     person = np.full((len(thresholds), len(run.found.scores)), -1, np.int64)
     _assign(
         run.oks,
-        run.pair_starts,
+        run.row_starts,
         run.found.starts,
         run.truth.starts,
         ~positives,
@@ -241,7 +264,7 @@ def precision_recall(
     recall = np.full(len(matches.thresholds), -1.0)
     if total == 0:
         return precision, recall
-    order = np.argsort(-run.found.scores, kind="stable")
+    order = run.found.ranking
     weight = count[run.found.image][order]
     right = (matches.person >= 0) & ~matches.ignored
     wrong = (matches.person < 0) & ~matches.ignored
@@ -304,31 +327,36 @@ def _read_truth(
     )
 
 
-def _make_run(
-    skeleton: Skeleton,
-    protocol: str,
-    truth: Truth,
-    images: Ints,
-    keypoints: Floats,
-    scores: Floats,
-) -> Run:
+def keypoint_similarity(squared: Floats, areas: Floats, sigmas: Floats) -> Floats:
+    """Similarity of keypoints for squared distances in pixels, areas in square pixels and keypoint
+    constants: exp(-d^2 / (2 a (2 sigma)^2)), as in the COCO keypoint evaluation.
+    """
+    return np.exp(-squared / (2 * (areas + _EPSILON) * (2 * sigmas) ** 2))
+
+
+def _oks(run: Run, keypoints: Floats, person: Ints) -> Floats:
+    """(N,) OKS of keypoints (N, K, 3) with the people of these indices (N,), who have labels."""
+    places = run.truth.keypoints[person]
+    squared = ((keypoints[..., :2] - places[..., :2]) ** 2).sum(axis=2)
+    areas = run.truth.areas[person][:, None]
+    similarity = keypoint_similarity(squared, areas, np.asarray(run.skeleton.sigmas))
+    labelled = run.truth.labelled[person]
+    return (similarity * labelled).sum(axis=1) / labelled.sum(axis=1)
+
+
+def _sorted(images: Ints, keypoints: Floats, scores: Floats, num_images: int) -> Found:
     order = np.lexsort((-scores, images))  # stable: equal scores stay in their order
-    starts = _starts(images[order], len(truth.image_ids))
+    starts = _starts(images[order], num_images)
     rank = np.arange(len(order)) - starts[images[order]]
     order = order[rank < MAX_FOUND]
-    starts = _starts(images[order], len(truth.image_ids))
-    found = Found(starts, keypoints[order], scores[order])
-    sizes = np.diff(found.starts) * np.diff(truth.starts)
-    pair_starts = np.concatenate([[0], np.cumsum(sizes)])
-    run = Run(skeleton, protocol, truth, found, np.zeros(0), pair_starts)
-    return replace(run, oks=_similarities(run))
+    return Found(_starts(images[order], num_images), keypoints[order], scores[order])
 
 
-def _similarities(run: Run) -> Floats:
+def _similarities(skeleton: Skeleton, protocol: str, truth: Truth, found: Found) -> Floats:
     """(P,) OKS of every pair, by faster-coco-eval."""
-    truth = run.truth
-    found = run.found
-    values = np.zeros(run.pair_starts[-1])
+    sizes = np.diff(found.starts) * np.diff(truth.starts)
+    starts = np.concatenate([[0], np.cumsum(sizes)])
+    values = np.zeros(starts[-1])
     if not len(values):
         return values
     names = {"print_function": logger.debug}
@@ -371,12 +399,12 @@ def _similarities(run: Run) -> Floats:
             found.scores.tolist(),
         )
     ]
-    crowd_pose = run.protocol == "crowd_pose"
+    crowd_pose = protocol == "crowd_pose"
     scorer = COCOeval_faster(
         labelled,
         labelled.loadRes(records),
         "keypoints_crowd" if crowd_pose else "keypoints",
-        kpt_oks_sigmas=list(run.skeleton.sigmas),
+        kpt_oks_sigmas=list(skeleton.sigmas),
         use_area=not crowd_pose,
         **names,
     )
@@ -384,15 +412,14 @@ def _similarities(run: Run) -> Floats:
     scorer.evaluate()
     for (image, _), table in scorer.ious.items():
         if len(table):
-            start = run.pair_starts[image]
-            values[start : start + np.size(table)] = np.ravel(table)
+            values[starts[image] : starts[image + 1]] = np.ravel(table)
     return values
 
 
 @kernel
 def _assign(
     oks: Floats,
-    pair_starts: Ints,
+    row_starts: Ints,
     found_starts: Ints,
     truth_starts: Ints,
     ignored: Bools,
@@ -407,7 +434,7 @@ def _assign(
         for image in range(len(found_starts) - 1):
             first = truth_starts[image]
             people = truth_starts[image + 1] - first
-            for row in range(found_starts[image + 1] - found_starts[image]):
+            for d in range(found_starts[image], found_starts[image + 1]):
                 best = -1
                 reached = min(thresholds[t], 1 - 1e-10)
                 for ignore in (False, True):
@@ -417,13 +444,13 @@ def _assign(
                         g = first + column
                         if ignored[g] != ignore or (taken[g] and not crowd[g]):
                             continue
-                        value = oks[pair_starts[image] + row * people + column]
+                        value = oks[row_starts[d] + column]
                         if value >= reached:
                             reached = value
                             best = g
                 if best >= 0:
                     taken[best] = True
-                    person[t, found_starts[image] + row] = best
+                    person[t, d] = best
 
 
 def _starts(rows: Ints, count: int) -> Ints:
