@@ -8,11 +8,11 @@ from typing import Any
 import torch
 
 from swahr.models.build import build_model
-from swahr.models.heads.higher_hrnet import HigherHRNet
+from swahr.models.network import PoseNetwork
 from swahr.models.weights import load_weights
 
 
-def load_network(cfg: Any, weights: str | Path, device: torch.device | str) -> HigherHRNet:
+def load_network(cfg: Any, weights: str | Path, device: torch.device | str) -> PoseNetwork:
     """The configured network with the weights of a file, on the device. Raises CheckpointError."""
     set_cudnn(cfg)
     model = build_model(cfg)
