@@ -13,8 +13,6 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from torch import nn
-
 from swahr.config import configured_skeleton, output_dir, resolve_path
 from swahr.data.keypoints import KeypointDataset, build_dataset, dataset_spec
 from swahr.distributed import comm
@@ -33,6 +31,7 @@ from swahr.files import write_text
 from swahr.inference.load import load_network
 from swahr.inference.pipeline import find_people
 from swahr.inference.predictor import Predictor, build_predictor
+from swahr.models.network import PoseNetwork
 
 logger = logging.getLogger(__name__)
 
@@ -182,7 +181,7 @@ def validate_weights(cfg: Any, cfg_path: str | Path) -> ValidationReport:
 
 def validate(
     cfg: Any,
-    model: nn.Module,
+    model: PoseNetwork,
     *,
     folder: str | Path,
     dataset: KeypointDataset | None = None,
@@ -268,7 +267,7 @@ def write_report(
 
 
 def _predict(
-    cfg: Any, model: nn.Module, dataset: KeypointDataset, parts: PartFiles | None = None
+    cfg: Any, model: PoseNetwork, dataset: KeypointDataset, parts: PartFiles | None = None
 ) -> DatasetPeople:
     """`predict` with the settings of a configuration; the model's mode is restored at the end."""
     was_training = model.training
@@ -276,7 +275,7 @@ def _predict(
     try:
         return predict(
             dataset,
-            build_predictor(cfg, model, dataset.skeleton, device),  # type: ignore[arg-type]
+            build_predictor(cfg, model, dataset.skeleton, device),
             workers=cfg.WORKERS,
             skip_bad=cfg.DATASET.ON_BAD_SAMPLE == "skip",
             parts=parts,

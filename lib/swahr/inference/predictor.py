@@ -263,16 +263,6 @@ class Predictor:
             passes = [drop_last_joint(maps, self.map_rules) for maps in passes]
         return average_flips(passes, size=size if self.project else None)
 
-    # The next two are for callers that have not moved to `geometries` yet.
-
-    def input_size_of(self, image: Image) -> tuple[int, int]:
-        """Size (w, h) of the network's largest input for an image; errors as geometries_of."""
-        return self.geometries_of(image).input_size
-
-    def place(self, width: int, height: int, scale: float) -> InputGeometry:
-        """Where an image of this size lies on the network's input at one of the scales."""
-        return geometry.input_geometry(width, height, self.input_size, scale, self.scales[-1])
-
     def _collate(
         self, images: Sequence[Image], geometries: Sequence[ImageGeometry]
     ) -> PreparedBatch:
