@@ -20,7 +20,7 @@ from swahr.data.annotation_report import AnnotationError
 from swahr.data.images import ImageError, read_image
 from swahr.data.keypoints import KeypointDataset, ScaleSigma, build_dataset
 from swahr.data.loaders import TrainingSet, collate
-from swahr.data.transforms import TrainTransform
+from swahr.data.transforms import Affine
 from swahr.skeleton import COCO, CROWD_POSE
 from tests.data.test_image_header import jpeg
 
@@ -268,7 +268,7 @@ def test_negatives_train_if_asked_for(tree: Tree, made: Made) -> None:
     }
     cfg = settings(root, NEGATIVES=True, MIN_KEYPOINTS=1)
     dataset = build_dataset(cfg, "train2017", train=True)
-    transform = TrainTransform(input_size=32, output_sizes=[8, 16], flip_index=COCO.flip_index)
+    transform = Affine(input_size=32, output_sizes=[8, 16])
     batch = collate([TrainingSet(dataset, transform)[0, i] for i in (1, 2)])
     assert all(not joints.any() for joints in batch.joints) and batch.masks[0].any()
 

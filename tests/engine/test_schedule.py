@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 from yacs.config import CfgNode
 
-from swahr.config import defaults
+from swahr.config import ConfigError, load_config
 from swahr.engine.schedule import (
     OPTIMIZERS,
     SCHEDULES,
@@ -82,7 +84,7 @@ def optimizer_settings(**changes: object) -> CfgNode:
         {
             "TRAIN": {"OPTIMIZER": "adam", "LR": 0.1, "MOMENTUM": 0.9, "WD": 0.5, "NESTEROV": True},
             "AMP": {"ENABLED": True, "DTYPE": "fp16"},
-            "FP16": {"STATIC_LOSS_SCALE": 0.0, "DYNAMIC_LOSS_SCALE": False},
+            "FP16": {"STATIC_LOSS_SCALE": 64.0, "DYNAMIC_LOSS_SCALE": False},
         }
     )
     cfg.merge_from_list([part for pair in changes.items() for part in pair])
@@ -102,21 +104,30 @@ def scaler_of(**changes: object) -> float | None:
     return build_scaler(optimizer_settings(**changes), CPU).fixed
 
 
-def test_fp16_has_a_dynamic_scale_unless_a_static_one_is_given() -> None:
-    assert scaler_of() is None
-    assert scaler_of(**{"FP16.STATIC_LOSS_SCALE": 64.0}) == 64.0
-    both = {"FP16.STATIC_LOSS_SCALE": 64.0, "FP16.DYNAMIC_LOSS_SCALE": True}
-    assert scaler_of(**both) is None
+def test_loss_scales_of_a_configuration() -> None:
+    assert scaler_of() == 64.0
+    assert scaler_of(**{"FP16.DYNAMIC_LOSS_SCALE": True}) is None
     assert scaler_of(**{"AMP.DTYPE": "bf16"}) == 1.0
     assert scaler_of(**{"AMP.ENABLED": False}) == 1.0
     with pytest.raises(TrainingError, match="FP16.STATIC_LOSS_SCALE is 1, with which"):
         scaler_of(**{"FP16.STATIC_LOSS_SCALE": 1.0})
 
 
-def test_the_default_configuration_has_a_dynamic_scale() -> None:
-    cfg = defaults()
-    cfg.merge_from_list(["AMP.ENABLED", True, "AMP.DTYPE", "fp16"])
-    assert build_scaler(cfg, CPU).fixed is None
+def test_fp16_is_dynamic_unless_a_static_scale_is_given(config_file: Path) -> None:
+    def fixed(*opts: object) -> float | None:
+        return build_scaler(load_config(config_file, ["FP16.ENABLED", True, *opts]), CPU).fixed
+
+    assert fixed() is None
+    assert fixed("FP16.DYNAMIC_LOSS_SCALE", False) is None
+    assert fixed("FP16.STATIC_LOSS_SCALE", 512) == 512
+    with pytest.raises(ConfigError, match="FP16.STATIC_LOSS_SCALE: must not be 1: small gradients"):
+        fixed("FP16.STATIC_LOSS_SCALE", 1)
+
+
+def test_a_saved_configuration_keeps_its_dynamic_scale(config_file: Path, tmp_path: Path) -> None:
+    saved = tmp_path / "saved.yaml"
+    saved.write_text(load_config(config_file, ["FP16.ENABLED", True]).dump())
+    assert build_scaler(load_config(saved), CPU).fixed is None
 
 
 def test_schedules_and_optimizers_of_your_own(monkeypatch: pytest.MonkeyPatch) -> None:

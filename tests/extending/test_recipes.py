@@ -21,7 +21,7 @@ from swahr.engine.schedule import OPTIMIZERS, SCHEDULES
 from swahr.evaluation.metrics import METRICS
 from swahr.losses.criterion import LOSSES
 from swahr.models.build import BACKBONES, HEADS
-from tests.engine.conftest import config_file, pictures, write_config  # noqa: F401
+from tests.engine.conftest import config_file, images, write_config  # noqa: F401
 
 ROOT = Path(__file__).resolve().parents[2]
 PARTS: tuple[dict[str, Any], ...] = (

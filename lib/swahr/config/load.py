@@ -119,6 +119,8 @@ def _apply_mixed_precision(values: dict[str, Any], given: dict[str, Setting]) ->
     if values["FP16.ENABLED"] and layer("FP16.ENABLED") > layer("AMP.DTYPE"):
         values["AMP.DTYPE"] = "fp16"
     values["FP16.ENABLED"] = values["AMP.ENABLED"] and values["AMP.DTYPE"] == "fp16"
+    if values["FP16.ENABLED"] and "FP16.STATIC_LOSS_SCALE" not in given:
+        values["FP16.DYNAMIC_LOSS_SCALE"] = True
 
 
 def _apply_scale_heads(values: dict[str, Any]) -> None:

@@ -168,7 +168,7 @@ def _training(cfg: Any) -> Iterator[Problem]:
         text = "needs a MOMENTUM above 0"
         yield Problem(("TRAIN.NESTEROV", "TRAIN.OPTIMIZER", "TRAIN.MOMENTUM"), text)
     if cfg.FP16.ENABLED and cfg.FP16.STATIC_LOSS_SCALE == 1 and not cfg.FP16.DYNAMIC_LOSS_SCALE:
-        text = "must not be 1: small gradients are 0 in fp16 then; 0 is a dynamic scale"
+        text = "must not be 1: small gradients are 0 in fp16 then; without it, the scale is dynamic"
         yield Problem(("FP16.STATIC_LOSS_SCALE", "FP16.ENABLED", "FP16.DYNAMIC_LOSS_SCALE"), text)
     if cfg.TRAIN.RESUME and not cfg.TRAIN.CHECKPOINT:
         text = "needs TRAIN.CHECKPOINT, the file to resume from"

@@ -124,8 +124,8 @@ SCHEMA: dict[str, Key] = {
     "AMP.ENABLED": Key(False, "mixed precision in training and testing; losses stay float32"),
     "AMP.DTYPE": Key("bf16", "bf16 (Ampere and later) or fp16 (with loss scaling)", choices=("bf16", "fp16"), only_with=("AMP.ENABLED", True)),
     "FP16.ENABLED": Key(False, "published name of AMP.ENABLED with AMP.DTYPE fp16; the one set last decides"),
-    "FP16.STATIC_LOSS_SCALE": Key(0.0, "factor of the loss under fp16, such as 1024; 0 = dynamic; 1 is refused", at_least=0, only_with=("FP16.ENABLED", True)),
-    "FP16.DYNAMIC_LOSS_SCALE": Key(False, "a dynamic scale in place of STATIC_LOSS_SCALE", only_with=("FP16.ENABLED", True)),
+    "FP16.STATIC_LOSS_SCALE": Key(1.0, "factor of the loss under fp16; not 1 (1 stands for none given, which means dynamic)", above=0, only_with=("FP16.ENABLED", True)),
+    "FP16.DYNAMIC_LOSS_SCALE": Key(False, "adjust the loss scale during training instead of STATIC_LOSS_SCALE", only_with=("FP16.ENABLED", True)),
 
     "CUDNN.BENCHMARK": Key(True, "time the convolution algorithms once for each input size and keep the fastest"),
     "CUDNN.DETERMINISTIC": Key(False, "use only algorithms that give the same bits every time; slower"),

@@ -121,13 +121,13 @@ def build_optimizer(cfg: Any, model: nn.Module) -> torch.optim.Optimizer:
 def build_scaler(cfg: Any, device: torch.device) -> LossScaler:
     """The loss scale of AMP.DTYPE fp16; 1 for other types, which do not need one.
 
-    Under fp16 the scale is dynamic unless FP16.STATIC_LOSS_SCALE gives one. TrainingError for a
+    load_config makes the scale of fp16 dynamic unless a static one is given. TrainingError for a
     static scale of 1: small gradients are 0 in fp16 without scaling.
     """
     if not (cfg.AMP.ENABLED and cfg.AMP.DTYPE == "fp16"):
         return LossScaler(device)
     static = cfg.FP16.STATIC_LOSS_SCALE
-    if cfg.FP16.DYNAMIC_LOSS_SCALE or static == 0:
+    if cfg.FP16.DYNAMIC_LOSS_SCALE:
         return LossScaler(device, None)
     if static == 1:
         raise TrainingError(
