@@ -35,6 +35,8 @@ ALLOWED: dict[str, set[str]] = {
     "engine": GROUND
     | {"models", "codec", "losses", "data", "evaluation", "acceleration", "inference", "config"}
     | {"visualize"},
+    "results": GROUND | {"visualize"},
+    "api": GROUND | {"models", "data", "inference", "config", "results"},
 }
 FORBIDDEN = ("eval", "exec", "pickle.load", "pickle.loads", "yaml.unsafe_load")
 MODULES = sorted(PACKAGE.rglob("*.py"))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import re
 import shlex
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ import yaml
 from swahr.codec.decode import DECODERS
 from swahr.config.schema import SCHEMA
 from swahr.data.transforms import TRANSFORMS
+from swahr.distributed.launch import main_with_exit_status
 from swahr.engine.hooks import HOOKS
 from swahr.engine.schedule import OPTIMIZERS, SCHEDULES
 from swahr.evaluation.metrics import METRICS
@@ -75,10 +77,11 @@ def tool(
     monkeypatch.chdir(tmp_path)
 
     def run(name: str, module: str, *settings: str) -> int:
-        main = importlib.import_module(name).main
-        return (
-            main(["--import", module, "--cfg", str(config_file), "--device", "cpu", *settings]) or 0
-        )
+        flags = ["--import", module, "--cfg", str(config_file), "--device", "cpu"]
+        monkeypatch.setattr(sys, "argv", [name, *flags, *settings])
+        with pytest.raises(SystemExit) as end:
+            main_with_exit_status(importlib.import_module(name).main)
+        return int(end.value.code or 0)
 
     return run
 
