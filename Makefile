@@ -48,5 +48,6 @@ test: lint
 faults: $(VENV)/.installed-test
 	$(BIN)/python -m pytest tests/faults
 
+# Removes what the targets above built, but no checkpoints, logs or data.
 clean:
-	rm -rf $(VENV) output log
+	rm -rf $(VENV) build lib/*.egg-info .pytest_cache .mypy_cache .ruff_cache

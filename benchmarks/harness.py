@@ -1,15 +1,14 @@
-"""What the benchmark is made of: a clock, rows of results, the register of pieces, and the
-report.
-"""
+"""What all benchmarks share: the clock, rows of results, their names, and the report."""
 
 from __future__ import annotations
 
 import os
 import platform
 import resource
+import shlex
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,26 +20,33 @@ import torch
 
 @dataclass
 class Row:
-    """One measurement: milliseconds of the plain version and of ours, and what the aim is."""
+    """One measurement: milliseconds of the plain version and of ours, and the goal.
 
-    piece: str
+    images: processed in that time. same: whether both gave the same result; None if they cannot be
+    compared. memory_mb: peak on the GPU, of ours. share: part of our time that was spent inside the
+    network.
+    """
+
+    benchmark: str
     case: str
     plain_ms: float | None
     ours_ms: float
-    images: int = 1  # that are done in that time
+    images: int = 1
     goal_ratio: float | None = None
     goal_ms: float | None = None
-    same: bool | None = None  # whether both gave the same result, where they can be compared
-    memory_mb: float | None = None  # peak on the GPU, of ours
-    share: float | None = None  # of our time that was spent inside the network
+    same: bool | None = None
+    memory_mb: float | None = None
+    share: float | None = None
     goal_share: float | None = None
 
     @property
     def ratio(self) -> float | None:
+        """How many times less time ours takes; None without a plain version."""
         return self.plain_ms / self.ours_ms if self.plain_ms else None
 
     @property
     def met(self) -> bool | None:
+        """Whether all goals are met; None without a goal."""
         met = [self.ratio >= self.goal_ratio] if self.ratio and self.goal_ratio else []
         met += [self.ours_ms <= self.goal_ms] if self.goal_ms else []
         met += [self.share >= self.goal_share] if self.share and self.goal_share else []
@@ -48,149 +54,189 @@ class Row:
 
 
 class Bench:
-    """What the pieces need to know, and the clock."""
+    """What benchmarks need to know, and the clock."""
 
     def __init__(
-        self, device: str, people: list[int], seconds: float, folder: Path, data: Path | None = None
+        self,
+        device: str,
+        people: list[int],
+        *,
+        seconds: float,
+        calls: int,
+        folder: Path,
+        data: Path | None = None,
     ) -> None:
-        """people: sizes of the crowds; seconds: least time for each measurement; folder: for files,
-        removed later; data: a tree like COCO's, for validation on images that are not made here.
+        """people: sizes of the crowds. seconds, calls: least time and number of calls for each
+        measurement. folder: for files, removed later. data: root of a set like COCO's, for
+        validation on images that are not made here.
         """
         self.device = torch.device(device)
         self.people = people
         self.seconds = seconds
+        self.calls = calls
         self.folder = folder
         self.data = data
         self.cuda = self.device.type == "cuda"
-        self.kept: dict[str, Any] = {}  # what a piece leaves for a later one
+        self.cache: dict[str, Any] = {}  # results that a later benchmark uses too
 
-    def measure(self, function: Callable[[], Any], at_least: int = 3) -> tuple[float, Any]:
-        """The best time in milliseconds of at least so many calls and as many more as there is time
-        for; the result.
+    def measure(self, *functions: Callable[[], Any]) -> list[float]:
+        """The best time of each function in milliseconds.
+
+        The functions are called in turn, each as often as the others, so that they share whatever
+        else the machine does meanwhile.
         """
-        best = float("inf")
+        best = [float("inf")] * len(functions)
+        calls = 0
         start = time.perf_counter()
-        while at_least > 0 or time.perf_counter() - start < self.seconds:
-            self.wait()
-            begin = time.perf_counter()
-            result = function()
-            self.wait()
-            best = min(best, time.perf_counter() - begin)
-            at_least = at_least - 1
-        return 1e3 * best, result
+        while calls < self.calls or time.perf_counter() - start < self.seconds:
+            for i, function in enumerate(functions):
+                self.wait()
+                begin = time.perf_counter()
+                function()
+                self.wait()
+                best[i] = min(best[i], time.perf_counter() - begin)
+            calls += 1
+        return [1e3 * seconds for seconds in best]
 
     def row(
         self,
-        piece: str,
+        benchmark: str,
         case: str,
         plain: Callable[[], Any] | None,
         ours: Callable[[], Any],
         same: Callable[[Any, Any], bool] | None = None,
         **goal: Any,
     ) -> Row:
-        """Measure both; same(our result, plain result) says whether they give the same."""
-        ours()  # compiled, warm
+        """Call each version once without a clock, compare the results, and measure both.
+
+        same(result of ours, result of plain): whether they are the same. goal: further fields of
+        the row.
+        """
         if self.cuda:
             torch.cuda.reset_peak_memory_stats()
-        ours_ms, got = self.measure(ours)
+        result = ours()  # compiles what is not compiled yet
+        self.wait()
         memory = torch.cuda.max_memory_allocated() / 2**20 if self.cuda else None
-        plain_ms, want = (
-            self.measure(plain, at_least=1) if plain else (None, None)
-        )  # it can take seconds
-        return Row(
-            piece,
-            case,
-            plain_ms,
-            ours_ms,
-            same=same(got, want) if same else None,
-            memory_mb=memory,
-            **goal,
-        )
+        agree = None
+        if plain is None:
+            plain_ms = None
+            (ours_ms,) = self.measure(ours)
+        else:
+            plain_result = plain()
+            agree = bool(same(result, plain_result)) if same else None
+            del plain_result
+            plain_ms, ours_ms = self.measure(plain, ours)
+        return Row(benchmark, case, plain_ms, ours_ms, same=agree, memory_mb=memory, **goal)
 
     def wait(self) -> None:
+        """Wait until the GPU has finished."""
         if self.cuda:
             torch.cuda.synchronize()
 
 
-Piece = Callable[[Bench], Iterator[Row]]
-PIECES: dict[str, Piece] = {}
+Benchmark = Callable[[Bench], Iterator[Row]]
+BENCHMARKS: dict[str, Benchmark] = {}
 
 
-def piece(function: Piece) -> Piece:
-    """Register a piece under its name, with spaces for _.
+def benchmark(function: Benchmark) -> Benchmark:
+    """Add a benchmark to BENCHMARKS under its function's name, with spaces for underscores.
 
-    What it measures it imports itself, so that the other pieces can be measured where that fails.
+    A benchmark imports what it measures inside the function, so that the others can run where that
+    import fails.
     """
-    PIECES[function.__name__.replace("_", " ")] = function
+    BENCHMARKS[function.__name__.replace("_", " ")] = function
     return function
 
 
-def describe(bench: Bench) -> dict[str, str]:
-    """Where the times were taken."""
+def describe(bench: Bench, arguments: Sequence[str]) -> dict[str, str]:
+    """The command and the machine on which the times were measured.
+
+    arguments: those of the command.
+    """
     name = torch.cuda.get_device_name() if bench.cuda else _processor()
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (
         1 << 20 if sys.platform == "linux" else 1 << 30
     )
+    torch_version = torch.__version__
+    if bench.cuda:
+        torch_version = f"{torch_version}, CUDA {torch.version.cuda}"
     return {
+        "command": f"`{shlex.join(['python', 'tools/benchmark.py', *arguments])}`",
         "device": f"{name} ({bench.device})",
         "dtype": "float32 where nothing else is said",
-        "torch": f"{torch.__version__}, CUDA {torch.version.cuda}"
-        if bench.cuda
-        else torch.__version__,
+        "torch": torch_version,
         "threads": f"{torch.get_num_threads()} (compiled loops: 1) on {os.cpu_count()} cores",
-        "numpy, numba, python": f"{np.__version__}, {numba.__version__}, {platform.python_version()}",
+        "numpy, numba, python": ", ".join(
+            (np.__version__, numba.__version__, platform.python_version())
+        ),
         "peak memory of the process": f"{peak:.1f} GiB",
+        "times": f"the best of at least {bench.calls} calls; plain and ours are called in turn, "
+        "each as often",
+        "a single benchmark": "the command above with `--only NAME`, for the name in the first "
+        "column",
     }
 
 
 def _processor() -> str:
     info = Path("/proc/cpuinfo")
-    lines = info.read_text().splitlines() if info.exists() else []
+    lines = info.read_text(encoding="utf-8").splitlines() if info.exists() else []
     return next(
         (line.split(":")[1].strip() for line in lines if line.startswith("model name")),
         platform.machine(),
     )
 
 
-def table(about: dict[str, str], rows: list[Row], problems: dict[str, str]) -> str:
-    """The report in Markdown."""
+COLUMNS = (
+    "benchmark",
+    "case",
+    "plain, ms",
+    "ours, ms",
+    "ratio",
+    "images/s",
+    "in network",
+    "goal",
+    "met",
+    "same",
+    "GPU MiB",
+)
 
+
+def table(about: dict[str, str], rows: list[Row], problems: dict[str, str]) -> str:
+    """The report in Markdown. problems: why a benchmark was not measured."""
+    lines = ["# Benchmark", "", *(f"- {key}: {value}" for key, value in about.items()), ""]
+    lines.append(f"| {' | '.join(COLUMNS)} |")
+    lines.append("|---|---|---:|---:|---:|---:|---:|---|---|---|---:|")
+    lines += [f"| {' | '.join(_cells(row))} |" for row in rows]
+    lines += [f"\nResults differ: {row.benchmark}, {row.case}" for row in different(rows)]
+    lines += [f"\nNot measured: {name}: {problem}" for name, problem in problems.items()]
+    return "\n".join(lines) + "\n"
+
+
+def different(rows: list[Row]) -> list[Row]:
+    """The rows whose two versions gave different results."""
+    return [row for row in rows if row.same is False]
+
+
+def _cells(row: Row) -> list[str]:
     def number(value: float | None, digits: int = 2) -> str:
         return "" if value is None else f"{value:,.{digits}f}"
 
-    lines = [
-        "# Benchmark",
-        "",
-        *(f"- {key}: {value}" for key, value in about.items()),
-        "",
-        "| piece | case | plain, ms | ours, ms | ratio | images/s | in network | goal | met | same | GPU MiB |",
-        "|---|---|---:|---:|---:|---:|---:|---|---|---|---:|",
+    words = {None: "", True: "yes", False: "no"}
+    goals = [
+        f"{row.goal_ratio:g}x" if row.goal_ratio else "",
+        f"{row.goal_ms:,.4g} ms" if row.goal_ms else "",
+        f"{row.goal_share:.0%}" if row.goal_share else "",
     ]
-    said = {None: "", True: "yes", False: "no"}
-    for row in rows:
-        goals = [
-            f"{row.goal_ratio:g}x" if row.goal_ratio else "",
-            f"{row.goal_ms:,.4g} ms" if row.goal_ms else "",
-            f"{row.goal_share:.0%}" if row.goal_share else "",
-        ]
-        per_second = 1e3 * row.images / row.ours_ms
-        cells = [
-            row.piece,
-            row.case,
-            number(row.plain_ms),
-            number(row.ours_ms, 3),
-            number(row.ratio, 1),
-            number(per_second, 1),
-            "" if row.share is None else f"{row.share:.1%}",
-            ", ".join(filter(None, goals)),
-            said[row.met],
-            said[row.same],
-            number(row.memory_mb, 0),
-        ]
-        lines.append(f"| {' | '.join(cells)} |")
-    return (
-        "\n".join(
-            lines + [f"\nNot measured: {name}: {problem}" for name, problem in problems.items()]
-        )
-        + "\n"
-    )
+    return [
+        row.benchmark,
+        row.case,
+        number(row.plain_ms),
+        number(row.ours_ms, 3),
+        number(row.ratio, 1),
+        number(1e3 * row.images / row.ours_ms, 1),
+        "" if row.share is None else f"{row.share:.1%}",
+        ", ".join(filter(None, goals)),
+        words[row.met],
+        words[row.same],
+        number(row.memory_mb, 0),
+    ]

@@ -1,10 +1,11 @@
-"""The network and whole runs, from files to results: pieces of tools/benchmark.py."""
+"""Benchmarks of the network and of whole runs, from files to results."""
 
 from __future__ import annotations
 
 import os
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from benchmarks.harness import Bench, Row, piece
+from benchmarks.harness import Bench, Row, benchmark
 
 ROOT = Path(__file__).resolve().parents[1]
 W32 = ROOT / "experiments/coco/higher_hrnet/w32_512_adam_lr1e-3.yaml"
@@ -24,7 +25,7 @@ MIXED = ["AMP.ENABLED", True, "AMP.DTYPE", "bf16"]
 
 def make_images(bench: Bench, train: int, val: int) -> Path:
     """Root of a set of synthetic images like COCO's, three people each; made once for all
-    pieces.
+    benchmarks.
     """
     from swahr.synthetic import SceneSettings, write_dataset
 
@@ -36,9 +37,10 @@ def make_images(bench: Bench, train: int, val: int) -> Path:
     return root
 
 
-class Crowded(nn.Module):
-    """An untrained network, whose maps are next to nothing, with the maps of a crowd added; and how
-    long both took.
+class NetworkWithCrowd(nn.Module):
+    """An untrained network, whose maps are almost zero, with the maps of a crowd added.
+
+    seconds: time in the network. added_seconds: time that only the benchmark needs.
     """
 
     def __init__(self, model: nn.Module, people: int, flip_index: Any) -> None:
@@ -47,20 +49,22 @@ class Crowded(nn.Module):
         self.people = people
         self.flip_index = list(flip_index)
         self.seconds = 0.0
-        self.added_seconds = 0.0  # that only the benchmark needs
+        self.added_seconds = 0.0
         self.crowds: dict[Any, tuple[Tensor, Tensor]] = {}
 
     def forward(self, images: Tensor) -> list[Any]:
-        """(2 B, 3, h, w), B images and their mirror images."""
+        """images: (2 B, 3, h, w), B images and their mirror images."""
         start = time.perf_counter()
         outputs = self.model(images)
         done = time.perf_counter()
         crowded = []
-        for scales, heatmaps, tags in outputs:
-            heat, tag = self.crowd(heatmaps)
-            heatmaps = (heatmaps.unflatten(0, (2, -1)) + heat).flatten(0, 1)
-            tags = None if tags is None else (tags.unflatten(0, (2, -1)) + tag).flatten(0, 1)
-            crowded.append(type(outputs[0])(scales, heatmaps, tags))
+        for output in outputs:
+            heat, tag = self.crowd(output.heatmaps)
+            heatmaps = (output.heatmaps.unflatten(0, (2, -1)) + heat).flatten(0, 1)
+            tags = output.tags
+            if tags is not None:
+                tags = (tags.unflatten(0, (2, -1)) + tag).flatten(0, 1)
+            crowded.append(output._replace(heatmaps=heatmaps, tags=tags))
         self.seconds += done - start
         self.added_seconds += time.perf_counter() - done
         return crowded
@@ -80,9 +84,9 @@ class Crowded(nn.Module):
         return self.crowds[size]
 
 
-def crowded_predictor(bench: Bench, opts: list[Any], people: int = 3) -> Any:
-    """A predictor with flip testing whose network has W32's size and finds a crowd in every
-    image.
+def crowd_predictor(bench: Bench, opts: list[Any], people: int = 3) -> Any:
+    """A predictor with flip testing whose network has W32's size, and finds a crowd in every
+    image. opts: settings, key and value in turn.
     """
     from swahr.config import load_config
     from swahr.inference.predictor import build_predictor
@@ -92,14 +96,14 @@ def crowded_predictor(bench: Bench, opts: list[Any], people: int = 3) -> Any:
     torch.manual_seed(0)
     cfg = load_config(W32, list(map(str, opts)))
     predictor = build_predictor(cfg, build_model(cfg), COCO, bench.device)
-    predictor.model = Crowded(predictor.model, people, COCO.flip_index)
+    predictor.model = NetworkWithCrowd(predictor.model, people, COCO.flip_index)
     return predictor
 
 
-@piece
+@benchmark
 def network(bench: Bench) -> Iterator[Row]:
-    """W32 in evaluation with folded batch norms and without scale heads, against the same network
-    as it is trained.
+    """W32 in evaluation: with folded batch norms and without scale heads, against the network as
+    it is trained. Both get the same images.
     """
     from swahr.acceleration.fuse import optimize_for_inference
     from swahr.config import load_config
@@ -111,19 +115,17 @@ def network(bench: Bench) -> Iterator[Row]:
     batch = 16 if bench.cuda else 1
     fast = optimize_for_inference(model)
     images = torch.randn(batch, 3, 512, 512, device=bench.device)
-    fast_images = images.contiguous(memory_format=torch.channels_last)
 
     def row(dtype: torch.dtype) -> Row:
         with (
             torch.inference_mode(),
             torch.autocast(bench.device.type, dtype, enabled=dtype != torch.float32),
         ):
-            model(images)
             return bench.row(
                 "network",
                 f"W32, 512 px, batch {batch}, {str(dtype)[6:]}",
                 lambda: model(images)[-1].heatmaps,
-                lambda: fast(fast_images)[-1].heatmaps,
+                lambda: fast(images.contiguous(memory_format=torch.channels_last))[-1].heatmaps,
                 same if dtype == torch.float32 else None,
                 images=batch,
                 goal_ratio=None if bench.cuda else 1.5,
@@ -135,10 +137,10 @@ def network(bench: Bench) -> Iterator[Row]:
     yield from map(row, (torch.float32, torch.bfloat16) if bench.cuda else (torch.float32,))
 
 
-@piece
+@benchmark
 def latency(bench: Bench) -> Iterator[Row]:
-    """One image with flip testing, from its pixels to its people; plain is the network as it is
-    trained.
+    """One image with flip testing, from its pixels to its people. Plain is the network as it is
+    trained, in float32.
     """
     yield from latencies(bench, [[], ["TEST.CUDA_GRAPHS"]] if bench.cuda else [[]])
 
@@ -147,26 +149,35 @@ def latencies(bench: Bench, variants: list[list[str]]) -> Iterator[Row]:
     """A row for each list of settings that are switched on."""
     image = np.random.default_rng(0).integers(0, 256, (480, 640, 3), np.uint8)
     mixed = MIXED if bench.cuda else []
-    plain = crowded_predictor(bench, ["TEST.FUSE", False])
-    plain([image])
+    plain = crowd_predictor(bench, ["TEST.FUSE", False])
     for names in variants:
-        ours = crowded_predictor(
-            bench, [*mixed, *(part for name in names for part in (name, True))]
-        )
+        ours = crowd_predictor(bench, [*mixed, *(part for name in names for part in (name, True))])
         case = ", ".join(["W32, 640 x 480, flip, 3 people", *(["bf16"] if mixed else []), *names])
         yield bench.row(
             "latency",
             case,
             lambda: plain([image]),
             lambda ours=ours: ours([image]),
+            None if mixed else same_people,
             goal_ms=4 if bench.cuda else None,
         )
 
 
-@piece
+def same_people(got: list[Any], want: list[Any]) -> bool:
+    """The same people; a joint may be half a pixel off, as fused networks round differently."""
+    pairs = list(zip(got, want, strict=True))
+    return all(
+        a.keypoints.shape == b.keypoints.shape
+        and np.allclose(a.keypoints[..., :2], b.keypoints[..., :2], rtol=0, atol=0.5)
+        for a, b in pairs
+    )
+
+
+@benchmark
 def validation(bench: Bench) -> Iterator[Row]:
-    """What tools/dist_valid.py does between its start and the scores: files to people, with flip
-    testing.
+    """Files to people with flip testing, as tools/dist_valid.py does it before it scores them.
+
+    There is no plain version.
     """
     from swahr.data.keypoints import KeypointDataset
     from swahr.engine.validate import predict
@@ -182,7 +193,7 @@ def validation(bench: Bench) -> Iterator[Row]:
         root / f"annotations/person_keypoints_{split}.json", root / f"images/{split}", COCO
     )
     count = len(dataset)
-    predictor = crowded_predictor(
+    predictor = crowd_predictor(
         bench, ["TEST.IMAGES_PER_GPU", batch, *(MIXED if bench.cuda else [])]
     )
 
@@ -196,9 +207,10 @@ def validation(bench: Bench) -> Iterator[Row]:
         bench.wait()
         return time.perf_counter() - start - network.added_seconds, network.seconds
 
-    run(dataset.image_ids[: count // 5])  # kernels are chosen and compiled
+    run(dataset.image_ids[: count // 5])  # kernels are selected and compiled
     seconds, inside = run(dataset.image_ids)
-    case = f"W32, 512 px, flip, 3 people, {count} images{f' of {root.name}' if bench.data else ''}, batch {batch}"
+    source = f" of {root.name}" if bench.data else ""
+    case = f"W32, 512 px, flip, 3 people, {count} images{source}, batch {batch}"
     yield Row(
         "validation",
         case,
@@ -211,10 +223,10 @@ def validation(bench: Bench) -> Iterator[Row]:
     )
 
 
-@piece
+@benchmark
 def training(bench: Bench) -> Iterator[Row]:
-    """Steps of training, data loading included, and how far the losses of mixed precision are from
-    float32's.
+    """Steps of training, data loading included. On a GPU, mixed precision against float32, and the
+    difference of their mean losses.
     """
     yield from trainings(bench, {"bf16": MIXED_TRAINING} if bench.cuda else {})
 
@@ -223,7 +235,10 @@ MIXED_TRAINING = [*MIXED, "TRAIN.CHANNELS_LAST", True]
 
 
 def trainings(bench: Bench, variants: dict[str, list[Any]]) -> Iterator[Row]:
-    """A row for float32, once, and one for each list of settings, by name, against it."""
+    """A row for float32 if there is none yet, and a row for each variant against it.
+
+    variants: settings by name.
+    """
     file, name, steps = (W32, "W32, 512 px", 200) if bench.cuda else (TINY, "tiny, 192 px", 20)
     num_images = 1000 if bench.cuda else 40
     opts = [
@@ -238,20 +253,21 @@ def trainings(bench: Bench, variants: dict[str, list[Any]]) -> Iterator[Row]:
         "MODEL.PRETRAINED",
         "",
     ]
-    if "float32" not in bench.kept:
-        bench.kept["float32"] = train(bench, file, [*opts, "AMP.ENABLED", False], steps)
+    if "float32" not in bench.cache:
+        bench.cache["float32"] = train(bench, file, [*opts, "AMP.ENABLED", False], steps)
         yield Row(
             "training",
             f"{name}, batch {BATCH}, float32",
             None,
-            1e3 * bench.kept["float32"][0],
+            1e3 * bench.cache["float32"][0],
             images=BATCH,
         )
-    seconds, plain = bench.kept["float32"]
+    seconds, plain = bench.cache["float32"]
     for variant, more in variants.items():
         faster, losses = train(bench, file, [*opts, *more], steps)
         difference = (losses.mean() / plain.mean() - 1).abs().item()
-        case = f"{name}, batch {BATCH}, {variant} against float32; mean loss differs by {100 * difference:.2f} %"
+        percent = f"{100 * difference:.2f} %"
+        case = f"{name}, batch {BATCH}, {variant} against float32; mean loss differs by {percent}"
         yield Row(
             "training",
             case,
@@ -264,89 +280,141 @@ def trainings(bench: Bench, variants: dict[str, list[Any]]) -> Iterator[Row]:
 
 
 def train(bench: Bench, file: Path, opts: list[Any], steps: int) -> tuple[float, Tensor]:
-    """Seconds of a step, loading included, and the loss (steps,) of every step from fresh
-    weights.
+    """Train from new weights; return the seconds of a step, loading included, and the loss
+    (steps,) of every step.
     """
     from swahr.config import load_config
     from swahr.distributed.signals import StopRequest
-    from swahr.engine.progress import TensorBoard
-    from swahr.engine.setup import build_run
+    from swahr.engine.setup import build_trainer
     from swahr.losses.criterion import total_loss
 
     cfg = load_config(file, [*map(str, opts), "AUTO_RESUME", "False"])
-    run = build_run(cfg, bench.folder / "run", bench.device, StopRequest(), TensorBoard(None))
+    trainer = build_trainer(
+        cfg, bench.folder / "run", None, bench.device, StopRequest(), lambda *args, **options: {}
+    )
     losses = []
     start = 0.0
-    for step, batch in enumerate(run.loader):
-        if step == steps // 4:  # loaders and clocks are at speed, kernels are chosen
+    for step, batch in enumerate(trainer.loader):
+        if step == steps // 4:  # after the warm-up of loaders and kernels
             bench.wait()
             start = time.perf_counter()
-        result = run.stepper([batch.to(bench.device, non_blocking=True)], run.schedule(step))
+        batch = batch.to(bench.device, non_blocking=True)
+        result = trainer.train_step([batch], trainer.schedule(step))
         losses.append(total_loss(result.losses))
     bench.wait()
     return (time.perf_counter() - start) / (steps - steps // 4), torch.stack(losses).cpu()
 
 
-@piece
+@benchmark
 def training_sample(bench: Bench) -> Iterator[Row]:
-    """What a loading worker does for one image, on one core, from the JPEG file's bytes on.
+    """One image of a batch, on one core of the CPU.
 
-    The published worker also normalises the image and renders the targets; ours leaves both to the
-    device, where the whole batch is done at once (see the targets).
+    "decode, augment": contents of a JPEG file to the augmented image, joints and masks, which is
+    what our loading workers do. "to targets": the same, the image normalised and the targets made,
+    for a batch; the published workers do all of it, ours leave the rest to the device.
     """
     import cv2
 
-    from swahr.data.images import read_image
+    from benchmarks.postprocessing import plain_target, same_target
+    from swahr.codec.targets import TargetEncoder
+    from swahr.data.images import normalize, read_image
     from swahr.data.loaders import start_worker
-    from swahr.data.transforms import TrainTransform
+    from swahr.data.transforms import Affine, Compose, Flip, Sample
     from swahr.skeleton import COCO
-    from tests.oracles import targets
-    from tests.oracles.augment import training_sample as oracle
+    from tests.oracles import augment as oracle
 
     rng = np.random.default_rng(0)
     blurred = cv2.GaussianBlur(rng.integers(0, 256, (480, 640, 3), np.uint8), (0, 0), 2)
     data = cv2.imencode(".jpg", blurred)[1].tobytes()
     joints = rng.uniform(0, 480, (3, JOINTS, 3)).astype(np.float32)
     mask = np.ones((480, 640), np.uint8)
-    outputs: dict[str, Any] = {
-        "input_size": 512,
-        "output_sizes": (128, 256),
-        "flip_index": COCO.flip_index,
-    }
-    transform = TrainTransform(**outputs)
-    place = transform.place(640, 480, np.random.default_rng(0))._asdict()
+    sizes = (128, 256)
+    shape: dict[str, Any] = {"input_size": 512, "output_sizes": sizes}
+    outputs = shape | {"flip_index": COCO.flip_index}
+    affine = Affine(**shape)
+    transform = Compose([affine, Flip(flip_index=COCO.flip_index)], **shape)
+    generator = np.random.default_rng(0)
+    params = affine.draw(640, 480, generator)._asdict()
+    params["mirrored"] = generator.random() < 0.5
+    encoder = TargetEncoder(sizes=sizes, sigma=2, scale_aware=False, tag_per_joint=True)
 
-    def plain() -> Any:
-        sample = oracle(data, joints, mask, **place, **outputs)
-        for moved, size in zip(sample[1], outputs["output_sizes"]):
-            targets.render(moved, size, 2)
-            targets.tag_index(moved, size, True)
-        return sample
+    def augmented() -> tuple[Any, Any, Any]:
+        sample = Sample(read_image(data), [joints], [mask])
+        return transform(sample, np.random.default_rng(0))
 
-    def same(got: Any, want: Any) -> bool:
-        return all(np.allclose(a, b) for a, b in zip(got[1] + got[2], want[1] + want[2]))
+    def plain_augmented() -> tuple[Any, Any, Any]:
+        flags = cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION
+        image = cv2.cvtColor(cv2.imdecode(np.frombuffer(data, np.uint8), flags), cv2.COLOR_BGR2RGB)
+        return oracle.augment(image, joints, mask, **params, **outputs)
+
+    def same_sample(got: tuple[Any, Any, Any], want: tuple[Any, Any, Any]) -> bool:
+        pairs = zip([got[0], *got[1], *got[2]], [want[0], *want[1], *want[2]])
+        return all(np.allclose(a, b) for a, b in pairs)
+
+    def batch() -> tuple[Tensor, list[Any]]:
+        samples = [augmented() for _ in range(BATCH)]
+        images = normalize(torch.from_numpy(np.stack([sample[0] for sample in samples])))
+        stages = range(len(sizes))
+        stacked = [
+            [torch.from_numpy(np.stack([sample[part][i] for sample in samples])) for i in stages]
+            for part in (1, 2)
+        ]
+        return images, encoder(*stacked)
+
+    def plain_batch() -> tuple[Tensor, list[Any]]:
+        samples = [
+            oracle.training_sample(data, joints, mask, **params, **outputs) for _ in range(BATCH)
+        ]
+        images = torch.from_numpy(np.stack([sample[0] for sample in samples]))
+        stages = [np.stack([sample[1][i] for sample in samples]) for i in range(len(sizes))]
+        return images, [plain_target(stage, size) for stage, size in zip(stages, sizes)]
+
+    def same_batch(got: tuple[Tensor, list[Any]], want: tuple[Tensor, list[Any]]) -> bool:
+        same_images = torch.allclose(got[0], want[0], atol=1e-5)
+        return same_images and all(map(same_target, got[1], want[1]))
 
     start_worker(0)
+    case = "640 x 480 to 512, 3 people"
     yield bench.row(
         "training sample",
-        "640 x 480 to 512, 3 people",
-        plain,
-        lambda: transform(read_image(data), joints, mask, np.random.default_rng(0)),
-        same,
-        goal_ratio=2.5,
+        f"{case}: decode, augment",
+        plain_augmented,
+        augmented,
+        same_sample,
         goal_ms=3,
     )
+    with one_thread():
+        yield bench.row(
+            "training sample",
+            f"{case}: to targets, batch {BATCH}",
+            plain_batch,
+            batch,
+            same_batch,
+            images=BATCH,
+        )
 
 
-@piece
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """PyTorch computes with one thread, as the plain version does."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
+
+
+@benchmark
 def compiled_latency(bench: Bench) -> Iterator[Row]:
-    """On a GPU; the last two pieces, since compiling takes longer than everything else together."""
+    """On a GPU. This and the next benchmark are last, because compiling takes the most time."""
     if bench.cuda:
         yield from latencies(bench, [["TEST.COMPILE"], ["TEST.COMPILE", "TEST.CUDA_GRAPHS"]])
 
 
-@piece
+@benchmark
 def compiled_training(bench: Bench) -> Iterator[Row]:
+    """On a GPU."""
     if bench.cuda:
         yield from trainings(
             bench, {"bf16, TRAIN.COMPILE": [*MIXED_TRAINING, "TRAIN.COMPILE", True]}

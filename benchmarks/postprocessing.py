@@ -1,16 +1,20 @@
-"""Post-processing, targets and losses: pieces of tools/benchmark.py, against tests/oracles."""
+"""Benchmarks of post-processing, targets and losses, against tests/oracles."""
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
-from benchmarks.harness import Bench, Row, piece
+from benchmarks.harness import Bench, Row, benchmark
+
+if TYPE_CHECKING:
+    from swahr.codec.targets import StageTarget
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))  # tests/oracles
@@ -22,25 +26,29 @@ THRESHOLD = 0.12  # of detection, as in the published settings
 BATCH = 20  # in training
 
 
-class Crowd:
+class CrowdMaps:
     """Maps of a crowd, on the CPU for the plain version and on the device for ours, and both
     decoders.
     """
 
     def __init__(self, bench: Bench, people: int, **changes: Any) -> None:
-        from swahr.codec.decode import Decoder
+        """changes: further arguments of tests.oracles.crowds.crowd."""
+        from swahr.codec.decode import AssociativeDecoder
+        from swahr.codec.maps import Maps
         from swahr.skeleton import COCO
         from tests.oracles import crowds, decode
 
-        self.decoder = Decoder(grouping_order=COCO.grouping_order, detection_threshold=THRESHOLD)
+        self.decoder = AssociativeDecoder(
+            grouping_order=COCO.grouping_order, detection_threshold=THRESHOLD
+        )
         self.settings = decode.settings(COCO.grouping_order, detection_threshold=THRESHOLD)
         maps = crowds.crowd(people, MAP_SIZE, JOINTS, TAG_MAPS, **changes)
         self.plain_maps = maps[0][0].numpy(), maps[1][0].numpy()
-        self.maps = maps[0].to(bench.device), maps[1].to(bench.device)
+        self.maps = Maps(maps[0].to(bench.device), maps[1].to(bench.device))
         self.name = f"{people} people{', noise' if changes else ''}"
 
 
-@piece
+@benchmark
 def grouping(bench: Bench) -> Iterator[Row]:
     """Peaks to people; on the CPU, on a machine with a GPU too."""
     from swahr.codec.grouping import group
@@ -49,9 +57,9 @@ def grouping(bench: Bench) -> Iterator[Row]:
     from tests.oracles import decode as oracle
 
     def row(people: int) -> Row:
-        crowd = Crowd(bench, people)
+        crowd = CrowdMaps(bench, people)
         tiles = tile_bounds(crowd.plain_maps[0][..., None])
-        peaks = find_peaks(*crowd.plain_maps, tiles, limit=30, threshold=THRESHOLD, reach=2)
+        peaks = find_peaks(*crowd.plain_maps, tiles, limit=30, threshold=THRESHOLD, radius=2)
         plain_peaks = oracle.top_peaks(*crowd.plain_maps, crowd.settings)
         rules = {
             "max_people": 30,
@@ -60,68 +68,90 @@ def grouping(bench: Bench) -> Iterator[Row]:
             "ignore_too_much": False,
         }
         members = group(peaks, crowd.decoder.grouping_order, **rules)
+
+        def same(got: NDArray[np.int64], want: NDArray[np.float32]) -> bool:
+            """The same people with their joints at the same pixels."""
+            pixels = peaks.pixels[np.arange(JOINTS), got]
+            plain_pixels = want[..., 1] * MAP_SIZE[1] + want[..., 0]
+            found = want[..., 2] > 0
+            return np.array_equal(got >= 0, found) and np.array_equal(
+                pixels[found], plain_pixels[found]
+            )
+
         return bench.row(
             "grouping",
             f"{crowd.name}, {len(members)} groups",
             lambda: oracle.match(*plain_peaks, crowd.settings),
             lambda: group(peaks, crowd.decoder.grouping_order, **rules),
-            lambda got, want: np.array_equal(got >= 0, want[..., 2] > 0),
+            same,
             goal_ratio=40 if people in (10, 30) else None,
         )
 
     yield from map(row, bench.people)
 
 
-@piece
+@benchmark
 def refinement(bench: Bench) -> Iterator[Row]:
-    """Adjustment and the search for missing joints, with what only they need."""
+    """The search for missing joints, with the bounds of tiles that it needs.
+
+    Both versions start from the same people, and give them the joints that they find.
+    """
     from swahr.codec.refine import find_missing, find_missing_batch
     from swahr.codec.tile_bounds import tile_bounds
     from tests.oracles import decode as oracle
 
     def row(people: int) -> Row:
-        crowd = Crowd(bench, people)
+        crowd = CrowdMaps(bench, people)
         maps = crowd.plain_maps
-        tiles = tile_bounds(crowd.plain_maps[0][..., None])
         crowd.decoder.refine = False
-        found = crowd.decoder(*crowd.maps)[0]
-        persons, joints = np.nonzero(found.keypoints[..., 2] == 0)
-        means = found.tags[persons]
+        start = crowd.decoder(crowd.maps)[0]
+        persons, joints = np.nonzero(start.keypoints[..., 2] == 0)
+        means = start.tags[persons]
         images = np.zeros_like(joints)
         groups = oracle.match(*oracle.top_peaks(*maps, crowd.settings), crowd.settings)
+        oracle.adjust(groups, maps[0])
 
-        def plain() -> None:
+        def plain() -> NDArray[np.float32]:
             everybody = groups.copy()
-            oracle.adjust(everybody, maps[0])
             for person in everybody:
                 oracle.refine(person, *maps)
+            return everybody[..., :3]
 
-        def ours() -> None:
+        def ours() -> NDArray[np.float32]:
+            keypoints = start.keypoints.copy()
             if bench.cuda:
-                find_missing_batch(*crowd.maps, images, joints, means)
+                found = find_missing_batch(
+                    crowd.maps.heatmaps, crowd.maps.tags, images, joints, means
+                )
             else:
-                find_missing(*maps, tiles, tile_bounds(maps[1]), joints, means)
+                heat = tile_bounds(maps[0][..., None])
+                found = find_missing(*maps, heat, tile_bounds(maps[1]), joints, means)
+            positive = found[:, 2] > 0
+            keypoints[persons[positive], joints[positive]] = found[positive]
+            return keypoints
 
         case = f"{crowd.name}, {len(joints)} joints missing in {len(groups)} groups"
-        return bench.row("refinement", case, plain, ours, goal_ratio=40)
+        return bench.row("refinement", case, plain, ours, np.array_equal, goal_ratio=40)
 
     yield from map(row, bench.people)
 
 
-@piece
+@benchmark
 def decoding(bench: Bench) -> Iterator[Row]:
     """Maps to people, peaks included; on a GPU the maps are there already."""
+    from swahr.codec.maps import Maps
     from tests.oracles import decode as oracle
 
     def row(people: int, **changes: Any) -> Row:
-        crowd = Crowd(bench, people, **changes)
-        groups = len(crowd.decoder(*crowd.maps)[0].scores)
-        goal_ms, goal_ratio = ({10: 3}, {}) if bench.cuda else ({}, {5: 20, 20: 40})
+        crowd = CrowdMaps(bench, people, **changes)
+        groups = len(crowd.decoder(crowd.maps)[0].scores)
+        goal_ms = {10: 3} if bench.cuda else {}
+        goal_ratio = {} if bench.cuda else {5: 20, 20: 40}
         return bench.row(
             "decoding",
             f"{crowd.name}, {groups} groups",
             lambda: oracle.decode(*crowd.plain_maps, crowd.settings)[0][..., :3],
-            lambda: crowd.decoder(*crowd.maps)[0].keypoints,
+            lambda: crowd.decoder(crowd.maps)[0].keypoints,
             np.array_equal,
             goal_ms=goal_ms.get(people),
             goal_ratio=goal_ratio.get(people),
@@ -131,15 +161,17 @@ def decoding(bench: Bench) -> Iterator[Row]:
     if 20 in bench.people:
         yield row(20, false_peaks=200, stray_tags=True)
     if bench.cuda:
-        crowd = Crowd(bench, 10)
-        maps = [a.expand(8, *a.shape[1:]).contiguous() for a in crowd.maps]
+        crowd = CrowdMaps(bench, 10)
+        both = (crowd.maps.heatmaps, crowd.maps.tags)
+        maps = Maps(*(part.expand(8, *part.shape[1:]).contiguous() for part in both))
         yield bench.row(
-            "decoding", f"batch of 8 x {crowd.name}", None, lambda: crowd.decoder(*maps), images=8
+            "decoding", f"batch of 8 x {crowd.name}", None, lambda: crowd.decoder(maps), images=8
         )
 
 
-@piece
+@benchmark
 def associative_loss(bench: Bench) -> Iterator[Row]:
+    """Tag loss, forward and backward."""
     from swahr.losses.associative import associative_loss as loss
     from tests.oracles.losses import associative_loss as plain_loss
 
@@ -155,20 +187,30 @@ def associative_loss(bench: Bench) -> Iterator[Row]:
         )
         present = (torch.rand(index.shape, generator=generator) < 0.8).to(bench.device)
 
-        def run(function: Callable[..., Any]) -> torch.Tensor:
+        def run(function: Callable[..., Any]) -> tuple[torch.Tensor, torch.Tensor]:
+            """The loss and its gradient."""
             tags.grad = None
             push, pull = function(tags, index, present, "exp")
             total = push.mean() + pull.mean()
             total.backward()
-            return total
+            assert tags.grad is not None
+            return total.detach(), tags.grad
 
-        goal_ms, goal_ratio = ({30: 1}, {}) if bench.cuda else ({}, {10: 15})
+        def same(got: tuple[torch.Tensor, ...], want: tuple[torch.Tensor, ...]) -> bool:
+            """Gradients are about 1e-4, so their tolerance is relative to the largest."""
+            largest = want[1].abs().max().item()
+            return torch.allclose(got[0], want[0]) and torch.allclose(
+                got[1], want[1], rtol=1e-4, atol=1e-5 * largest
+            )
+
+        goal_ms = {30: 1} if bench.cuda else {}
+        goal_ratio = {} if bench.cuda else {10: 15}
         return bench.row(
             "associative loss",
             f"forward and backward, batch {BATCH} x {people} people",
             lambda: run(plain_loss),
             lambda: run(loss),
-            torch.allclose,
+            same,
             images=BATCH,
             goal_ms=goal_ms.get(people),
             goal_ratio=goal_ratio.get(people),
@@ -177,10 +219,35 @@ def associative_loss(bench: Bench) -> Iterator[Row]:
     yield from map(row, sorted({3, 10, 30} & {*bench.people}))
 
 
-@piece
-def targets(bench: Bench) -> Iterator[Row]:
-    from swahr.codec.targets import StageTarget, TargetEncoder
+PlainTarget = tuple[torch.Tensor, list[list[dict[int, int]]]]
+
+
+def plain_target(joints: Sequence[NDArray[np.float32]], size: int) -> PlainTarget:
+    """Heatmaps (B, K, size, size), and for each image and person its joints' places in the tag
+    maps, of joints (N, K, 3) an image.
+    """
     from tests.oracles import targets as oracle
+
+    heatmaps = [torch.from_numpy(oracle.render(image, size, 2)) for image in joints]
+    return torch.stack(heatmaps), [oracle.tag_index(image, size, True) for image in joints]
+
+
+def same_target(got: StageTarget, want: PlainTarget) -> bool:
+    """Whether a stage's targets are those of the plain version."""
+    heatmaps, tag_index = want
+    index = got.index.cpu().numpy()
+    present = got.present.cpu().numpy()
+    people = [
+        [{k: int(index[b, n, k]) for k in np.flatnonzero(present[b, n])} for n in range(len(image))]
+        for b, image in enumerate(tag_index)
+    ]
+    return torch.allclose(got.heatmaps.cpu(), heatmaps, atol=1e-6) and people == tag_index
+
+
+@benchmark
+def targets(bench: Bench) -> Iterator[Row]:
+    """Joints of a batch to heatmaps and indices into the tag maps."""
+    from swahr.codec.targets import TargetEncoder
 
     sizes = (128, 256)
     encoder = TargetEncoder(sizes=sizes, sigma=2, scale_aware=False, tag_per_joint=True)
@@ -195,23 +262,11 @@ def targets(bench: Bench) -> Iterator[Row]:
             stage[..., 2] = rng.random(stage.shape[:3]) < 0.8
         inputs = [torch.from_numpy(stage).to(bench.device) for stage in joints]
 
-        def plain() -> list[torch.Tensor]:
-            heatmaps = []
-            for stage, size in zip(joints, sizes):
-                heatmaps.append(
-                    torch.stack(
-                        [torch.from_numpy(oracle.render(image, size, 2)) for image in stage]
-                    )
-                )
-                for image in stage:
-                    oracle.tag_index(image, size, True)
-            return heatmaps
+        def plain() -> list[PlainTarget]:
+            return [plain_target(stage, size) for stage, size in zip(joints, sizes)]
 
-        def same(got: list[StageTarget], want: list[torch.Tensor]) -> bool:
-            return all(
-                torch.allclose(stage.heatmaps.cpu(), maps, atol=1e-6)
-                for stage, maps in zip(got, want)
-            )
+        def same(got: list[StageTarget], want: list[PlainTarget]) -> bool:
+            return all(map(same_target, got, want))
 
         return bench.row(
             "targets",

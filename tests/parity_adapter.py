@@ -13,16 +13,20 @@ import torch
 from swahr import geometry
 from swahr.codec import targets
 from swahr.codec.decode import build_decoder
+from swahr.codec.maps import Maps
 from swahr.config import configured_skeleton, load_config
 from swahr.data.keypoints import KeypointDataset
+from swahr.data.loaders import Batch
+from swahr.engine.schedule import build_optimizer, build_scaler
+from swahr.engine.train_step import TrainStep
 from swahr.engine.validate import predict
 from swahr.evaluation.metrics import evaluate as score
 from swahr.inference.predictor import build_predictor
-from swahr.inference.tta import Maps, average_scales
+from swahr.inference.tta import PassMaps, average_scales
 from swahr.losses.criterion import build_criterion, total_loss
 from swahr.models.build import build_model
 from swahr.models.network import StageOutput
-from swahr.models.weights import load_weights
+from swahr.models.weights import load_state, load_weights, published_state
 from swahr.skeleton import COCO, CROWD_POSE
 
 Array = np.ndarray[Any, Any]
@@ -37,9 +41,7 @@ def network_forward(
 ) -> list[dict[str, Array | None]]:
     model = build_model(load_config(cfg_file, opts)).eval()
     state = {name: torch.from_numpy(np.asarray(value)) for name, value in weights.items()}
-    expected = {name for name in model.state_dict() if not name.endswith("num_batches_tracked")}
-    assert expected == set(state)
-    model.load_state_dict(state, strict=False)
+    load_state(model, state)
     with torch.no_grad():
         outputs = model(torch.from_numpy(images))
     return [
@@ -50,7 +52,7 @@ def network_forward(
 
 def parameter_shapes(cfg_file: str, opts: list[str]) -> tuple[list[tuple[str, list[int]]], int]:
     model = build_model(load_config(cfg_file, opts))
-    shapes = [(name, list(value.shape)) for name, value in model.state_dict().items()]
+    shapes = [(name, list(value.shape)) for name, value in published_state(model).items()]
     return shapes, sum(parameter.numel() for parameter in model.parameters())
 
 
@@ -146,13 +148,14 @@ def decode(
             for a in maps
         ]
 
-    def aggregate(scale: float) -> Maps:
+    def aggregate(scale: float) -> PassMaps:
         mirrored = stages(scale, True) if predictor.flip_index else None
-        return predictor.aggregate(scale, stages(scale, False), mirrored, batch.size[::-1])
+        [image_geometry] = batch.geometries
+        size = image_geometry.full_size[::-1]
+        return predictor.aggregate(scale, stages(scale, False), mirrored, size)
 
-    [people] = predictor.decode(
-        batch, *average_scales(aggregate(scale) for scale in predictor.scales)
-    )
+    maps = average_scales(aggregate(scale) for scale in predictor.scales)
+    [people] = predictor.decode(batch, maps)
     return people.keypoints, people.scores
 
 
@@ -161,7 +164,8 @@ def decode_maps(
 ) -> tuple[Array, Array]:
     cfg = load_config(cfg_file, opts)
     decoder = build_decoder(cfg, configured_skeleton(cfg))
-    [people] = decoder(torch.from_numpy(heatmaps)[None], torch.from_numpy(tags)[None])
+    maps = Maps(torch.from_numpy(heatmaps)[None], torch.from_numpy(tags)[None])
+    [people] = decoder(maps)
     return people.keypoints, people.scores
 
 
@@ -178,7 +182,38 @@ def validate(
     model = build_model(cfg)
     load_weights(model, weights_file)
     dataset = KeypointDataset(annotation_file, image_dir, skeleton)
-    return predict(dataset, build_predictor(cfg, model, skeleton), image_ids)
+    return predict(dataset, build_predictor(cfg, model, skeleton), image_ids).records
+
+
+def train_steps(
+    cfg_file: str,
+    opts: list[str],
+    weights_file: str,
+    batches: Sequence[Mapping[str, Any]],
+    rates: Sequence[float],
+) -> tuple[list[dict[str, float]], dict[str, Array]]:
+    cfg = load_config(cfg_file, opts)
+    device = torch.device("cpu")
+    model = build_model(cfg)
+    load_weights(model, weights_file)
+    step = TrainStep(
+        model=model,
+        encoder=targets.build_target_encoder(cfg),
+        criterion=build_criterion(cfg),
+        optimizer=build_optimizer(cfg, model),
+        scaler=build_scaler(cfg, device),
+        device=device,
+    )
+    values = []
+    for arrays, rate in zip(batches, rates, strict=True):
+        images = torch.from_numpy(arrays["images"])
+        joints = [torch.from_numpy(stage).float() for stage in arrays["joints"]]
+        masks = [torch.from_numpy(stage.astype(np.uint8)) for stage in arrays["masks"]]
+        result = step([Batch(images, joints, masks, torch.arange(len(images)), [])], rate)
+        losses = {name: float(value) for name, value in result.losses.items()}
+        values.append({"total": sum(losses.values()), **losses})
+    state = published_state(model)
+    return values, {name: t.numpy() for name, t in state.items() if t.dtype == torch.float32}
 
 
 def evaluate(dataset: str, ground_truth_file: str, detections_file: str) -> dict[str, float]:

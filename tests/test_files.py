@@ -4,7 +4,14 @@ from pathlib import Path
 
 import pytest
 
-from swahr.files import WriteError, make_folder, replacing, write_bytes, write_text
+from swahr.files import (
+    WriteError,
+    make_folder,
+    replacing,
+    sync_folder,
+    write_bytes,
+    write_text,
+)
 
 
 def test_a_file_is_replaced_whole_and_nothing_stays_beside_it(tmp_path: Path) -> None:
@@ -12,7 +19,7 @@ def test_a_file_is_replaced_whole_and_nothing_stays_beside_it(tmp_path: Path) ->
     write_text(path, "first ä")
     with replacing(path) as file:
         file.write(b"second")
-        assert path.read_text() == "first ä"
+        assert path.read_text(encoding="utf-8") == "first ä"
     assert path.read_bytes() == b"second" and list(path.parent.iterdir()) == [path]
 
 
@@ -23,6 +30,16 @@ def test_an_error_leaves_the_file_as_it_was(tmp_path: Path) -> None:
         file.write(b"half")
         raise KeyError
     assert path.read_bytes() == b"before" and list(tmp_path.iterdir()) == [path]
+
+
+def test_folders_are_not_opened_on_windows(tmp_path: Path) -> None:
+    def refuse(*_: object) -> int:
+        raise PermissionError("Windows does not open folders")
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("os.name", "nt")
+        patch.setattr("os.open", refuse)
+        sync_folder(tmp_path)
 
 
 def test_a_folder_that_cannot_be_made_is_named(tmp_path: Path) -> None:

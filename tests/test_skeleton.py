@@ -16,6 +16,13 @@ def test_mirroring_twice_changes_nothing_and_swaps_sides(skeleton: Skeleton) -> 
         assert skeleton.keypoints[index[i]] == swapped
 
 
+def test_files_are_utf8_with_or_without_a_byte_order_mark(tmp_path: Path) -> None:
+    path = tmp_path / "a.yaml"
+    for start in (b"", b"\xef\xbb\xbf"):
+        path.write_bytes(start + "keypoints: [né, b]\nsigmas: [.1, .1]\n".encode())
+        assert load_skeleton(path).keypoints == ("né", "b")
+
+
 def test_center_is_last_and_grouped_first() -> None:
     person = COCO.with_center()
     assert person.num_keypoints == 18 and person.keypoints[17] == "center"
@@ -59,6 +66,8 @@ def test_skeleton_from_yaml_by_name_and_by_index(tmp_path: Path) -> None:
         ("keypoints: [a, b]\nsigmas: [.1]\n", "sigmas has 1 values; it needs 2"),
         ("keypoints: [a, a]\nsigmas: [.1, .1]\n", "a name twice"),
         ("keypoints: []\nsigmas: []\n", "keypoints is empty"),
+        ("keypoints: [a, b]\nsigmas: [.1, .nan]\n", "it needs 2 positive ones"),
+        ("keypoints: [a, b]\nsigmas: [.1, .inf]\n", "it needs 2 positive ones"),
         (
             "keypoints: [a, b]\nsigmas: [.1, .1]\ngrouping_order: [a]\n",
             "each index from 0 to 1 once",
@@ -82,3 +91,18 @@ def test_unknown_names_say_what_is_known() -> None:
         get_skeleton("coco18")
     with pytest.raises(SkeletonError, match="keypoint 9"):
         Skeleton("x", ("a",), (), (0.1,), limbs=((0, 9),))
+
+
+@pytest.mark.parametrize("sigma", [".nan", ".inf", "-0.1", "0", "1" + "0" * 400])
+def test_sigmas_that_are_no_fractions(tmp_path: Path, sigma: str) -> None:
+    (tmp_path / "own.yaml").write_text(f"keypoints: [a, b]\nsigmas: [0.1, {sigma}]\n")
+    with pytest.raises(SkeletonError, match="sigmas") as error:
+        load_skeleton(tmp_path / "own.yaml")
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16"])
+def test_a_byte_order_mark_is_read(tmp_path: Path, encoding: str) -> None:
+    text = "keypoints: [n\u00e9z, b]\nsigmas: [0.1, 0.1]\n"
+    (tmp_path / "own.yaml").write_text(text, encoding=encoding)
+    assert load_skeleton(tmp_path / "own.yaml").keypoints == ("n\u00e9z", "b")

@@ -1,42 +1,191 @@
-"""The flags that the tools which run a network share, and the configuration they ask for."""
+"""The flags that the tools share, and the configuration that they ask for."""
 
 from __future__ import annotations
 
 import argparse
+import os
+import sys
+from collections.abc import Sequence
+from typing import Any
 
 from yacs.config import CfgNode
 
-from swahr.config import load_config
+from swahr.config import ConfigError, Problem, list_keys, load_config, raise_problems
+from swahr.distributed import comm
+from swahr.parts import import_modules
+
+
+def config_parser(description: str | None) -> argparse.ArgumentParser:
+    """A parser with the flags of every tool that loads a configuration: --cfg, --import, ..."""
+    parser = argparse.ArgumentParser(
+        description=description,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    add_flag(parser, "--cfg", required=True, metavar="FILE", help="YAML file of the experiment")
+    _add_early_flags(parser)
+    parser.add_argument(
+        "--print-config", action="store_true", help="print the merged configuration and exit"
+    )
+    parser.add_argument(
+        "opts",
+        nargs="*",
+        metavar="KEY VALUE",
+        help="settings that replace those of the file; also KEY=VALUE",
+    )
+    return parser
 
 
 def run_parser(description: str | None, *processes: str) -> argparse.ArgumentParser:
-    """A parser with the shared flags; processes: the tool's names of the flag for the number of
-    processes.
+    """A parser with the flags of the tools that run a network.
+
+    processes: the tool's flags for the number of processes.
     """
-    parser = argparse.ArgumentParser(
-        description=description, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--cfg", required=True, metavar="FILE", help="YAML file of the experiment")
-    parser.add_argument(
+    parser = config_parser(description)
+    add_flag(
+        parser,
         *processes,
         dest="processes",
         type=int,
         metavar="N",
         help="processes on this node (default: one for each visible GPU)",
     )
-    parser.add_argument("--gpu", type=int, metavar="I", help="use this GPU alone")
-    parser.add_argument(
-        "--device", choices=("cpu", "cuda"), help="default: GPUs if there are any; see DEVICE"
+    add_flag(parser, "--gpu", type=int, metavar="I", help="use only this GPU")
+    add_flag(
+        parser,
+        "--device",
+        choices=("cpu", "cuda"),
+        help="default: GPUs if there are any; see DEVICE",
     )
-    parser.add_argument(
-        "opts", nargs="*", metavar="KEY VALUE", help="settings that take the place of the file's"
+    add_flag(
+        parser, "--name", metavar="NAME", help="name of the run (default: that of the YAML file)"
     )
     return parser
 
 
-def load_run_config(args: argparse.Namespace) -> CfgNode:
-    """The configuration of --cfg with the settings behind the command and the device of --gpu or
-    --device.
+def add_flag(parser: Any, *names: str, **options: Any) -> None:
+    """Add a flag with a value, under each name with hyphens and with underscores.
+
+    Two different values, under one name or two, are an error. parser: a parser or group of flags.
     """
-    device = f"cuda:{args.gpu}" if args.gpu is not None else args.device
-    return load_config(args.cfg, [*args.opts, *(["DEVICE", device] if device else [])])
+    parser.add_argument(*spellings(*names), action=_Once, **options)
+
+
+def spellings(*names: str) -> list[str]:
+    """Each name of a flag, such as --dist-url, with hyphens and with underscores."""
+    both = (
+        (name, "--" + name[2:].replace("_", "-"), "--" + name[2:].replace("-", "_"))
+        for name in names
+    )
+    return list(dict.fromkeys(spelling for group in both for spelling in group))
+
+
+class _Once(argparse.Action):
+    """Stores a value; ConfigError if another one was given before."""
+
+    def __call__(
+        self,
+        parser: argparse.ArgumentParser,
+        namespace: argparse.Namespace,
+        values: Any,
+        option_string: str | None = None,
+    ) -> None:
+        given: dict[str, str] = getattr(namespace, "given_flags", {})
+        before = getattr(namespace, self.dest)
+        if self.dest in given and before != values:
+            _refuse(f"{given[self.dest]} {before}", f"{option_string} {values}")
+        namespace.given_flags = given | {self.dest: str(option_string)}
+        setattr(namespace, self.dest, values)
+
+
+def _add_early_flags(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--import",
+        dest="modules",
+        action="append",
+        default=[],
+        metavar="MODULE",
+        help="a Python module of your own, imported first; may be repeated",
+    )
+    parser.add_argument(
+        "--list-keys",
+        nargs="?",
+        const="text",
+        choices=("text", "markdown"),
+        help="print the table of all settings and exit",
+    )
+
+
+def parse_flags(
+    parser: argparse.ArgumentParser, arguments: Sequence[str] | None = None
+) -> argparse.Namespace:
+    """The parsed flags, after the modules of --import are imported; --list-keys ends the program.
+
+    arguments: those of the command line if None. Raises ConfigError for flags that contradict each
+    other, PartError for a module that cannot be imported.
+    """
+    early = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    _add_early_flags(early)
+    args, _ = early.parse_known_args(arguments)
+    import_modules(args.modules)
+    if args.list_keys:
+        print(list_keys(markdown=args.list_keys == "markdown"), end="")
+        sys.exit(0)
+    args = parser.parse_intermixed_args(arguments)
+    _check_flags(args)
+    return args
+
+
+def _check_flags(args: argparse.Namespace) -> None:
+    """Raise ConfigError for flags that contradict each other, the settings or the launcher."""
+    given = getattr(args, "given_flags", {})
+    keys = {str(item).partition("=")[0] for item in args.opts}
+    if "gpu" in given and "processes" in given and args.processes != 1:
+        _refuse(f"--gpu {args.gpu}", f"{given['processes']} {args.processes}")
+    if "gpu" in given and "device" in given and args.device != "cuda":
+        _refuse(f"--gpu {args.gpu}", f"--device {args.device}")
+    for flag, key in (("gpu", "DEVICE"), ("device", "DEVICE"), ("name", "RUN_NAME")):
+        if flag in given and key in keys:
+            _refuse(f"--{flag} {getattr(args, flag)}", f"the setting {key}")
+    nodes = getattr(args, "world_size", 1)
+    if "rank" in given and not comm.launched() and not 0 <= args.rank < nodes:
+        _refuse(f"--rank {args.rank}", f"--world-size {nodes}")
+    if comm.launched():
+        here = comm.local_world_size()
+        if "processes" in given and args.processes != here:
+            _refuse(f"{given['processes']} {args.processes}", f"the launcher's {here} processes")
+        launched_nodes = os.environ.get("GROUP_WORLD_SIZE", str(nodes))
+        if "world_size" in given and str(nodes) != launched_nodes:
+            _refuse(f"--world-size {nodes}", f"the launcher's {launched_nodes} nodes")
+
+
+def _refuse(first: str, second: str) -> None:
+    raise ConfigError([f"{first} contradicts {second}; give one of them"])
+
+
+def load_run_config(args: argparse.Namespace) -> CfgNode:
+    """The configuration of the flags and settings; --print-config prints it and ends the program.
+
+    REQUIRES of the result names the modules of --import, so that a saved configuration says what it
+    needs. Raises ConfigError, also for one GPU (DEVICE cuda:N) that several processes would share.
+    """
+    opts = list(args.opts)
+    if getattr(args, "gpu", None) is not None:
+        opts.append(f"DEVICE=cuda:{args.gpu}")
+    elif getattr(args, "device", None):
+        opts.append(f"DEVICE={args.device}")
+    if getattr(args, "name", None):
+        opts.append(f"RUN_NAME={args.name}")
+    if args.modules:
+        opts += ["REQUIRES", args.modules]
+    cfg = load_config(args.cfg, opts)
+    if args.print_config:
+        print(cfg.dump(), end="")
+        sys.exit(0)
+    if ":" in cfg.DEVICE and comm.local_world_size() > 1:
+        text = (
+            f"is {cfg.DEVICE}; the launcher started {comm.local_world_size()} processes here, "
+            "which cannot share one GPU; DEVICE cuda gives each its own"
+        )
+        raise_problems(cfg, [Problem(("DEVICE",), text)])
+    return cfg

@@ -1,12 +1,13 @@
-"""Time every piece of the program against a plain, slow version of it: a Markdown table and a JSON
-file.
+"""Time each part of the program against a plain, slow version: a Markdown table and a JSON file.
 
-    python tools/benchmark.py [--device cuda] [--only decoding] [--people 5 20] [--minutes 8] [--out
-    output/benchmark]
+    python tools/benchmark.py [--device cuda] [--only decoding] [--people 5 20] [--minutes 8]
 
-The slow versions are those in tests/oracles: the algorithms as published, in Python loops. Data are
-made from a seed; both versions get the same ones in the same run, and their results are compared.
-Times are the best of several.
+The slow versions are those in tests/oracles: the algorithms as published, in Python loops. Both
+versions get the same data, made from a seed, and do the same work. They are called in turn, each as
+often as the other, and the best time of each is reported. Their results are compared.
+
+Exit status: 0 if everything was measured, 1 if a benchmark failed or two results differ, 2 if the
+report cannot be written.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ import torch
 
 import benchmarks.network
 import benchmarks.postprocessing  # noqa: F401
-from benchmarks.harness import PIECES, Bench, describe, table
+from benchmarks.harness import BENCHMARKS, Bench, Row, describe, different, table
 from swahr.distributed.comm import select_device
 from swahr.files import WriteError, replacing
 
@@ -41,14 +42,20 @@ def main(arguments: list[str] | None = None) -> int:
         "--device", choices=("cpu", "cuda"), default="cuda" if torch.cuda.is_available() else "cpu"
     )
     parser.add_argument(
-        "--only", action="append", choices=sorted(PIECES), help="a piece; again for another one"
+        "--only", action="append", choices=sorted(BENCHMARKS), help="a benchmark; can be repeated"
     )
     parser.add_argument("--people", type=int, nargs="+", default=PEOPLE, help="sizes of the crowds")
     parser.add_argument(
         "--seconds", type=float, default=1.0, help="least time for each measurement"
     )
     parser.add_argument(
-        "--minutes", type=float, default=float("inf"), help="after so many no further piece starts"
+        "--calls", type=int, default=3, help="least number of calls of each version (default: 3)"
+    )
+    parser.add_argument(
+        "--minutes",
+        type=float,
+        default=float("inf"),
+        help="after so many no further benchmark starts",
     )
     parser.add_argument(
         "--data", type=Path, metavar="ROOT", help="COCO's tree, for validation on its train2017"
@@ -64,44 +71,69 @@ def main(arguments: list[str] | None = None) -> int:
         parser.error("--device cuda: there is no GPU that torch can use")
     if min(args.people) < 1:
         parser.error("--people: a crowd has 1 person or more")
-    select_device(args.device)  # which also does to the process what the other programs do
+    if args.calls < 1:
+        parser.error("--calls: each version is called 1 time or more")
+    select_device(args.device)  # and the settings of the process that the other programs have
+    with tempfile.TemporaryDirectory() as folder:
+        bench = Bench(
+            args.device,
+            list(args.people),
+            seconds=args.seconds,
+            calls=args.calls,
+            folder=Path(folder),
+            data=args.data,
+        )
+        rows, problems = measure_all(bench, args.only or list(BENCHMARKS), args.minutes)
+        about = describe(bench, sys.argv[1:] if arguments is None else arguments)
+    print(f"\n{table(about, rows, problems)}")
+    try:
+        write_reports(args.out, about, rows, problems)
+    except WriteError as error:
+        print(error, file=sys.stderr)
+        return 2
+    print(f"written to {args.out}")
+    for row in different(rows):
+        print(f"Results differ: {row.benchmark}, {row.case}", file=sys.stderr)
+    return 1 if problems or different(rows) else 0
+
+
+def measure_all(bench: Bench, names: list[str], minutes: float) -> tuple[list[Row], dict[str, str]]:
+    """The rows of these benchmarks, and why others have none.
+
+    A benchmark that raises an error, or would start after so many minutes, is among the latter.
+    """
     rows = []
     problems = {}
-    end = time.monotonic() + 60 * args.minutes
-    with tempfile.TemporaryDirectory() as folder:
-        bench = Bench(args.device, list(args.people), args.seconds, Path(folder), args.data)
-        for name in args.only or PIECES:
-            if time.monotonic() > end:
-                problems[name] = f"the {args.minutes:g} minutes were over"
-                continue
-            try:
-                for row in PIECES[name](bench):
-                    rows.append(row)
-                    print(f"{row.piece}, {row.case}: {row.ours_ms:.3f} ms", flush=True)
-            except (
-                Exception
-            ) as error:  # the other pieces are still worth measuring; the exit status tells
-                problems[name] = f"{type(error).__name__}: {error}"
-    about = describe(bench)
-    report = table(about, rows, problems)
+    end = time.monotonic() + 60 * minutes
+    for name in names:
+        if time.monotonic() > end:
+            problems[name] = f"the {minutes:g} minutes were over"
+            continue
+        try:
+            for row in BENCHMARKS[name](bench):
+                rows.append(row)
+                print(f"{row.benchmark}, {row.case}: {row.ours_ms:.3f} ms", flush=True)
+        except Exception as error:  # the others are still measured; the exit status is 1
+            problems[name] = f"{type(error).__name__}: {error}"
+    return rows, problems
+
+
+def write_reports(
+    folder: Path, about: dict[str, str], rows: list[Row], problems: dict[str, str]
+) -> None:
+    """Write benchmark.md and benchmark.json; WriteError if that is impossible."""
     data = {
         "about": about,
         "problems": problems,
         "rows": [asdict(row) | {"ratio": row.ratio, "met": row.met} for row in rows],
     }
-    print(f"\n{report}")
-    try:
-        for name, text in (
-            ("benchmark.md", report),
-            ("benchmark.json", json.dumps(data, indent=1)),
-        ):
-            with replacing(args.out / name, durable=False) as file:
-                file.write(text.encode())
-    except WriteError as error:
-        print(error, file=sys.stderr)
-        return 2
-    print(f"written to {args.out}")
-    return 1 if problems or any(row.same is False for row in rows) else 0
+    reports = {
+        "benchmark.md": table(about, rows, problems),
+        "benchmark.json": json.dumps(data, indent=1),
+    }
+    for name, text in reports.items():
+        with replacing(folder / name, durable=False) as file:
+            file.write(text.encode())
 
 
 if __name__ == "__main__":

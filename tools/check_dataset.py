@@ -1,11 +1,11 @@
-"""Check images and annotations in COCO's format as training and testing do, count what is in them,
-draw some of them.
+"""Check images and annotations in COCO's format as training and testing do, count what they hold,
+and draw some of them.
 
-    python tools/check_dataset.py data/coco/annotations/person_keypoints_val2017.json
-    data/coco/images/val2017
+    python tools/check_dataset.py data/coco/annotations/person_keypoints_val2017.json \\
+        data/coco/images/val2017
     python tools/check_dataset.py own.json own_images --skeleton own.yaml --contact-sheet sheet.jpg
 
-Exit status: 0 where all is well, 1 where there are problems, 2 where the set cannot be used at all.
+Exit status: 0 no problems (notes are allowed), 1 problems, 2 the set cannot be used at all.
 """
 
 from __future__ import annotations
@@ -21,15 +21,15 @@ import _init_paths  # noqa: F401  (first: it puts lib/ on the path)
 import cv2
 import numpy as np
 
-from swahr.data.annotation_check import MAX_LINES
+from swahr.data.annotation_report import MAX_LINES
 from swahr.data.images import Image, ImageError
 from swahr.data.keypoints import KeypointDataset
 from swahr.skeleton import get_skeleton
 from swahr.visualize import draw_people, make_grid, save_image
 
-SHEET = 16
+SHEET = 16  # images of a contact sheet
 COLUMNS = 4
-CELL = 320  # images of a contact sheet, in a row, and pixels of each
+CELL = 320  # px of each image
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -42,6 +42,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "--skeleton", default="coco", help="coco, crowd_pose or a YAML file (default: %(default)s)"
     )
     parser.add_argument(
+        "--categories",
+        nargs="+",
+        default=(),
+        metavar="NAME",
+        help="categories that are used (default: all whose keypoints are the skeleton's)",
+    )
+    parser.add_argument(
         "--contact-sheet", metavar="FILE", help=f"draw {SHEET} annotated images into this file"
     )
     parser.add_argument(
@@ -50,7 +57,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     args = parser.parse_args(arguments)
     try:
         dataset = KeypointDataset(
-            args.annotations, args.images, get_skeleton(args.skeleton), strict=False
+            args.annotations,
+            args.images,
+            get_skeleton(args.skeleton),
+            categories=args.categories,
+            strict=False,
         )
         print(dataset.report)
         for name, value in counts(dataset):
@@ -66,42 +77,46 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def counts(dataset: KeypointDataset) -> Iterator[tuple[str, object]]:
-    """What is in the data set, as lines of a table."""
-    table = dataset.table
-    people = np.diff(table.starts)
-    labelled = table.keypoints[..., 2] > 0
+    """The lines of a table: what the data set holds."""
+    arrays = dataset.arrays
+    people = np.diff(arrays.starts)
+    labelled = arrays.keypoints[..., 2] > 0
     yield "images", len(dataset)
     yield "images with annotations", int((people > 0).sum())
     yield "annotations", len(labelled)
-    yield "people with keypoints", int((table.labelled > 0).sum())
+    yield "people with keypoints", int((arrays.labelled > 0).sum())
     yield "people in one image, at most", int(people.max(initial=0))
-    yield "crowds without keypoints", int((~table.is_person).sum())
-    yield "masked regions", int(table.is_masked.sum())
+    yield "crowds without keypoints", int((~arrays.is_person).sum())
+    yield "masked regions", int(arrays.is_masked.sum())
     for name, count in zip(dataset.skeleton.keypoints, labelled.sum(0).tolist()):
         yield f"  {name}", count
 
 
 def unreadable(dataset: KeypointDataset) -> list[str]:
-    """Read every image, print which of them cannot be read (at most 20 lines), and return what was
-    said.
+    """Read every image, and print those that cannot be read, and those whose EXIF orientation is
+    ignored (at most 20 of each). Returns the lines on the former.
     """
     problems = []
+    turned = []
     for image_id in dataset.image_ids:
         try:
-            dataset.read(image_id)
+            _, orientation_problem = dataset.read_and_check(image_id)
         except ImageError as error:
             problems.append(str(error))
+        else:
+            turned += [orientation_problem] * bool(orientation_problem)
     print(f"images that cannot be read   {len(problems)}", *problems[:MAX_LINES], sep="\n  ")
+    print(f"EXIF orientations ignored    {len(turned)}", *turned[:MAX_LINES], sep="\n  ")
     return problems
 
 
 def contact_sheet(dataset: KeypointDataset) -> Image:
-    """Images with labelled people, evenly spread over the data set, with their skeletons and masked
-    regions (dark).
+    """Images with labelled people, spread evenly over the data set, with skeletons drawn and masked
+    regions darkened.
     """
-    rows = np.flatnonzero(dataset.table.most_labelled() > 0)
+    rows = np.flatnonzero(dataset.arrays.most_labelled() > 0)
     ids = (
-        np.intersect1d(dataset.table.ids[rows], dataset.image_ids)
+        np.intersect1d(dataset.arrays.ids[rows], dataset.image_ids)
         if len(rows)
         else np.array(dataset.image_ids)
     )
@@ -110,6 +125,7 @@ def contact_sheet(dataset: KeypointDataset) -> Image:
 
 
 def cell(dataset: KeypointDataset, image_id: int) -> Image:
+    """One image of the sheet, (CELL, CELL, 3); black if it cannot be read."""
     try:
         image = dataset.read(image_id)
         mask = dataset.mask(image_id)
@@ -132,7 +148,6 @@ def cell(dataset: KeypointDataset, image_id: int) -> Image:
 
 
 if __name__ == "__main__":
-    logging.getLogger("swahr.data.annotation_check").setLevel(
-        logging.ERROR
-    )  # what it would log, main prints
+    # What the data set would log, main prints.
+    logging.getLogger("swahr.data").setLevel(logging.ERROR)
     sys.exit(main())

@@ -1,41 +1,27 @@
 #!/usr/bin/env python
-"""Print how large a configured network is, and what it takes for one image of DATASET.INPUT_SIZE.
+"""Print the size of a configured network and its MACs for one image of DATASET.INPUT_SIZE.
 
-    python tools/count_flops.py --cfg experiments/coco/higher_hrnet/w32_512_adam_lr1e-3.yaml [KEY
-    VALUE ...]
+    python tools/count_flops.py --cfg experiments/coco/higher_hrnet/w32_512_adam_lr1e-3.yaml
 
-MACs are the multiply-accumulates of the convolutions, by the rule behind the published figures and
-exactly.
+Any setting can be given as KEY VALUE behind the command. MACs are the multiply-accumulates of the
+convolutions, counted by the rule of the published figures and exactly.
 """
 
 from __future__ import annotations
 
-import argparse
-
 import _init_paths  # noqa: F401
 import torch
+from _flags import config_parser, load_run_config, parse_flags
 
-from swahr.config import load_config
 from swahr.distributed.launch import main_with_exit_status
 from swahr.models.build import build_model
 from swahr.models.flops import count_macs, count_parameters
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--cfg", required=True, help="experiment file (YAML)")
-    parser.add_argument(
-        "opts",
-        nargs=argparse.REMAINDER,
-        metavar="KEY VALUE",
-        help="settings that replace the file's",
-    )
-    args = parser.parse_args()
-    cfg = load_config(args.cfg, args.opts)
+    cfg = load_run_config(parse_flags(config_parser(__doc__)))
     size = cfg.DATASET.INPUT_SIZE
-    with torch.device("meta"):  # shapes are all that counts
+    with torch.device("meta"):  # only shapes are needed
         model = build_model(cfg)
     published, exact = count_macs(model, size)
     rows = [

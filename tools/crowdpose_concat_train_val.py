@@ -1,5 +1,5 @@
-"""Make CrowdPose's trainval annotations, which the published experiments train on, of its train and
-val files.
+"""Join CrowdPose's train and val annotations into trainval, on which the published experiments
+train.
 
 python tools/crowdpose_concat_train_val.py --data_dir data/crowd_pose/json
 """
@@ -17,8 +17,9 @@ from typing import Any
 import _init_paths  # noqa: F401  (first: it puts lib/ on the path)
 
 # isort: split
-from swahr.data.annotation_check import AnnotationError, read_annotations, shorten
-from swahr.files import write_text
+from swahr.data.annotation_check import read_annotations
+from swahr.data.annotation_report import AnnotationError
+from swahr.files import shorten, write_text
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -47,8 +48,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def join(first: Path, second: Path) -> dict[str, Any]:
     """The images and annotations of two annotation files, with the categories of the first.
 
-    Raises AnnotationError where one cannot be read, or the same id is in both (as when they are the
-    same split).
+    Raises AnnotationError if one cannot be read, or if both have the same id (for example because
+    they are the same split).
     """
     parts = [read_annotations(path) for path in (first, second)]
     joined: dict[str, Any] = {"categories": parts[0].get("categories")}
@@ -57,10 +58,11 @@ def join(first: Path, second: Path) -> dict[str, Any]:
         ids = Counter(
             shorten(item.get("id") if isinstance(item, dict) else item) for item in joined[kind]
         )
-        twice = [number for number, count in ids.items() if count > 1]
-        if twice:
+        repeated = [value for value, count in ids.items() if count > 1]
+        if repeated:
             raise AnnotationError(
-                f"{first} and {second.name}: {len(twice)} ids of {kind} are in both, like {twice[0]}"
+                f"{first} and {second.name}: {len(repeated)} ids of {kind} are in both, "
+                f"for example {repeated[0]}"
             )
     return joined
 

@@ -1,6 +1,4 @@
-"""Files that are whole or not there: written beside their place, flushed to the disk, then renamed
-into it.
-"""
+"""Atomic writes: a file is written under another name, flushed to the disk, and then renamed."""
 
 from __future__ import annotations
 
@@ -8,12 +6,12 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 
 class WriteError(OSError):
-    """A file that could not be written; the message names it and says why, and that what was there
-    before is whole.
+    """A file could not be written. The message names it and the reason; the file that was there
+    before is unchanged.
     """
 
 
@@ -21,26 +19,25 @@ class WriteError(OSError):
 def replacing(
     path: str | Path, durable: bool = True, previous: Path | None = None
 ) -> Iterator[BinaryIO]:
-    """A file open for writing that takes the place of `path` once the block ends well; until then,
-    and after an
-    error, a reader sees what was there before. Folders are made. Raises WriteError where the system
-    cannot write it.
+    """A file open for writing that replaces `path` when the block ends without an error.
 
-    durable: wait until it is on the disk, so that it lasts through a power cut; False for what is
-    quickly made again. previous: the name under which the file that was there is kept.
+    Until then, and after an error, a reader sees the previous file. Missing folders are made.
+    durable: wait until the file is on the disk, so that it survives a power cut; False for files
+    that are quickly made again. previous: the name under which the previous file is kept. Raises
+    WriteError if the system cannot write the file.
     """
     path = Path(path)
-    beside = path.with_name(f".{path.name}.{os.getpid()}")
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with open(beside, "wb") as file:
+        with open(temporary, "wb") as file:
             yield file
             file.flush()
             if durable:
                 os.fsync(file.fileno())
         if previous is not None and path.exists():
             os.replace(path, previous)
-        os.replace(beside, path)
+        os.replace(temporary, path)
         if durable:
             sync_folder(path.parent)
     except OSError as error:
@@ -50,11 +47,11 @@ def replacing(
         ) from error
     finally:
         with suppress(OSError):
-            beside.unlink(missing_ok=True)
+            temporary.unlink(missing_ok=True)
 
 
 def make_folder(path: str | Path) -> Path:
-    """The folder, made if it is not there; WriteError where the system cannot make it."""
+    """Make the folder if it is missing, and return it; WriteError if the system cannot."""
     path = Path(path)
     try:
         path.mkdir(parents=True, exist_ok=True)
@@ -66,21 +63,29 @@ def make_folder(path: str | Path) -> Path:
 
 
 def write_bytes(path: str | Path, data: bytes, durable: bool = True) -> None:
-    """Write a whole file; see `replacing`."""
+    """Write a file; see `replacing`."""
     with replacing(path, durable) as file:
         file.write(data)
 
 
 def write_text(path: str | Path, text: str) -> None:
-    """Write a whole file in UTF-8; see `replacing`."""
+    """Write a file in UTF-8 with the line ends of `text`; see `replacing`."""
     write_bytes(path, text.encode())
 
 
 def sync_folder(folder: Path) -> None:
-    """Make a rename last through a power cut, where the system can."""
+    """Make renames in a folder survive a power cut, where the system can."""
+    if os.name == "nt":  # Windows cannot open a folder
+        return
     handle = os.open(folder, os.O_RDONLY)
     try:
-        with suppress(OSError):  # some network file systems cannot
+        with suppress(OSError):  # some network file systems cannot do it
             os.fsync(handle)
     finally:
         os.close(handle)
+
+
+def shorten(value: Any) -> str:
+    """A value from outside, for a message: printable, on one line, at most 60 characters."""
+    text = repr(value)
+    return text if len(text) <= 60 else f"{text[:57]}..."

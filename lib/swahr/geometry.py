@@ -1,8 +1,8 @@
-"""Where a point of the image lies on the network's input and output, and back. NumPy only.
+"""Affine maps between the image and the network's input and output maps, and back.
 
-Pixel convention: a coordinate is a position in pixels with the centre of the top left pixel at (0,
-0), as OpenCV's warpAffine has it; a map of half the resolution has half the coordinates. Boxes are
-given as the published code gives them: by a centre and a size in units of 200 pixels.
+A coordinate is a position in pixels; the centre of the top left pixel is (0, 0), as in OpenCV's
+warpAffine. A map of half the resolution has half the coordinates. As in the published code, a box
+is a centre and a size in units of 200 pixels.
 """
 
 from __future__ import annotations
@@ -20,8 +20,10 @@ Matrix = NDArray[np.float64]
 
 
 class InputGeometry(NamedTuple):
-    """A test image's place on the network's input: size (w, h) there, the image point at its
-    centre, box in 200 px.
+    """How a test image lies on the network's input.
+
+    size: (w, h) of the input in px. center: the image's point (x, y) at the input's centre.
+    box_scale: (w, h) of the part of the image that fills the input, in units of 200 px.
     """
 
     size: tuple[int, int]
@@ -32,9 +34,9 @@ class InputGeometry(NamedTuple):
 def augment_matrix(center: ArrayLike, scale: float, size: int, rotation: float) -> Matrix:
     """The affine map (2, 3) from a square window of the image to a square of `size` output pixels.
 
-    center: the window's centre (x, y) in image pixels; scale: its side in units of 200 px;
-    rotation: degrees, counter-clockwise as seen in the image when positive. The window is first
-    scaled and shifted to the output, then turned around the output's centre.
+    center: the window's centre (x, y) in image pixels. scale: its side in units of 200 px.
+    rotation: degrees, counter-clockwise in the image if positive. The window is scaled and shifted
+    to the output first, and then rotated around the output's centre.
     """
     cx, cy = np.asarray(center, np.float64)
     zoom = size / (BOX_UNIT * scale)
@@ -49,12 +51,11 @@ def augment_matrix(center: ArrayLike, scale: float, size: int, rotation: float) 
 def input_geometry(
     width: int, height: int, input_size: int, scale: float, min_scale: float
 ) -> InputGeometry:
-    """Size and placement of a (width, height) image at one test scale, of which min_scale is the
-    smallest.
+    """How a (width, height) image lies on the network's input at one test scale.
 
-    At the smallest scale the short side becomes input_size x min_scale and the long side follows in
-    proportion, each rounded up to a step of 64; the other scales multiply those sizes, so that all
-    scales see the same part of the image.
+    min_scale: the smallest of all test scales. At that scale the short side becomes input_size x
+    min_scale, and the long side follows in proportion; both are rounded up to a multiple of 64. The
+    other scales multiply these sizes, so that all scales see the same part of the image.
     """
 
     def step_up(length: float) -> int:
@@ -76,11 +77,11 @@ def input_geometry(
 def input_matrix(
     center: ArrayLike, box_scale: ArrayLike, size: tuple[int, int], inverse: bool = False
 ) -> Matrix:
-    """The affine map (2, 3) from the image to an input or map of `size` (w, h) pixels: the box's
-    width fills the map's width.
+    """The affine map (2, 3) from the image to an input or map of `size` (w, h) pixels.
 
-    It is fixed by three points held in float32, as in the published code: images warped by it agree
-    to the bit.
+    The box's width fills the map's width. inverse: from the map to the image instead. The map is
+    computed from three points in float32, as in the published code, so that warped images are the
+    same to the bit.
     """
     box_width = np.float64(np.asarray(box_scale, np.float64)[0] * BOX_UNIT)
 
@@ -96,7 +97,7 @@ def input_matrix(
 
 
 def transform_points(points: ArrayLike, matrix: ArrayLike) -> NDArray[np.float64]:
-    """Points (..., 2) through an affine map (2, 3)."""
+    """Apply an affine map (2, 3) to points (..., 2)."""
     matrix = np.asarray(matrix, np.float64)
     return np.asarray(points, np.float64) @ matrix[:2, :2].T + matrix[:2, 2]
 
@@ -104,8 +105,9 @@ def transform_points(points: ArrayLike, matrix: ArrayLike) -> NDArray[np.float64
 def to_image(
     points: ArrayLike, center: ArrayLike, box_scale: ArrayLike, size: tuple[int, int]
 ) -> NDArray[np.float64]:
-    """Points (n, >= 2) in pixels of a map of `size` (w, h) -> (n, 2) in image pixels, through the
-    test image's centre and box.
+    """Points (n, >= 2) in pixels of a map of `size` (w, h) -> points (n, 2) in image pixels.
+
+    center, box_scale: those of the test image's InputGeometry.
     """
     return transform_points(
         np.asarray(points, np.float64)[..., :2], input_matrix(center, box_scale, size, inverse=True)

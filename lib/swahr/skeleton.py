@@ -1,9 +1,7 @@
-"""What a person is made of: keypoint names, mirror pairs, OKS sigmas, limbs, and the order in which
-joints are grouped.
+"""Skeletons: keypoint names, mirror pairs, OKS sigmas, limbs, and the order of grouping.
 
-Everything that differs between key-point sets is data in a `Skeleton`; no other module counts
-joints or names them. Sets of your own are YAML files (see `load_skeleton`), named by
-DATASET.SKELETON.
+All differences between sets of keypoints are data in a `Skeleton`; no other module has the number
+or the names of joints. Your own sets are YAML files (see `load_skeleton`).
 """
 
 from __future__ import annotations
@@ -12,14 +10,16 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from math import inf
 from pathlib import Path
+from typing import Any
 
 import yaml
 
 
 class SkeletonError(ValueError):
-    """A skeleton that does not describe a person; the message says which part of it and what would
-    be right.
+    """A description that is not a valid skeleton. The message names the entry and what is
+    expected.
     """
 
 
@@ -28,12 +28,12 @@ class Skeleton:
     """A set of K keypoints.
 
     keypoints: K names, in the order of the annotation files.
-    flip_pairs: pairs of 0-based indices that change places when the image is mirrored.
+    flip_pairs: pairs of 0-based indices that are swapped when the image is mirrored.
     sigmas: K standard deviations of the object keypoint similarity (COCO keypoint evaluation), as
     fractions of the person's size.
-    limbs: pairs of indices that are joined by a line when a person is drawn.
-    grouping_order: the K indices in the order in which joints are assigned to people; () is their
-    own order.
+    limbs: pairs of indices that are connected by a line when a person is drawn.
+    grouping_order: the K indices in the order in which joints are assigned to people; () stands for
+    0, 1, 2, ...
     """
 
     name: str
@@ -56,9 +56,10 @@ class Skeleton:
             found.append("keypoints is empty; it lists the names of the joints")
         if len(set(self.keypoints)) != count:
             found.append("keypoints has a name twice")
-        if len(self.sigmas) != count or min(self.sigmas, default=1) <= 0:
+        if len(self.sigmas) != count or not all(0 < sigma < inf for sigma in self.sigmas):
             found.append(
-                f"sigmas has {len(self.sigmas)} values; it needs {count} positive ones, one for each keypoint"
+                f"sigmas has {len(self.sigmas)} values; it needs {count} positive ones, "
+                "one for each keypoint"
             )
         if sorted(self.grouping_order) != list(range(count)):
             found.append(f"grouping_order must hold each index from 0 to {count - 1} once")
@@ -87,8 +88,10 @@ class Skeleton:
         return tuple(index)
 
     def with_center(self) -> Skeleton:
-        """The same person with the centre of its joints as one more, last keypoint, grouped first
-        (DATASET.WITH_CENTER)."""
+        """The skeleton with the centre of the joints as a further keypoint.
+
+        It is the last keypoint, and the first one in grouping.
+        """
         last = self.num_keypoints
         return replace(
             self,
@@ -213,8 +216,7 @@ CROWD_POSE = Skeleton(
         (7, 9),
         (9, 11),
     ),
-    # The published order is the one made for COCO's joints, taken over by number; results depend on
-    # it, so it stays.
+    # The published code uses the indices of COCO's order here. The results depend on it.
     grouping_order=(0, 1, 2, 3, 4, 5, 6, 11, 12, 7, 8, 9, 10, 13),
 )
 
@@ -229,78 +231,95 @@ SKELETON_OF = {
 
 
 def get_skeleton(name: str) -> Skeleton:
-    """A skeleton by its name ("coco", "crowd_pose") or by the path of a YAML file; SkeletonError if
-    it is neither.
+    """A skeleton by its name ("coco", "crowd_pose") or by the path of a YAML file.
+
+    Raises SkeletonError if it is neither.
     """
     if name in SKELETONS:
         return SKELETONS[name]
     if os.path.isfile(name):
         return load_skeleton(name)
     raise SkeletonError(
-        f"unknown skeleton {name!r}: it is one of {', '.join(SKELETONS)}, or the path of a YAML file"
+        f"unknown skeleton {name!r}: "
+        f"it is one of {', '.join(SKELETONS)}, or the path of a YAML file"
     )
 
 
 def load_skeleton(path: str | Path) -> Skeleton:
-    """Read a skeleton from YAML: keypoints (names), sigmas, and optionally flip_pairs, limbs,
-    grouping_order, each by name or index.
+    """Read a skeleton from a YAML file.
 
-    Raises SkeletonError, naming the file and the entry, where the file is not such a description.
+    Entries: keypoints (names), sigmas, and optionally name, flip_pairs, limbs and grouping_order,
+    whose keypoints are given by name or by index. Raises SkeletonError, which names the file and
+    the entry, if the file is not such a description.
     """
     try:
-        data = yaml.safe_load(Path(path).read_text())
+        data = yaml.safe_load(Path(path).read_bytes())
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         raise SkeletonError(
             f"{path}: cannot be read as YAML ({str(error).splitlines()[0]})"
         ) from None
     if not isinstance(data, dict) or not {"keypoints", "sigmas"} <= set(data):
         raise SkeletonError(f"{path}: a skeleton needs the entries keypoints and sigmas")
-    unknown = sorted(
-        map(
-            str,
-            set(data) - {"name", "keypoints", "sigmas", "flip_pairs", "limbs", "grouping_order"},
-        )
-    )
+    unknown = sorted(str(key) for key in set(data) - ENTRIES)
     if unknown:
         raise SkeletonError(f"{path}: unknown entry {unknown[0]!r}")
-
-    def entries(key: str) -> list[object]:
-        value = data.get(key) or []
-        if not isinstance(value, list):
-            raise SkeletonError(f"{path}: {key} must be a list, not {value!r}")
-        return value
-
-    names = [str(name) for name in entries("keypoints")]
-
-    def index(key: str, value: object) -> int:
-        if value in names:
-            return names.index(str(value))
-        if isinstance(value, int) and 0 <= value < len(names):
-            return value
-        last = len(names) - 1
-        raise SkeletonError(
-            f"{path}: {key}: {value!r} is neither a keypoint's name nor an index from 0 to {last}"
-        )
-
-    def pairs(key: str) -> tuple[tuple[int, int], ...]:
-        found = []
-        for pair in entries(key):
-            if not isinstance(pair, list) or len(pair) != 2:
-                raise SkeletonError(f"{path}: {key}: {pair!r} is not a pair of keypoints")
-            found.append((index(key, pair[0]), index(key, pair[1])))
-        return tuple(found)
-
-    values = entries("sigmas")
-    try:
-        sigmas = tuple(float(value) for value in values)  # type: ignore[arg-type]
-    except (TypeError, ValueError):
-        raise SkeletonError(f"{path}: sigmas must be a list of numbers, not {values!r}") from None
-    order = tuple(index("grouping_order", value) for value in entries("grouping_order"))
+    entries = _Entries(path, data)
     return Skeleton(
         name=str(data.get("name", Path(path).stem)),
-        keypoints=tuple(names),
-        sigmas=sigmas,
-        flip_pairs=pairs("flip_pairs"),
-        limbs=pairs("limbs"),
-        grouping_order=order,
+        keypoints=tuple(entries.names),
+        sigmas=entries.numbers("sigmas"),
+        flip_pairs=entries.pairs("flip_pairs"),
+        limbs=entries.pairs("limbs"),
+        grouping_order=entries.indices("grouping_order"),
     )
+
+
+ENTRIES = {"name", "keypoints", "sigmas", "flip_pairs", "limbs", "grouping_order"}
+
+
+class _Entries:
+    """The entries of a skeleton file. Every method raises SkeletonError for an invalid entry."""
+
+    def __init__(self, path: str | Path, data: dict[str, Any]) -> None:
+        self.path = path
+        self.data = data
+        self.names = [str(name) for name in self._list("keypoints")]
+
+    def _list(self, key: str) -> list[Any]:
+        value = self.data.get(key) or []
+        if not isinstance(value, list):
+            raise SkeletonError(f"{self.path}: {key} must be a list, not {value!r}")
+        return value
+
+    def _index(self, key: str, value: Any) -> int:
+        if value in self.names:
+            return self.names.index(value)
+        if isinstance(value, int) and 0 <= value < len(self.names):
+            return value
+        last = len(self.names) - 1
+        raise SkeletonError(
+            f"{self.path}: {key}: {value!r} is neither a keypoint's name "
+            f"nor an index from 0 to {last}"
+        )
+
+    def indices(self, key: str) -> tuple[int, ...]:
+        """Keypoints as indices."""
+        return tuple(self._index(key, value) for value in self._list(key))
+
+    def pairs(self, key: str) -> tuple[tuple[int, int], ...]:
+        """Pairs of keypoints as indices."""
+        pairs = []
+        for pair in self._list(key):
+            if not isinstance(pair, list) or len(pair) != 2:
+                raise SkeletonError(f"{self.path}: {key}: {pair!r} is not a pair of keypoints")
+            pairs.append((self._index(key, pair[0]), self._index(key, pair[1])))
+        return tuple(pairs)
+
+    def numbers(self, key: str) -> tuple[float, ...]:
+        values = self._list(key)
+        try:
+            return tuple(float(value) for value in values)
+        except (TypeError, ValueError, OverflowError):
+            raise SkeletonError(
+                f"{self.path}: {key} must be a list of numbers, not {values!r}"
+            ) from None

@@ -1,13 +1,12 @@
-"""Images of people and of what the network sees: skeletons, heatmaps, scale and tag maps, panels
-for training.
+"""Drawings of people, heatmaps, scale maps and tag maps, and panels for training.
 
-Images are (H, W, 3) uint8 RGB and never changed in place; maps are arrays or CPU tensors of any
-size, stretched over the image.
+Images are (H, W, 3) uint8 RGB; public functions do not change them. Maps are arrays or CPU tensors
+of any size, and are resized to the image.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import cv2
@@ -36,13 +35,13 @@ def draw_people(
     threshold: float = 0.0,
     boxes: bool = False,
 ) -> Image:
-    """A copy of the image with people drawn on it, each in its own hue, left limbs lighter than
-    right ones.
+    """A copy of the image with people drawn on it, each in a hue of its own.
 
-    keypoints: (P, K, 3) x, y in image pixels and a score or visibility flag; joints at or below
-    `threshold` are left out, and limbs with them. scores (P,) are written above the people. Widths
-    follow the person's size. ValueError if there are fewer than the skeleton's K; more (a centre)
-    are not drawn.
+    Left limbs are lighter than right ones, and lines are thicker on larger people. keypoints: (P,
+    K, 3) x, y in image pixels and a score or visibility; joints at or below `threshold`, and their
+    limbs, are not drawn. scores: (P,), written above the people. boxes: whether boxes are drawn.
+    Raises ValueError if there are fewer joints than the skeleton has; further ones (a centre) are
+    not drawn.
     """
     canvas = _checked(image).copy()
     people = np.asarray(keypoints, np.float64)
@@ -64,8 +63,9 @@ def draw_people(
 def draw_heatmaps(
     image: Image, heatmaps: ArrayLike, columns: int | None = None, limit: float = 1.0
 ) -> Image:
-    """Every heatmap of (K, h, w) as blue to red over the image, in a grid; `limit` is red. The
-    image if K = 0.
+    """A grid of images, one with each heatmap of (K, h, w) over it, from blue (0) to red (limit).
+
+    A copy of the image if K = 0.
     """
     maps = _maps(heatmaps)
     cells = [_over(image, _jet(_stretch(values, image) / limit)) for values in maps]
@@ -77,7 +77,7 @@ def draw_heatmaps(
 
 
 def draw_heatmap(image: Image, heatmaps: ArrayLike, limit: float = 1.0) -> Image:
-    """The highest of all heatmaps (K, h, w) at each place, as blue to red over the image."""
+    """The maximum of all heatmaps (K, h, w) over the image, from blue (0) to red (limit)."""
     maps = _maps(heatmaps)
     return (
         _over(image, _jet(_stretch(maps.max(axis=0), image) / limit))
@@ -87,8 +87,9 @@ def draw_heatmap(image: Image, heatmaps: ArrayLike, limit: float = 1.0) -> Image
 
 
 def draw_scale_map(image: Image, scales: ArrayLike, limit: float = SCALE_LIMIT) -> Image:
-    """Scale maps (K, h, w) over the image, at each place the one farthest from 0: red above 0, blue
-    below.
+    """Scale maps (K, h, w) over the image, red above 0 and blue below.
+
+    Each pixel shows the value that is farthest from 0; full colour from `limit` on.
     """
     maps = _maps(scales)
     if not len(maps):
@@ -100,10 +101,10 @@ def draw_scale_map(image: Image, scales: ArrayLike, limit: float = SCALE_LIMIT) 
 
 
 def draw_tags(image: Image, tags: ArrayLike, heatmaps: ArrayLike | None = None) -> Image:
-    """Tag maps (C, h, w) as colours from their lowest value (blue) to their highest (red).
+    """Tag maps (C, h, w) over the image, from the lowest value (blue) to the highest (red).
 
-    With heatmaps (K, h, w), the tag of the highest heatmap's channel, shown where that heatmap is
-    high; without, the first channel everywhere.
+    With heatmaps (K, h, w), each pixel shows the tag of the joint with the highest heatmap, as
+    opaque as that heatmap is high. Without, the first channel is shown everywhere.
     """
     maps = _maps(tags)
     if not len(maps):
@@ -115,13 +116,14 @@ def draw_tags(image: Image, tags: ArrayLike, heatmaps: ArrayLike | None = None) 
         heat = (
             heat
             if heat.shape[1:] == maps.shape[1:]
-            else np.stack([_stretch(each, maps[0]) for each in heat])
+            else np.stack([_stretch(values, maps[0]) for values in heat])
         )
         if len(maps) == len(heat):
             values = np.take_along_axis(maps, heat.argmax(axis=0)[None], axis=0)[0]
         strength = np.clip(heat.max(axis=0) * 1.5, 0, 1)
-    seen = values[np.broadcast_to(strength, values.shape) > 0.15]
-    low, high = (float(seen.min()), float(seen.max())) if seen.size else (0.0, 1.0)
+    shown = values[np.broadcast_to(strength, values.shape) > 0.15]
+    low = float(shown.min()) if shown.size else 0.0
+    high = float(shown.max()) if shown.size else 1.0
     hue = np.clip((values - low) / max(high - low, 1e-6), 0, 1)
     color = _jet(cv2.resize(hue, _size(image), interpolation=cv2.INTER_NEAREST))
     return _blend(_checked(image), color, 0.85 * _stretch(strength, image)[..., None])
@@ -135,36 +137,36 @@ def panel(
     tag: ArrayLike | None = None,
     cell: int = 192,
 ) -> Image:
-    """Samples in rows: input, target, heatmap, scale map and tag map side by side, under their
-    names.
+    """A row for each sample: input, target, heatmap, scale map and tag map, with captions.
 
-    image: (B, H, W, 3) uint8; target, heatmap, scale: (B, K, h, w); tag: (B, C, h, w); or one
-    sample, each without B. Columns without maps are left out. Every image gets `cell` pixels on its
-    longer side.
+    image: (B, H, W, 3) uint8. target, heatmap, scale: (B, K, h, w). tag: (B, C, h, w). A single
+    sample has no B. There is no column for maps that are None. cell: pixels of the longer side of
+    every image.
     """
     given = zip(CAPTIONS, (image, target, heatmap, scale, tag), strict=True)
-    parts = {name: np.asarray(part) for name, part in given if part is not None}
-    if parts["input"].ndim == 3:
-        parts = {name: part[None] for name, part in parts.items()}
+    columns = {name: np.asarray(values) for name, values in given if values is not None}
+    if columns["input"].ndim == 3:
+        columns = {name: values[None] for name, values in columns.items()}
     cells: list[Image] = []
-    for i, pixels in enumerate(parts["input"]):
+    for i, pixels in enumerate(columns["input"]):
         small = _fit(_checked(pixels), cell)
         cells += [
             small,
-            draw_heatmap(small, parts["target"][i]),
-            draw_heatmap(small, parts["heatmap"][i]),
+            draw_heatmap(small, columns["target"][i]),
+            draw_heatmap(small, columns["heatmap"][i]),
         ]
-        if "scale" in parts:
-            cells.append(draw_scale_map(small, parts["scale"][i]))
-        if "tag" in parts:
-            cells.append(draw_tags(small, parts["tag"][i], parts["heatmap"][i]))
-    captions = [_caption(name, cells[0].shape[1]) for name in parts] if cells else []
-    return make_grid(captions + cells, len(parts))
+        if "scale" in columns:
+            cells.append(draw_scale_map(small, columns["scale"][i]))
+        if "tag" in columns:
+            cells.append(draw_tags(small, columns["tag"][i], columns["heatmap"][i]))
+    captions = [_caption(name, cells[0].shape[1]) for name in columns] if cells else []
+    return make_grid(captions + cells, len(columns))
 
 
 def make_grid(images: Sequence[Image], columns: int, pad: int = 2) -> Image:
-    """Images in rows of `columns` on white, `pad` pixels apart; rows and columns fit their largest
-    image.
+    """Images in rows of `columns` on white, `pad` pixels apart.
+
+    A row is as high, and a column as wide, as its largest image.
     """
     if not images:
         return np.full((1, 1, 3), 255, np.uint8)
@@ -185,9 +187,7 @@ def make_grid(images: Sequence[Image], columns: int, pad: int = 2) -> Image:
 
 
 def save_image(path: str | Path, image: Image) -> None:
-    """Write an RGB image in the format of its name's ending, beside its place and renamed;
-    ValueError if unknown.
-    """
+    """Write an RGB image atomically in the format of the path's suffix; ValueError if unknown."""
     try:
         data = encode(image, Path(path).suffix)
     except ValueError as error:
@@ -195,26 +195,27 @@ def save_image(path: str | Path, image: Image) -> None:
     write_bytes(path, data, durable=False)
 
 
-def encode(image: Image, ending: str) -> bytes:
-    """An RGB image as a file of the format that has this ending, ".png" say; ValueError if
-    unknown.
+def encode(image: Image, suffix: str) -> bytes:
+    """The contents of an image file of an RGB image. suffix: ".png" or ".jpg".
+
+    Raises ValueError if the format is unknown.
     """
     try:
-        done, data = cv2.imencode(ending, _checked(image)[..., ::-1])
+        done, data = cv2.imencode(suffix, _checked(image)[..., ::-1])
     except cv2.error:
         done = False
     if not done:
-        raise ValueError(f"images are written as .png or .jpg, not as {ending or 'a bare name'}")
+        raise ValueError(f"images are written as .png or .jpg, not as {suffix or 'a bare name'}")
     return data.tobytes()
 
 
 # -- people
-# ------------------------------------------------------------------------------------------------------------
 
 
 def person_colors(index: int) -> tuple[Color, Color, Color]:
-    """RGB for the middle, the left and the right limbs of person `index`; hues go round by the
-    golden section.
+    """RGB colours of the middle, left and right limbs of person `index`.
+
+    Hues advance by the golden ratio, so that people with close indices differ.
     """
     hue = int(index * 0.618034 * 180 + 18) % 180
     hsv = np.array(
@@ -233,31 +234,24 @@ def _draw_person(
     label: str | None,
     box: bool,
 ) -> None:
+    """Draw the joints of a person (K, 3) where shown (K,), its limbs, label and box; in place."""
     middle, left, right = person_colors(index)
     by_side = {"left": left, "right": right}
-    sides = [by_side.get(name.partition("_")[0], middle) for name in skeleton.keypoints]
+    colors = [by_side.get(name.partition("_")[0], middle) for name in skeleton.keypoints]
     low = person[shown, :2].min(axis=0)
     high = person[shown, :2].max(axis=0)
     size = float((high - low).max())
     width = max(1, round(size * 0.012))
-    radius = max(1.0, size * 0.014)
-    rim = radius + max(0.8, radius * 0.35)
     fixed = np.round(np.nan_to_num(person[:, :2]) * (1 << SHIFT))
     points = np.clip(fixed, -(1 << 24), 1 << 24).astype(int).tolist()
-    limbs = [
-        (a, b, sides[a] if sides[a] == sides[b] else middle)
-        for a, b in skeleton.limbs
-        if shown[a] and shown[b]
-    ]
-    for a, b, _ in limbs:
-        cv2.line(canvas, points[a], points[b], DARK, width + max(1, width // 2), cv2.LINE_AA, SHIFT)
-    for a, b, color in limbs:
+    limbs = [(a, b) for a, b in skeleton.limbs if shown[a] and shown[b]]
+    rim_width = width + max(1, width // 2)
+    for a, b in limbs:
+        cv2.line(canvas, points[a], points[b], DARK, rim_width, cv2.LINE_AA, SHIFT)
+    for a, b in limbs:
+        color = colors[a] if colors[a] == colors[b] else middle
         cv2.line(canvas, points[a], points[b], color, width, cv2.LINE_AA, SHIFT)
-    for k in np.flatnonzero(shown[: skeleton.num_keypoints]):
-        cv2.circle(canvas, points[k], round(rim * (1 << SHIFT)), DARK, -1, cv2.LINE_AA, SHIFT)
-        cv2.circle(
-            canvas, points[k], round(radius * (1 << SHIFT)), sides[k], -1, cv2.LINE_AA, SHIFT
-        )
+    _draw_joints(canvas, points, np.flatnonzero(shown[: skeleton.num_keypoints]), colors, size)
     corner, far = (
         np.clip(np.round(values), -(1 << 15), 1 << 15).astype(int).tolist()
         for values in (low, high)
@@ -268,13 +262,28 @@ def _draw_person(
         _write(canvas, label, (corner[0], max(10, corner[1] - 4)), middle)
 
 
+def _draw_joints(
+    canvas: Image,
+    points: Sequence[Sequence[int]],
+    joints: Iterable[int],
+    colors: Sequence[Color],
+    size: float,
+) -> None:
+    """Draw joints as discs with a dark rim. points: in 1/16 px. size: of the person in px."""
+    radius = max(1.0, size * 0.014)
+    disc = round(radius * (1 << SHIFT))
+    rim = round((radius + max(0.8, radius * 0.35)) * (1 << SHIFT))
+    for k in joints:
+        cv2.circle(canvas, points[k], rim, DARK, -1, cv2.LINE_AA, SHIFT)
+        cv2.circle(canvas, points[k], disc, colors[k], -1, cv2.LINE_AA, SHIFT)
+
+
 def _write(canvas: Image, text: str, at: tuple[int, int], color: Color) -> None:
     cv2.putText(canvas, text, at, FONT, 0.4, DARK, 3, cv2.LINE_AA)
     cv2.putText(canvas, text, at, FONT, 0.4, color, 1, cv2.LINE_AA)
 
 
 # -- maps
-# --------------------------------------------------------------------------------------------------------------
 
 
 def _checked(image: Image) -> Image:
@@ -285,7 +294,7 @@ def _checked(image: Image) -> Image:
 
 
 def _maps(maps: ArrayLike) -> Maps:
-    """(K, h, w) float32 of (K, h, w) or (h, w), without NaN."""
+    """Maps (K, h, w) or (h, w) as (K, h, w) float32, NaN as 0."""
     values = np.nan_to_num(np.asarray(maps, np.float32))
     if values.ndim not in (2, 3):
         raise ValueError(f"maps: shape {values.shape}; it must be (K, h, w)")
@@ -297,12 +306,12 @@ def _size(image: NDArray[np.generic]) -> tuple[int, int]:
 
 
 def _stretch(values: Maps, image: NDArray[np.generic]) -> Maps:
-    """A map (h, w) as large as the image."""
+    """Resize a map (h, w) to the image."""
     return np.asarray(cv2.resize(values, _size(image), interpolation=cv2.INTER_LINEAR), np.float32)
 
 
 def _jet(values: Maps) -> Image:
-    """0 to 1 as blue to red, (H, W, 3)."""
+    """Values (H, W) from 0 to 1 as colours (H, W, 3) from blue to red."""
     levels = np.round(np.clip(values, 0, 1) * 255).astype(np.uint8)
     return np.asarray(cv2.applyColorMap(levels, cv2.COLORMAP_JET)[..., ::-1], np.uint8)
 
@@ -312,18 +321,18 @@ def _over(image: Image, color: Image) -> Image:
 
 
 def _blend(image: Image, color: NDArray[np.integer], share: Maps | np.float32) -> Image:
-    """`share` of the colour, the rest a dimmed grey of the image, on which colours stand out."""
+    """Mix the colour by `share` with a dimmed grey version of the image."""
     grey = image.mean(axis=2, keepdims=True) * 0.7 + 30
     mixed: Image = np.clip(grey * (1 - share) + color * share, 0, 255).astype(np.uint8)
     return mixed
 
 
 def _fit(image: Image, longest: int) -> Image:
-    """The image with `longest` pixels on its longer side."""
+    """Resize the image to `longest` pixels on its longer side."""
     zoom = longest / max(image.shape[:2])
     width, height = (max(1, round(side * zoom)) for side in _size(image))
-    way = cv2.INTER_AREA if zoom < 1 else cv2.INTER_LINEAR
-    return np.asarray(cv2.resize(image, (width, height), interpolation=way), np.uint8)
+    interpolation = cv2.INTER_AREA if zoom < 1 else cv2.INTER_LINEAR
+    return np.asarray(cv2.resize(image, (width, height), interpolation=interpolation), np.uint8)
 
 
 def _caption(text: str, width: int) -> Image:

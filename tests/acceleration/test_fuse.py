@@ -1,16 +1,33 @@
 from __future__ import annotations
 
 import copy
+import os
+import pickle
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, cast
 
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from swahr.acceleration.cuda_graphs import CudaGraphs
-from swahr.acceleration.fuse import fold_batch_norms, optimize_for_inference, supports_dtype
-from swahr.models.network import StageOutput
-from tests.models.tiny_networks import VARIANTS, images, network
+from swahr.acceleration.fuse import (
+    fold_batch_norms,
+    optimize_for_inference,
+    supports_dtype,
+    verified,
+)
+from swahr.models.backbones.hrnet import HRNet
+from swahr.models.blocks import BasicBlock, Bottleneck
+from swahr.models.heads.higher_hrnet import DeconvSettings
+from swahr.models.network import Head, PoseNetwork, StageOutput
+from swahr.models.weights import published_state
+from tests.models.tiny_networks import STAGES, VARIANTS, images, network, randomized
 
+ROOT = Path(__file__).resolve().parents[2]
 CPU = torch.device("cpu")
 
 
@@ -30,10 +47,7 @@ def assert_same(
 
 
 def in_float(outputs: list[StageOutput]) -> list[StageOutput]:
-    return [
-        StageOutput(*(None if part is None else part.float() for part in output))
-        for output in outputs
-    ]
+    return [output.map(torch.Tensor.float) for output in outputs]
 
 
 @pytest.mark.parametrize("variant", VARIANTS)
@@ -53,7 +67,7 @@ def test_same_outputs(variant: str) -> None:
 def test_nothing_is_left_to_fold_and_the_original_is_untouched() -> None:
     model = network().train()
     batch = images()
-    state = copy.deepcopy(model.state_dict())
+    state = copy.deepcopy(published_state(model))
     before = batch.clone()
     faster = optimize_for_inference(model)
     with torch.no_grad():
@@ -62,7 +76,7 @@ def test_nothing_is_left_to_fold_and_the_original_is_untouched() -> None:
     assert not faster.training and model.training
     assert not any(parameter.requires_grad for parameter in faster.parameters())
     assert torch.equal(batch, before)
-    assert all(torch.equal(tensor, state[name]) for name, tensor in model.state_dict().items())
+    assert all(torch.equal(tensor, state[name]) for name, tensor in published_state(model).items())
 
 
 @torch.no_grad()
@@ -113,6 +127,347 @@ def test_synchronised_batch_norms_fold_too() -> None:
         )  # type: ignore
 
 
+class Custom(Head):
+    """A head whose code this package does not know: features -> one heatmap through `layers`."""
+
+    upsampling = (1,)
+
+    def __init__(self, channels: int, *layers: nn.Module) -> None:
+        super().__init__()
+        self.layers = nn.Sequential(*layers)
+        self.last = nn.Conv2d(channels, 3, 1)
+
+    def forward(self, features: Tensor) -> list[StageOutput]:
+        return [StageOutput(None, self.last(self.layers(features)), None)]
+
+
+class Reused(Custom):
+    """Reads its features again after blocks that could overwrite them."""
+
+    def forward(self, features: Tensor) -> list[StageOutput]:
+        return [StageOutput(None, self.last(self.layers(features) + features), None)]
+
+
+class NormFirst(Custom):
+    """Applies its norm before the convolution that is registered before it."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__(channels)
+        self.conv = nn.Conv2d(channels, channels, 3, padding=1)
+        self.norm = nn.BatchNorm2d(channels)
+
+    def forward(self, features: Tensor) -> list[StageOutput]:
+        return [StageOutput(None, self.last(self.conv(self.norm(features))), None)]
+
+
+class Tapped(Custom):
+    """Reads a feature in the middle of a sequence, before its ReLU."""
+
+    def forward(self, features: Tensor) -> list[StageOutput]:
+        middle = self.layers[0](features)
+        return [StageOutput(None, self.last(self.layers(features) + middle), None)]
+
+
+class Watched(Custom):
+    """Reads the output of a block through a hook."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__(channels, BasicBlock(channels, channels), nn.ReLU())
+        self.layers[0].register_forward_hook(self.keep)
+
+    def keep(self, module: nn.Module, inputs: object, output: Tensor) -> Tensor:
+        return output + 1
+
+
+def conv_norm(channels: int, **settings: object) -> tuple[nn.Module, nn.Module]:
+    kernel = settings.pop("kernel", 3)
+    return nn.Conv2d(channels, channels, kernel, **settings), nn.BatchNorm2d(channels)  # type: ignore[arg-type]
+
+
+def bottleneck_with(channels: int, **parts: nn.Module) -> Bottleneck:
+    block = Bottleneck(channels, channels // 4)
+    for name, part in parts.items():
+        setattr(block, name, part)
+    return block
+
+
+C = 16
+MODIFIED: dict[str, Callable[[], Head]] = {
+    "several ReLUs": lambda: Custom(
+        C,
+        *conv_norm(C, padding=1),
+        nn.ReLU(),
+        *conv_norm(C, padding=1),
+        nn.ReLU(),
+        nn.Conv2d(C, C, 1),
+    ),
+    "ReLU behind the second": lambda: Custom(C, nn.Conv2d(C, C, 1), nn.Conv2d(C, C, 1), nn.ReLU()),
+    "depthwise": lambda: Custom(
+        C, nn.Conv2d(C, C, 1), *conv_norm(C, padding=1, groups=C), nn.ReLU(), nn.Conv2d(C, C, 1)
+    ),
+    "reflect": lambda: Custom(C, *conv_norm(C, padding=1, padding_mode="reflect"), nn.ReLU()),
+    "circular": lambda: Custom(C, *conv_norm(C, padding=1, padding_mode="circular"), nn.ReLU()),
+    "dilated": lambda: Custom(C, *conv_norm(C, padding=2, dilation=2), nn.ReLU()),
+    "groups": lambda: Custom(C, *conv_norm(C, padding=1, groups=4), nn.ReLU()),
+    "same": lambda: Custom(C, *conv_norm(C, padding="same"), nn.ReLU()),
+    "transposed, in groups": lambda: Custom(
+        C, nn.ConvTranspose2d(C, C, 3, padding=1, groups=2), nn.BatchNorm2d(C), nn.ReLU()
+    ),
+    "norm before its convolution": lambda: NormFirst(C),
+    "two norms": lambda: Custom(C, *conv_norm(C, padding=1), nn.BatchNorm2d(C), nn.ReLU()),
+    "norm of the batch": lambda: Custom(
+        C, nn.Conv2d(C, C, 1), nn.BatchNorm2d(C, track_running_stats=False), nn.ReLU()
+    ),
+    "norm without weights": lambda: Custom(C, nn.Conv2d(C, C, 1), nn.BatchNorm2d(C, affine=False)),
+    "other activation": lambda: Custom(C, *conv_norm(C, padding=1), nn.GELU(), nn.ReLU()),
+    "reused feature": lambda: Reused(C, BasicBlock(C, C), BasicBlock(C, C)),
+    "reused behind an identity": lambda: Reused(C, nn.Identity(), nn.Dropout(), BasicBlock(C, C)),
+    "reused, nested": lambda: Reused(C, nn.Sequential(BasicBlock(C, C)), BasicBlock(C, C)),
+    "block with GELU": lambda: Reused(C, bottleneck_with(C, relu=nn.GELU())),
+    "block with a circular part": lambda: Reused(
+        C, bottleneck_with(C, conv2=nn.Conv2d(4, 4, 3, padding=1, padding_mode="circular"))
+    ),
+    "block with a norm by group": lambda: Reused(C, bottleneck_with(C, bn3=nn.GroupNorm(2, C))),
+    "hook": lambda: Watched(C),
+    "weight norm": lambda: Custom(
+        C, nn.utils.parametrizations.weight_norm(nn.Conv2d(C, C, 1)), nn.BatchNorm2d(C), nn.ReLU()
+    ),
+}
+
+
+def with_head(head: Head, **changes: Any) -> PoseNetwork:
+    stages = (*STAGES[:2], STAGES[2]._replace(num_channels=(C, 6, 8, 4)))
+    return randomized(PoseNetwork(network(stages=stages, **changes).backbone, head))
+
+
+@pytest.mark.parametrize("name", MODIFIED)
+@torch.inference_mode()
+def test_modified_networks_keep_their_results(name: str) -> None:
+    model = with_head(MODIFIED[name]())
+    expected = model(images())
+    for fast in (fold_batch_norms(model), optimize_for_inference(model)):
+        assert_same(fast(images()), expected)
+
+
+def exchanged(change: Callable[[HRNet], None]) -> PoseNetwork:
+    model = network()
+    change(cast(HRNet, model.backbone))
+    return randomized(model)
+
+
+def replace_upsampling(backbone: HRNet) -> None:
+    backbone.stage2[0].fuse_layers[0][1][2] = nn.Upsample(scale_factor=2.0, mode="bilinear")
+
+
+def add_upsampling_layer(backbone: HRNet) -> None:
+    backbone.stage3[0].fuse_layers[0][1].append(nn.Tanh())
+
+
+def replace_downsampling(backbone: HRNet) -> None:
+    backbone.stage3[0].fuse_layers[2][0][0][2] = nn.GELU()
+
+
+def replace_activation(backbone: HRNet) -> None:
+    backbone.stage2[0].relu = nn.GELU()
+
+
+def replace_stem(backbone: HRNet) -> None:
+    backbone.relu = nn.GELU()
+
+
+def replace_module(backbone: HRNet) -> None:
+    backbone.stage4[1] = Doubled(backbone.stage4[1])
+
+
+class Doubled(nn.Module):
+    """Reads its inputs before and after the module that could overwrite them."""
+
+    def __init__(self, module: nn.Module) -> None:
+        super().__init__()
+        self.module = module
+
+    def forward(self, features: list[Tensor]) -> list[Tensor]:
+        return [self.module(features)[0] + features[0]]
+
+
+class Twice(HRNet):
+    def forward(self, images: Tensor) -> Tensor:
+        x = self.relu(self.bn2(self.conv2(self.bn1(self.conv1(images)))))
+        branches = self.stage2([layer(self.layer1(x)) for layer in self.transition1])
+        again = self.stage2([branches[0], branches[1]])
+        return again[0] + branches[0]
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        replace_upsampling,
+        add_upsampling_layer,
+        replace_downsampling,
+        replace_activation,
+        replace_stem,
+        replace_module,
+    ],
+)
+@torch.inference_mode()
+def test_modified_backbones_keep_their_results(change: Callable[[HRNet], None]) -> None:
+    model = exchanged(change)
+    expected = model(images())
+    for fast in (fold_batch_norms(model), optimize_for_inference(model)):
+        assert_same(fast(images()), expected)
+
+
+@torch.inference_mode()
+def test_subclasses_keep_their_results() -> None:
+    model = network()
+    twice = Twice(stages=STAGES)
+    model = randomized(PoseNetwork(twice, model.head))
+    assert_same(optimize_for_inference(model)(images()), model(images()))
+
+
+def test_known_networks_are_fused() -> None:
+    """In particular those of the other tests: everything that can be is."""
+    fast = optimize_for_inference(network())
+    kinds = {type(module).__name__ for module in fast.modules()}
+    assert not kinds & {"BasicBlock", "Bottleneck", "HighResolutionModule", "BatchNorm2d"}
+
+
+def test_verified_networks_are_used(caplog: pytest.LogCaptureFixture) -> None:
+    model = network()
+    for fast in (
+        optimize_for_inference(model),
+        optimize_for_inference(model, dtype=torch.bfloat16),
+    ):
+        assert verified(fast, model, (64, 96)) is fast
+    assert not caplog.records
+
+
+WRONG: dict[str, tuple[Callable[[], Head], str]] = {
+    "middle": (lambda: Tapped(C, nn.Conv2d(C, C, 1), nn.ReLU()), "heatmaps of stage 0 differ by"),
+    "raises": (
+        lambda: Doubting(C, nn.Conv2d(C, C, 1), nn.ReLU()),
+        "AttributeError: '_FusedConv' object has no attribute 'weight'",
+    ),
+}
+
+
+class Doubting(Custom):
+    """Uses the weight of a layer itself."""
+
+    def forward(self, features: Tensor) -> list[StageOutput]:
+        maps = nn.functional.conv2d(features, self.layers[0].weight)
+        return [StageOutput(None, self.last(maps), None)]
+
+
+@pytest.mark.parametrize("name", WRONG)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_plain_networks_are_used_where_fused_ones_differ(
+    name: str, dtype: torch.dtype, caplog: pytest.LogCaptureFixture
+) -> None:
+    head, message = WRONG[name]
+    model = with_head(head())
+    chosen = verified(optimize_for_inference(model, dtype=dtype), model, (64, 96))
+    [record] = caplog.records
+    assert record.getMessage().startswith("fusing layers changes what this network computes, so it")
+    assert message in record.getMessage() and "\n" not in record.getMessage()
+    with torch.inference_mode():
+        assert_same(in_float(chosen(images().to(dtype))), model(images()), 0.05)
+    assert (chosen is model) == (dtype == torch.float32)
+
+
+class Maps(nn.Module):
+    """Gives the same maps for every image."""
+
+    def __init__(self, *stages: StageOutput) -> None:
+        super().__init__()
+        self.stages = list(stages)
+
+    def forward(self, images: Tensor) -> list[StageOutput]:
+        return self.stages
+
+
+def maps(value: float = 1.0, size: int = 4) -> Tensor:
+    return torch.full((1, 2, size, size), value)
+
+
+PLAIN = StageOutput(maps(), maps(), maps(), {"depth": maps()})
+
+
+@pytest.mark.parametrize(
+    ("stages", "message"),
+    [
+        ([PLAIN], ""),
+        ([StageOutput(None, maps(), maps())], ""),
+        ([StageOutput(None, maps(1.0001), maps())], ""),
+        ([], "0 resolutions instead of 1"),
+        ([StageOutput(None, maps(), None)], "no tags at stage 0"),
+        ([StageOutput(None, maps(size=8), maps())], "heatmaps of another shape at stage 0"),
+        ([StageOutput(None, maps(1.01), maps())], "heatmaps of stage 0 differ by up to 0.01, the"),
+        ([StageOutput(None, maps(), maps(float("nan")))], "tags of stage 0 differ by up to nan"),
+        ([StageOutput(None, maps(), maps(), {"depth": maps(0)})], "depth of stage 0 differ"),
+        ([StageOutput(None, maps(), maps(), {"width": maps()})], "width of another shape"),
+    ],
+)
+def test_what_counts_as_a_difference(
+    stages: list[StageOutput], message: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    plain = Maps(PLAIN)
+    fast = Maps(*stages)
+    assert verified(fast, plain, (8, 8)) is (plain if message else fast)
+    assert message in caplog.text and bool(caplog.records) == bool(message)
+
+
+@torch.inference_mode()
+def test_networks_without_finite_results_are_no_difference() -> None:
+    spoilt = StageOutput(None, maps(float("nan")), None)
+    fast = Maps(spoilt)
+    assert verified(fast, Maps(spoilt), (8, 8)) is fast
+
+
+def test_the_check_leaves_the_random_numbers_alone() -> None:
+    model = network()
+    torch.manual_seed(0)
+    expected = torch.rand(3)
+    torch.manual_seed(0)
+    verified(optimize_for_inference(model), model, (32, 32))
+    assert torch.equal(torch.rand(3), expected)
+
+
+@pytest.mark.parametrize("copied", [copy.deepcopy, lambda model: pickle.loads(pickle.dumps(model))])
+@torch.inference_mode()
+def test_used_networks_can_be_copied(copied: Callable[[PoseNetwork], PoseNetwork]) -> None:
+    """Also their wide layers, which winograd.py computes."""
+    fast = optimize_for_inference(network(deconvs=(DeconvSettings(64, num_blocks=1),)))
+    expected = fast(images())
+    for again in (copied(fast), copied(copied(fast))):
+        for got, want in zip(again(images()), expected, strict=True):
+            assert torch.equal(got.heatmaps, want.heatmaps)
+
+
+FORKED = """
+import os, signal, sys
+import torch
+from swahr.acceleration.fuse import optimize_for_inference
+from swahr.models.heads.higher_hrnet import DeconvSettings
+from tests.models.tiny_networks import images, network
+
+torch.set_num_threads(2)
+fast = optimize_for_inference(network(deconvs=(DeconvSettings(64, num_blocks=1),)))
+with torch.inference_mode():
+    expected = fast(images())[1].heatmaps
+    child = os.fork()
+    if child == 0:
+        signal.alarm(60)
+        os._exit(0 if torch.allclose(fast(images())[1].heatmaps, expected, atol=1e-5) else 1)
+sys.exit(os.waitpid(child, 0)[1])
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+def test_networks_work_in_forked_processes() -> None:
+    assert subprocess.run([sys.executable, "-c", FORKED], cwd=ROOT).returncode == 0
+
+
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 @torch.inference_mode()
 def test_recorded_networks_give_the_same() -> None:
@@ -124,3 +479,19 @@ def test_recorded_networks_give_the_same() -> None:
     for number, batch in enumerate(batches):
         assert_same(outputs[number], model(batch + number))
     assert len(recorded.recorded) == 2
+
+
+@pytest.mark.parametrize(
+    "copied", [copy.deepcopy, lambda graphs: pickle.loads(pickle.dumps(graphs))]
+)
+def test_copies_record_their_own_graphs(
+    copied: Callable[[CudaGraphs], CudaGraphs], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cuda, "graph_pool_handle", object)
+    graphs = CudaGraphs(network())
+    graphs.recorded["key"] = (None, None, lambda: None)  # type: ignore[assignment, arg-type]
+    again = copied(graphs)
+    assert not again.recorded and again.memory is not graphs.memory
+    with torch.inference_mode():
+        for got, want in zip(again.model(images()), graphs.model(images()), strict=True):
+            assert torch.equal(got.heatmaps, want.heatmaps)

@@ -19,7 +19,7 @@ from swahr.models.heads.higher_hrnet import DeconvSettings
 from tests.models.tiny_networks import images, network
 
 ROOT = Path(__file__).resolve().parents[2]
-needs_threads = pytest.mark.skipif(winograd._parallel() is None, reason="needs Linux and AVX2")
+needs_threads = pytest.mark.skipif(not winograd.is_supported(), reason="needs Linux and AVX2")
 
 
 def maps(batch: int, channels: int, height: int, width: int, seed: int = 0) -> Tensor:
@@ -29,7 +29,7 @@ def maps(batch: int, channels: int, height: int, width: int, seed: int = 0) -> T
     )
 
 
-def layer(channels: int, outputs: int, **settings: int) -> nn.Conv2d:
+def layer(channels: int, outputs: int, **settings: object) -> nn.Conv2d:
     torch.manual_seed(channels + outputs)
     return nn.Conv2d(channels, outputs, 3, **{"padding": 1, **settings}).requires_grad_(False)  # type: ignore[arg-type]
 
@@ -137,7 +137,10 @@ def bits() -> str:
 @needs_threads
 def test_another_processor_gives_the_same_bits() -> None:
     """One with vectors of 8 values, where this one may have 16."""
-    script = "from tests.acceleration.test_winograd import bits, winograd; assert winograd.LANES == 8; print(bits())"
+    script = (
+        "from tests.acceleration.test_winograd import bits, winograd; "
+        "assert winograd.LANES == 8; print(bits())"
+    )
     env = {
         **os.environ,
         "NUMBA_CPU_NAME": "haswell",
@@ -161,6 +164,7 @@ def test_what_it_can_do() -> None:
         layer(64, 64, dilation=2),
         layer(64, 64, padding=0),
         layer(64, 64, groups=2),
+        layer(64, 64, padding_mode="circular"),
         layer(64, 65),
         layer(64, 64).double(),
     ):
@@ -186,10 +190,58 @@ def test_networks_use_it_where_they_can(available: bool, monkeypatch: pytest.Mon
     calls = []
     expected = model(batch)
     if not available:
-        monkeypatch.setattr(winograd, "_parallel", lambda: None)
+        monkeypatch.setattr(winograd, "is_available", lambda: False)
     monkeypatch.setattr(winograd, "convolve", lambda *given: calls.append(1) or convolve(*given))
     for got, want in zip(optimize_for_inference(model)(batch), expected):
         torch.testing.assert_close(
             got.heatmaps, want.heatmaps, rtol=0, atol=1e-4 * float(want.heatmaps.abs().max())
         )
-    assert bool(calls) == (available and winograd._parallel() is not None)
+    assert bool(calls) == (available and winograd.is_supported())
+
+
+SELF_TEST = """
+import logging
+import torch
+from swahr.acceleration import winograd
+from tests.acceleration.test_winograd import layer, maps
+
+def wrong(x, filters, bias, total=None, relu=False):
+    {body}
+
+right = winograd.convolve
+if {patch}:
+    winograd.convolve = wrong
+logging.basicConfig(format="%(message)s")
+print([winograd.can_convolve(layer(64, 64), maps(1, 64, 24, 24)) for _ in range(2)])
+"""
+
+
+@needs_threads
+@pytest.mark.parametrize(
+    ("patch", "body", "said"),
+    [
+        (False, "pass", ""),
+        (
+            True,
+            "return right(x, filters, bias, total, False)",
+            "the fast CPU convolutions are not used: sum and ReLU to ",
+        ),
+        (
+            True,
+            "return right(x, filters, bias * 1.01, total, relu)",
+            "the fast CPU convolutions are not used: convolution to ",
+        ),
+        (
+            True,
+            "raise ValueError('no such instruction\\nat 0')",
+            "the fast CPU convolutions are not used: ValueError: no such instruction",
+        ),
+    ],
+)
+def test_convolutions_are_compared_once_before_they_are_used(
+    patch: bool, body: str, said: str
+) -> None:
+    script = SELF_TEST.format(patch=patch, body=body)
+    done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True)
+    assert done.stdout.strip() == str([not patch] * 2)
+    assert len(done.stderr.splitlines()) == bool(said) and done.stderr.startswith(said)

@@ -1,14 +1,15 @@
-"""tools/benchmark.py runs, compares results, and writes both reports; how long things take is not a
-test's business.
-"""
+"""tools/benchmark.py runs, compares results, and writes both reports. No test looks at a time."""
 
 from __future__ import annotations
 
 import importlib
 import json
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
+from benchmarks.harness import Bench, Row
 
 TOOLS = Path(__file__).resolve().parents[2] / "tools"
 
@@ -22,47 +23,90 @@ def benchmark(monkeypatch: pytest.MonkeyPatch):
 
 
 def test_decoding_is_measured(benchmark, tmp_path: Path) -> None:
-    pieces = ["grouping", "refinement", "decoding"]
-    only = [word for name in pieces for word in ("--only", name)]
+    names = ["grouping", "refinement", "decoding"]
+    only = [word for name in names for word in ("--only", name)]
     assert (
         benchmark.main(
-            ["--device", "cpu", "--people", "3", "--seconds", "0", "--out", str(tmp_path), *only]
+            [
+                "--device",
+                "cpu",
+                "--people",
+                "3",
+                "--seconds",
+                "0",
+                "--calls",
+                "1",
+                "--out",
+                str(tmp_path),
+                *only,
+            ]
         )
         == 0
     )
     report = json.loads((tmp_path / "benchmark.json").read_text())
-    assert [row["piece"] for row in report["rows"]] == pieces and not report["problems"]
+    assert [row["benchmark"] for row in report["rows"]] == names and not report["problems"]
     assert all(
-        row["ratio"] == row["plain_ms"] / row["ours_ms"] and row["same"] is not False
+        row["ratio"] == row["plain_ms"] / row["ours_ms"] and row["same"] is True
         for row in report["rows"]
     )
-    assert (tmp_path / "benchmark.md").read_text().count("\n| ") == 1 + len(pieces)
+    assert (tmp_path / "benchmark.md").read_text().count("\n| ") == 1 + len(names)
     assert {path.name for path in tmp_path.iterdir()} == {"benchmark.json", "benchmark.md"}
 
 
-def test_a_piece_that_fails_is_named(
+def test_a_benchmark_that_fails_is_named(
     benchmark, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     def broken(bench: object) -> None:
         raise RuntimeError("the plain version gives another result")
 
-    monkeypatch.setitem(benchmark.PIECES, "grouping", broken)
+    monkeypatch.setitem(benchmark.BENCHMARKS, "grouping", broken)
     assert benchmark.main(["--device", "cpu", "--only", "grouping", "--out", str(tmp_path)]) == 1
     assert (
         "Not measured: grouping: RuntimeError: the plain" in (tmp_path / "benchmark.md").read_text()
     )
 
 
+def test_both_versions_are_called_in_turn_and_as_often(tmp_path: Path) -> None:
+    bench = Bench("cpu", [1], seconds=0, calls=4, folder=tmp_path)
+    calls: list[str] = []
+    row = bench.row("x", "y", lambda: calls.append("plain"), lambda: calls.append("ours"))
+    assert calls[2:] == ["plain", "ours"] * 4 and sorted(calls[:2]) == ["ours", "plain"]
+    assert row.same is None and row.plain_ms is not None
+    calls.clear()
+    assert bench.row("x", "y", None, lambda: calls.append("ours")).ratio is None
+    assert calls == ["ours"] * 5
+
+
+def test_different_results_are_reported(
+    benchmark, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys
+) -> None:
+    def wrong(bench: Bench) -> Iterator[Row]:
+        yield bench.row("grouping", "3 people", lambda: 1, lambda: 2, lambda a, b: a == b)
+
+    monkeypatch.setitem(benchmark.BENCHMARKS, "grouping", wrong)
+    given = ["--device", "cpu", "--only", "grouping", "--out", str(tmp_path), "--seconds", "0"]
+    assert benchmark.main(given) == 1
+    assert "Results differ: grouping, 3 people" in capsys.readouterr().err
+    report = (tmp_path / "benchmark.md").read_text(encoding="utf-8")
+    assert "Results differ: grouping, 3 people" in report
+    assert "- command: `python tools/benchmark.py --device cpu --only grouping" in report
+
+
 @pytest.mark.parametrize(
-    "words, message", [(["--people", "0"], "1 person or more"), (["--only", "x"], "invalid choice")]
+    "words, message",
+    [
+        (["--people", "0"], "1 person or more"),
+        (["--calls", "0"], "1 time or more"),
+        (["--only", "x"], "invalid choice"),
+    ],
 )
-def test_what_makes_no_sense_is_refused(benchmark, capsys, words: list[str], message: str) -> None:
+def test_invalid_arguments_are_refused(benchmark, capsys, words: list[str], message: str) -> None:
     with pytest.raises(SystemExit):
         benchmark.main(["--device", "cpu", *words])
     assert message in capsys.readouterr().err
 
 
-def test_no_piece_starts_when_the_time_is_over(benchmark, tmp_path: Path) -> None:
+def test_no_benchmark_starts_when_the_time_is_over(benchmark, tmp_path: Path) -> None:
     assert (
         benchmark.main(
             ["--device", "cpu", "--only", "grouping", "--minutes", "0", "--out", str(tmp_path)]

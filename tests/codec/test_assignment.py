@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from munkres import Munkres
 
 from swahr.codec.assignment import solve
-from swahr.codec.grouping import NOBODY
+from swahr.codec.grouping import NO_MATCH_COST
 
 
 def agree(costs: np.ndarray) -> bool:
@@ -18,7 +18,7 @@ def agree(costs: np.ndarray) -> bool:
     """
     rows, columns = costs.shape
     if rows > columns:
-        costs = np.concatenate([costs, np.full((rows, rows - columns), NOBODY)], 1)
+        costs = np.concatenate([costs, np.full((rows, rows - columns), NO_MATCH_COST)], 1)
     want = dict(Munkres().compute(costs.tolist()))
     padded = np.zeros((costs.shape[1], costs.shape[1]))
     padded[:rows] = costs
@@ -47,7 +47,7 @@ def test_costs_as_the_decoder_makes_them(rows: int, columns: int, seed: int) -> 
     "costs",
     [
         [[0.0]],
-        [[NOBODY]],
+        [[NO_MATCH_COST]],
         [[5, 5], [5, 5]],
         [[1, 2, 2], [2, 1, 1], [1, 1, 3]],
         [[1e30, 2e30], [1e30, 1e30]],

@@ -1,5 +1,5 @@
-"""The decoder as a whole: against the published rules in plain loops, the published figures, and
-its own inverse.
+"""The associative decoder: against the published rules in plain loops, the published figures, and
+the encoder, whose inverse it is; and the choice of a decoder.
 """
 
 from __future__ import annotations
@@ -13,15 +13,16 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from swahr.codec import decode, grouping, peaks, refine, tile_bounds
-from swahr.codec.decode import Decoder, People, build_decoder
+from swahr.codec.decode import DECODERS, AssociativeDecoder, People, build_decoder
+from swahr.codec.maps import Maps
 from swahr.codec.targets import render_heatmaps
 from swahr.skeleton import COCO, CROWD_POSE
 from tests.oracles import decode as oracle
 from tests.oracles.crowds import crowd
 
 
-def make_decoder(joints: int = 17, **rules: object) -> Decoder:
-    return Decoder(grouping_order=range(joints), **rules)
+def make_decoder(joints: int = 17, **rules: object) -> AssociativeDecoder:
+    return AssociativeDecoder(grouping_order=range(joints), **rules)  # type: ignore[arg-type]
 
 
 def same(people: People, other: People) -> None:
@@ -45,7 +46,7 @@ def test_crowds_equal_the_loops(people: int, tag_maps: int, rules: dict) -> None
         people, size=(96, 128), joints=6, tag_maps=tag_maps, false_peaks=20, stray_tags=True
     )
     order = (3, 0, 1, 5, 4, 2)
-    got = Decoder(grouping_order=order, **rules)(heatmaps, tags)[0]
+    got = AssociativeDecoder(grouping_order=order, **rules)(Maps(heatmaps, tags))[0]
     want, scores = oracle.decode(
         heatmaps[0].numpy(), tags[0].numpy(), oracle.settings(order, **rules)
     )
@@ -57,31 +58,30 @@ def test_crowds_equal_the_loops(people: int, tag_maps: int, rules: dict) -> None
 def test_shared_tags_equal_the_loops(rules: dict) -> None:
     heatmaps, tags = crowd(4, size=(64, 96), joints=5)
     tags = tags[:, :1].contiguous()
-    got = make_decoder(5, **rules)(heatmaps, tags)[0]
+    got = make_decoder(5, **rules)(Maps(heatmaps, tags))[0]
     want, _ = oracle.decode(
         heatmaps[0].numpy(), tags[0].numpy(), oracle.settings(range(5), **rules)
     )
     np.testing.assert_array_equal(got.keypoints, want[..., :3])
 
 
-def test_a_batch_gives_what_its_images_give() -> None:
-    """In compiled loops and in tensor operations, in double precision and with strides of another
-    order.
-    """
+def test_images_of_a_batch_are_independent() -> None:
+    """With compiled loops and with tensor operations, in double precision and other strides."""
     maps = [crowd(people, size=(64, 96), joints=5) for people in (4, 0, 9)]
     heatmaps = torch.cat([h for h, _ in maps])
     tags = torch.cat([t for _, t in maps])
     decoder = make_decoder(5)
-    alone = [decoder(*pair)[0] for pair in maps]
+    alone = [decoder(Maps(*pair))[0] for pair in maps]
     strided = tags.permute(4, 0, 1, 2, 3).contiguous().permute(1, 2, 3, 4, 0)
     for batch in (
-        decoder(heatmaps, tags),
-        decoder._decode_batch(heatmaps, tags),
-        decoder(heatmaps.double(), strided),
+        decoder(Maps(heatmaps, tags)),
+        decoder.decode_batch(heatmaps, tags),
+        decoder(Maps(heatmaps.double(), strided)),
     ):
         for people, want in zip(batch, alone, strict=True):
             same(people, want)
-    assert decoder(heatmaps[:0], tags[:0]) == []
+    for decode_empty in (decoder.decode_images, decoder.decode_batch):
+        assert decode_empty(heatmaps[:0], tags[:0]) == []
 
 
 @pytest.mark.parametrize("name, skeleton", [("coco", COCO), ("crowdpose", CROWD_POSE)])
@@ -90,8 +90,9 @@ def test_published_maps(shared, name: str, skeleton) -> None:
     heatmaps, tags = (
         torch.from_numpy(figures[part].astype(np.float32))[None] for part in ("heatmaps", "tags")
     )
-    decoder = Decoder(grouping_order=skeleton.grouping_order, detection_threshold=0.12)
-    for people in (decoder(heatmaps, tags)[0], decoder._decode_batch(heatmaps, tags)[0]):
+    decoder = AssociativeDecoder(grouping_order=skeleton.grouping_order, detection_threshold=0.12)
+    for decode_maps in (decoder.decode_images, decoder.decode_batch):
+        [people] = decode_maps(heatmaps, tags)
         np.testing.assert_allclose(people.keypoints, figures["people"][..., :3], atol=1e-5)
         np.testing.assert_allclose(people.scores, figures["scores"], atol=1e-6)
 
@@ -99,13 +100,12 @@ def test_published_maps(shared, name: str, skeleton) -> None:
 @given(st.integers(0, 6), st.integers(0, 2**32 - 1))
 @settings(max_examples=15, deadline=None)
 def test_what_was_rendered_is_decoded(count: int, seed: int) -> None:
-    """People whose joints lie apart and whose tags differ come back to within a pixel, and only
-    they do.
+    """People whose joints lie apart and whose tags differ are found to within a pixel, and nothing
+    else is.
     """
     rng = np.random.default_rng(seed)
-    cells = rng.permuted(np.tile(np.arange(49), (3, 1)), axis=1)[
-        :, :count
-    ].T  # a cell of its own for each joint
+    # A cell of its own for each joint.
+    cells = rng.permuted(np.tile(np.arange(49), (3, 1)), axis=1)[:, :count].T
     joints = np.stack([cells % 7 * 12 + 6, cells // 7 * 12 + 6, np.ones_like(cells)], 2).astype(
         np.float32
     )
@@ -116,7 +116,7 @@ def test_what_was_rendered_is_decoded(count: int, seed: int) -> None:
         (p, joint) for p in range(count) for joint in enumerate(joints[p])
     ):
         tags[0, k, int(y) - 3 : int(y) + 4, int(x) - 3 : int(x) + 4] = 3.0 * person
-    (people,) = make_decoder(3)(heatmaps, tags)
+    [people] = make_decoder(3)(Maps(heatmaps, tags))
     assert len(people.scores) == count
     order = np.argsort(people.tags[:, 0])
     np.testing.assert_allclose(people.tags[order, 0], 3.0 * np.arange(count))
@@ -134,12 +134,10 @@ def test_what_was_rendered_is_decoded(count: int, seed: int) -> None:
     st.integers(0, 2**32 - 1),
 )
 @settings(max_examples=40, deadline=None)
-def test_nothing_crashes(
+def test_coordinates_stay_in_the_map(
     height: int, width: int, level: float, values: int, noise: float, batched: bool, seed: int
 ) -> None:
-    """Constant maps, equal maxima, single pixels, huge values: coordinates stay within a pixel of
-    the map.
-    """
+    """Constant maps, equal maxima, single pixels, huge values: within a pixel of the map."""
     rng = np.random.default_rng(seed)
     heatmaps = torch.full((1, 2, height, width), level)
     if seed % 2:
@@ -148,7 +146,7 @@ def test_nothing_crashes(
         rng.normal(0, noise, (1, 2, height, width, values)).clip(-3e38, 3e38)
     ).float()
     decoder = make_decoder(2)
-    people = decoder._decode_batch(heatmaps, tags)[0] if batched else decoder(heatmaps, tags)[0]
+    [people] = (decoder.decode_batch if batched else decoder.decode_images)(heatmaps, tags)
     assert np.isfinite(people.keypoints).all()
     x, y, _ = np.moveaxis(people.keypoints, -1, 0)
     assert (x >= -1).all() and (x <= width).all() and (y >= -1).all() and (y <= height).all()
@@ -168,9 +166,9 @@ def test_nothing_crashes(
 def test_crowds_of_up_to_three_hundred(
     people: int, most: int, equal: bool, apart: bool, values: int, seed: int
 ) -> None:
-    """Each joint of each person is a peak of its own, all equally high or not, with tags that tell
-    people apart or hardly: both ways of decoding find the same people, and all of them where there
-    is room.
+    """Each joint of each person is a peak of its own, equally high or not, with tags that differ
+    clearly or hardly: both ways of decoding find the same people, and all of them if max_people
+    allows it.
     """
     rng = np.random.default_rng(seed)
     heatmaps = torch.zeros(1, 3, 60, 100)
@@ -187,14 +185,12 @@ def test_crowds_of_up_to_three_hundred(
         )
         tags[0, joint, y, x] = names[:, None]
     decoder = make_decoder(3, max_people=most, nms_kernel=3, nms_padding=1)
-    (found,) = decoder(heatmaps, tags)
-    same(found, decoder._decode_batch(heatmaps, tags)[0])
+    [found] = decoder.decode_images(heatmaps, tags)
+    same(found, decoder.decode_batch(heatmaps, tags)[0])
     assert np.isfinite(found.keypoints).all() and len(found.scores) <= 3 * most
     if apart and most == 300:
-        assert (
-            sorted(found.tags[:, 0].tolist()) == sorted(names.tolist())
-            and (found.keypoints[..., 2] > 0).all()
-        )
+        assert sorted(found.tags[:, 0].tolist()) == sorted(names.tolist())
+        assert (found.keypoints[..., 2] > 0).all()
 
 
 @pytest.mark.parametrize("bad", [float("nan"), float("inf")])
@@ -202,9 +198,10 @@ def test_crowds_of_up_to_three_hundred(
 def test_maps_must_be_finite(bad: float, which: int) -> None:
     maps = [torch.zeros(1, 2, 8, 8), torch.zeros(1, 2, 8, 8, 1)]
     maps[which][0, 1, 7, 7] = bad
-    for decoding in (make_decoder(2), make_decoder(2)._decode_batch):
-        with pytest.raises(ValueError, match="not finite"):
-            decoding(*maps)
+    decoder = make_decoder(2)
+    for decode_maps in (decoder.decode_images, decoder.decode_batch):
+        with pytest.raises(ValueError, match="have non-finite values"):
+            decode_maps(*maps)
 
 
 @pytest.mark.parametrize(
@@ -229,12 +226,17 @@ def test_maps_must_be_finite(bad: float, which: int) -> None:
 )
 def test_shapes_must_fit(heatmaps: tuple[int, ...], tags: tuple[int, ...], message: str) -> None:
     with pytest.raises(ValueError, match=message):
-        make_decoder(2)(torch.zeros(heatmaps), torch.zeros(tags))
+        make_decoder(2)(Maps(torch.zeros(heatmaps), torch.zeros(tags)))
 
 
 def test_maps_must_be_on_one_device() -> None:
     with pytest.raises(ValueError, match="heatmaps are on cpu and tags on meta"):
-        make_decoder(2)(torch.zeros(1, 2, 8, 8), torch.zeros(1, 2, 8, 8, 1, device="meta"))
+        make_decoder(2)(Maps(torch.zeros(1, 2, 8, 8), torch.zeros(1, 2, 8, 8, 1, device="meta")))
+
+
+def test_maps_must_have_tags() -> None:
+    with pytest.raises(ValueError, match="the maps have no tags, by which this decoder groups"):
+        make_decoder(2)(Maps(torch.zeros(1, 2, 8, 8)))
 
 
 @pytest.mark.parametrize(
@@ -242,21 +244,22 @@ def test_maps_must_be_on_one_device() -> None:
     [
         ({"grouping_order": (0, 2)}, "grouping_order"),
         ({"grouping_order": ()}, "grouping_order"),
-        ({"max_people": 0}, "MAX_NUM_PEOPLE is 0"),
-        ({"detection_threshold": -0.1}, "DETECTION_THRESHOLD is -0.1"),
-        ({"detection_threshold": float("nan")}, "DETECTION_THRESHOLD is nan"),
-        ({"nms_kernel": 5, "nms_padding": 1}, "NMS_KERNEL is 5 and TEST.NMS_PADDING 1"),
-        ({"nms_kernel": 4, "nms_padding": 2}, "NMS_KERNEL is 4"),
+        ({"max_people": 0}, "max_people is 0; it must be 1 or more"),
+        ({"detection_threshold": -0.1}, "detection_threshold is -0.1; it must be 0 or more"),
+        ({"detection_threshold": float("nan")}, "detection_threshold is nan"),
+        ({"nms_kernel": 5, "nms_padding": 1}, "nms_kernel is 5 and nms_padding 1"),
+        ({"nms_kernel": 4, "nms_padding": 2}, "nms_kernel is 4"),
     ],
 )
 def test_rules_must_make_sense(rules: dict, message: str) -> None:
     with pytest.raises(ValueError, match=message):
-        Decoder(**({"grouping_order": (0, 1)} | rules))
+        AssociativeDecoder(**({"grouping_order": (0, 1)} | rules))
 
 
 def test_the_configuration_is_read() -> None:
-    """Each key reaches the decoder, which then decides otherwise."""
+    """Each key reaches the decoder: changing it changes the result."""
     test = dict(
+        DECODER="associative",
         DETECTION_THRESHOLD=0.1,
         TAG_THRESHOLD=1.0,
         NMS_KERNEL=5,
@@ -272,12 +275,11 @@ def test_the_configuration_is_read() -> None:
         cfg = SimpleNamespace(
             DATASET=SimpleNamespace(MAX_NUM_PEOPLE=people), TEST=SimpleNamespace(**(test | changes))
         )
-        return build_decoder(cfg, COCO)(heatmaps, tags)[0].keypoints
+        return build_decoder(cfg, COCO)(Maps(heatmaps, tags))[0].keypoints
 
     published = keypoints()
-    np.testing.assert_array_equal(
-        published, Decoder(grouping_order=COCO.grouping_order)(heatmaps, tags)[0].keypoints
-    )
+    with_defaults = AssociativeDecoder(grouping_order=COCO.grouping_order)
+    np.testing.assert_array_equal(published, with_defaults(Maps(heatmaps, tags))[0].keypoints)
     others = [
         {"people": 2},
         {"DETECTION_THRESHOLD": 0.5},
@@ -292,9 +294,30 @@ def test_the_configuration_is_read() -> None:
     assert len(keypoints(people=2, IGNORE_TOO_MUCH=True)) < len(keypoints(people=2))
 
 
+def test_a_decoder_from_outside(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A line in DECODERS and its name in TEST.DECODER."""
+    chosen = SimpleNamespace(TEST=SimpleNamespace(DECODER="none"))
+
+    def decoder(maps: Maps) -> list[People]:
+        return []
+
+    monkeypatch.setitem(DECODERS, "none", lambda cfg, skeleton: decoder)
+    assert build_decoder(chosen, COCO) is decoder
+
+
+def test_an_unknown_decoder() -> None:
+    cfg = SimpleNamespace(TEST=SimpleNamespace(DECODER="assoc"))
+    with pytest.raises(
+        ValueError,
+        match="^TEST.DECODER is 'assoc'; it is one of associative; "
+        "a module of your own is named with --import$",
+    ):
+        build_decoder(cfg, COCO)
+
+
 def test_kernels_are_compiled_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    """All by warm_up; maps of any size, people or none, one tag map or two: nobody waits for the
-    compiler again.
+    """warm_up compiles all of them: no size of maps, number of people or number of tag maps needs
+    another compilation.
     """
     called = []
     for module, name in ((decode, "find_missing"), (peaks, "_find_peaks"), (grouping, "_group")):
@@ -306,8 +329,8 @@ def test_kernels_are_compiled_once(monkeypatch: pytest.MonkeyPatch) -> None:
     assert sorted(called) == ["_find_peaks", "_group", "find_missing"]
     monkeypatch.undo()
     decoder = make_decoder(2)
-    decoder(torch.ones(1, 2, 1, 1), torch.ones(1, 1, 1, 1, 1))
-    decoder(*crowd(2, size=(60, 40), joints=2, tag_maps=1))
+    decoder(Maps(torch.ones(1, 2, 1, 1), torch.ones(1, 1, 1, 1, 1)))
+    decoder(Maps(*crowd(2, size=(60, 40), joints=2, tag_maps=1)))
     for compiled in (
         tile_bounds._tile_bounds,
         peaks._find_peaks,

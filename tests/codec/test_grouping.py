@@ -15,8 +15,8 @@ RULES = dict(max_people=30, tag_threshold=1.0, use_detection_val=True, ignore_to
 
 
 def make_peaks(tags: np.ndarray, scores: np.ndarray, counts: np.ndarray) -> Peaks:
-    """Peaks with tags (K, M, T) and scores (K, M), of which those beyond the counts do not count;
-    pixel = number.
+    """Peaks with tags (K, M, T) and scores (K, M), of which the first `counts` of each joint count;
+    a peak's pixel is its index.
     """
     pixels = np.arange(scores.size).reshape(scores.shape)
     scores = np.where(np.arange(scores.shape[1]) < counts[:, None], scores, 0).astype(np.float32)
@@ -26,11 +26,11 @@ def make_peaks(tags: np.ndarray, scores: np.ndarray, counts: np.ndarray) -> Peak
 
 
 def expected(peaks: Peaks, order: np.ndarray, **rules: object) -> np.ndarray:
-    """(N, K) the peaks' numbers, from the loops; a peak's place is (number in its joint, joint)."""
+    """(N, K), the peaks' indices, from the loops: a peak's point is (index in its joint, joint)."""
     joints, count = peaks.scores.shape
-    places = np.stack(np.broadcast_arrays(np.arange(count), np.arange(joints)[:, None]), 2)
+    points = np.stack(np.broadcast_arrays(np.arange(count), np.arange(joints)[:, None]), 2)
     people = oracle.match(
-        peaks.tags, places, peaks.scores, oracle.settings(order, detection_threshold=0.0, **rules)
+        peaks.tags, points, peaks.scores, oracle.settings(order, detection_threshold=0.0, **rules)
     )
     return np.where(people[..., 2] > 0, people[..., 0], -1).reshape(-1, joints)
 
@@ -79,27 +79,27 @@ def test_groups_equal_the_loops(
 
 
 def test_many_candidates() -> None:
-    """300 peaks of each of 3 joints, more than can be joined: most found new people."""
+    """300 peaks of each of 3 joints, more than can be joined: most of them create new people."""
     rng = np.random.default_rng(0)
     peaks = make_peaks(rng.normal(0, 40, (3, 300, 2)), rng.random((3, 300)) + 0.1, np.full(3, 300))
-    members = grouping.group(peaks, np.arange(3), **RULES)
-    assert sorted(members[members >= 0]) == sorted([*range(300)] * 3)
+    peak_of_joint = grouping.group(peaks, np.arange(3), **RULES)
+    assert sorted(peak_of_joint[peak_of_joint >= 0]) == sorted([*range(300)] * 3)
 
 
 def test_equal_first_tags_are_one_person() -> None:
-    """0 and -0 are equal; the later founder takes the joint and resets the tag, so the third joint
-    is too far.
+    """0 and -0 are equal: the second peak takes over the joint and resets the tag, so that the
+    third joint is too far.
     """
     tags = np.array([[[0.0, 5], [-0.0, 9]], [[0.0, 5], [0, 0]]])
     peaks = make_peaks(tags, np.array([[0.9, 0.8], [0.7, 0]]), np.array([2, 1]))
     assert grouping.group(peaks, np.arange(2), **RULES).tolist() == [[1, 0]]
 
 
-def test_nobody() -> None:
-    members = grouping.group(
+def test_no_peaks() -> None:
+    people = grouping.group(
         make_peaks(np.zeros((3, 4, 2)), np.zeros((3, 4)), np.zeros(3, int)), np.arange(3), **RULES
     )
-    assert members.shape == (0, 3)
+    assert people.shape == (0, 3)
 
 
 @pytest.mark.parametrize("values", [1, 2, 3])
@@ -107,6 +107,6 @@ def test_mean_tags_are_those_of_numpy_to_the_bit(values: int) -> None:
     rng = np.random.default_rng(values)
     tags = (rng.normal(size=(40, 1, values)) * 30).astype(np.float32)
     peaks = make_peaks(tags, np.ones((40, 1)), np.ones(40, int))
-    members = np.where(np.arange(40) < np.arange(1, 41)[:, None], 0, -1)
+    peak_of_joint = np.where(np.arange(40) < np.arange(1, 41)[:, None], 0, -1)
     want = [np.mean(list(tags[:count, 0]), axis=0) for count in range(1, 41)]
-    np.testing.assert_array_equal(grouping.mean_tags(peaks, members), want)
+    np.testing.assert_array_equal(grouping.mean_tags(peaks, peak_of_joint), want)

@@ -14,19 +14,19 @@ from tests.oracles import decode as oracle
 
 
 def check(
-    peaks: Peaks, heatmaps: np.ndarray, tags: np.ndarray, threshold: float, limit: int, reach: int
+    peaks: Peaks, heatmaps: np.ndarray, tags: np.ndarray, threshold: float, limit: int, radius: int
 ) -> None:
-    rule = oracle.settings((), max_people=limit, nms_kernel=2 * reach + 1, nms_padding=reach)
-    want_tags, places, scores = oracle.top_peaks(heatmaps, tags, rule)
+    rule = oracle.settings((), max_people=limit, nms_kernel=2 * radius + 1, nms_padding=radius)
+    want_tags, points, scores = oracle.top_peaks(heatmaps, tags, rule)
     for k, heatmap in enumerate(heatmaps):
-        there = scores[k] > threshold
+        is_peak = scores[k] > threshold
         count = peaks.counts[k]
-        assert count == there.sum()
-        x, y = places[k][there].T
+        assert count == is_peak.sum()
+        x, y = points[k][is_peak].T
         np.testing.assert_array_equal(peaks.pixels[k, :count], y * heatmap.shape[1] + x)
-        np.testing.assert_array_equal(peaks.scores[k, :count], scores[k][there])
-        np.testing.assert_array_equal(peaks.tags[k, :count], want_tags[k][there])
-        offsets = [oracle.quarter(heatmap, *place) for place in zip(x, y)]
+        np.testing.assert_array_equal(peaks.scores[k, :count], scores[k][is_peak])
+        np.testing.assert_array_equal(peaks.tags[k, :count], want_tags[k][is_peak])
+        offsets = [oracle.quarter(heatmap, *point) for point in zip(x, y)]
         np.testing.assert_array_equal(peaks.offsets[k, :count], np.reshape(offsets, (-1, 2)))
 
 
@@ -40,15 +40,15 @@ def check(
 )
 @settings(max_examples=80, deadline=None)
 def test_peaks_are_those_of_pooling(
-    height: int, width: int, limit: int, reach: int, levels: int, seed: int
+    height: int, width: int, limit: int, radius: int, levels: int, seed: int
 ) -> None:
-    """Few levels of height give many ties, at the last place too; maps are larger and smaller than
-    64 x limit.
+    """Few levels of height give many ties, also for the last peak that is kept; maps are larger and
+    smaller than 64 x limit.
     """
     rng = np.random.default_rng(seed)
     heatmaps = (rng.integers(-2, levels, (2, height, width)) / 8).astype(np.float32)
     tags = rng.normal(size=(1 + seed % 2, height, width, 2)).astype(np.float32)
-    rule = dict(limit=limit, threshold=0.25, reach=reach)
+    rule = dict(limit=limit, threshold=0.25, radius=radius)
     check(
         find_peaks(heatmaps, tags, tile_bounds(heatmaps[..., None]), **rule), heatmaps, tags, **rule
     )
@@ -59,15 +59,11 @@ def test_peaks_are_those_of_pooling(
 def test_two_peaks_by_hand() -> None:
     heatmaps = np.zeros((1, 20, 20), np.float32)
     tags = np.zeros((1, 20, 20, 1), np.float32)
-    heatmaps[0, 3, 4], heatmaps[0, 3, 5], heatmaps[0, 10, 19], heatmaps[0, 11, 18] = (
-        0.5,
-        0.25,
-        0.75,
-        0.5,
-    )
+    for y, x, score in ((3, 4, 0.5), (3, 5, 0.25), (10, 19, 0.75), (11, 18, 0.5)):
+        heatmaps[0, y, x] = score
     tags[0, 10, 19] = 7
     peaks = find_peaks(
-        heatmaps, tags, tile_bounds(heatmaps[..., None]), limit=3, threshold=0.1, reach=2
+        heatmaps, tags, tile_bounds(heatmaps[..., None]), limit=3, threshold=0.1, radius=2
     )
     assert peaks.counts == [2]
     assert peaks.pixels[0, :2].tolist() == [219, 64] and peaks.tags[0, :2, 0].tolist() == [7, 0]
@@ -75,7 +71,7 @@ def test_two_peaks_by_hand() -> None:
 
 
 @pytest.mark.parametrize("shape", [(1, 1, 1, 1), (2, 16, 16, 2), (2, 33, 47, 3)])
-def test_ranges_of_tiles(shape: tuple[int, ...]) -> None:
+def test_bounds_of_tiles(shape: tuple[int, ...]) -> None:
     maps = np.random.default_rng(0).normal(size=shape).astype(np.float32)
     low, high, finite = tile_bounds(maps)
     assert finite
@@ -85,8 +81,8 @@ def test_ranges_of_tiles(shape: tuple[int, ...]) -> None:
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
-def test_values_that_are_not_finite_are_seen(bad: float) -> None:
-    for place in ((0, 0, 0, 0), (1, 20, 31, 1), (1, 39, 16, 0)):
+def test_non_finite_values_are_detected(bad: float) -> None:
+    for index in ((0, 0, 0, 0), (1, 20, 31, 1), (1, 39, 16, 0)):
         maps = np.zeros((2, 40, 32, 2), np.float32)
-        maps[place] = bad
+        maps[index] = bad
         assert not tile_bounds(maps).finite

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -40,11 +41,11 @@ def test_the_pixel_is_that_of_whole_maps(
     shared: bool,
     levels: int,
     spread: float,
-    tiles_at_first: int,
+    first_tiles: int,
     seed: int,
 ) -> None:
-    """Heights with many ties and with few, below zero too; tags smooth or wild; tiles whole and cut
-    off.
+    """Heights with many ties and with few, also below zero; smooth and noisy tags; whole and
+    partial tiles.
     """
     rng = np.random.default_rng(seed)
     heatmaps = (rng.integers(-levels, levels + 1, (2, 3, height, width)) / (2 * levels)).astype(
@@ -73,12 +74,11 @@ def test_the_pixel_is_that_of_whole_maps(
             means[own],
         )
         np.testing.assert_array_equal(got, np.array(want, np.float32)[own])
-    first = refine.TILES_AT_FIRST
-    refine.TILES_AT_FIRST = tiles_at_first
-    got = refine.find_missing_batch(
-        torch.from_numpy(heatmaps), torch.from_numpy(tags), images, joints, means
-    )
-    refine.TILES_AT_FIRST = first
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(refine, "FIRST_TILES", first_tiles)
+        got = refine.find_missing_batch(
+            torch.from_numpy(heatmaps), torch.from_numpy(tags), images, joints, means
+        )
     np.testing.assert_array_equal(got, np.array(want, np.float32))
 
 
@@ -86,8 +86,11 @@ def test_a_weak_joint_with_the_right_tag_is_found() -> None:
     """A higher peak with another's tag does not count: 0.9 - 2 < 0.05 - 0."""
     heatmaps = np.zeros((1, 40, 40), np.float32)
     tags = np.full((1, 40, 40, 1), 9, np.float32)
-    heatmaps[0, 5, 5], heatmaps[0, 30, 20], heatmaps[0, 30, 21] = 0.9, 0.05, 0.01
-    tags[0, 5, 5], tags[0, 30, 20] = 3, 1.2
+    heatmaps[0, 5, 5] = 0.9
+    heatmaps[0, 30, 20] = 0.05
+    heatmaps[0, 30, 21] = 0.01
+    tags[0, 5, 5] = 3
+    tags[0, 30, 20] = 1.2
     found = refine.find_missing(
         heatmaps,
         tags,

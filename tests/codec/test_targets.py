@@ -23,7 +23,7 @@ def make_joints(
     seed: int, people: int, size: int, batch: int = 2, num_joints: int = 3
 ) -> torch.Tensor:
     """Joints in the map, around it and on its edges; a third of them not labelled; the last image
-    has nobody.
+    has no people.
     """
     rng = np.random.default_rng(seed)
     joints = rng.uniform(-4, size + 4, (batch, people, num_joints, 3))
@@ -48,7 +48,7 @@ def test_heatmaps_equal_the_loops(people: int, sigma: float) -> None:
 
 
 def test_scale_aware_heatmaps_equal_the_loops() -> None:
-    """Each person has a sigma, whole or fractional; nobody's is 0."""
+    """Each person has a sigma, whole or fractional; padding has 0."""
     joints = make_joints(0, 8, 40)
     sigma = torch.tensor([1, 2, 2.5, 0.5, 1.25, 3.1, 5, 0])
     joints = torch.cat([joints, sigma[:, None, None].expand(2, 8, 3, 1)], -1)
@@ -81,7 +81,7 @@ def test_tag_index_equals_the_loops(tag_per_joint: bool, people: int) -> None:
 
 
 @pytest.mark.parametrize("scale_aware", [False, True])
-def test_a_batch_is_its_images(scale_aware: bool) -> None:
+def test_images_of_a_batch_are_independent(scale_aware: bool) -> None:
     encoder = TargetEncoder(sizes=[12, 24], sigma=2, scale_aware=scale_aware, tag_per_joint=True)
     joints = [
         torch.cat([make_joints(seed, 5, size, batch=4), torch.full((4, 5, 3, 1), 1.5)], -1)
@@ -90,12 +90,13 @@ def test_a_batch_is_its_images(scale_aware: bool) -> None:
     masks = [torch.randint(0, 2, (4, size, size), dtype=torch.uint8) for size in (12, 24)]
     for stage, (target, mask) in enumerate(zip(encoder(joints, masks), masks)):
         assert target.mask.dtype == torch.float32 and torch.equal(target.mask, mask.float())
+        assert target.joints is joints[stage]
         for i in range(4):
             alone = encoder([j[i : i + 1] for j in joints], [m[i : i + 1] for m in masks])[stage]
             assert all(torch.equal(part[i : i + 1], one) for part, one in zip(target, alone))
 
 
-def test_not_a_number_is_dropped() -> None:
+def test_nan_joints_are_dropped() -> None:
     joints = torch.full((1, 1, 2, 3), float("nan"))
     joints[..., 2] = 2
     assert not render_heatmaps(joints, 8, 2).any() and not tag_index(joints, 8, True)[1].any()
@@ -114,6 +115,15 @@ def test_build() -> None:
     )
 
 
+def test_map_reaches_every_tensor_that_is_there() -> None:
+    encoder = TargetEncoder(sizes=[8], sigma=2, scale_aware=False, tag_per_joint=True)
+    [target] = encoder([torch.ones(3, 1, 2, 3)], [torch.ones(3, 8, 8)])
+    first = target.map(lambda tensor: tensor[:1])
+    assert all(len(part) == 1 for part in first)
+    without = target._replace(joints=None).map(lambda tensor: tensor[:1])
+    assert without.joints is None and len(without.heatmaps) == 1
+
+
 def test_messages() -> None:
     def encode(*shapes: tuple[int, ...], scale_aware: bool = False) -> None:
         joints, *masks = (torch.zeros(shape) for shape in shapes)
@@ -121,9 +131,9 @@ def test_messages() -> None:
             [joints], masks
         )
 
-    with pytest.raises(ValueError, match="DATASET.SIGMA is 0"):
+    with pytest.raises(ValueError, match="^sigma is 0: it is a width in pixels, or negative"):
         TargetEncoder(sizes=[8], sigma=0, scale_aware=False, tag_per_joint=True)
-    with pytest.raises(ValueError, match="joints of 1 stages, masks of 0: there are 1"):
+    with pytest.raises(ValueError, match="^joints of 1 stages and masks of 0: there are 1 stages$"):
         encode((1, 1, 1, 3))
     with pytest.raises(
         ValueError, match=r"joints have shape \(1, 1, 1, 3\): it should be \(B, N, K, 4\)"

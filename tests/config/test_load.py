@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from swahr.config import ConfigError, load_config, save_config
+from swahr.config import ConfigError, fit_to_network, load_config, save_config
 
 MAIN = "experiments/coco/higher_hrnet/w32_512_adam_lr1e-3.yaml"
 Variant = Callable[[str], Path]
@@ -53,6 +53,11 @@ def test_pairs_win_over_file_over_base(variant: Variant) -> None:
     assert (cfg.TRAIN.LR, cfg.TRAIN.END_EPOCH, cfg.TRAIN.IMAGES_PER_GPU) == (0.125, 7, 20)
 
 
+def test_pairs_may_be_joined_by_an_equals_sign() -> None:
+    cfg = load_config(MAIN, ["TRAIN.LR=0.5", "DATASET.ROOT", "a = b", "DATASET.TEST=c=d"])
+    assert (cfg.TRAIN.LR, cfg.DATASET.ROOT, cfg.DATASET.TEST) == (0.5, "a = b", "c=d")
+
+
 def test_bases_nest_and_are_relative_to_their_file(variant: Variant, tmp_path: Path) -> None:
     variant("PRINT_FREQ: 1\nWORKERS: 1\n", "middle.yaml")
     (tmp_path / "below").mkdir()
@@ -77,7 +82,8 @@ def test_bases_that_go_wrong(tmp_path: Path) -> None:
     ]
     assert "itself.yaml -> itself.yaml" in problems_of(tmp_path / "itself.yaml")[0]
     assert problems_of(tmp_path / "lost.yaml") == [
-        f"{here}/lost.yaml:2: _BASE_: {here}/nowhere.yaml: cannot be read (No such file or directory)"
+        f"{here}/lost.yaml:2: _BASE_: {here}/nowhere.yaml: cannot be read "
+        "(No such file or directory)"
     ]
     assert (
         "must be the path of a YAML file, relative to this one, not 3"
@@ -162,6 +168,9 @@ def test_exponents_that_yaml_takes_for_text(variant: Variant) -> None:
         ("TRAIN.LR", None, "a number, not None"),
         ("TRAIN.LR", "__import__('os').getcwd()", 'a number, not "__import__'),
         ("TRAIN.SEED", "9" * 5000, "a whole number, not '999"),
+        ("TRAIN.SEED", int("9" * 400), "a whole number, not 999"),
+        ("TRAIN.SEED", "9" * 20, "a whole number, not '999"),
+        ("TRAIN.LR", "9" * 400, "a number, not '999"),
         ("TEST.WITH_AE", "[" * 999, "a list of true or false, not '[[["),
     ],
 )
@@ -193,15 +202,17 @@ def test_unknown_keys_name_the_nearest(typed: str, meant: str) -> None:
 def test_unknown_key_in_a_file_names_its_line(variant: Variant) -> None:
     path = variant("MODEL:\n  EXTRA:\n    STAGE2:\n      NUM_BRANCH: 3\nLOS: {NUM_STAGES: 4}\n")
     assert problems_of(path) == [
-        f"{path}:5: MODEL.EXTRA.STAGE2.NUM_BRANCH: unknown key; the nearest one is MODEL.EXTRA.STAGE2.NUM_BRANCHES",
+        f"{path}:5: MODEL.EXTRA.STAGE2.NUM_BRANCH: unknown key; the nearest one is "
+        "MODEL.EXTRA.STAGE2.NUM_BRANCHES",
         f"{path}:6: LOS: unknown key; the nearest one is LOSS",
     ]
 
 
 def test_pairs_that_are_none() -> None:
-    assert problems_of(MAIN, ["TRAIN.LR=0.1"]) == [
-        "command line: settings are KEY VALUE pairs, separated by spaces; 'TRAIN.LR=0.1' has no partner"
+    assert problems_of(MAIN, ["TRAIN.WD", "1", "TRAIN.LR"]) == [
+        "command line: settings are KEY VALUE or KEY=VALUE; 'TRAIN.LR' has no value"
     ]
+    assert "LRR: unknown key; the nearest one is" in problems_of(MAIN, ["LRR=0.1"])[0]
     assert (
         "is a section; name one of its keys, as in LOSS.NUM_STAGES"
         in problems_of(MAIN, ["LOSS", "3"])[0]
@@ -209,17 +220,15 @@ def test_pairs_that_are_none() -> None:
 
 
 def test_all_problems_at_once_each_in_its_place(variant: Variant) -> None:
-    path = variant(
-        "TRAIN:\n  LR: quick\n  LR: 0.1\n  EPOCHS: 3\nDATASET:\n  OUTPUT_SIZE: [64, 128]\n"
-    )
-    problems = problems_of(path, ["TEST.WITH_AE", "[True]", "LOSS.AE_LOSS_TYPE", "log"])
+    path = variant("TRAIN:\n  LR: quick\n  LR: 0.1\n  EPOCHS: 3\nDATASET:\n  MIN_SCALE: 2\n")
+    problems = problems_of(path, ["TEST.WITH_AE", "[1 > 0]", "LOSS.AE_LOSS_TYPE", "log"])
     assert problems == [
         f"{path}:4: TRAIN.LR: is given twice, first at {path}:3",
         f"{path}:5: TRAIN.EPOCHS: unknown key; the nearest one is TRAIN.END_EPOCH",
         f"{path}:3: TRAIN.LR: must be a number, not 'quick'",
+        "command line: TEST.WITH_AE: must be a list of true or false, not '[1 > 0]'",
         "command line: LOSS.AE_LOSS_TYPE: must be one of exp, max, not log",
-        "command line: TEST.WITH_AE: has length 1; LOSS.NUM_STAGES is 2, so it must be 2",
-        f"{path}:7: DATASET.OUTPUT_SIZE: is [64, 128]; with INPUT_SIZE 512 the network's maps have sides [128, 256]",
+        f"{path}:7: DATASET.MIN_SCALE: is 2.0; it must not be above MAX_SCALE, which is 1.5",
     ]
 
 
@@ -263,10 +272,46 @@ def test_files_that_are_none(tmp_path: Path) -> None:
         f"{tmp_path}/list.yaml:1: must be a mapping of keys to values"
     ]
     (tmp_path / "empty.yaml").write_text("")
-    assert (
-        f"{tmp_path}/empty.yaml: MODEL.NAME: must be pose_higher_hrnet"
-        in problems_of(tmp_path / "empty.yaml")[0]
-    )
+    (problem,) = problems_of(tmp_path / "empty.yaml")
+    assert problem.startswith(f"{tmp_path}/empty.yaml: LOSS.NUM_STAGES: is 1; the network has 2")
+
+
+def test_encodings_of_files(tmp_path: Path) -> None:
+    path = tmp_path / "a.yaml"
+    for encoding in ("utf-8", "utf-8-sig"):
+        path.write_text("LOSS.NUM_STAGES: 2\nDATASET.ROOT: bücher\n", encoding=encoding)
+        assert load_config(path).DATASET.ROOT == "bücher"
+    path.write_text("LOSS.NUM_STAGES: 2\n", encoding="utf-16")
+    assert problems_of(path) == [f"{path}: not valid YAML: it is in UTF-16; save it as UTF-8"]
+    path.write_text("LOSS.NUM_STAGES: 2\n", encoding="utf-16-le")
+    assert len(problems_of(path)) == 1
+
+
+def nested_aliases() -> str:
+    """A text of nine levels, each of which repeats the one below nine times."""
+    lines = ["l0: &l0 [1]"]
+    for level in range(1, 9):
+        below = ", ".join([f"*l{level - 1}"] * 9)
+        lines.append(f"l{level}: &l{level} [{below}]")
+    return "\n".join(lines)
+
+
+@pytest.mark.parametrize("key", ["", "TRAIN.LR: *l8", "TEST.SCALE_FACTOR: *l8"])
+def test_nested_aliases_are_refused(tmp_path: Path, key: str) -> None:
+    path = tmp_path / "bomb.yaml"
+    path.write_text(f"{nested_aliases()}\n{key}")
+    (problem,) = problems_of(path)
+    assert "not valid YAML: aliases and values stand for more than" in problem
+    assert problem.startswith(f"{path}:")
+
+
+def test_nested_merges_are_refused_also_as_text() -> None:
+    lines = ["a0: &a0 {x: 1}"]
+    for level in range(1, 9):
+        below = ", ".join([f"*a{level - 1}"] * 9)
+        lines.append(f"a{level}: &a{level} {{<<: [{below}]}}")
+    (problem,) = problems_of(MAIN, ["TRAIN.LR", "\n".join(lines)])
+    assert problem.startswith("command line: TRAIN.LR: must be a number, not ")
 
 
 def test_keys_without_effect_give_one_line(
@@ -277,8 +322,8 @@ def test_keys_without_effect_give_one_line(
         assert not caplog.records
         load_config(variant("TRAIN:\n  GAMMA1: 0.5\n  LR_STEP: [200, 260]\n"), ["GPUS", "(0, 1)"])
     assert [record.getMessage() for record in caplog.records] == [
-        "no effect: GPUS (every visible GPU is used, or --gpus many), TRAIN.GAMMA1 (not used by any optimiser here), "
-        "TRAIN.LR_STEP (only with TRAIN.LR_SCHEDULE step)"
+        "no effect: GPUS (every visible GPU is used, or as many as --gpus says), TRAIN.LR_STEP "
+        "(only with TRAIN.LR_SCHEDULE step), TRAIN.GAMMA1 (no optimiser here has it)"
     ]
     caplog.clear()
     load_config(variant("TRAIN:\n  LR_SCHEDULE: step\n  LR_STEP: [200, 260]\n"))
@@ -324,3 +369,78 @@ def test_data_dir_goes_before_relative_paths(tmp_path: Path) -> None:
     save_config(cfg, tmp_path / "new/saved.yaml")
     assert load_config(tmp_path / "new/saved.yaml") == cfg
     assert [path.name for path in (tmp_path / "new").iterdir()] == ["saved.yaml"]
+
+
+def test_lists_per_stage_of_one_entry_are_spread(variant: Variant) -> None:
+    cfg = load_config(variant("LOSS:\n  PUSH_LOSS_FACTOR: [0.5]\nTEST:\n  WITH_AE: [true]\n"))
+    assert cfg.LOSS.PUSH_LOSS_FACTOR == [0.5, 0.5] and cfg.TEST.WITH_AE == [True, True]
+    path = variant("LOSS:\n  PUSH_LOSS_FACTOR: [1, 2, 3]\n")
+    assert problems_of(path) == [
+        f"{path}:3: LOSS.PUSH_LOSS_FACTOR: has length 3; LOSS.NUM_STAGES is 2, so it must be 1 or 2"
+    ]
+    assert len(problems_of(MAIN, ["LOSS.NUM_STAGES", str(10**18)])) == 1
+
+
+def test_blame_is_on_the_key_that_is_wrong_if_it_was_set(variant: Variant) -> None:
+    path = variant("DATASET:\n  MIN_SCALE: 2\n  MAX_SCALE: 1\n")
+    assert problems_of(path)[0].startswith(f"{path}:3: DATASET.MIN_SCALE: is 2.0; it must not be")
+    path = variant("TEST:\n  NMS_PADDING: 1\n")
+    assert problems_of(path, ["TEST.NMS_KERNEL=7"])[0].startswith(f"{path}:3: TEST.NMS_PADDING: ")
+
+
+def test_blame_is_else_on_the_key_that_makes_it_wrong_and_names_it(tmp_path: Path) -> None:
+    path = tmp_path / "a.yaml"
+    path.write_text("LOSS.NUM_STAGES: 2\nTEST.NMS_KERNEL: 5\n")
+    assert problems_of(path) == [
+        f"{path}:2 (TEST.NMS_KERNEL): TEST.NMS_PADDING: is 1; with NMS_KERNEL 5 it must be 2"
+    ]
+
+
+def test_required_modules_must_be_imported(
+    variant: Variant, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = variant("REQUIRES: [json, my_module]\nTOY:\n  WIDTH: 3\n")
+    (tmp_path / "my_module.py").write_text("raise AssertionError('imported')\n")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    assert problems_of(path, ["REQUIRES", "[]"]) == [
+        f"{path}:2: REQUIRES: needs the module my_module; add --import my_module to the command"
+    ]
+    assert problems_of(variant("REQUIRES: 3\n"))[0].endswith("must be a list of texts, not 3")
+    assert load_config(variant("REQUIRES: [json]\n")).REQUIRES == ["json"]
+
+
+def test_sizes_that_do_not_fit_the_network(variant: Variant) -> None:
+    path = variant("DATASET:\n  INPUT_SIZE: 640\n")
+    for opts, strides, divisor, problem in (
+        (
+            [],
+            (4, 2),
+            32,
+            "is [128, 256]; with INPUT_SIZE 640 the maps of the network have sides [160, 320]",
+        ),
+        (["DATASET.INPUT_SIZE=500"], (4, 2), 32, "must be a multiple of 32, not 500"),
+        (["DATASET.OUTPUT_SIZE=[160,320]"], (8,), 32, "is 2; the network has 1 output resolutions"),
+    ):
+        cfg = load_config(path, opts)
+        with pytest.raises(ConfigError) as caught:
+            fit_to_network(cfg, strides, divisor)
+        assert problem in caught.value.problems[0]
+    cfg = pickle.loads(pickle.dumps(load_config(path, ["DATASET.OUTPUT_SIZE=[1, 2]"])))
+    with pytest.raises(ConfigError, match="^command line: DATASET.OUTPUT_SIZE: is"):
+        fit_to_network(cfg, (4, 2), 32)
+    with pytest.raises(ConfigError, match="yaml:3: DATASET.INPUT_SIZE: must be a multiple of 256"):
+        fit_to_network(load_config(path), (4, 2), 256)
+
+
+def test_output_size_follows_from_the_network(tmp_path: Path) -> None:
+    path = tmp_path / "a.yaml"
+    path.write_text("LOSS.NUM_STAGES: 2\n")
+    cfg = load_config(path)
+    assert cfg.DATASET.OUTPUT_SIZE == []
+    fitted = fit_to_network(cfg, (8, 4), 64)
+    assert fitted.DATASET.OUTPUT_SIZE == [64, 128] and fitted.is_frozen()
+    assert cfg.DATASET.OUTPUT_SIZE == []
+    save_config(fitted, tmp_path / "saved.yaml")
+    assert load_config(tmp_path / "saved.yaml") == fitted
+    assert fit_to_network(fitted, (8, 4), 64) == fitted

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from swahr.data.annotation_check import AnnotationError, Report
+from swahr.data.annotation_report import AnnotationError, Report
 from swahr.data.keypoints import KeypointDataset
 from swahr.skeleton import COCO, CROWD_POSE, Skeleton
 
@@ -29,13 +29,14 @@ def change(where: str, **fields: Any) -> Callable[[Data], None]:
     return lambda data: data[where][1].update(fields)
 
 
+UNLABELLED: dict[str, Any] = {"keypoints": [0] * 51, "num_keypoints": 0}
 NAN = float("nan")
-NO_IMAGE = "image left out"
-NO_PERSON = "annotation left out"
+NO_IMAGE = "image skipped"
+NO_PERSON = "annotation skipped"
 NEW_ID = "new id"
 CLIPPED = "box clipped"
 NEW_BOX = "box put around the keypoints"
-NO_OUTLINE = "segmentation left out"
+NO_OUTLINE = "segmentation removed"
 NOT_NUMBERS = "keypoints are not all finite numbers"
 NOT_A_BOX = "is not x, y, width, height"
 NOT_AN_OUTLINE = "neither polygons nor run lengths of the image's size"
@@ -43,7 +44,7 @@ NOT_AN_OUTLINE = "neither polygons nor run lengths of the image's size"
 # What is wrong with the second image (11) or annotation (1201, of image 12), what is said, and what
 # is done about it.
 REPAIRED: dict[str, tuple[Callable[[Data], None], str, str]] = {
-    "image without id": (change("images", id="11"), "its id is not a whole number", NO_IMAGE),
+    "image without id": (change("images", id=None), "its id None is not a whole number", NO_IMAGE),
     "image twice": (change("images", id=10), "image 10: another image has this id", NO_IMAGE),
     "no file name": (
         change("images", file_name=None),
@@ -96,7 +97,7 @@ REPAIRED: dict[str, tuple[Callable[[Data], None], str, str]] = {
     ),
     "no id": (
         change("annotations", id=None),
-        "annotation None (image 12): its id is not a whole number",
+        "annotation None (image 12): its id None is not a whole number",
         NEW_ID,
     ),
     "box outside": (
@@ -126,10 +127,10 @@ REPAIRED: dict[str, tuple[Callable[[Data], None], str, str]] = {
     "no crowd index": (
         change("images", crowdIndex=None),
         "crowdIndex None is not a number",
-        "crowdIndex left out",
+        "crowdIndex removed",
     ),
     "no outline": (
-        change("annotations", num_keypoints=0, segmentation=[[1, 2, 3, 4]]),
+        change("annotations", **UNLABELLED, segmentation=[[1, 2, 3, 4]]),
         NOT_AN_OUTLINE,
         NO_OUTLINE,
     ),
@@ -234,7 +235,7 @@ def test_slack_and_missing_fields_are_no_problem(tree: Tree, made: Made) -> None
     for key in ("num_keypoints", "area", "segmentation", "iscrowd"):
         del annotation[key]
     dataset = opened(tree(data))
-    assert dataset.joints(10).shape == (1, 17, 3) and dataset.coco == dataset.annotation_file
+    assert dataset.joints(10).shape == (1, 17, 3) and dataset.report.count == 0
 
 
 def test_at_most_twenty_lines(tree: Tree, made: Made) -> None:
@@ -270,7 +271,7 @@ def test_outlines_that_cannot_be_drawn(tree: Tree, made: Made, outline: object) 
     data = made((2,))
     data["annotations"][0]["segmentation"] = outline
     assert len(opened(tree(data))) == 1
-    data["annotations"][0]["num_keypoints"] = 0
+    data["annotations"][0].update(UNLABELLED)
     root = tree(data)
     with pytest.raises(AnnotationError, match=NOT_AN_OUTLINE):
         opened(root)
@@ -278,4 +279,4 @@ def test_outlines_that_cannot_be_drawn(tree: Tree, made: Made, outline: object) 
 
 
 def test_an_empty_report_says_nothing() -> None:
-    Report("x.json").settle(strict=True)
+    Report("x.json").raise_or_warn(strict=True)

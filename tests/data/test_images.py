@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import pickle
+import unicodedata
 import zipfile
+import zlib
 from pathlib import Path
 
 import cv2
@@ -74,7 +76,10 @@ def test_no_image(tmp_path: Path, data: bytes, message: str) -> None:
 
 
 def test_an_error_raised_again_with_a_traceback_keeps_its_own_line() -> None:
-    text = "Caught ImageError in worker process 0.\nTraceback ...\nswahr.data.images.ImageError: 7: no such file"
+    text = (
+        "Caught ImageError in worker process 0.\nTraceback ...\n"
+        "swahr.data.images.ImageError: 7: no such file"
+    )
     assert str(ImageError(text)) == "7: no such file"
     assert str(pickle.loads(pickle.dumps(ImageError("7: empty")))) == "7: empty"
 
@@ -109,6 +114,84 @@ def test_damage_in_a_zip_file_is_seen(tmp_path: Path) -> None:
     (tmp_path / "train.zip").write_bytes(data)
     with pytest.raises(ImageError, match=r"a\.png: damaged"):
         store.read("a.png")
+
+
+def test_a_member_that_unpacks_to_more_than_its_record_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A gigabyte of zeros packs into a megabyte; no more than the record says is unpacked."""
+    with zipfile.ZipFile(tmp_path / "bomb.zip", "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("a.png", bytes(10**7))
+        archive.filelist[0].file_size = 1000
+    asked: list[int] = []
+    whole = zlib.decompressobj
+
+    class Counted:
+        def __init__(self, *options: int) -> None:
+            self._packed = whole(*options)
+
+        def decompress(self, data: bytes, limit: int) -> bytes:
+            asked.append(limit)
+            return self._packed.decompress(data, limit)
+
+    monkeypatch.setattr(zlib, "decompressobj", Counted)
+    with pytest.raises(ImageError, match=r"a\.png: unpacks to more than the 1000 bytes"):
+        ImageStore(tmp_path / "bomb.zip").read("a.png")
+    assert asked == [1001]
+
+
+def test_a_member_of_gigabytes_is_not_read(tmp_path: Path) -> None:
+    with zipfile.ZipFile(tmp_path / "bomb.zip", "w") as archive:
+        archive.writestr("a.png", encoded(RED))
+        archive.filelist[0].file_size = 2**31
+    with pytest.raises(ImageError, match="2147483648 bytes are too many for an image"):
+        ImageStore(tmp_path / "bomb.zip").read("a.png")
+
+
+@pytest.mark.parametrize("shape", [(2, 32767), (32767, 2)])
+@pytest.mark.parametrize("suffix", [".png", ".jpg", ".ppm"])
+def test_sides_that_opencv_cannot_warp_are_refused(shape: tuple[int, int], suffix: str) -> None:
+    """Also of formats whose header is not known."""
+    pixels = np.zeros((*shape, 3), np.uint8)
+    width, height = shape[::-1]
+    with pytest.raises(ImageError, match=f"x: {width} x {height} pixels; OpenCV can warp sides"):
+        read_image(encoded(pixels, suffix), "x")
+    most = read_image(encoded(pixels[:32766, :32766], suffix))
+    assert cv2.warpAffine(most, np.eye(2, 3), (64, 64)).shape == (64, 64, 3)
+
+
+@pytest.mark.parametrize("on_disk, asked", [("NFC", "NFD"), ("NFD", "NFC"), ("NFD", "NFD")])
+@pytest.mark.parametrize("kind", ["folder", "zip"])
+def test_unicode_forms_find_each_other(tmp_path: Path, on_disk: str, asked: str, kind: str) -> None:
+    """Of folders and files; macOS decomposes names, most others do not."""
+    names = ["caf\u00e9/\u00fcber.png", "\u00e9.png"]
+    stored = [unicodedata.normalize(on_disk, name) for name in names]
+    wanted = [unicodedata.normalize(asked, name) for name in names]
+    root = tmp_path / ("x.zip" if kind == "zip" else "x")
+    if kind == "zip":
+        with zipfile.ZipFile(root, "w") as archive:
+            for name in stored:
+                archive.writestr(name, encoded(RED))
+    else:
+        for name in stored:
+            (root / name).parent.mkdir(parents=True, exist_ok=True)
+            (root / name).write_bytes(encoded(RED))
+    store = ImageStore(root)
+    assert store.missing([*wanted, "e\u0301e.png", "caf\u00e8/a.png"]) == {
+        "e\u0301e.png",
+        "caf\u00e8/a.png",
+    }
+    store = pickle.loads(pickle.dumps(store))
+    assert all(store.read(name).shape == (6, 8, 3) for name in wanted)
+
+
+def test_of_two_forms_the_exact_one_is_read(tmp_path: Path) -> None:
+    names = [unicodedata.normalize(form, "\u00e9.png") for form in ("NFC", "NFD")]
+    for name, pixels in zip(names, (RED, RED // 2)):
+        (tmp_path / name).write_bytes(encoded(pixels))
+    store = ImageStore(tmp_path)
+    assert not store.missing(names)
+    assert [int(store.read(name).max()) for name in names] == [200, 100]
 
 
 def test_missing_looks_into_folders_below(tmp_path: Path) -> None:

@@ -9,19 +9,24 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 import pytest
 from pycocotools import mask as run_lengths
 from pycocotools.coco import COCO as Index
 from yacs.config import CfgNode
 
-from swahr.data.annotation_check import AnnotationError
-from swahr.data.images import ImageError
+from swahr.data.annotation_report import AnnotationError
+from swahr.data.images import ImageError, read_image
 from swahr.data.keypoints import KeypointDataset, ScaleSigma, build_dataset
+from swahr.data.loaders import TrainingSet, collate
+from swahr.data.transforms import Affine
 from swahr.skeleton import COCO, CROWD_POSE
+from tests.data.test_image_header import jpeg
 
 Tree = Callable[..., Path]
 Made = Callable[..., dict[str, Any]]
+UNLABELLED: dict[str, Any] = {"keypoints": [0] * 51, "num_keypoints": 0}
 TRAIN = ("annotations/person_keypoints_train2017.json", "images/train2017")
 
 
@@ -36,6 +41,9 @@ def settings(root: Path, **data: Any) -> CfgNode:
         "DATASET_TEST": "coco",
         "DATA_FORMAT": "jpg",
         "SKELETON": "",
+        "CATEGORIES": [""],
+        "NEGATIVES": False,
+        "FLIP": 0.5,
         "STRICT": True,
         "MIN_KEYPOINTS": 0,
         "WITH_CENTER": False,
@@ -58,7 +66,10 @@ def test_images_and_people(tree: Tree) -> None:
     assert dataset.joints(13).dtype == np.float32
     assert all((dataset.joints(i)[:, 0] == (20, 20, 2)).all() for i in (10, 12, 13))
     assert dataset.read(10).shape == (48, 64, 3)
-    assert dataset.coco == dataset.annotation_file
+    assert (
+        dataset.coco["annotations"]
+        == json.loads(dataset.annotation_file.read_text())["annotations"]
+    )
     with pytest.raises(KeyError, match="no image 99"):
         dataset.joints(99)
     copy = pickle.loads(pickle.dumps(dataset))
@@ -68,17 +79,19 @@ def test_images_and_people(tree: Tree) -> None:
 def test_which_images_train(tree: Tree, made: Made) -> None:
     data = made((1, 0, 2))
     for annotation in data["annotations"][1:]:
-        annotation.update(keypoints=[0] * 51, num_keypoints=0)
+        annotation.update(UNLABELLED)
     root = tree(data)
     assert opened(root, require_people=True).image_ids == [10, 12]
     assert opened(root, min_keypoints=1).image_ids == [10]
-    with pytest.raises(AnnotationError, match="no image with 18 labelled keypoints is left"):
+    with pytest.raises(
+        AnnotationError, match="no image with 18 labelled keypoints and a file is left"
+    ):
         opened(root, min_keypoints=18)
 
 
 def test_a_crowd_trains_only_if_it_has_keypoints(tree: Tree, made: Made) -> None:
     data = made((3,))
-    data["annotations"][0].update(iscrowd=1, num_keypoints=0)
+    data["annotations"][0].update(iscrowd=1, **UNLABELLED)
     data["annotations"][1].update(iscrowd=1)
     assert len(opened(tree(data)).joints(10)) == 2
 
@@ -92,14 +105,14 @@ def test_mask(tree: Tree, made: Made) -> None:
     spots = np.random.default_rng(0).random((48, 64)) < 0.2
     packed = run_lengths.encode(np.asfortranarray(spots, np.uint8))["counts"].decode()
     people[1].update(
-        num_keypoints=0,
+        **UNLABELLED,
         segmentation=[[4, 4, 12, 4, 12, 12, 4, 12], [20, 20, 30, 20, 30, 30, 20, 30]],
     )
     people[2].update(
         iscrowd=1, segmentation={"size": [48, 64], "counts": [48 * 3, 10, 48 * 61 - 10]}
     )
-    people[3].update(num_keypoints=0, iscrowd=1, segmentation={"size": [48, 64], "counts": packed})
-    people[4].update(num_keypoints=0, segmentation=[])
+    people[3].update(**UNLABELLED, iscrowd=1, segmentation={"size": [48, 64], "counts": packed})
+    people[4].update(**UNLABELLED, segmentation=[])
     dataset = opened(tree(data))
     index = Index()
     index.dataset = data
@@ -150,7 +163,8 @@ def test_sigma_and_center(tree: Tree, made: Made) -> None:
     points = np.zeros((17, 3))
     points[3], points[5] = (10, 20, 2), (30, 10, 1)
     data["annotations"][0]["keypoints"] = points.reshape(-1).tolist()
-    data["annotations"][1]["keypoints"] = [7, 7, 0] * 17
+    data["annotations"][0]["num_keypoints"] = 2
+    data["annotations"][1].update(keypoints=[7, 7, 0] * 17, num_keypoints=0)
     root = tree(data)
     joints = opened(root, with_center=True, sigma=ScaleSigma(64, 3.0)).joints(10)
     assert joints.shape == (2, 18, 4)
@@ -169,6 +183,124 @@ def test_an_image_of_another_size(tree: Tree, made: Made) -> None:
     (dataset.images.root / "10.png").unlink()
     with pytest.raises(ImageError, match=r"image 10: .*10\.png: cannot be read"):
         dataset.read(10)
+
+
+def test_a_file_much_larger_than_its_record_is_not_decoded(
+    tree: Tree, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A PNG of some kilobytes can have a gigabyte of pixels."""
+    dataset = opened(tree((1,)))
+    cv2.imwrite(str(dataset.images.root / "10.png"), np.zeros((3000, 4000, 3), np.uint8))
+    monkeypatch.setattr(cv2, "imdecode", lambda *_: pytest.fail("it was decoded"))
+    said = r"image 10: .*10\.png: the file has 4000 x 3000 pixels, the annotation file says 64 x 48"
+    with pytest.raises(ImageError, match=said):
+        dataset.read(10)
+
+
+def turned(tree: Tree, made: Made, orientations: dict[int, int], **size: int) -> KeypointDataset:
+    """Images of 64 x 48 stored px with EXIF orientations; size: what the annotation file says."""
+    data = made((1,) * len(orientations))
+    for image in data["images"]:
+        image.update(file_name=f"{image['id']}.jpg", **size)
+    for annotation in data["annotations"]:
+        annotation["bbox"] = [2, 2, 40, 40]
+    root = tree(data)
+    for image_id, orientation in orientations.items():
+        pixels = np.random.default_rng(image_id).integers(0, 256, (48, 64, 3), np.uint8)
+        path = root / f"images/train2017/{image_id}.jpg"
+        path.write_bytes(jpeg(orientation, pixels=pixels))
+    return opened(root)
+
+
+def test_an_exif_orientation_is_ignored_and_named_once(
+    tree: Tree, made: Made, caplog: pytest.LogCaptureFixture
+) -> None:
+    dataset = turned(tree, made, {10: 1, 11: 6, 12: 3})
+    for image_id in (10, 11, 12, 11):
+        stored = read_image(dataset.images.root / f"{image_id}.jpg")
+        assert np.array_equal(dataset.read(image_id), stored)
+    assert caplog.text.count("EXIF orientation") == 1
+    assert "image 11" in caplog.text and "orientation 6 is ignored, because" in caplog.text
+    assert [dataset.read_and_check(i)[1][:9] for i in (10, 11, 12)] == [
+        "",
+        "image 11:",
+        "image 12:",
+    ]
+
+
+@pytest.mark.parametrize("orientation", [5, 6, 7, 8])
+def test_an_exif_orientation_is_honoured_where_the_record_has_the_turned_size(
+    tree: Tree, made: Made, caplog: pytest.LogCaptureFixture, orientation: int
+) -> None:
+    dataset = turned(tree, made, {10: orientation}, width=48, height=64)
+    upright = read_image(dataset.images.root / "10.jpg", honour_exif=True)
+    assert upright.shape == (64, 48, 3) and np.array_equal(dataset.read(10), upright)
+    assert "EXIF" not in caplog.text and dataset.read_and_check(10)[1] == ""
+
+
+@pytest.mark.parametrize("orientation", [1, 2, 3, 4])
+def test_other_orientations_do_not_excuse_a_wrong_size(
+    tree: Tree, made: Made, orientation: int
+) -> None:
+    dataset = turned(tree, made, {10: orientation}, width=48, height=64)
+    with pytest.raises(ImageError, match="64 x 48 pixels, the annotation file says 48 x 64"):
+        dataset.read(10)
+
+
+def test_negatives_train_if_asked_for(tree: Tree, made: Made) -> None:
+    """Images without annotations; those whose people have too few keypoints are skipped as ever."""
+    data = made((1, 0, 2, 0))
+    for annotation in data["annotations"][1:]:
+        annotation.update(UNLABELLED)
+    root = tree(data)
+    chosen = {
+        (negatives, least): build_dataset(
+            settings(root, NEGATIVES=negatives, MIN_KEYPOINTS=least), "train2017", train=True
+        ).image_ids
+        for negatives in (False, True)
+        for least in (0, 1)
+    }
+    assert chosen == {
+        (False, 0): [10, 12],
+        (False, 1): [10],
+        (True, 0): [10, 11, 12, 13],
+        (True, 1): [10, 11, 13],
+    }
+    cfg = settings(root, NEGATIVES=True, MIN_KEYPOINTS=1)
+    dataset = build_dataset(cfg, "train2017", train=True)
+    transform = Affine(input_size=32, output_sizes=[8, 16])
+    batch = collate([TrainingSet(dataset, transform)[0, i] for i in (1, 2)])
+    assert all(not joints.any() for joints in batch.joints) and batch.masks[0].any()
+
+
+def test_the_categories_of_the_configuration(tree: Tree, made: Made) -> None:
+    data = made((1, 1))
+    data["categories"].append({"id": 2, "name": "child", "keypoints": list(COCO.keypoints)})
+    data["annotations"][1]["category_id"] = 2
+    root = tree(data)
+    for names, expected in (([""], [1, 1]), (["child"], [0, 1]), (["person", "child"], [1, 1])):
+        dataset = build_dataset(settings(root, CATEGORIES=names), "train2017", train=False)
+        assert [len(dataset.joints(i)) for i in (10, 11)] == expected
+
+
+def test_scoring_needs_no_images(tree: Tree) -> None:
+    root = tree()
+    shutil.rmtree(root / "images")
+    with pytest.raises(ImageError, match="no such folder or zip file"):
+        build_dataset(settings(root), "train2017", train=False)
+    dataset = build_dataset(settings(root), "train2017", train=False, need_images=False)
+    assert len(dataset.coco["images"]) == 4
+    with pytest.raises(ImageError, match=r"image 10: .*10\.png: cannot be read"):
+        dataset.read(10)
+
+
+def test_unicode_forms_of_names(tree: Tree, made: Made) -> None:
+    data = made((1,))
+    data["images"][0]["file_name"] = "caf\u00e9.png"
+    root = tree(data)
+    data["images"][0]["file_name"] = "cafe\u0301.png"
+    (root / TRAIN[0]).write_text(json.dumps(data))
+    assert pickle.loads(pickle.dumps(opened(root))).read(10).shape == (48, 64, 3)
 
 
 def test_zip_is_folder(tree: Tree) -> None:

@@ -1,5 +1,5 @@
-"""The same samples for any number of workers and replicas; what cannot be read stops, or is
-replaced.
+"""Samples are the same for every number of workers and ranks; an image that cannot be read stops
+the run, or is replaced.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from yacs.config import CfgNode
 from swahr.data.images import ImageError
 from swahr.data.keypoints import KeypointDataset, ScaleSigma
 from swahr.data.loaders import Batch, EpochSampler, TrainingSet, build_train_loader, collate
-from swahr.data.transforms import TrainTransform
+from swahr.data.transforms import Affine, TransformError
 from swahr.skeleton import COCO
 
 Tree = Callable[..., Path]
@@ -31,6 +31,7 @@ def opened(root: Path, **options: Any) -> KeypointDataset:
 
 def settings(**others: Any) -> CfgNode:
     data = {
+        "TRANSFORMS": ["affine", "flip"],
         "INPUT_SIZE": 32,
         "OUTPUT_SIZE": [8, 16],
         "MAX_ROTATION": 30.0,
@@ -103,7 +104,7 @@ def test_workers_change_nothing(tree: Tree) -> None:
     assert not torch.equal(first.images, second.images)
 
 
-def test_two_replicas_with_half_the_batch_are_one_with_the_whole(tree: Tree) -> None:
+def test_two_ranks_with_half_the_batch_see_what_one_with_the_whole_sees(tree: Tree) -> None:
     dataset = opened(tree((1,) * 9))
     whole = list(epochs(build_train_loader(settings(IMAGES_PER_GPU=4), dataset)))
     halves = [list(epochs(build_train_loader(settings(), dataset, rank, 2))) for rank in (0, 1)]
@@ -147,7 +148,7 @@ def test_steps_of_an_epoch(images: int, batch: int, replicas: int, group: int, s
     assert counts.max() - counts.min() <= 1
 
 
-def test_an_epoch_goes_on_where_it_was() -> None:
+def test_an_epoch_resumes_at_a_step() -> None:
     sampler = EpochSampler(20, 3, seed=5)
     sampler.set_epoch(4)
     whole = list(sampler)
@@ -159,7 +160,7 @@ def test_an_epoch_goes_on_where_it_was() -> None:
     assert not np.array_equal(EpochSampler(20, 3, seed=6).permutation(4), sampler.permutation(4))
 
 
-SPOILT: dict[str, tuple[Callable[[Path], Any], str]] = {
+DAMAGES: dict[str, tuple[Callable[[Path], Any], str]] = {
     "missing": (Path.unlink, "cannot be read (No such file or directory)"),
     "zero bytes": (lambda path: path.write_bytes(b""), "the file is empty"),
     "truncated": (
@@ -173,26 +174,27 @@ SPOILT: dict[str, tuple[Callable[[Path], Any], str]] = {
 }
 
 
-@pytest.mark.parametrize("spoilt, workers", [*((kind, 0) for kind in SPOILT), ("zero bytes", 1)])
-def test_a_bad_image_stops_with_one_line(tree: Tree, spoilt: str, workers: int) -> None:
+@pytest.mark.parametrize("damage, workers", [*((kind, 0) for kind in DAMAGES), ("zero bytes", 1)])
+def test_a_bad_image_stops_with_one_line(tree: Tree, damage: str, workers: int) -> None:
     root = tree((1, 1))
     dataset = opened(root)
     path = root / "images/train2017/11.png"
-    (spoil, message) = SPOILT[spoilt]
-    spoil(path)
+    do_damage, message = DAMAGES[damage]
+    do_damage(path)
     loader = build_train_loader(settings(WORKERS=workers), dataset)
     with pytest.raises(ImageError) as error:
         list(loader)
     if workers:
-        loader._iterator._shutdown_workers()  # which the garbage collector does too, but waits five seconds for
+        # The garbage collector would do it too, but waits five seconds.
+        loader._iterator._shutdown_workers()
     assert str(error.value) == f"image 11: {path}: {message}"
 
 
-@pytest.mark.parametrize("spoilt", SPOILT)
-def test_a_bad_image_is_replaced_by_the_next(tree: Tree, spoilt: str) -> None:
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_a_bad_image_is_replaced_by_the_next(tree: Tree, damage: str) -> None:
     root = tree((1, 1, 1, 1))
     dataset = opened(root)
-    SPOILT[spoilt][0](root / "images/train2017/11.png")
+    DAMAGES[damage][0](root / "images/train2017/11.png")
     samples = [
         list(epochs(build_train_loader(settings(ON_BAD_SAMPLE="skip", WORKERS=w), dataset)))
         for w in (0, 1)
@@ -205,12 +207,22 @@ def test_a_bad_image_is_replaced_by_the_next(tree: Tree, spoilt: str) -> None:
         assert sorted(ids.tolist()) == [10, 12, 12, 13]
 
 
-def test_not_one_good_image(tree: Tree) -> None:
+@pytest.mark.parametrize("workers", [0, 1])
+def test_transforms_that_give_other_sizes_stop_with_one_line(tree: Tree, workers: int) -> None:
+    loader = build_train_loader(settings(TRANSFORMS=["flip"], WORKERS=workers), opened(tree()))
+    with pytest.raises(TransformError) as error:
+        next(iter(loader))
+    if workers:
+        loader._iterator._shutdown_workers()
+    assert str(error.value).startswith("the transforms give an image of 64 x 48 px")
+    assert "\n" not in str(error.value)
+
+
+def test_no_image_can_be_read(tree: Tree) -> None:
     root = tree((1, 1))
-    transform = TrainTransform(input_size=32, output_sizes=(8,), flip_index=COCO.flip_index)
-    samples = TrainingSet(opened(root), transform, skip_bad=True)
+    samples = TrainingSet(opened(root), Affine(input_size=32, output_sizes=(8,)), skip_bad=True)
     assert len(samples) == 2 and collate([samples[0, 0]]).images.shape == (1, 32, 32, 3)
     for path in (root / "images/train2017").iterdir():
         path.write_bytes(b"no image")
-    with pytest.raises(ImageError, match="not one of its 2 images can be read"):
+    with pytest.raises(ImageError, match="none of its 2 images can be read"):
         samples[0, 0]

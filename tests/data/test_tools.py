@@ -16,6 +16,7 @@ import pytest
 from swahr.data.images import read_image
 from swahr.data.keypoints import KeypointDataset
 from swahr.skeleton import COCO
+from tests.data.test_image_header import jpeg
 
 Tree = Callable[..., Path]
 Made = Callable[..., dict[str, Any]]
@@ -88,6 +89,63 @@ def test_check_a_set_with_problems(
     assert capsys.readouterr().err.count("\n") == 1
 
 
+def test_check_says_everything_when_nothing_is_left(
+    tool: Any, tree: Tree, made: Made, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As in training: the path of each image that was looked for."""
+    data = made((1, 1))
+    root = tree(data)
+    for image in data["images"]:
+        image["file_name"] = f"train2017\\{image['file_name']}"
+    Path(paths(root)[0]).write_text(json.dumps(data))
+    assert tool("check_dataset").main(paths(root)) == 2
+    printed = capsys.readouterr().err
+    for name in ("10.png", "11.png"):
+        looked_for = root / "images/train2017" / f"train2017\\{name}"
+        assert f"no image file {looked_for}; only / separates folders" in printed
+    assert "no image with a file is left to work with" in printed
+
+
+def test_check_prints_notes_and_exif_orientations(
+    tool: Any, tree: Tree, made: Made, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """They are no problems."""
+    data = made((1, 1))
+    data["images"][1]["file_name"] = "11.jpg"
+    data["annotations"][0]["keypoints"][:3] = [99, 20, 2]
+    root = tree(data)
+    (root / "images/train2017/11.jpg").write_bytes(jpeg(6, pixels=np.zeros((48, 64, 3), np.uint8)))
+    assert tool("check_dataset").main([*paths(root), "--read-images"]) == 0
+    printed = capsys.readouterr().out
+    assert "note: 1 of" in printed and "like nose at 99, 20 in image 10 of 64 x 48" in printed
+    assert "EXIF orientations ignored    1\n  image 11: " in printed
+
+
+def test_check_finds_sides_that_cannot_be_warped(
+    tool: Any, tree: Tree, made: Made, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Also those that the annotation file does not tell of."""
+    root = tree((1, 1))
+    long = cv2.imencode(".png", np.zeros((2, 32767, 3), np.uint8))[1]
+    (root / "images/train2017/11.png").write_bytes(long.tobytes())
+    assert tool("check_dataset").main([*paths(root), "--read-images"]) == 1
+    assert "image 11: " in (printed := capsys.readouterr().out)
+    assert "the file has 32767 x 2 pixels, the annotation file says 64 x 48" in printed
+
+
+def test_check_of_chosen_categories(
+    tool: Any, tree: Tree, made: Made, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data = made((1, 1))
+    data["categories"].append({"id": 2, "name": "child", "keypoints": list(COCO.keypoints)})
+    data["annotations"][1]["category_id"] = 2
+    check = tool("check_dataset")
+    root = tree(data)
+    for options, people in (([], 2), (["--categories", "child"], 1)):
+        assert check.main([*paths(root), *options]) == 0
+        assert f"annotations                  {people}\n" in capsys.readouterr().out
+
+
 def test_concat(tool: Any, made: Made, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     concat = tool("crowdpose_concat_train_val")
     train = made((1, 2))
@@ -97,7 +155,9 @@ def test_concat(tool: Any, made: Made, tmp_path: Path, capsys: pytest.CaptureFix
     assert "crowdpose_val.json: cannot be read (No such file" in capsys.readouterr().err
     (tmp_path / "crowdpose_val.json").write_text(json.dumps(val))
     assert concat.main(["--root", str(tmp_path)]) == 2
-    said = "crowdpose_train.json and crowdpose_val.json: 1 ids of images are in both, like 10"
+    said = (
+        "crowdpose_train.json and crowdpose_val.json: 1 ids of images are in both, for example 10"
+    )
     assert said in capsys.readouterr().err
     assert not (tmp_path / "crowdpose_trainval.json").exists()
     val["images"][0]["id"], val["annotations"] = 99, []

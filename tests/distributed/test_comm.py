@@ -17,7 +17,10 @@ from swahr.distributed.launch import LaunchError, WorkerError, launch
 from tests.engine.distributed_workers import CPU, SmallNet, collectives, fail, weights_after_steps
 
 ShowGpus = Callable[[int], None]
-CULPRIT = r"process 1 of the run failed: ZeroDivisionError: the culprit\nTraceback[\s\S]*DivisionError: the culprit$"
+FAILING_RANK = (
+    r"process 1 of the run failed: ZeroDivisionError: the failing rank\n"
+    r"Traceback[\s\S]*DivisionError: the failing rank$"
+)
 
 
 @pytest.fixture
@@ -151,12 +154,12 @@ def test_two_processes_do_what_one_does() -> None:
 @pytest.mark.parametrize(
     ("how", "message", "status"),
     [
-        ("raise", CULPRIT, 1),
+        ("raise", FAILING_RANK, 1),
         ("kill", r"^process 1 of the run failed: Signal 9 \(SIGKILL\) received by PID \d+$", 137),
         ("known", r"^person_keypoints.json: line 3 is wrong$", 2),
     ],
 )
-def test_the_culprit_is_named(how: str, message: str, status: int) -> None:
+def test_the_failing_rank_is_named(how: str, message: str, status: int) -> None:
     with pytest.raises(WorkerError, match=message) as caught:
         launch(fail, (1, how), 2)
     assert caught.value.exit_status == status

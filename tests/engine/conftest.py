@@ -1,4 +1,4 @@
-"""A training run so small that it can be repeated: eight made images, a network of a few
+"""A training run so small that it can be repeated: eight synthetic images, a network of a few
 channels.
 """
 
@@ -19,9 +19,11 @@ WORKERS: 0
 PRINT_FREQ: 2
 OUTPUT_DIR: {out}/output
 LOG_DIR: {out}/log
-DATASET: {{ROOT: {data}, TRAIN: train2017, TEST: val2017, INPUT_SIZE: 64, OUTPUT_SIZE: [16, 32], SIGMA: 2}}
-LOSS: {{NUM_STAGES: 2, WITH_HEATMAPS_LOSS: [true, true], HEATMAPS_LOSS_FACTOR: [1.0, 1.0], WITH_AE_LOSS: [true, false],
-        AE_LOSS_TYPE: exp, PUSH_LOSS_FACTOR: [0.001, 0.001], PULL_LOSS_FACTOR: [0.001, 0.001]}}
+DATASET: {{ROOT: {data}, TRAIN: train2017, TEST: val2017, INPUT_SIZE: 64, OUTPUT_SIZE: [16, 32],
+           SIGMA: 2}}
+LOSS: {{NUM_STAGES: 2, WITH_HEATMAPS_LOSS: [true, true], HEATMAPS_LOSS_FACTOR: [1.0, 1.0],
+        WITH_AE_LOSS: [true, false], AE_LOSS_TYPE: exp,
+        PUSH_LOSS_FACTOR: [0.001, 0.001], PULL_LOSS_FACTOR: [0.001, 0.001]}}
 MODEL:
   NAME: pose_higher_hrnet
   INIT_WEIGHTS: false
@@ -37,9 +39,7 @@ TEST: {{FLIP_TEST: false, WITH_HEATMAPS: [true, true], WITH_AE: [true, false], L
 
 @pytest.fixture(autouse=True)
 def own_logging() -> Iterator[None]:
-    """Tools and runs set the project's logger up for a process of their own; each test starts with
-    a plain one.
-    """
+    """Restores the project's logger, which tools and runs set up, after each test."""
     yield
     logger = logging.getLogger("swahr")
     logger.handlers.clear()
@@ -48,7 +48,7 @@ def own_logging() -> Iterator[None]:
 
 
 def make_images(root: Path, num_train: int) -> Path:
-    """A data set of so many training and 2 validation images; its root."""
+    """Make a data set of num_train training and 2 validation images; returns its root."""
     scenes = SceneSettings(
         width=(64, 80), height=(64, 80), people=(1, 2), figure_height=(0.5, 0.9), unlabelled=0.0
     )

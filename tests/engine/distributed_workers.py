@@ -77,7 +77,7 @@ def part_of(batch: Batch, start: int, end: int) -> Batch:
     )
 
 
-def make_stepper(
+def make_train_step(
     model: nn.Module | None = None, *, optimizer: str = "sgd", **options: Any
 ) -> TrainStep:
     torch.manual_seed(0)
@@ -102,15 +102,15 @@ def weights_after_steps(accumulation: int) -> list[Tensor]:
     """
     comm.init_process_group(CPU)
     torch.manual_seed(0)
-    stepper = make_stepper(SmallNet(frozen_statistics=True))
+    train_step = make_train_step(SmallNet(frozen_statistics=True))
     share = 8 // (comm.world_size() * accumulation)
     for batch in make_batches(4, 8):
         first = comm.rank() * share * accumulation
         parts = [
             part_of(batch, first + i * share, first + (i + 1) * share) for i in range(accumulation)
         ]
-        stepper(parts, 0.05)
-    weights = [parameter.detach().clone() for parameter in stepper.parameters]
+        train_step(parts, 0.05)
+    weights = [parameter.detach().clone() for parameter in train_step.parameters]
     others = comm.all_gather([weight.tolist() for weight in weights])
     assert all(other == others[0] for other in others), "replicas differ"
     return weights
@@ -148,9 +148,9 @@ def bad_steps(folder: Path) -> list[dict[str, Any]]:
     bad = (
         good[1]._replace(joints=[good[1].joints[0] * float("nan")]) if comm.rank() == 1 else good[1]
     )
-    disturbed = make_stepper()
-    plain = make_stepper()
-    guard = StepMonitor(
+    disturbed = make_train_step()
+    plain = make_train_step()
+    monitor = StepMonitor(
         CPU, 2, folder, replay=lambda: {"state_dict": disturbed.model.module.state_dict()}
     )
     counts = []
@@ -158,8 +158,8 @@ def bad_steps(folder: Path) -> list[dict[str, Any]]:
     try:
         for step, batch in enumerate([good[0], bad, good[1], bad, bad]):
             result = disturbed([batch], 0.1)
-            guard.check(step, result.bad, 0, [batch], result.losses)
-            counts.append((guard.bad_steps, guard.consecutive))
+            monitor.check(step, result.bad, 0, [batch], result.losses)
+            counts.append((monitor.bad_steps, monitor.consecutive))
     except NonFiniteLossError as error:
         said = str(error)
     for batch in good:
@@ -167,10 +167,10 @@ def bad_steps(folder: Path) -> list[dict[str, Any]]:
     states = [
         [
             value.tolist()
-            for value in stepper.model.state_dict().values()
+            for value in train_step.model.state_dict().values()
             if value.is_floating_point()
         ]
-        for stepper in (disturbed, plain)
+        for train_step in (disturbed, plain)
     ]
     return comm.all_gather(
         {"counts": counts, "said": said, "disturbed": states[0], "plain": states[1]}
@@ -186,5 +186,5 @@ def fail(rank: int, how: str) -> None:
             raise KnownError("person_keypoints.json: line 3 is wrong")
         if how == "kill":
             os.kill(os.getpid(), signal.SIGKILL)
-        raise ZeroDivisionError("the culprit")
+        raise ZeroDivisionError("the failing rank")
     comm.barrier()

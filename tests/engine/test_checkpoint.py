@@ -16,7 +16,7 @@ import torch
 from torch import nn
 
 from swahr.engine import checkpoint
-from swahr.engine.checkpoint import Progress
+from swahr.engine.checkpoint import Progress, RefusedResume, RunIdentity
 from swahr.files import WriteError
 from swahr.models.weights import CheckpointError, read_state_dict
 
@@ -30,11 +30,11 @@ def write(folder: Path, epoch: int, model: nn.Module | None = None) -> nn.Module
     progress = Progress(epoch=epoch, step=5, step_images=16, best_perf=0.25, bad_steps=2)
     checkpoint.save_checkpoint(
         folder,
-        name="net",
+        identity=RunIdentity("net", 3, "A: 1", "run", ["host:1:2"]),
         weights=model.state_dict(),
         optimizer=optimizer.state_dict(),
         scaler={"scale": 1.0},
-        seed=3,
+        hooks={"ema": {"steps": 7}},
         progress=progress,
     )
     return model
@@ -57,7 +57,8 @@ def test_round_trip(tmp_path: Path) -> None:
     assert all(
         torch.equal(content["state_dict"][key], value) for key, value in model.state_dict().items()
     )
-    assert content["scaler"] == {"scale": 1.0} and content["seed"] == 3
+    assert content["scaler"] == {"scale": 1.0} and content["hooks"] == {"ema": {"steps": 7}}
+    assert content["identity"] == RunIdentity("net", 3, "A: 1", "run", ["host:1:2"])
     torch.optim.Adam(model.parameters()).load_state_dict(content["optimizer"])
 
 
@@ -155,7 +156,7 @@ def test_nothing_to_resume_and_nothing_usable(tmp_path: Path) -> None:
         checkpoint.resume(tmp_path, lambda content: None, lambda line: None)
 
 
-def test_unknown_progress_is_left_out(tmp_path: Path) -> None:
+def test_unknown_progress_is_ignored(tmp_path: Path) -> None:
     write(tmp_path, 1)
     content = torch.load(tmp_path / "checkpoint.pth.tar", weights_only=True)
     content["progress"] = {**asdict(Progress(epoch=1)), "from_the_future": 1}
@@ -187,12 +188,103 @@ def test_a_full_disk_leaves_earlier_files_whole(tmp_path: Path) -> None:
     assert {name: (tmp_path / name).read_bytes() for name in os.listdir(tmp_path)} == before
 
 
-def test_set_aside(tmp_path: Path) -> None:
-    assert checkpoint.set_aside(tmp_path) is None
+def damaged(folder: Path, **changes: Any) -> Path:
+    """The newest checkpoint with other entries; the path."""
+    path = folder / "checkpoint.pth.tar"
+    torch.save({**torch.load(path, weights_only=True), **changes}, path)
+    return path
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        ({"state_dict": "abc"}, "its 'state_dict' is a str"),
+        ({"state_dict": {"weight": 1}}, "its 'state_dict' has an entry 'weight' that is a int"),
+        ({"optimizer": [1]}, "its 'optimizer' is a list"),
+        ({"epoch": "3"}, "its 'epoch' is a str"),
+        ({"progress": {"epoch": None}}, "its progress has epoch None"),
+        ({"hooks": 3}, "its 'hooks' is a int"),
+        ({"launchers": 3}, "its 'launchers' is a int"),
+    ],
+)
+def test_foreign_contents_are_named_and_the_one_before_used(
+    tmp_path: Path, changes: dict[str, Any], reason: str
+) -> None:
     write(tmp_path, 1)
     write(tmp_path, 2)
-    old = checkpoint.set_aside(tmp_path)
-    assert (
-        os.listdir(tmp_path) == ["checkpoint_replaced.pth.tar"]
-        and old == tmp_path / "checkpoint_replaced.pth.tar"
-    )
+    path = damaged(tmp_path, **changes)
+    content, _, warnings = restored(tmp_path)
+    assert content["epoch"] == 1
+    [line] = warnings
+    assert line.startswith(f"{path}: not a training checkpoint: {reason}") and "\n" not in line
+
+
+def test_a_refused_resume_does_not_try_the_one_before(tmp_path: Path) -> None:
+    write(tmp_path, 1)
+    write(tmp_path, 2)
+
+    def refuse(content: dict[str, Any]) -> None:
+        raise RefusedResume("other settings")
+
+    with pytest.raises(RefusedResume, match="other settings"):
+        checkpoint.resume(tmp_path, refuse, lambda line: pytest.fail(line))
+
+
+def test_the_state_of_another_optimizer_is_refused() -> None:
+    model = nn.Linear(3, 2)
+    adam = torch.optim.Adam(model.parameters())
+    sgd = torch.optim.SGD(model.parameters(), momentum=0.9)
+    path = Path("x.pth.tar")
+    with pytest.raises(CheckpointError, match="x.pth.tar: written with another optimizer than SGD"):
+        checkpoint.restore_optimizer(sgd, adam.state_dict(), path)
+    with pytest.raises(CheckpointError, match="another optimizer than Adam: it has .*momentum"):
+        checkpoint.restore_optimizer(adam, sgd.state_dict(), path)
+    with pytest.raises(CheckpointError, match="its optimizer has no groups"):
+        checkpoint.restore_optimizer(adam, {"param_groups": 3}, path)
+
+
+def test_the_optimizer_of_another_network_is_refused() -> None:
+    def adam_of(*sizes: int) -> torch.optim.Adam:
+        model = nn.Sequential(*(nn.Linear(3, size) for size in sizes))
+        optimizer = torch.optim.Adam(model.parameters())
+        sum(layer(torch.ones(1, 3)).sum() for layer in model).backward()
+        optimizer.step()
+        return optimizer
+
+    state = adam_of(2).state_dict()
+    for other, reason in ((adam_of(4), "exp_avg is of shape"), (adam_of(2, 2), "parameter group")):
+        with pytest.raises(CheckpointError, match=f"does not fit the network: .*{reason}"):
+            checkpoint.restore_optimizer(other, state, Path("x.pth.tar"))
+
+
+def test_a_file_that_is_missing_is_named(tmp_path: Path) -> None:
+    with pytest.raises(CheckpointError, match="none.pth.tar: no such file$"):
+        checkpoint.read_checkpoint(tmp_path / "none.pth.tar")
+
+
+def test_checkpoints_know_the_job_that_wrote_them(tmp_path: Path) -> None:
+    assert not checkpoint.is_of_job(tmp_path, ["host:1:2"])
+    write(tmp_path, 1)
+    assert checkpoint.is_of_job(tmp_path, ["other:3:4", "host:1:2"])
+    assert not checkpoint.is_of_job(tmp_path, ["other:3:4"])
+    write(tmp_path, 2)
+    (tmp_path / "checkpoint.pth.tar").write_bytes(b"damaged")
+    assert checkpoint.is_of_job(tmp_path, ["host:1:2"])
+
+
+def test_what_is_set_aside_is_never_overwritten(tmp_path: Path) -> None:
+    (tmp_path / "config.yaml").write_text("A: 0")
+    assert checkpoint.set_aside(tmp_path) is None
+    asides = []
+    for epoch in (1, 3):
+        write(tmp_path, epoch)
+        write(tmp_path, epoch + 1)
+        for name in ("model_best.pth.tar", "final_state.pth.tar", "config.yaml"):
+            (tmp_path / name).write_text(f"of epoch {epoch}")
+        asides.append(checkpoint.set_aside(tmp_path))
+    assert sorted(tmp_path.iterdir()) == sorted(asides) and len(set(asides)) == 2
+    for aside, epoch in zip(asides, (1, 3), strict=True):
+        assert checkpoint.read_checkpoint(aside / "checkpoint.pth.tar")["epoch"] == epoch + 1
+        assert checkpoint.read_checkpoint(aside / "checkpoint_previous.pth.tar")["epoch"] == epoch
+        for name in ("model_best.pth.tar", "final_state.pth.tar", "config.yaml"):
+            assert (aside / name).read_text() == f"of epoch {epoch}"

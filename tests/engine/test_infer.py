@@ -1,11 +1,15 @@
 from __future__ import annotations
 
+import hashlib
 import importlib
 import json
+import shutil
+import signal
 import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -14,8 +18,12 @@ import torch
 
 from swahr.config import load_config
 from swahr.distributed.launch import main_with_exit_status
-from swahr.engine.infer import Video
+from swahr.engine.image_sources import Video
+from swahr.engine.people_file import PeopleFile
+from swahr.files import WriteError
 from swahr.models.build import build_model
+from swahr.visualize import save_image
+from tests.engine.test_image_sources import phone_photo
 
 Run = Callable[..., int]
 TOOLS = Path(__file__).resolve().parents[2] / "tools"
@@ -66,70 +74,158 @@ def folder(tmp_path: Path) -> Path:
     return root
 
 
+def infer(run: Run, network: list[object], save_dir: Path, *args: object) -> int:
+    return run("dist_inference", *network, "--save_dir", save_dir, *args)
+
+
+def content(folder: Path) -> Any:
+    return json.loads((folder / "people.json").read_text())
+
+
+def file_names(folder: Path) -> list[str]:
+    return [image["file_name"] for image in content(folder)["images"]]
+
+
 def test_a_folder_of_images(
     run: Run, network: list[object], folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     out = folder.parent / "new" / "out"
-    assert (
-        run("dist_inference", *network, "--img_dir", folder, "--save_dir", out, "--threshold", "0")
-        == 0
-    )
+    assert infer(run, network, out, "--img_dir", folder, "--threshold", 0) == 0
     names = ["alpha.png", "colour.jpg", "deep.png", "dot.bmp", "grey.png", "other.tif"]
     drawn = {name if name.endswith(("jpg", "png")) else f"{name}.png" for name in names}
     assert {path.name for path in out.iterdir()} == {*drawn, "people.json"}
     assert cv2.imread(str(out / "other.tif.png")).shape == (70, 90, 3)
-    found = json.loads((out / "people.json").read_text())
-    assert [(image["id"], image["file_name"]) for image in found["images"]] == list(
-        enumerate(names, 1)
-    )
+    assert file_names(out) == names
+    found = content(out)
     assert (found["images"][1]["width"], found["images"][1]["height"]) == (90, 70)
     assert {person["image_id"] for person in found["annotations"]} >= {1, 2, 3, 5, 6}
-    assert [person["id"] for person in found["annotations"]] == list(
-        range(1, len(found["annotations"]) + 1)
-    )
-    assert (
-        found["categories"][0]["name"] == "person"
-        and len(found["categories"][0]["keypoints"]) == 17
-    )
+    assert len(found["categories"][0]["keypoints"]) == 17
     report = capsys.readouterr().err
-    assert (
-        "3 of 9 files left out:" in report
-        and "thin.png: an image of 1 x 20000 pixels is too long" in report
-    )
+    assert "3 of 9 files skipped:" in report
+    assert "thin.png: an image of 1 x 20000 pixels is too long" in report
     assert "notes.txt: not an image" in report and "empty.jpg: the file is empty" in report
+    assert f"1 folders skipped (--recursive reads them):\n  {folder / 'deeper'}\n" in report
 
 
-def test_nobody_is_drawn_below_the_threshold(run: Run, network: list[object], folder: Path) -> None:
+def test_the_log_and_the_json_say_weights_and_settings(
+    run: Run, network: list[object], folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     out = folder.parent / "out"
-    assert (
-        run(
-            "dist_inference", *network, "--img_dir", folder, "--save_dir", out, "--threshold", "1e9"
-        )
-        == 0
-    )
+    assert infer(run, network, out, folder / "grey.png") == 0
+    weights = Path(str(network[3]))
+    digest = hashlib.sha256(weights.read_bytes()).hexdigest()
+    test = "no flip test, scales 1, input size 64 px"
+    log = capsys.readouterr().err
+    assert f"weights: {weights} (epoch unknown, sha256 {digest[:12]}); {test}" in log
+    info = content(out)["info"]
+    assert (info["weights"], info["epoch"], info["sha256"]) == (str(weights), None, digest)
+    assert (info["test"], info["threshold"]) == (test, 0.1)
+
+
+def test_a_pipe_gets_lines_and_no_bar(
+    run: Run, network: list[object], folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert infer(run, network, folder.parent / "out", folder / "grey.png") == 0
+    log = capsys.readouterr().err
+    assert "images: 1 of 1 images\n" in log and "\r" not in log
+
+
+@pytest.mark.parametrize(
+    ("args", "names"),
+    [
+        (["grey.png", "dot.bmp"], ["grey.png", "dot.bmp"]),
+        (["--img", "grey.png", "dot.bmp", "WORKERS", "1"], ["grey.png", "dot.bmp"]),
+        (["*.bmp", "WORKERS", "1"], ["dot.bmp"]),
+        (["WORKERS", "1", "*.bmp", "--img", "grey.png"], ["dot.bmp", "grey.png"]),
+        (["--img_dir", "deeper"], ["a.png"]),
+        (["--recursive", "--img_dir", "deeper"], ["a.png", "b/c.png"]),
+        (["--recursive", "deeper"], ["a.png", "b/c.png"]),
+        (["TEST"], ["TEST"]),
+    ],
+)
+def test_images_can_be_files_globs_and_folders_in_folders(
+    run: Run,
+    network: list[object],
+    folder: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    args: list[str],
+    names: list[str],
+) -> None:
+    (folder / "deeper/b").mkdir()
+    for name in ("deeper/a.png", "deeper/b/c.png", "TEST"):
+        shutil.copy(folder / "grey.png", folder / name)
+    monkeypatch.chdir(folder)
+    out = folder.parent / "out"
+    assert infer(run, network, out, *args) == 0
+    assert file_names(out) == names
+    drawn = {f"{name}.png" if not name.endswith(".png") else name for name in names}
+    found = {path.relative_to(out).as_posix() for path in out.rglob("*.*")}
+    assert found == {*drawn, "people.json"}
+
+
+def test_images_are_given_in_one_way(
+    run: Run, network: list[object], folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    grey = folder / "grey.png"
+    for args in ([], ["--img_dir", folder, "--video", grey], [grey, "--img_dir", folder]):
+        assert infer(run, network, folder.parent / "out", *args) == 2
+        message = "give images (or --img), --img_dir or --video, and only one of them"
+        assert message in capsys.readouterr().err
+
+
+def test_people_below_the_threshold_are_neither_drawn_nor_written(
+    run: Run, network: list[object], folder: Path
+) -> None:
+    out = folder.parent / "out"
+    assert infer(run, network, out, folder / "grey.png", "--threshold", 1e9) == 0
     np.testing.assert_array_equal(
         cv2.imread(str(out / "grey.png")), cv2.imread(str(folder / "grey.png"))
     )
+    assert content(out)["annotations"] == []
+    assert infer(run, network, out, folder / "grey.png", "--threshold", 1e9, "--all") == 0
+    assert content(out)["annotations"] and content(out)["info"]["threshold"] is None
+
+
+def test_phone_photos_give_the_people_that_viewers_show(
+    run: Run, network: list[object], tmp_path: Path
+) -> None:
+    """The same image, upright and stored on its side with an EXIF orientation."""
+    image = cv2.blur(np.random.default_rng(0).integers(0, 256, (48, 96, 3), np.uint8), (5, 5))
+    upright = tmp_path / "upright.png"
+    photo = tmp_path / "photo.jpg"
+    photo.write_bytes(phone_photo(image, 6))
+    cv2.imwrite(str(upright), cv2.imread(str(photo)))
+    assert infer(run, network, tmp_path / "out", photo, upright) == 0
+    found = content(tmp_path / "out")
+    assert [(image["width"], image["height"]) for image in found["images"]] == [(48, 96)] * 2
+    people = [
+        [person["keypoints"] for person in found["annotations"] if person["image_id"] == i]
+        for i in (1, 2)
+    ]
+    assert people[0] == people[1] != []
+    assert cv2.imread(str(tmp_path / "out/photo.jpg")).shape == (96, 48, 3)
+
+
+def test_check_dataset_has_nothing_against_the_people(
+    run: Run, network: list[object], folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = folder.parent / "out"
+    images = [folder / "grey.png", folder / "colour.jpg", folder / "dot.bmp"]
+    assert infer(run, network, out, *images, "--all") == 0
+    assert {person["image_id"] for person in content(out)["annotations"]} == {1, 2, 3}
+    checker = importlib.import_module("check_dataset")
+    assert checker.main([str(out / "people.json"), str(folder)]) == 0
 
 
 def test_a_folder_without_images_fails(
     run: Run, network: list[object], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    (tmp_path / "in").mkdir()
-    assert (
-        run(
-            "dist_inference", *network, "--img_dir", tmp_path / "in", "--save_dir", tmp_path / "out"
-        )
-        == 2
-    )
+    source = tmp_path / "in"
+    source.mkdir()
+    assert infer(run, network, tmp_path / "out", "--img_dir", source) == 2
     assert "the folder holds no files" in capsys.readouterr().err
-    (tmp_path / "in/a.txt").write_text("a")
-    assert (
-        run(
-            "dist_inference", *network, "--img_dir", tmp_path / "in", "--save_dir", tmp_path / "out"
-        )
-        == 2
-    )
+    (source / "a.txt").write_text("a")
+    assert infer(run, network, tmp_path / "out", "--img_dir", source) == 2
     assert "none of the 1 files is an image" in capsys.readouterr().err
 
 
@@ -138,11 +234,61 @@ def test_wrong_folders_are_named(
 ) -> None:
     for source, target, message in (
         (folder / "none", folder, "there is no such folder"),
-        (folder, folder / ".", "they would be drawn over"),
-        (folder, folder / "notes.txt", "is no folder"),
+        (folder, folder / ".", "they would be overwritten"),
+        (folder, folder / "notes.txt", "is not a folder"),
     ):
-        assert run("dist_inference", *network, "--img_dir", source, "--save_dir", target) == 2
+        assert infer(run, network, target, "--img_dir", source) == 2
         assert message in capsys.readouterr().err
+
+
+@pytest.fixture
+def after_each(monkeypatch: pytest.MonkeyPatch) -> Callable[[Callable[[int], None]], None]:
+    """after_each(action): from now on action(index) is called once an image is written."""
+    add = PeopleFile.add
+
+    def call(action: Callable[[int], None]) -> None:
+        def add_and_act(self: PeopleFile, index: int, *args: Any) -> None:
+            add(self, index, *args)
+            action(index)
+
+        monkeypatch.setattr(PeopleFile, "add", add_and_act)
+
+    return call
+
+
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_signal_loses_nothing_that_was_found(
+    run: Run,
+    network: list[object],
+    folder: Path,
+    after_each: Callable[[Callable[[int], None]], None],
+    capsys: pytest.CaptureFixture[str],
+    number: signal.Signals,
+    status: int,
+) -> None:
+    after_each(lambda index: signal.raise_signal(number))
+    out = folder.parent / "out"
+    images = [folder / name for name in ("grey.png", "deep.png", "other.tif")]
+    assert infer(run, network, out, *images) == status
+    assert file_names(out) == ["grey.png"] and (out / "grey.png").exists()
+    assert not (out / ".people_parts").exists()
+    line = f"stopped by {number.name}; 1 of 3 images are done, see {out / 'people.json'}"
+    assert capsys.readouterr().err.splitlines()[-1] == line
+
+
+def test_an_error_in_the_last_image_loses_no_other(
+    run: Run, network: list[object], folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def save(path: Path, image: np.ndarray) -> None:
+        if path.name == "other.tif.png":
+            raise WriteError("no space")
+        save_image(path, image)
+
+    monkeypatch.setattr("swahr.engine.infer.save_image", save)
+    out = folder.parent / "out"
+    images = [folder / name for name in ("grey.png", "deep.png", "other.tif")]
+    assert infer(run, network, out, *images) == 3
+    assert file_names(out) == ["grey.png", "deep.png"]
 
 
 @pytest.fixture
@@ -162,18 +308,64 @@ def test_a_video(
     run: Run, network: list[object], video: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     out = video.parent / "out"
-    assert run("dist_inference", *network, "--video", video, "--save_dir", out) == 0
+    assert infer(run, network, out, "--video", video) == 0
     drawn = Video(out / "clip.mp4")
-    assert (
-        sum(len(group) for group in drawn.groups(2)) == 5
-        and drawn.fps == 10
-        and drawn.read(4).shape == (64, 96, 3)
-    )
-    found = json.loads((out / "people.json").read_text())
-    assert [image["file_name"] for image in found["images"]] == [f"clip.mp4#{i}" for i in range(5)]
-    assert found["annotations"]
-    assert run("dist_inference", *network, "--video", __file__, "--save_dir", out) == 2
+    assert sum(map(len, drawn.groups(2))) == 5 and drawn.fps == 10
+    assert drawn.read(4).shape == (64, 96, 3)
+    assert file_names(out) == [f"clip.mp4#{i}" for i in range(5)]
+    assert content(out)["annotations"]
+    assert infer(run, network, out, "--video", __file__) == 2
     assert "cannot be opened as a video" in capsys.readouterr().err
+
+
+def test_a_signal_leaves_a_video_that_can_be_played(
+    run: Run,
+    network: list[object],
+    video: Path,
+    after_each: Callable[[Callable[[int], None]], None],
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    after_each(lambda index: signal.raise_signal(signal.SIGINT) if index == 2 else None)
+    out = video.parent / "out"
+    assert infer(run, network, out, "--video", video) == 130
+    assert sum(map(len, Video(out / "clip.mp4").groups(2))) == 3
+    assert file_names(out) == [f"clip.mp4#{i}" for i in range(3)]
+    line = f"stopped by SIGINT; 3 of 5 frames are done, see {out / 'people.json'}"
+    assert capsys.readouterr().err.splitlines()[-1] == line
+
+
+def test_an_error_leaves_a_video_that_can_be_played(
+    run: Run,
+    network: list[object],
+    video: Path,
+    after_each: Callable[[Callable[[int], None]], None],
+) -> None:
+    def fail(index: int) -> None:
+        if index == 3:
+            raise WriteError("no space")
+
+    after_each(fail)
+    out = video.parent / "out"
+    assert infer(run, network, out, "--video", video) == 3
+    assert sum(map(len, Video(out / "clip.mp4").groups(2))) == 4
+    assert len(file_names(out)) == 4
+
+
+def test_inference_by_two_processes_is_that_by_one(
+    run: Run, network: list[object], folder: Path
+) -> None:
+    out = folder.parent / "out"
+    assert infer(run, network, out, "--img_dir", folder) == 0
+    alone = content(out)
+    command = [*network, "--img_dir", folder, "--save_dir", out, "--world_size", "2"]
+    done = subprocess.run(
+        [sys.executable, TOOLS / "dist_inference.py", *map(str, command)],
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    assert content(out) == alone and alone["annotations"]
+    assert "3 of 9 files skipped:" in done.stderr and "notes.txt: not an image" in done.stderr
 
 
 def test_validation_by_two_processes_is_that_by_one(
@@ -181,7 +373,7 @@ def test_validation_by_two_processes_is_that_by_one(
 ) -> None:
     assert run("dist_valid", *network) == 0
     table = capsys.readouterr().out
-    [path] = tmp_path.rglob("keypoints_val2017_results.json")
+    [path] = tmp_path.rglob("keypoints_val2017_results_noflip.json")
     alone = json.loads(path.read_text())
     path.unlink()
     done = subprocess.run(

@@ -1,4 +1,4 @@
-"""What a run says: means over the steps that counted, TensorBoard logs that survive a full disk."""
+"""What a run reports: means without skipped steps, TensorBoard logs that survive a full disk."""
 
 from __future__ import annotations
 
@@ -10,9 +10,10 @@ import pytest
 import torch
 from tensorboardX.proto.event_pb2 import Event
 
-from swahr.engine.progress import EpochBar, Meter, TensorBoard, save_panel
+from swahr.distributed import comm
+from swahr.engine.progress import EpochBar, Meter, PanelWriter, TensorBoard, save_panel
 from swahr.engine.train_step import Sample
-from tests.engine.distributed_workers import make_batches, make_stepper
+from tests.engine.distributed_workers import make_batches, make_train_step
 
 
 def read_events(folder: Path) -> list[Event]:
@@ -26,7 +27,7 @@ def read_events(folder: Path) -> list[Event]:
     return events
 
 
-def test_meter_leaves_bad_steps_out() -> None:
+def test_meter_skips_bad_steps() -> None:
     meter = Meter()
     for value, bad in ((1.0, False), (float("nan"), True), (3.0, False)):
         meter.add({"heatmap0": torch.tensor(value), "push0": torch.tensor(0.5)}, torch.tensor(bad))
@@ -61,7 +62,8 @@ def test_a_full_disk_costs_the_log_and_one_line(
         for step in range(100):
             board.scalars({"x": 1.0}, step)
     assert [record.getMessage() for record in caplog.records] == [
-        f"{tmp_path}: the TensorBoard log cannot be written (No space left on device); training goes on without it"
+        f"{tmp_path}: the TensorBoard log cannot be written (No space left on device); "
+        "training continues without it"
     ]
 
 
@@ -70,14 +72,14 @@ def test_a_line_for_every_report_where_nobody_watches(caplog: pytest.LogCaptureF
         bar.advance()
         bar.tell({"total": 2.5, "heatmap0": 2.0, "push0": 0.5}, 1e-3, 12.34, 3661.4)
     assert caplog.messages == [
-        "epoch 1/2, step 4/10: loss 2.500e+00 (heatmap0 2.00e+00 push0 5.00e-01), lr 1.000e-03, 12.3 images/s, "
-        "1:01:01 left"
+        "epoch 1/2, step 4/10: loss 2.500e+00 (heatmap0 2.00e+00 push0 5.00e-01), lr 1.000e-03, "
+        "12.3 images/s, 1:01:01 left"
     ]
 
 
 @pytest.mark.parametrize("where", ["panel.jpg", "file/panel.jpg"])
 def test_panel(tmp_path: Path, where: str) -> None:
-    sample = make_stepper()([make_batches(1, 4)[0]], 0.1, sample_size=3).sample
+    sample = make_train_step()([make_batches(1, 4)[0]], 0.1, sample_size=3).sample
     assert isinstance(sample, Sample)
     (tmp_path / "file").touch()
     save_panel(tmp_path / where, TensorBoard(tmp_path / "log"), sample, 5, scales=True, tags=True)
@@ -85,3 +87,14 @@ def test_panel(tmp_path: Path, where: str) -> None:
         where == "panel.jpg"
     )  # an image that cannot be written costs a line
     assert read_events(tmp_path / "log")[-1].summary.value[0].image.height > 3 * 8
+
+
+def test_a_panel_is_due_once_an_epoch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    panels = PanelWriter(tmp_path, TensorBoard(None), print_freq=2, images=3)
+    sample = make_train_step()([make_batches(1, 4)[0]], 0.1, sample_size=3).sample
+    assert [panels.sample_size(step, 0) for step in range(3)] == [0, 3, 0]
+    panels.draw(sample, 1, 0)
+    assert panels.sample_size(3, 0) == 0 and panels.sample_size(3, 1) == 3
+    assert [path.name for path in tmp_path.iterdir()] == ["epoch_001.jpg"]
+    monkeypatch.setattr(comm, "is_main", lambda: False)
+    assert panels.sample_size(3, 1) == 0

@@ -1,11 +1,25 @@
-"""The learning rate of every step, against the rule written out step by step."""
+"""The learning rate of every step against the written-out rule; optimisers; loss scales."""
 
 from __future__ import annotations
+
+from pathlib import Path
 
 import pytest
 from yacs.config import CfgNode
 
-from swahr.engine.schedule import build_schedule, linear_factor, step_factor
+from swahr.config import ConfigError, load_config
+from swahr.engine.schedule import (
+    OPTIMIZERS,
+    SCHEDULES,
+    TrainingError,
+    build_optimizer,
+    build_scaler,
+    build_schedule,
+    linear_factor,
+    step_factor,
+)
+from swahr.parts import PartError
+from tests.engine.distributed_workers import CPU, SmallNet
 
 
 def settings(**train: object) -> CfgNode:
@@ -23,7 +37,9 @@ def settings(**train: object) -> CfgNode:
 @pytest.mark.parametrize("steps_per_epoch", [1, 7])
 @pytest.mark.parametrize("warm_up", [0, 3])
 def test_linear_at_every_step(steps_per_epoch: int, warm_up: int) -> None:
-    schedule = build_schedule(settings(WARM_UP_EPOCH=warm_up), steps_per_epoch, replicas=8)
+    schedule = build_schedule(
+        settings(WARM_UP_EPOCH=warm_up), steps_per_epoch, world_size=4, micro_batches_per_step=2
+    )
     rise = 0.9 / (warm_up * steps_per_epoch) if warm_up else 0.0
     fall = 1 / ((10 - warm_up) * steps_per_epoch)
     factor = 0.1 if warm_up else 1.0
@@ -45,17 +61,86 @@ def test_linear_is_one_at_the_end_of_warm_up_and_never_negative() -> None:
 
 
 def test_steps_at_every_step() -> None:
-    schedule = build_schedule(settings(LR_SCHEDULE="step"), 3, replicas=8)
+    schedule = build_schedule(
+        settings(LR_SCHEDULE="step"), 3, world_size=4, micro_batches_per_step=2
+    )
     for step in range(30):
         passed = sum(step // 3 >= epoch for epoch in (4, 7))
         assert schedule(step) == pytest.approx(
             0.001 * 0.1**passed
-        )  # not multiplied by the replicas
+        )  # not multiplied by the number of batches
     assert step_factor(11, 3, milestones=(4,), factor=0.5) == 1.0
     assert step_factor(12, 3, milestones=(4,), factor=0.5) == 0.5
 
 
-def test_world_size_overrides_the_number_of_replicas() -> None:
+def test_world_size_overrides_the_number_of_batches() -> None:
     cfg = settings(WARM_UP_EPOCH=0)
     cfg.WORLD_SIZE = 2
-    assert build_schedule(cfg, 3, replicas=8)(0) == pytest.approx(0.002)
+    assert build_schedule(cfg, 3, world_size=4, micro_batches_per_step=2)(0) == pytest.approx(0.002)
+
+
+def optimizer_settings(**changes: object) -> CfgNode:
+    cfg = CfgNode(
+        {
+            "TRAIN": {"OPTIMIZER": "adam", "LR": 0.1, "MOMENTUM": 0.9, "WD": 0.5, "NESTEROV": True},
+            "AMP": {"ENABLED": True, "DTYPE": "fp16"},
+            "FP16": {"STATIC_LOSS_SCALE": 64.0, "DYNAMIC_LOSS_SCALE": False},
+        }
+    )
+    cfg.merge_from_list([part for pair in changes.items() for part in pair])
+    return cfg
+
+
+def test_build_optimizer() -> None:
+    adam = build_optimizer(optimizer_settings(), SmallNet()).param_groups[0]
+    assert adam["weight_decay"] == 0 and adam["betas"] == (0.9, 0.999)
+    sgd = build_optimizer(
+        optimizer_settings(**{"TRAIN.OPTIMIZER": "sgd"}), SmallNet()
+    ).param_groups[0]
+    assert (sgd["weight_decay"], sgd["momentum"], sgd["nesterov"]) == (0.5, 0.9, True)
+
+
+def scaler_of(**changes: object) -> float | None:
+    return build_scaler(optimizer_settings(**changes), CPU).fixed
+
+
+def test_loss_scales_of_a_configuration() -> None:
+    assert scaler_of() == 64.0
+    assert scaler_of(**{"FP16.DYNAMIC_LOSS_SCALE": True}) is None
+    assert scaler_of(**{"AMP.DTYPE": "bf16"}) == 1.0
+    assert scaler_of(**{"AMP.ENABLED": False}) == 1.0
+    with pytest.raises(TrainingError, match="FP16.STATIC_LOSS_SCALE is 1, with which"):
+        scaler_of(**{"FP16.STATIC_LOSS_SCALE": 1.0})
+
+
+def test_fp16_is_dynamic_unless_a_static_scale_is_given(config_file: Path) -> None:
+    def fixed(*opts: object) -> float | None:
+        return build_scaler(load_config(config_file, ["FP16.ENABLED", True, *opts]), CPU).fixed
+
+    assert fixed() is None
+    assert fixed("FP16.DYNAMIC_LOSS_SCALE", False) is None
+    assert fixed("FP16.STATIC_LOSS_SCALE", 512) == 512
+    with pytest.raises(ConfigError, match="FP16.STATIC_LOSS_SCALE: must not be 1: small gradients"):
+        fixed("FP16.STATIC_LOSS_SCALE", 1)
+
+
+def test_a_saved_configuration_keeps_its_dynamic_scale(config_file: Path, tmp_path: Path) -> None:
+    saved = tmp_path / "saved.yaml"
+    saved.write_text(load_config(config_file, ["FP16.ENABLED", True]).dump())
+    assert build_scaler(load_config(saved), CPU).fixed is None
+
+
+def test_schedules_and_optimizers_of_your_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(SCHEDULES, "constant", lambda cfg, *counts: lambda step: sum(counts))
+    cfg = settings(LR_SCHEDULE="constant")
+    assert build_schedule(cfg, 10, world_size=4, micro_batches_per_step=2)(99) == 16
+    monkeypatch.setitem(OPTIMIZERS, "mine", lambda cfg, parameters: ("mine", len(parameters)))
+    cfg = optimizer_settings(**{"TRAIN.OPTIMIZER": "mine"})
+    assert build_optimizer(cfg, SmallNet()) == ("mine", 4)
+
+
+def test_an_unknown_name_is_told_with_the_known_ones() -> None:
+    with pytest.raises(PartError, match="TRAIN.LR_SCHEDULE is 'x'; it is one of linear, step;"):
+        build_schedule(settings(LR_SCHEDULE="x"), 3, world_size=1, micro_batches_per_step=1)
+    with pytest.raises(PartError, match="TRAIN.OPTIMIZER is 'x'; it is one of adam, sgd;"):
+        build_optimizer(optimizer_settings(**{"TRAIN.OPTIMIZER": "x"}), SmallNet())

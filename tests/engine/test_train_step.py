@@ -9,29 +9,28 @@ import copy
 import pytest
 import torch
 from torch import Tensor, nn
-from yacs.config import CfgNode
 
-from swahr.engine.train_step import LossScaler, build_optimizer, build_scaler
-from tests.engine.distributed_workers import CPU, SmallNet, make_batches, make_stepper, part_of
+from swahr.engine.train_step import LossScaler
+from tests.engine.distributed_workers import CPU, SmallNet, make_batches, make_train_step, part_of
 
 BATCH = make_batches(1, 8)[0]
 SPOILT = BATCH._replace(joints=[BATCH.joints[0] * float("inf")])
 
 
-def state(stepper: object) -> list[Tensor]:
+def state(train_step: object) -> list[Tensor]:
     """Weights, running statistics and the optimiser's own, copied."""
-    tensors = list(stepper.model.state_dict().values())
-    for values in stepper.optimizer.state.values():
+    tensors = list(train_step.model.state_dict().values())
+    for values in train_step.optimizer.state.values():
         tensors += [value for value in values.values() if isinstance(value, Tensor)]
     return copy.deepcopy(tensors)
 
 
 @pytest.mark.parametrize("optimizer", ["sgd", "adam"])
 def test_against_a_plain_step(optimizer: str) -> None:
-    stepper = make_stepper(optimizer=optimizer)
-    plain = make_stepper(optimizer=optimizer)
+    train_step = make_train_step(optimizer=optimizer)
+    plain = make_train_step(optimizer=optimizer)
     for batch in make_batches(3, 4):
-        result = stepper([batch], 0.02)
+        result = train_step([batch], 0.02)
         for group in plain.optimizer.param_groups:
             group["lr"] = 0.02
         targets, outputs = plain.forward(batch)
@@ -42,13 +41,13 @@ def test_against_a_plain_step(optimizer: str) -> None:
         assert float(result.losses["near"]) == pytest.approx(losses["near"].mean().item())
         assert not result.bad and result.sample is None
         assert all(
-            torch.equal(a, b) for a, b in zip(stepper.parameters, plain.parameters, strict=True)
+            torch.equal(a, b) for a, b in zip(train_step.parameters, plain.parameters, strict=True)
         )
 
 
 def test_accumulated_batches_are_one_batch() -> None:
-    whole = make_stepper(SmallNet(True))
-    parts = make_stepper(SmallNet(True))
+    whole = make_train_step(SmallNet(True))
+    parts = make_train_step(SmallNet(True))
     parts.model.load_state_dict(whole.model.state_dict())
     for batch in make_batches(3, 8):
         one = whole([batch], 0.05)
@@ -61,31 +60,33 @@ def test_accumulated_batches_are_one_batch() -> None:
 @pytest.mark.parametrize("optimizer", ["sgd", "adam"])
 @pytest.mark.parametrize("scale", [1.0, 128.0, None])
 def test_a_bad_step_changes_nothing(optimizer: str, scale: float | None) -> None:
-    stepper = make_stepper(optimizer=optimizer, scaler=LossScaler(CPU, scale))
-    stepper([BATCH], 0.1)
-    before = state(stepper)
+    train_step = make_train_step(optimizer=optimizer, scaler=LossScaler(CPU, scale))
+    train_step([BATCH], 0.1)
+    before = state(train_step)
     for batches in ([SPOILT], [BATCH, SPOILT], [SPOILT, BATCH]):
-        result = stepper(batches, 0.1)
+        result = train_step(batches, 0.1)
         assert result.bad
         assert all(
             torch.equal(a, b)
-            for a, b in zip(state(stepper), before, strict=True)
+            for a, b in zip(state(train_step), before, strict=True)
             if a.is_floating_point()
         )
-    assert not stepper([BATCH], 0.1).bad
-    assert any(not torch.equal(a, b) for a, b in zip(state(stepper), before, strict=True))
+    assert not train_step([BATCH], 0.1).bad
+    assert any(not torch.equal(a, b) for a, b in zip(state(train_step), before, strict=True))
 
 
 @pytest.mark.parametrize("optimizer", ["sgd", "adam"])
 def test_a_bad_first_step(optimizer: str) -> None:
     """What the optimiser makes at its first step, it makes right at the second."""
-    stepper = make_stepper(optimizer=optimizer)
-    plain = make_stepper(optimizer=optimizer)
+    train_step = make_train_step(optimizer=optimizer)
+    plain = make_train_step(optimizer=optimizer)
     for batch in (SPOILT, BATCH, BATCH):
-        stepper([batch], 0.1)
+        train_step([batch], 0.1)
     for batch in (BATCH, BATCH):
         plain([batch], 0.1)
-    assert all(torch.equal(a, b) for a, b in zip(stepper.parameters, plain.parameters, strict=True))
+    assert all(
+        torch.equal(a, b) for a, b in zip(train_step.parameters, plain.parameters, strict=True)
+    )
 
 
 def test_a_gradient_that_is_not_finite_is_a_bad_step() -> None:
@@ -95,14 +96,14 @@ def test_a_gradient_that_is_not_finite_is_a_bad_step() -> None:
         def forward(self, outputs: list, targets: list) -> dict[str, Tensor]:
             return {"root": (outputs[0].heatmaps * 0).sum((1, 2, 3)).sqrt()}
 
-    stepper = make_stepper()
-    stepper.criterion = Root()
-    before = state(stepper)
-    result = stepper([BATCH], 0.1)
+    train_step = make_train_step()
+    train_step.criterion = Root()
+    before = state(train_step)
+    result = train_step([BATCH], 0.1)
     assert result.bad and float(result.losses["root"]) == 0
     assert all(
         torch.equal(a, b)
-        for a, b in zip(state(stepper), before, strict=True)
+        for a, b in zip(state(train_step), before, strict=True)
         if a.is_floating_point()
     )
 
@@ -111,7 +112,7 @@ def test_loss_scales() -> None:
     fixed = LossScaler(CPU, 128.0)
     dynamic = LossScaler(CPU, None)
     for scaler, after in ((fixed, 128.0), (dynamic, 32768.0)):
-        make_stepper(scaler=scaler)([SPOILT], 0.1)
+        make_train_step(scaler=scaler)([SPOILT], 0.1)
         assert scaler.state_dict()["scale"] == after
     again = LossScaler(CPU, None)
     again.load_state_dict(dynamic.state_dict())
@@ -122,10 +123,10 @@ def test_loss_scales() -> None:
 
 
 def test_bfloat16_runs_the_network_in_half_precision() -> None:
-    stepper = make_stepper(dtype=torch.bfloat16, channels_last=True)
-    targets, outputs = stepper.forward(BATCH)
+    train_step = make_train_step(dtype=torch.bfloat16, channels_last=True)
+    targets, outputs = train_step.forward(BATCH)
     assert outputs[0].heatmaps.dtype == torch.bfloat16
-    result = stepper([BATCH], 0.01, sample_size=2)
+    result = train_step([BATCH], 0.01, sample_size=2)
     assert result.losses["near"].dtype == torch.float32 and not result.bad
     assert len(result.sample.images) == 2 and result.sample.outputs[0].heatmaps.shape == (
         2,
@@ -139,27 +140,15 @@ def test_bfloat16_runs_the_network_in_half_precision() -> None:
     )
 
 
-def settings(**changes: object) -> CfgNode:
-    cfg = CfgNode(
-        {
-            "TRAIN": {"OPTIMIZER": "adam", "LR": 0.1, "MOMENTUM": 0.9, "WD": 0.5, "NESTEROV": True},
-            "AMP": {"ENABLED": True, "DTYPE": "fp16"},
-            "FP16": {"STATIC_LOSS_SCALE": 64.0, "DYNAMIC_LOSS_SCALE": False},
-        }
-    )
-    cfg.merge_from_list([part for pair in changes.items() for part in pair])
-    return cfg
+def test_after_backward_sees_the_gradients_before_they_are_used() -> None:
+    """Setting them to zero there leaves the weights as they are."""
+    train_step = make_train_step()
+    before = copy.deepcopy(train_step.parameters)
 
+    def erase() -> None:
+        assert any(parameter.grad.abs().max() > 0 for parameter in train_step.parameters)
+        for parameter in train_step.parameters:
+            parameter.grad.zero_()
 
-def test_build_optimizer() -> None:
-    adam = build_optimizer(settings(), SmallNet()).param_groups[0]
-    assert adam["weight_decay"] == 0 and adam["betas"] == (0.9, 0.999)
-    sgd = build_optimizer(settings(**{"TRAIN.OPTIMIZER": "sgd"}), SmallNet()).param_groups[0]
-    assert (sgd["weight_decay"], sgd["momentum"], sgd["nesterov"]) == (0.5, 0.9, True)
-
-
-def test_build_scaler() -> None:
-    assert build_scaler(settings(), CPU).fixed == 64.0
-    assert build_scaler(settings(**{"FP16.DYNAMIC_LOSS_SCALE": True}), CPU).fixed is None
-    assert build_scaler(settings(**{"AMP.DTYPE": "bf16"}), CPU).fixed == 1.0
-    assert build_scaler(settings(**{"AMP.ENABLED": False}), CPU).fixed == 1.0
+    train_step([BATCH], 0.1, after_backward=erase)
+    assert all(torch.equal(a, b) for a, b in zip(train_step.parameters, before, strict=True))

@@ -1,5 +1,5 @@
-"""Whole runs of two epochs: what they leave behind, and that an interrupted one ends where an
-undisturbed one does.
+"""Whole runs of two epochs: what they leave behind, and that an interrupted and resumed run equals
+an undisturbed one.
 """
 
 from __future__ import annotations
@@ -7,33 +7,35 @@ from __future__ import annotations
 import os
 import shutil
 import signal
-import sys
 from collections.abc import Callable
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
 
 from swahr.config import load_config
-from swahr.data.annotation_check import AnnotationError
+from swahr.data.annotation_report import AnnotationError
 from swahr.data.images import ImageError
 from swahr.distributed import comm
 from swahr.distributed.signals import Interrupted
 from swahr.engine import setup
-from swahr.engine.checkpoint import Progress
+from swahr.engine.checkpoint import Progress, RefusedResume
+from swahr.engine.schedule import TrainingError
 from swahr.engine.setup import adopt_position
 from swahr.engine.step_monitor import NonFiniteLossError
+from swahr.engine.train import train
 from swahr.engine.train_step import TrainStep
-from swahr.engine.trainer import train
+from swahr.losses.criterion import build_criterion
+from swahr.models.build import build_model
+from swahr.models.weights import CheckpointError
 
 FOLDER = "output/coco_kpt/pose_higher_hrnet/tiny"
 Start = Callable[..., dict[str, Any]]
 
 
 class MachineGone(BaseException):
-    """Nothing of the program's own runs after this."""
+    """Ends the program without any of its own handlers."""
 
 
 @pytest.fixture
@@ -42,10 +44,10 @@ def folder(config_file: Path) -> Path:
 
 
 def run_tiny(config_file: Path, opts: tuple[Any, ...], ap: Callable[[], float]) -> dict[str, Any]:
-    with pytest.MonkeyPatch.context() as patch:
-        validation = SimpleNamespace(validate=lambda cfg, model, *, folder, dataset: {"AP": ap()})
-        patch.setitem(sys.modules, "swahr.engine.validate", validation)
-        train(load_config(config_file, list(opts)), config_file)
+    def validate(cfg: Any, model: Any, *, folder: Path, dataset: Any) -> dict[str, float]:
+        return {"AP": ap()}
+
+    train(load_config(config_file, list(opts)), config_file, validate)
     return read(config_file.parent / FOLDER)
 
 
@@ -68,10 +70,10 @@ def read(folder: Path, name: str = "checkpoint.pth.tar") -> dict[str, Any]:
 
 
 def assert_same(ours: Any, theirs: Any, where: str = "checkpoint") -> None:
-    """Equal to the bit, the clock aside."""
+    """Equal to the bit, except for the clock and what names the run."""
     if isinstance(ours, dict):
         assert ours.keys() == theirs.keys(), where
-        for key in ours.keys() - {"seconds"}:
+        for key in ours.keys() - {"seconds", "run_id", "config"}:
             assert_same(ours[key], theirs[key], f"{where}.{key}")
     elif isinstance(ours, list):
         assert len(ours) == len(theirs), where
@@ -127,7 +129,7 @@ def test_what_a_run_leaves_behind(
         best["conv1.weight"], final["conv1.weight"]
     )
     printed = capsys.readouterr().out
-    assert "best AP         0.3000" in printed and str(folder / "final_state.pth.tar") in printed
+    assert "best figure    0.3000" in printed and str(folder / "final_state.pth.tar") in printed
     log = (folder / "train.log").read_text()
     assert "8 images; an epoch is 4 steps of 2 images; processes: 1 on cpu" in log
     assert "epoch 1/2, step 2/4" in log
@@ -206,19 +208,129 @@ def test_a_validation_that_was_cut_off_is_made_up_for(
 def test_a_finished_run_has_nothing_to_do_and_can_be_made_longer(start: Start) -> None:
     first = start()
     assert_same(start(), first)
-    assert start("TRAIN.END_EPOCH", 3)["epoch"] == 3
+    longer = ("TRAIN.END_EPOCH", 3)
+    with pytest.raises(RefusedResume, match=r"other settings: TRAIN.END_EPOCH 2 \(now 3\);"):
+        start(*longer)
+    assert start(*longer, "RESUME_CHANGED", True)["epoch"] == 3
 
 
 def test_without_auto_resume_a_run_starts_anew(
+    start: Start, folder: Path, undisturbed: dict[str, Any]
+) -> None:
+    """What earlier runs left stays, each in a folder of its own."""
+    for seed in (1, 2):
+        start("AUTO_RESUME", False, "TRAIN.SEED", seed)
+    assert_same(start("AUTO_RESUME", False), undisturbed)
+    asides = sorted(folder.glob("replaced_*"))
+    assert [read(aside)["seed"] for aside in asides] == [1, 2]
+    for aside, seed in zip(asides, (1, 2), strict=True):
+        names = {"checkpoint", "checkpoint_previous", "model_best", "final_state"}
+        assert {path.name for path in aside.iterdir()} == {
+            "config.yaml",
+            *(f"{name}.pth.tar" for name in names),
+        }
+        assert f"SEED: {seed}" in (aside / "config.yaml").read_text()
+
+
+def test_an_elastic_restart_resumes_its_own_jobs_checkpoint_only(
     start: Start, folder: Path, undisturbed: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    start("TRAIN.SEED", 1)
-    assert_same(start("AUTO_RESUME", False), undisturbed)
-    assert (folder / "checkpoint_replaced.pth.tar").exists()
-    monkeypatch.setenv(
-        "TORCHELASTIC_RESTART_COUNT", "1"
-    )  # unless an elastic launcher started it again
-    assert_same(start("AUTO_RESUME", False, "TRAIN.SEED", 1), undisturbed)
+    monkeypatch.setenv("TORCHELASTIC_RESTART_COUNT", "1")
+    with monkeypatch.context() as patch, pytest.raises(Interrupted):
+        patch.setattr(comm, "launcher_id", lambda: "an earlier job")
+        at_step(patch, 6, lambda: os.kill(os.getpid(), signal.SIGTERM))
+        start("AUTO_RESUME", False)
+    with monkeypatch.context() as patch, pytest.raises(Interrupted):
+        at_step(patch, 6, lambda: os.kill(os.getpid(), signal.SIGTERM))
+        start("AUTO_RESUME", False)  # not from step 6 of the earlier job: it takes six steps more
+    [aside] = folder.glob("replaced_*")
+    assert read(aside)["launchers"] == ["an earlier job"]
+    with monkeypatch.context() as patch:
+        at_step(patch, 3, lambda: pytest.fail("not resumed"))
+        assert_same(start("AUTO_RESUME", False), undisturbed)
+
+
+def test_resuming_with_other_settings_is_refused(
+    start: Start, folder: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    run_id = start()["run_id"]
+    config = (folder / "config.yaml").read_bytes()
+    changed = ("TRAIN.LR", 0.7, "PRINT_FREQ", 3)
+    with pytest.raises(RefusedResume) as caught:
+        start(*changed)
+    assert str(caught.value) == (
+        f"{folder / 'checkpoint.pth.tar'}: was written with other settings: TRAIN.LR 0.001 (now "
+        "0.7); RESUME_CHANGED True (--allow-changes) resumes with the new ones, AUTO_RESUME False "
+        "starts anew"
+    )
+    assert (folder / "config.yaml").read_bytes() == config
+    assert start(*changed, "RESUME_CHANGED", True)["run_id"] == run_id
+    log = (folder / "train.log").read_text()
+    assert log.count("TRAIN.LR: 0.001 in checkpoint.pth.tar, now 0.7") == 2
+    assert log.count("PRINT_FREQ: 2 in checkpoint.pth.tar, now 3") == 2
+    [earlier] = folder.glob("config_*.yaml")
+    assert earlier.read_bytes() == config and "LR: 0.7" in (folder / "config.yaml").read_text()
+
+
+def test_settings_that_do_not_change_what_is_learnt_may_change(
+    start: Start, undisturbed: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patch, pytest.raises(Interrupted):
+        at_step(patch, 2, lambda: os.kill(os.getpid(), signal.SIGTERM))
+        start()
+    assert_same(start("WORKERS", 1, "TEST.FLIP_TEST", True, "PRINT_FREQ", 1), undisturbed)
+
+
+def test_another_optimizer_cannot_resume(start: Start, folder: Path) -> None:
+    start()
+    with pytest.raises(CheckpointError, match="no checkpoint there can be used"):
+        start("TRAIN.OPTIMIZER", "sgd", "RESUME_CHANGED", True)
+    log = (folder / "train.log").read_text()
+    for name in ("checkpoint", "checkpoint_previous"):
+        assert f"{folder / name}.pth.tar: written with another optimizer than SGD" in log
+
+
+def test_resuming_from_a_named_checkpoint(
+    start: Start,
+    folder: Path,
+    tmp_path: Path,
+    undisturbed: dict[str, Any],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    with monkeypatch.context() as patch, pytest.raises(Interrupted):
+        at_step(patch, 6, lambda: os.kill(os.getpid(), signal.SIGTERM))
+        start()
+    first = read(folder)["run_id"]
+    named = ("AUTO_RESUME", False, "TRAIN.RESUME", True, "TRAIN.CHECKPOINT")
+    with pytest.raises(CheckpointError, match="missing.pth.tar: no such file"):
+        start(*named, str(tmp_path / "missing.pth.tar"))
+    with monkeypatch.context() as patch:
+        at_step(patch, 3, lambda: pytest.fail("not resumed"))
+        content = start(*named, str(folder / "checkpoint.pth.tar"))
+    assert_same(content, undisturbed)
+    assert content["run_id"] != first  # it is another run, which starts with the other's weights
+
+
+def test_training_without_a_validation_set(
+    start: Start, folder: Path, images: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    root = shutil.copytree(images, tmp_path / "training_only")
+    (root / "annotations/person_keypoints_val2017.json").unlink()
+    with pytest.raises(AnnotationError, match="person_keypoints_val2017.json"):
+        start("DATASET.ROOT", str(root), "TRAIN.VAL_INTERVAL", 1)
+    start("DATASET.ROOT", str(root), ap=lambda: pytest.fail("validated"))
+    assert (folder / "final_state.pth.tar").exists()
+    assert not (folder / "model_best.pth.tar").exists()
+    assert "best weights   none" in capsys.readouterr().out
+    assert "no validation, not even after the last epoch" in (folder / "train.log").read_text()
+
+
+def test_an_unknown_best_metric_is_told_before_training(start: Start, folder: Path) -> None:
+    with pytest.raises(
+        TrainingError, match="TRAIN.BEST_METRIC is 'mAP'; validation gives AP, AP .5,"
+    ):
+        start("TRAIN.BEST_METRIC", "mAP")
+    assert not (folder / "checkpoint.pth.tar").exists()
 
 
 def test_workers_and_accumulation(start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -287,7 +399,7 @@ def test_too_many_bad_steps(start: Start, monkeypatch: pytest.MonkeyPatch) -> No
         ], outputs
 
     monkeypatch.setattr(TrainStep, "forward", spoil)
-    with pytest.raises(NonFiniteLossError, match="for 3 steps in a row") as caught:
+    with pytest.raises(NonFiniteLossError, match="in 3 consecutive steps") as caught:
         start("TRAIN.MAX_BAD_STEPS", 3)
     saved = torch.load(str(caught.value).split(" are in ")[1], weights_only=True)
     assert (
@@ -305,7 +417,7 @@ def test_a_position_survives_another_number_of_processes(
 ) -> None:
     """Five steps of `before` images are so many steps of `after`, of 12 in an epoch."""
     moved = Progress(step=5, step_images=before)
-    adopt_position(moved, after, steps=12)
+    adopt_position(moved, after, steps_per_epoch=12)
     assert (moved.step, moved.step_images) == (step, after)
 
 
@@ -323,5 +435,7 @@ def test_heads_without_a_loss_are_told_to_the_replicas(
         ["MODEL.SCALE_HEADS", "False"],
         ["LOSS.WITH_HEATMAPS_LOSS", "[True, False]"],
     ):
-        setup.parallel(load_config(config_file, opts), torch.nn.Linear(1, 1), torch.device("cpu"))
+        cfg = load_config(config_file, opts)
+        setup.wrap_model(build_model(cfg), torch.device("cpu"), build_criterion(cfg).reads)
     assert [options["find_unused_parameters"] for options in calls] == [False, True, False, True]
+    assert not any(options["broadcast_buffers"] for options in calls)

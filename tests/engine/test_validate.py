@@ -1,15 +1,13 @@
 from __future__ import annotations
 
 import json
-import logging
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import cv2
-import numpy as np
 import pytest
 import torch
 
@@ -18,22 +16,19 @@ from swahr.data.images import ImageError
 from swahr.data.keypoints import KeypointDataset
 from swahr.distributed import comm
 from swahr.engine.validate import (
-    find_people,
-    find_weights,
-    fingerprint,
+    ValidationReport,
     predict,
-    prefetch,
     validate,
+    validate_weights,
 )
 from swahr.evaluation.metrics import evaluate
 from swahr.evaluation.results import PartFiles
-from swahr.inference.predictor import PredictionError
 from swahr.models.build import build_model
 from swahr.models.weights import CheckpointError
-from swahr.skeleton import Skeleton
+from swahr.skeleton import COCO, Skeleton
 from tests.inference.toy_predictor import image, predictor
 
-SPOTS = Skeleton("spots", ("red", "green"), (), (0.1, 0.1))
+SKELETON = Skeleton("toy", ("red", "green"), (), (0.1, 0.1))
 # Image id -> size and people; the order of the ids is not that of the sizes.
 SCENES: dict[int, tuple[int, int, list[tuple[int, int]]]] = {
     9: (128, 64, [(20, 20), (100, 30)]),
@@ -45,13 +40,13 @@ SCENES: dict[int, tuple[int, int, list[tuple[int, int]]]] = {
 
 
 @pytest.fixture
-def spots(tmp_path: Path) -> KeypointDataset:
+def dataset(tmp_path: Path) -> KeypointDataset:
     people = []
     images = []
     (tmp_path / "images").mkdir()
-    for image_id, (width, height, places) in SCENES.items():
+    for image_id, (width, height, centers) in SCENES.items():
         cv2.imwrite(
-            str(tmp_path / "images" / f"{image_id}.png"), image(width, height, places)[..., ::-1]
+            str(tmp_path / "images" / f"{image_id}.png"), image(width, height, centers)[..., ::-1]
         )
         images.append(
             {"id": image_id, "file_name": f"{image_id}.png", "width": width, "height": height}
@@ -67,50 +62,58 @@ def spots(tmp_path: Path) -> KeypointDataset:
                 "bbox": [x - 8, y - 8, 16, 36],
                 "area": 4000,
             }
-            for i, (x, y) in enumerate(places)
+            for i, (x, y) in enumerate(centers)
         ]
     content = {
         "images": images,
         "annotations": people,
-        "categories": [{"id": 1, "name": "person", "keypoints": list(SPOTS.keypoints)}],
+        "categories": [{"id": 1, "name": "person", "keypoints": list(SKELETON.keypoints)}],
     }
-    (tmp_path / "spots.json").write_text(json.dumps(content))
-    return KeypointDataset(tmp_path / "spots.json", tmp_path / "images", SPOTS)
+    (tmp_path / "toy.json").write_text(json.dumps(content))
+    return KeypointDataset(tmp_path / "toy.json", tmp_path / "images", SKELETON)
 
 
-def seen_by(people: Any) -> list[tuple[int, ...]]:
+def record_shapes(people: Any) -> list[tuple[int, ...]]:
     """Shapes of the batches that a predictor's network gets from now on."""
     shapes = []
     network = people.model
 
-    def watched(images: torch.Tensor) -> Any:
+    def recording(images: torch.Tensor) -> Any:
         shapes.append(tuple(images.shape))
         return network(images)
 
-    people.model = watched
+    people.model = recording
     return shapes
 
 
-def test_everybody_is_found_in_the_order_of_the_images(spots: KeypointDataset) -> None:
-    records = predict(spots, predictor())
+def break_image(dataset: KeypointDataset, image_id: int) -> bytes:
+    """Cut an image file off; its whole content."""
+    path = Path(dataset.images.path(f"{image_id}.png"))
+    content = path.read_bytes()
+    path.write_bytes(content[:100])
+    return content
+
+
+def test_everybody_is_found_in_the_order_of_the_images(dataset: KeypointDataset) -> None:
+    records, skipped = predict(dataset, predictor())
     assert [record["image_id"] for record in records] == [9, 9, 7, 4, 5, 5]
-    assert evaluate(spots.coco, records, SPOTS)["AP"] == 1
-    assert predict(spots, predictor(), [5, 9]) == records[4:] + records[:2]
+    assert evaluate(dataset.coco, records, SKELETON)["AP"] == 1
+    assert predict(dataset, predictor(), [5, 9]).records == records[4:] + records[:2]
+    assert skipped == {}
 
 
 @pytest.mark.parametrize(("batch_size", "workers"), [(2, 0), (8, 1), (3, 8)])
 def test_batches_and_threads_change_nothing(
-    spots: KeypointDataset, batch_size: int, workers: int
+    dataset: KeypointDataset, batch_size: int, workers: int
 ) -> None:
-    assert predict(spots, predictor(batch_size=batch_size), workers=workers) == predict(
-        spots, predictor()
-    )
+    batched = predict(dataset, predictor(batch_size=batch_size), workers=workers)
+    assert batched == predict(dataset, predictor())
 
 
-def test_images_of_one_size_share_batches(spots: KeypointDataset) -> None:
+def test_images_of_one_size_share_batches(dataset: KeypointDataset) -> None:
     people = predictor(batch_size=8)
-    shapes = seen_by(people)
-    predict(spots, people)
+    shapes = record_shapes(people)
+    predict(dataset, people)
     assert sorted(shapes) == [(2, 3, 64, 64), (4, 3, 64, 128), (4, 3, 128, 64)]
 
 
@@ -118,118 +121,94 @@ def in_processes(
     monkeypatch: pytest.MonkeyPatch, count: int, function: Callable[[], Any]
 ) -> list[Any]:
     """What function() gives in each process of a group, played by threads."""
-    place = threading.local()
+    process = threading.local()
     everybody = threading.Barrier(count, timeout=60)
     values = [None] * count
 
     def all_gather(value: Any) -> list[Any]:
-        values[place.rank] = value
+        values[process.rank] = value
         everybody.wait()
         gathered = list(values)
         everybody.wait()
         return gathered
 
     def run(rank: int) -> Any:
-        place.rank = rank
+        process.rank = rank
         return function()
 
     with monkeypatch.context() as patch, ThreadPoolExecutor(count) as pool:
-        patch.setattr(comm, "rank", lambda: place.rank)
+        patch.setattr(comm, "rank", lambda: process.rank)
         patch.setattr(comm, "world_size", lambda: count)
         patch.setattr(comm, "all_gather", all_gather)
         return list(pool.map(run, range(count)))
 
 
 @pytest.mark.parametrize("count", [2, 3, 7])
-def test_sharing_out_changes_nothing(
-    spots: KeypointDataset, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, count: int
+def test_the_number_of_processes_changes_nothing(
+    dataset: KeypointDataset, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, count: int
 ) -> None:
-    whole = predict(spots, predictor())
+    whole = predict(dataset, predictor())
     parts = PartFiles(tmp_path / "parts", "run")
-    results = in_processes(monkeypatch, count, lambda: predict(spots, predictor(), parts=parts))
+    results = in_processes(monkeypatch, count, lambda: predict(dataset, predictor(), parts=parts))
     assert results == [whole] * count
     shares = [len(path.read_text().splitlines()) for path in (tmp_path / "parts").iterdir()]
     assert sum(shares) == 5 and len(shares) == min(count, 5)
     parts.append(6, 9, [])  # an earlier run of more processes found nobody in image 9
     results = in_processes(
-        monkeypatch, count, lambda: predict(spots, predictor(), parts=parts, resume=True)
+        monkeypatch, count, lambda: predict(dataset, predictor(), parts=parts, resume=True)
     )
-    assert results == [[record for record in whole if record["image_id"] != 9]] * count
+    rest = [record for record in whole.records if record["image_id"] != 9]
+    assert [found.records for found in results] == [rest] * count
 
 
-def test_a_set_of_one_image_and_an_image_with_nobody(spots: KeypointDataset) -> None:
-    assert len(predict(spots, predictor(), [4])) == 1
-    assert predict(spots, predictor(), [2]) == [] == predict(spots, predictor(), [])
+def test_a_set_of_one_image_and_an_image_with_nobody(dataset: KeypointDataset) -> None:
+    assert len(predict(dataset, predictor(), [4]).records) == 1
+    assert predict(dataset, predictor(), [2]).records == []
+    assert predict(dataset, predictor(), []).records == []
 
 
-def test_a_run_cut_off_goes_on_where_it_was(spots: KeypointDataset, tmp_path: Path) -> None:
+def test_an_interrupted_validation_is_resumed(dataset: KeypointDataset, tmp_path: Path) -> None:
     parts = PartFiles(tmp_path / "parts", "run")
-    whole = predict(spots, predictor())
-    assert predict(spots, predictor(), parts=parts) == whole
-    assert {image: len(records) for image, records in parts.read().items()} == {
-        9: 2,
-        2: 0,
-        7: 1,
-        4: 1,
-        5: 2,
-    }
-    kept = {image: records for image, records in parts.read().items() if image in (9, 2, 5)}
-    parts.clear(keep=kept)
+    whole = predict(dataset, predictor())
+    assert predict(dataset, predictor(), parts=parts) == whole
+    counts = {image_id: len(records) for image_id, records in parts.read().items()}
+    assert counts == {9: 2, 2: 0, 7: 1, 4: 1, 5: 2}
+    parts.clear(keep={image_id: parts.read()[image_id] for image_id in (9, 2, 5)})
     people = predictor()
-    shapes = seen_by(people)
-    assert predict(spots, people, parts=parts, resume=True) == whole
+    shapes = record_shapes(people)
+    assert predict(dataset, people, parts=parts, resume=True) == whole
     assert len(shapes) == 2  # the images 7 and 4
     shapes.clear()
-    assert predict(spots, people, parts=parts, resume=True) == whole and not shapes
-    assert predict(spots, people, parts=parts) == whole and len(shapes) == 5
+    assert predict(dataset, people, parts=parts, resume=True) == whole and not shapes
+    assert predict(dataset, people, parts=parts) == whole and len(shapes) == 5
 
 
-def test_bad_images_stop_or_are_left_out_and_named(
-    spots: KeypointDataset, caplog: pytest.LogCaptureFixture
-) -> None:
-    whole = predict(spots, predictor())
-    path = Path(spots.images.path("7.png"))
-    path.write_bytes(path.read_bytes()[:100])
+def test_a_bad_image_stops_or_is_skipped(dataset: KeypointDataset) -> None:
+    whole = predict(dataset, predictor())
+    break_image(dataset, 7)
     with pytest.raises(ImageError, match=r"image 7: .*7.png"):
-        predict(spots, predictor())
-    with caplog.at_level(logging.WARNING, "swahr"):
-        assert predict(spots, predictor(), skip_bad=True) == [
-            record for record in whole if record["image_id"] != 7
-        ]
-    assert "left out: image 7: " in caplog.text and "7.png" in caplog.text
+        predict(dataset, predictor())
+    records, skipped = predict(dataset, predictor(), skip_bad=True)
+    assert records == [record for record in whole.records if record["image_id"] != 7]
+    assert list(skipped) == [7] and skipped[7].startswith("image 7: ") and "7.png" in skipped[7]
 
 
-class Threads:
-    def read(self, image_id: str) -> np.ndarray:
-        return np.zeros((30000 if image_id == "thin" else 64, 2, 3), np.uint8)
+def test_images_that_any_process_skips_are_known_to_all(
+    dataset: KeypointDataset, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    break_image(dataset, 7)
+    break_image(dataset, 4)
+    results = in_processes(monkeypatch, 5, lambda: predict(dataset, predictor(), skip_bad=True))
+    assert [list(found.skipped) for found in results] == [[7, 4]] * 5
 
 
-def test_images_too_thin_are_named_too() -> None:
-    with pytest.raises(
-        PredictionError, match="image thin: an image of 2 x 30000 pixels is too long and thin"
-    ):
-        list(find_people(Threads(), predictor(), [["thin"]]))
-    [found] = find_people(Threads(), predictor(), [["thin"]], skip_bad=True)
-    assert (
-        found.image_id == "thin"
-        and found.prediction is None
-        and "too long and thin" in found.problem
-    )
-
-
-def test_ahead_keeps_the_order_and_its_distance() -> None:
-    taken = []
-
-    def items() -> Any:
-        for i in range(6):
-            taken.append(i)
-            yield i
-
-    with ThreadPoolExecutor(3) as pool:
-        results = prefetch(pool, lambda i: i * i, items(), 2)
-        assert next(results) == 0 and taken == [0, 1, 2]
-        assert list(results) == [1, 4, 9, 16, 25]
-        assert list(prefetch(pool, str, [], 2)) == []
+def test_a_skipped_image_is_tried_again_on_resume(dataset: KeypointDataset, tmp_path: Path) -> None:
+    parts = PartFiles(tmp_path / "parts", "run")
+    whole = predict(dataset, predictor())
+    content = break_image(dataset, 7)
+    predict(dataset, predictor(), skip_bad=True, parts=parts)
+    Path(dataset.images.path("7.png")).write_bytes(content)
+    assert predict(dataset, predictor(), parts=parts, resume=True) == whole
 
 
 @pytest.fixture
@@ -240,43 +219,123 @@ def weights(config_file: Path) -> Path:
     return path
 
 
-def loaded(config_file: Path, *opts: Any) -> Any:
-    return load_config(config_file, [str(opt) for opt in opts])
+FOLDER = "output/coco_kpt/pose_higher_hrnet/tiny"
+NAME = "keypoints_val2017_results"
 
 
-def test_validation_leaves_results_and_a_table(
-    config_file: Path, weights: Path, tmp_path: Path
-) -> None:
-    cfg = loaded(config_file, "TEST.DETECTION_THRESHOLD", 0, "TEST.FLIP_TEST", True)
-    stats = validate(cfg, folder=tmp_path / "run", weights=weights)
-    assert list(stats)[:3] == ["AP", "AP .5", "AP .75"]
-    files = {path.name: path.read_text() for path in (tmp_path / "run/results").iterdir()}
-    assert set(files) == {"keypoints_val2017_results.json", "keypoints_val2017_results.md"}
-    records = json.loads(files["keypoints_val2017_results.json"])
+def validated(config_file: Path, weights: Path, *opts: Any) -> ValidationReport:
+    """The report on the weights, as tools/dist_valid.py has it."""
+    opts = ("TEST.FLIP_TEST", True, "TEST.MODEL_FILE", weights, *opts)
+    return validate_weights(load_config(config_file, [str(opt) for opt in opts]), config_file)
+
+
+def result_files(config_file: Path) -> dict[str, str]:
+    folder = config_file.parent / FOLDER / "results"
+    return {path.name: path.read_text() for path in folder.iterdir()}
+
+
+def test_validation_writes_results_and_a_report(config_file: Path, weights: Path) -> None:
+    report = validated(config_file, weights, "TEST.DETECTION_THRESHOLD", 0)
+    assert list(report.stats)[:3] == ["AP", "AP .5", "AP .75"]
+    files = result_files(config_file)
+    assert set(files) == {f"{NAME}.json", f"{NAME}.md"}
+    records = json.loads(files[f"{NAME}.json"])
     assert records and {len(record["keypoints"]) for record in records} == {51}
-    assert files["keypoints_val2017_results.md"].startswith("| Arch | AP | AP .5 |")
+    assert files[f"{NAME}.md"] == f"{report}\n"
+
+
+def test_the_report_says_weights_settings_and_skipped_images() -> None:
+    report = ValidationReport(
+        "net",
+        "val2017",
+        {"AP": 0.5},
+        "w.pth",
+        "flip test",
+        30,
+        {i: f"image {i}" for i in range(25)},
+    )
+    lines = str(report).splitlines()
+    assert lines[:7] == [
+        "| Arch | AP |",
+        "|---|---|",
+        "| net | 0.500 |",
+        "",
+        "- weights: w.pth",
+        "- test: val2017, flip test",
+        "- images: 30, 25 skipped",
+    ]
+    assert lines[7:] == [*(f"  - image {i}" for i in range(20)), "  - ... and 5 more images"]
+
+
+def test_the_log_says_weights_settings_and_skipped_images(
+    config_file: Path,
+    weights: Path,
+    images: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    (tmp_path / "set").mkdir()
+    (tmp_path / "set/annotations").symlink_to(images / "annotations")
+    folder = tmp_path / "set/images/val2017"
+    folder.mkdir(parents=True)
+    for path in (images / "images/val2017").iterdir():
+        (folder / path.name).write_bytes(path.read_bytes())
+    broken = sorted(folder.iterdir())[0]
+    broken.write_bytes(b"")
+    report = validated(
+        config_file,
+        weights,
+        *("DATASET.ROOT", tmp_path / "set", "DATASET.ON_BAD_SAMPLE", "skip"),
+    )
+    log = capsys.readouterr().err
+    assert f"weights: {weights} (epoch unknown, sha256 " in log
+    assert "flip test, scales 1, input size 64 px" in log
+    assert f"{broken}: the file is empty" in log and "1 of which were skipped" in log
+    assert f"{broken}: the file is empty" in str(report) and "- images: 2, 1 skipped" in str(report)
+
+
+def test_tests_with_other_settings_keep_their_own_files(config_file: Path, weights: Path) -> None:
+    validated(config_file, weights)
+    validated(config_file, weights, "TEST.FLIP_TEST", False)
+    validated(config_file, weights, "TEST.SCALE_FACTOR", [0.5, 1])
+    names = {NAME, f"{NAME}_noflip", f"{NAME}_scales0.5-1"}
+    files = result_files(config_file)
+    assert set(files) == {name + ending for name in names for ending in (".json", ".md")}
+    assert "no flip test, scales 1, input size 64 px" in files[f"{NAME}_noflip.md"]
+    assert "- test: val2017, flip test, scales 0.5, 1," in files[f"{NAME}_scales0.5-1.md"]
 
 
 def test_training_gets_its_network_back_as_it_was(
     config_file: Path, weights: Path, tmp_path: Path
 ) -> None:
-    cfg = loaded(config_file)
+    cfg = load_config(config_file, ["TEST.FLIP_TEST", "True"])
     model = build_model(cfg)
     model.load_state_dict(torch.load(weights, weights_only=True))
     before = {name: value.clone() for name, value in model.state_dict().items()}
     stats = validate(cfg, model.train(), folder=tmp_path / "run")
-    assert model.training and all(
-        torch.equal(value, before[name]) for name, value in model.state_dict().items()
-    )
-    assert stats == validate(cfg, folder=tmp_path / "again", weights=weights)
+    assert model.training
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+    assert stats == validated(config_file, weights).stats
+    report = (tmp_path / f"run/results/{NAME}.md").read_text()
+    assert "- weights: those of the training run in progress\n" in report
 
 
-def test_nobody_at_all_scores_zero(config_file: Path, weights: Path, tmp_path: Path) -> None:
-    stats = validate(
-        loaded(config_file, "TEST.DETECTION_THRESHOLD", 1e9), folder=tmp_path, weights=weights
-    )
-    assert set(stats.values()) == {0.0}
-    assert (tmp_path / "results/keypoints_val2017_results.json").read_text() == "[]"
+def test_training_can_validate_an_open_data_set(
+    config_file: Path, images: Path, tmp_path: Path
+) -> None:
+    cfg = load_config(config_file, ["TEST.FLIP_TEST", "True", "TEST.DETECTION_THRESHOLD", "1e9"])
+    annotations = images / "annotations/person_keypoints_train2017.json"
+    dataset = KeypointDataset(annotations, images / "images/train2017", COCO)
+    stats = validate(cfg, build_model(cfg), folder=tmp_path / "run", dataset=dataset)
+    assert stats["AP"] == 0
+    report = (tmp_path / f"run/results/{NAME}.md").read_text()
+    assert "- images: 8, 0 skipped" in report
+
+
+def test_nobody_at_all_scores_zero(config_file: Path, weights: Path) -> None:
+    report = validated(config_file, weights, "TEST.DETECTION_THRESHOLD", 1e9)
+    assert set(report.stats.values()) == {0.0}
+    assert result_files(config_file)[f"{NAME}.json"] == "[]"
 
 
 def test_without_annotations_there_are_results_but_no_score(
@@ -288,47 +347,19 @@ def test_without_annotations_there_are_results_but_no_score(
     (tmp_path / "set/annotations/image_info_test-dev2017.json").write_text(json.dumps(content))
     (tmp_path / "set/images").mkdir()
     (tmp_path / "set/images/test2017").symlink_to(images / "images/val2017")
-    cfg = loaded(config_file, "DATASET.ROOT", tmp_path / "set", "DATASET.TEST", "test-dev2017")
-    assert validate(cfg, folder=tmp_path, weights=weights) == {}
-    assert [path.name for path in (tmp_path / "results").iterdir()] == [
-        "keypoints_test-dev2017_results.json"
-    ]
+    report = validated(
+        config_file,
+        weights,
+        *("DATASET.ROOT", tmp_path / "set", "DATASET.TEST", "test-dev2017"),
+    )
+    assert report.stats == {}
+    assert str(report).startswith("test-dev2017 has no annotations, so no score\n")
+    assert set(result_files(config_file)) == {
+        "keypoints_test-dev2017_results.json",
+        "keypoints_test-dev2017_results.md",
+    }
 
 
-def test_the_weights_are_those_named_or_the_best_of_the_run(
-    config_file: Path, weights: Path, tmp_path: Path
-) -> None:
-    assert find_weights(loaded(config_file, "TEST.MODEL_FILE", weights), config_file) == weights
-    cfg = loaded(config_file)
-    run = tmp_path / "output/coco_kpt/pose_higher_hrnet/tiny"
-    with pytest.raises(
-        ValueError,
-        match=r"no weights to test with: TEST.MODEL_FILE is empty, and .*/tiny has neither "
-        r"model_best.pth.tar nor final_state.pth.tar",
-    ):
-        find_weights(cfg, config_file)
-    run.mkdir(parents=True)
-    for name in ("final_state.pth.tar", "model_best.pth.tar"):
-        (run / name).touch()
-        assert find_weights(cfg, config_file) == run / name
+def test_missing_weights_are_named(config_file: Path) -> None:
     with pytest.raises(CheckpointError, match="nothing.pth: no such file"):
-        validate(cfg, folder=tmp_path, weights=tmp_path / "nothing.pth")
-
-
-def test_runs_are_told_apart_by_what_decides_their_results(
-    config_file: Path, weights: Path
-) -> None:
-    def name(*opts: Any) -> str:
-        return fingerprint(loaded(config_file, *opts), weights)
-
-    same = [("TEST.RESUME", True), ("TEST.IMAGES_PER_GPU", 3), ("WORKERS", 7), ("TRAIN.LR", 0.5)]
-    others: Sequence[Sequence[Any]] = [
-        ("TEST.FLIP_TEST", True),
-        ("TEST.SCALE_FACTOR", [0.5, 1]),
-        ("DATASET.TEST", "x"),
-    ]
-    assert {name(*opts) for opts in same} == {name()}
-    assert len({name(), *(name(*opts) for opts in others)}) == 4
-    before = name()
-    weights.write_bytes(weights.read_bytes() + b"0")
-    assert name() != before
+        validated(config_file, config_file.with_name("nothing.pth"))

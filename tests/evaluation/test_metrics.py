@@ -165,7 +165,7 @@ def test_nobody_labelled_gives_no_figures(caplog: pytest.LogCaptureFixture) -> N
             truth([]),
             [found(1, 9, 1) | {"keypoints": [1]}],
             "coco",
-            "result 0 has 1 keypoint numbers; .* stick needs 3 x 3",
+            "result 0 has 1 keypoint numbers; the skeleton needs 3 x 3",
         ),
         (
             truth([]),

@@ -103,7 +103,7 @@ def look_at_everything(worker: int) -> None:
         dataset.image_info(image_id)
         dataset.joints(image_id)
         if number % 4 == 0:  # parsing them takes longer than all the rest
-            dataset.table.outlines(image_id)
+            dataset.arrays.outlines(image_id)
 
 
 def measure(config: str, root: str) -> dict[str, object]:
@@ -120,7 +120,7 @@ def measure(config: str, root: str) -> dict[str, object]:
     workers = [process.pid for process in batches._workers]
     return {
         "images": len(dataset),
-        "people": len(dataset.table.labelled),
+        "people": len(dataset.arrays.labelled),
         "shapes": sorted(shapes),
         "peak": peak,
         "own": [memory(pid, "Private_Clean", "Private_Dirty") for pid in workers],

@@ -1,4 +1,4 @@
-"""A tool whose process 1 makes a mistake in the middle of its work: culprit.py dist_train --cfg ...
+"""A tool whose process 1 fails in the middle of its work: failing_tool.py dist_train --cfg ...
 
 The processes that the launcher spawns import this file too, so the mistake is in each of them.
 """
@@ -23,7 +23,7 @@ def make_mistake(part: type, name: str) -> None:
     def mistaken(self: Any, *arguments: Any) -> Any:
         if comm.rank() == 1:
             print("process 1 makes a mistake", flush=True)
-            raise ZeroDivisionError("the culprit")
+            raise ZeroDivisionError("the failing rank")
         return original(self, *arguments)
 
     setattr(part, name, mistaken)

@@ -86,7 +86,7 @@ def test_signals(
         job.text()
     )
     job = start(*options)
-    assert job.end() == 0 and "going on from" in job.text(), job.text()
+    assert job.end() == 0 and "resuming from" in job.text(), job.text()
     assert same(weights(folder), undisturbed(processes))
 
 
@@ -99,7 +99,7 @@ def test_elastic_restart(start: Start, folder: Path, undisturbed: Undisturbed, v
     job.wait_for("epoch 2/6, step 2/")
     os.kill(job.ranks()[victim], signal.SIGKILL)
     assert job.end() == 0, job.text()
-    assert "going on from" in job.text() and same(weights(folder), undisturbed(2))
+    assert "resuming from" in job.text() and same(weights(folder), undisturbed(2))
 
 
 def test_two_nodes(start: Start, folder: Path, undisturbed: Undisturbed) -> None:
@@ -191,7 +191,7 @@ def test_an_image_that_one_process_cannot_read(start: Start, tmp_path: Path, ima
 
 
 def test_a_full_disk(start: Start, folder: Path, undisturbed: Undisturbed) -> None:
-    """No file may grow beyond 64 KiB: the run ends with one line, and goes on once there is
+    """No file may grow beyond 64 KiB: the run ends with one line, and resumes once there is
     room.
     """
     options = ("--gpus", 2, *EPOCHS)

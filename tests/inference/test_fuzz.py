@@ -1,5 +1,5 @@
-"""Images of every size and maps of every content: people lie where the network looked, or one line
-says why not.
+"""Images of every size and maps of every content: people lie in the network's input, or the image
+is refused in one line.
 """
 
 from __future__ import annotations
@@ -15,15 +15,15 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from swahr import geometry
-from swahr.codec.decode import Decoder
+from swahr.codec.decode import AssociativeDecoder
+from swahr.codec.maps import Maps
 from swahr.inference import predictor as module
 from swahr.inference.predictor import Prediction, PredictionError, PreparedBatch
 from swahr.models.network import StageOutput
 from tests.inference.toy_predictor import predictor
 
-MOST_PIXELS = (
-    1 << 17
-)  # of an input: what would be refused at 32 million is refused here, so that no example is slow
+# Of an input. The limit is lowered to it, so that no example is slow.
+MOST_PIXELS = 1 << 17
 sides = st.tuples(st.integers(1, 2000), st.integers(1, 3000)) | st.tuples(
     st.integers(1, 3000), st.integers(1, 2000)
 )
@@ -43,10 +43,8 @@ def heat(rng: np.random.Generator, content: str, people: int, shape: tuple[int, 
     maps = np.zeros(shape, np.float32)
     if content == "constant":
         maps += rng.choice([-1.0, 0.0, 0.5, 1.0])
-    elif content in (
-        "equal maxima",
-        "crowd",
-    ):  # `people` peaks of each joint, as far as the map has room for them
+    elif content in ("equal maxima", "crowd"):
+        # `people` peaks of each joint, or as many as there are pixels.
         for joint in maps.reshape(-1, *shape[2:]):
             joint.flat[rng.permutation(joint.size)[:people]] = (
                 1 if content == "equal maxima" else rng.random() + 0.3
@@ -58,13 +56,13 @@ def heat(rng: np.random.Generator, content: str, people: int, shape: tuple[int, 
 
 
 def identities(rng: np.random.Generator, people: int, shape: tuple[int, ...]) -> Tensor:
-    """Tags that are all one, or of so many people."""
+    """Tags of that many people."""
     return torch.from_numpy((3.0 * rng.integers(0, people + 1, shape)).astype(np.float32))
 
 
 class AnyMaps:
-    """A network of two resolutions, a quarter and half of its input, whose maps have nothing to do
-    with it.
+    """A network of two resolutions, a quarter and half of its input, whose maps do not depend on
+    it.
     """
 
     def __init__(self, content: str, people: int, seed: int) -> None:
@@ -84,13 +82,13 @@ class AnyMaps:
         ]
 
 
-def decoder(people: int, **rules: Any) -> Decoder:
-    return Decoder(grouping_order=(0, 1), max_people=max(people, 1), **rules)
+def decoder(people: int, **rules: Any) -> AssociativeDecoder:
+    return AssociativeDecoder(grouping_order=(0, 1), max_people=max(people, 1), **rules)
 
 
 def check(found: Prediction, low: np.ndarray, high: np.ndarray, which: str = "all") -> None:
-    """Finite, and between two corners; which: all keypoints, or those `found`, for the others have
-    no place.
+    """Finite, and between two corners; which: "all" keypoints, or only those "found", since the
+    others have no position.
     """
     assert np.isfinite(found.keypoints).all() and np.isfinite(found.scores).all()
     points = found.keypoints[..., :2][
@@ -100,12 +98,12 @@ def check(found: Prediction, low: np.ndarray, high: np.ndarray, which: str = "al
     assert (points >= low - slack).all() and (points <= high + slack).all()
 
 
-def plane(place: geometry.InputGeometry, size: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
-    """What a map of `size` (w, h) shows, grown by one of its pixels: its corners in image
-    pixels.
-    """
+def plane(
+    placement: geometry.InputGeometry, size: tuple[int, int]
+) -> tuple[np.ndarray, np.ndarray]:
+    """The corners, in image pixels, of a map of `size` (w, h), one of its pixels farther out."""
     corners = [[-1, -1], [size[0], size[1]]]
-    return tuple(geometry.to_image(corners, place.center, place.box_scale, size))  # type: ignore[return-value]
+    return tuple(geometry.to_image(corners, placement.center, placement.box_scale, size))  # type: ignore[return-value]
 
 
 @given(
@@ -121,7 +119,7 @@ def plane(place: geometry.InputGeometry, size: tuple[int, int]) -> tuple[np.ndar
 @example((3000, 2000), "crowd", 300, (0.5, 1.0), True, True, 0)
 @example((2000, 3000), "constant", 0, (1.0,), False, False, 0)
 @settings(max_examples=40, deadline=None)
-def test_everybody_is_where_the_network_looked(
+def test_people_lie_in_the_network_input(
     size: tuple[int, int],
     content: str,
     people: int,
@@ -131,19 +129,20 @@ def test_everybody_is_where_the_network_looked(
     seed: int,
 ) -> None:
     """From an image to people; images that would become too large are refused in one line."""
-    seeing = predictor(scales=scales, flip_index=(1, 0) if flip else None, project=project)
-    seeing.model = AnyMaps(content, people, seed)
-    seeing.decoder = decoder(people)
-    place = seeing.place(*size, max(scales))
-    if place.size[0] * place.size[1] > MOST_PIXELS:
+    toy = predictor(scales=scales, flip_index=(1, 0) if flip else None, project=project)
+    toy.model = AnyMaps(content, people, seed)
+    toy.decoder = decoder(people)
+    geometries = toy.geometries(*size)
+    width, height = geometries.input_size
+    if width * height > MOST_PIXELS:
         with pytest.raises(
             PredictionError, match=r"^an image of \d+ x \d+ pixels is too long and thin: .*$"
         ):
-            seeing([np.zeros((size[1], size[0], 3), np.uint8)])
+            toy([np.zeros((size[1], size[0], 3), np.uint8)])
         return
-    [found] = seeing([np.zeros((size[1], size[0], 3), np.uint8)])
-    whole = seeing.place(*size, 1.0).size if project else tuple(side // 2 for side in place.size)
-    check(found, *plane(seeing.place(*size, min(scales)), whole))
+    [found] = toy([np.zeros((size[1], size[0], 3), np.uint8)])
+    map_size = geometries.full_size if project else (width // 2, height // 2)
+    check(found, *plane(geometries.scales[-1], map_size))
     assert content != "constant" or len(found.keypoints) <= max(people, 1) * 2
 
 
@@ -159,7 +158,7 @@ def test_everybody_is_where_the_network_looked(
 @example((1, 1), "crowd", 300, 1, True, True, 0)
 @example((3000, 2000), "equal maxima", 300, 1, True, True, 0)
 @settings(max_examples=60, deadline=None)
-def test_maps_that_are_zero_outside_the_image_put_everybody_into_it(
+def test_people_lie_in_the_image_if_maps_are_zero_outside_it(
     size: tuple[int, int],
     content: str,
     people: int,
@@ -168,25 +167,23 @@ def test_maps_that_are_zero_outside_the_image_put_everybody_into_it(
     refine: bool,
     seed: int,
 ) -> None:
-    """Grown by one pixel: of the map, where that is the larger one. factor: input pixels to one of
-    the map.
-    """
+    """Up to one pixel, of the map if that is larger. factor: input pixels to one of the map."""
     rng = np.random.default_rng(seed)
-    seeing = predictor()
-    seeing.decoder = decoder(people, adjust=adjust, refine=refine)
-    place = seeing.place(*size, 1.0)
-    if place.size[0] * place.size[1] > MOST_PIXELS:
+    toy = predictor()
+    toy.decoder = decoder(people, adjust=adjust, refine=refine)
+    geometries = toy.geometries(*size)
+    [placement] = geometries.scales
+    if placement.size[0] * placement.size[1] > MOST_PIXELS:
         return
-    width, height = (side // factor for side in place.size)
+    width, height = (side // factor for side in placement.size)
     maps = heat(rng, content, people, (1, 2, height, width))
     pixels = np.stack(np.meshgrid(np.arange(width), np.arange(height)), -1).reshape(-1, 2)
-    points = geometry.to_image(pixels, place.center, place.box_scale, (width, height)).reshape(
-        height, width, 2
-    )
+    points = geometry.to_image(pixels, placement.center, placement.box_scale, (width, height))
+    points = points.reshape(height, width, 2)
     inside = ((points >= 0) & (points <= np.subtract(size, 1))).all(-1)
     maps *= torch.from_numpy(inside)
     tags = identities(rng, people, (1, 2, height, width))[..., None]
-    [found] = seeing.decode(PreparedBatch([], [place], place.size), maps, tags)
-    pixel = max(1.0, place.box_scale[0] * geometry.BOX_UNIT / width)
+    [found] = toy.decode(PreparedBatch([], [geometries]), Maps(maps, tags))
+    pixel = max(1.0, placement.box_scale[0] * geometry.BOX_UNIT / width)
     check(found, np.full(2, -pixel), np.subtract(size, 1) + pixel, "found")
     assert inside.any() or not len(found.keypoints)

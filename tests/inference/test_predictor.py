@@ -1,3 +1,7 @@
+"""The predictor: people are found where they are, in batches, at several scales, and with further
+maps of a head.
+"""
+
 from __future__ import annotations
 
 from pathlib import Path
@@ -6,10 +10,19 @@ import numpy as np
 import pytest
 import torch
 from torch import Tensor
+from yacs.config import CfgNode
 
 from swahr.acceleration.fuse import supports_dtype
+from swahr.codec.decode import People
+from swahr.codec.maps import MapRule, Maps
 from swahr.config import load_config
-from swahr.inference.predictor import PredictionError, Predictor, build_predictor
+from swahr.inference.predictor import (
+    PredictionError,
+    Predictor,
+    ScaleError,
+    build_predictor,
+    check_scales,
+)
 from swahr.models.build import build_model
 from swahr.models.network import StageOutput
 from swahr.skeleton import COCO
@@ -59,7 +72,7 @@ def test_batches_of_any_size_give_the_same() -> None:
 
 def test_batches_hold_images_of_one_input_size_and_no_more_than_allowed() -> None:
     batches = list(predictor(batch_size=2).prepare([WIDE, TALL, WIDE, WIDE]))
-    assert [numbers for numbers, _ in batches] == [[0, 2], [3], [1]]
+    assert [indices for indices, _ in batches] == [[0, 2], [3], [1]]
     assert [tuple(batch.images[0].shape) for _, batch in batches] == [
         (2, 64, 128, 3),
         (1, 64, 128, 3),
@@ -67,7 +80,7 @@ def test_batches_hold_images_of_one_input_size_and_no_more_than_allowed() -> Non
     ]
 
 
-def test_a_image_with_nobody() -> None:
+def test_an_image_without_people() -> None:
     [found] = predictor()([np.zeros((64, 64, 3), np.uint8)])
     assert found.keypoints.shape == (0, 2, 3) and found.scores.shape == (0,)
 
@@ -77,30 +90,30 @@ def test_thirty_one_people() -> None:
     assert len(predictor(input_size=320)([crowd])[0].scores) == 31
 
 
-def test_a_pixel_is_a_image() -> None:
+def test_an_image_of_one_pixel() -> None:
     assert len(predictor()([np.zeros((1, 1, 3), np.uint8)])) == 1
 
 
-def test_nothing_asked_nothing_answered() -> None:
+def test_no_images() -> None:
     assert predictor()([]) == []
 
 
 def test_the_network_sees_scales_largest_first_and_both_sides_in_one_batch() -> None:
-    seen = []
+    inputs = []
 
     def network(images: Tensor) -> list[StageOutput]:
-        seen.append(images)
+        inputs.append(images)
         return colours(images)
 
     people = predictor(scales=(0.5, 2, 1), batch_size=2)
     people.model = network
     people([WIDE, WIDE[::-1].copy()])
-    assert [tuple(images.shape) for images in seen] == [
+    assert [tuple(images.shape) for images in inputs] == [
         (4, 3, 256, 512),
         (4, 3, 128, 256),
         (4, 3, 64, 128),
     ]
-    for images in seen:
+    for images in inputs:
         assert torch.equal(images[2:], images[:2].flip(3))
 
 
@@ -114,31 +127,127 @@ def test_the_network_sees_scales_largest_first_and_both_sides_in_one_batch() -> 
         "a",
     ],
 )
-def test_what_is_no_image_is_refused_in_one_line(image: object) -> None:
+def test_other_things_than_images_are_refused_in_one_line(image: object) -> None:
     with pytest.raises(
         PredictionError, match=r"must be a uint8 array \(height, width, 3\) in RGB, not "
     ):
         predictor()([image])  # type: ignore[list-item]
 
 
-def test_a_thread_of_pixels_is_refused_before_it_fills_the_memory() -> None:
+def test_a_very_thin_image_is_refused_before_it_fills_the_memory() -> None:
     with pytest.raises(
         PredictionError, match="2 x 30000 pixels is too long and thin: .* 64 x 960000"
     ):
         predictor()([np.zeros((30000, 2, 3), np.uint8)])
 
 
+def test_geometries_are_worked_out_once_an_image(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Those that the caller has are used as they are, with the same results."""
+    toy = predictor(scales=(0.5, 1, 2), batch_size=2)
+    images = [WIDE, TALL, WIDE]
+    want = toy(images)
+    geometries = [toy.geometries_of(image) for image in images]
+    assert geometries[0] == toy.geometries(128, 64)
+    assert [placement.size for placement in geometries[1].scales] == [
+        (256, 512),
+        (128, 256),
+        (64, 128),
+    ]
+    assert geometries[1].input_size == (256, 512) and geometries[1].full_size == (128, 256)
+    monkeypatch.setattr("swahr.geometry.input_geometry", None)
+    for indices, batch in toy.prepare(images, geometries):
+        for index, got in zip(indices, toy.decode(batch, toy.maps(batch))):
+            np.testing.assert_array_equal(got.keypoints, want[index].keypoints)
+
+
+def with_extra(images: Tensor) -> list[StageOutput]:
+    """The toy network with further maps: the horizontal slope of the heatmap, and the width of the
+    input.
+    """
+    outputs = colours(images)
+    heatmaps = outputs[-1].heatmaps
+    slope = torch.zeros_like(heatmaps[:, :1])
+    slope[..., 1:-1] = heatmaps[:, :1, :, 2:] - heatmaps[:, :1, :, :-2]
+    extra = {"slopes": slope, "widths": torch.full_like(slope, images.shape[3])}
+    outputs[-1] = outputs[-1]._replace(extra={**extra, "unused": slope})
+    return outputs
+
+
+@pytest.mark.parametrize("project", [True, False])
+def test_maps_of_a_head_from_outside_reach_its_decoder(project: bool) -> None:
+    decoded: list[Maps] = []
+
+    def decoder(maps: Maps) -> list[People]:
+        decoded.append(maps)
+        point = np.array([[[1, 2, 0.5], [3, 4, 0.5]]], np.float32)
+        return [People(point, np.ones(1, np.float32))] * len(maps.heatmaps)
+
+    for flip_index in ((0, 1), None):
+        toy = predictor(
+            scales=(1, 2),
+            project=project,
+            flip_index=flip_index,
+            map_rules={"slopes": MapRule(signs=(-1,)), "widths": MapRule(average=False)},
+        )
+        toy.model = with_extra
+        toy.decoder = decoder
+        [found] = toy([WIDE])
+        assert found.keypoints.shape == (1, 2, 3)
+    flipped, plain = decoded
+    assert set(flipped.extra) == {"slopes", "widths"}
+    size = flipped.heatmaps.shape[2:]
+    assert all(values.shape[2:] == size for values in flipped.extra.values())
+    # The network treats left and right alike, so that flips change nothing if the sign is right.
+    assert flipped.extra["slopes"].abs().max() > 0.01
+    torch.testing.assert_close(flipped.extra["slopes"], plain.extra["slopes"])
+    # These are taken from the image as it is at scale 1 only.
+    assert (flipped.extra["widths"] == 128).all()
+
+
+@pytest.mark.parametrize(
+    ("scales", "size_divisor"),
+    [([1], 32), ([0.5, 1, 2], 32), ([0.5, 0.75, 1], 32), ([0.75, 1], 1), ([1, 1.25], 16)],
+)
+def test_scales_that_fit(scales: list[float], size_divisor: int) -> None:
+    check_scales(scales, size_divisor)
+
+
+@pytest.mark.parametrize("scales", [[0.75, 1], [1, 1.25], [0.3, 1]])
+def test_scales_that_do_not_fit(scales: list[float]) -> None:
+    with pytest.raises(
+        ScaleError,
+        match=r"most images cannot be tested at the scales .*multiples of 32.*"
+        "a multiple of 0.5 times the smallest one, for example 0.5, 0.75, 1$",
+    ):
+        predictor(scales=scales, size_divisor=32)
+
+
+def test_a_network_that_fits_no_test_size() -> None:
+    with pytest.raises(ScaleError, match="multiples of 64; the network needs multiples of 128"):
+        check_scales([1], 128)
+
+
+def test_scales_are_refused_by_their_key_when_the_predictor_is_built() -> None:
+    model = torch.nn.Identity()
+    model.size_divisor = 32  # type: ignore[assignment]
+    with pytest.raises(ScaleError, match=r"^TEST.SCALE_FACTOR: most images .* \[0.75, 1.0\]: "):
+        build_predictor(config("TEST.SCALE_FACTOR", "[0.75, 1.0]"), model, COCO)
+
+
 def test_some_resolution_must_give_heatmaps() -> None:
-    with pytest.raises(ValueError, match=r"LOSS.WITH_HEATMAPS_LOSS, TEST.WITH_HEATMAPS"):
+    with pytest.raises(ValueError, match="^use_heatmaps must be true for at least one resolution$"):
         predictor(use_heatmaps=[False, False])
 
 
-def built(*opts: str) -> Predictor:
-    cfg = load_config(
+def config(*opts: str) -> CfgNode:
+    return load_config(
         ROOT / "experiments/coco/higher_hrnet/w32_512_adam_lr1e-3.yaml",
         ["TEST.FUSE", "False", *opts],
     )
-    return build_predictor(cfg, torch.nn.Identity(), COCO)  # type: ignore[arg-type]
+
+
+def built(*opts: str) -> Predictor:
+    return build_predictor(config(*opts), torch.nn.Identity(), COCO)
 
 
 def test_settings_reach_the_predictor() -> None:
@@ -149,7 +258,7 @@ def test_settings_reach_the_predictor() -> None:
     assert built("AMP.ENABLED", "True").amp_dtype is torch.bfloat16 and made.amp_dtype is None
 
 
-def test_mixed_precision_is_in_the_weights_where_they_can_have_it() -> None:
+def test_mixed_precision_is_in_the_weights_if_the_device_supports_it() -> None:
     def maps(*opts: str) -> torch.Tensor:
         cfg = load_config(
             ROOT / "experiments/synthetic/tiny_192_cpu.yaml", ["MODEL.INIT_WEIGHTS", "False", *opts]
@@ -165,7 +274,7 @@ def test_mixed_precision_is_in_the_weights_where_they_can_have_it() -> None:
             opts[1] == "True" and supports_dtype(torch.bfloat16, made.device)
         )
         [(_, batch)] = made.prepare([TALL])
-        return made.maps(batch)[0]
+        return made.maps(batch).heatmaps
 
     exact = maps("AMP.ENABLED", "False")
     rounded = maps("AMP.ENABLED", "True")

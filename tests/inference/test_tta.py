@@ -4,7 +4,16 @@ import numpy as np
 import pytest
 import torch
 
-from swahr.inference.tta import Maps, average_flips, average_scales, average_stages, resize
+from swahr.codec.maps import MapRule
+from swahr.inference.tta import (
+    PassMaps,
+    average_flips,
+    average_scales,
+    average_stages,
+    drop_last_joint,
+    mirror_back,
+    resize,
+)
 from swahr.models.network import StageOutput
 from tests.oracles import tta as oracle
 
@@ -31,10 +40,12 @@ def plain(outputs: list[StageOutput], image: int) -> list[tuple[np.ndarray, np.n
     ]
 
 
-def both(outputs: list[StageOutput], mirrored: list[StageOutput], **options: object) -> Maps:
+def both(
+    outputs: list[StageOutput], mirrored: list[StageOutput], size: tuple[int, int] | None = None
+) -> PassMaps:
     use = {"use_heatmaps": [True, True], "use_tags": [True, False]}
-    passes = [average_stages(outputs, **use), average_stages(mirrored, **use, mirrored_by=FLIP)]
-    return average_flips(passes, **options)  # type: ignore[arg-type]
+    passes = [average_stages(outputs, **use), mirror_back(average_stages(mirrored, **use), FLIP)]
+    return average_flips(passes, size=size)
 
 
 @pytest.mark.parametrize("size", [(8, 12), (7, 5), (4, 6), (1, 1)])
@@ -50,7 +61,7 @@ def test_resize_to_the_same_size_changes_nothing() -> None:
 
 
 @pytest.mark.parametrize("tag_channels", [3, 1])
-def test_stages_and_flips_are_averaged_as_written_out(tag_channels: int) -> None:
+def test_stages_and_flips_equal_the_loops(tag_channels: int) -> None:
     outputs = stages(1, tag_channels=tag_channels)
     mirrored = stages(2, tag_channels=tag_channels)
     maps = both(outputs, mirrored, size=(16, 24))
@@ -70,21 +81,21 @@ def test_only_resolutions_in_use_count() -> None:
     assert torch.equal(maps.heatmaps, outputs[1].heatmaps) and maps.tags == []
 
 
-def test_one_resolution_without_flip_is_left_as_it_is() -> None:
+def test_one_resolution_without_flip_is_not_changed() -> None:
     [first, _] = stages(4)
     maps = average_flips([average_stages([first], use_heatmaps=[True], use_tags=[True])])
     assert torch.equal(maps.heatmaps, first.heatmaps) and torch.equal(maps.tags[0], first.tags)
 
 
-def test_a_symmetric_network_sees_the_same_in_the_mirror() -> None:
+def test_a_symmetric_network_gives_the_same_for_the_mirrored_image() -> None:
     outputs = stages(5)
-    seen = [
+    mirrored = [
         StageOutput(
             None, s.heatmaps.flip(3)[:, FLIP], None if s.tags is None else s.tags.flip(3)[:, FLIP]
         )
         for s in outputs
     ]
-    maps = both(outputs, seen)
+    maps = both(outputs, mirrored)
     alone = average_stages(outputs, use_heatmaps=[True, True], use_tags=[True, False])
     torch.testing.assert_close(maps.heatmaps, alone.heatmaps)
     torch.testing.assert_close(maps.tags[1], alone.tags[0])
@@ -92,34 +103,66 @@ def test_a_symmetric_network_sees_the_same_in_the_mirror() -> None:
 
 @pytest.mark.parametrize("tag_channels", [3, 1])
 def test_the_centre_is_dropped_from_heatmaps_and_tags_of_joints(tag_channels: int) -> None:
-    maps = both(
-        stages(6, tag_channels=tag_channels), stages(7, tag_channels=tag_channels), drop_center=True
-    )
-    assert maps.heatmaps.shape[1] == 2
-    assert [tags.shape[1] for tags in maps.tags] == [2 if tag_channels == 3 else 1] * 2
+    outputs = stages(6, tag_channels=tag_channels)
+    whole = average_stages(outputs, use_heatmaps=[True, True], use_tags=[True, False])
+    maps = drop_last_joint(whole)
+    assert torch.equal(maps.heatmaps, whole.heatmaps[:, :2])
+    assert torch.equal(maps.tags[0], whole.tags[0][:, :2])
+    assert maps.tags[0].shape[1] == (2 if tag_channels == 3 else 1)
 
 
 def test_scales_are_averaged_at_the_size_of_the_first() -> None:
     large = torch.rand(1, 3, 8, 12)
     small = torch.rand(1, 3, 4, 6)
     tags = [torch.rand(1, 3, 4, 6), torch.rand(1, 3, 4, 6)]
-    heatmaps, stacked = average_scales([Maps(large, []), Maps(small, tags)])
+    maps = average_scales([PassMaps(large, [], {}), PassMaps(small, tags, {})])
     want = (large[0].numpy() + oracle.resize(small[0].numpy(), 8, 12)) / 2
-    np.testing.assert_allclose(heatmaps[0], want, atol=1e-6)
-    assert stacked.shape == (1, 3, 8, 12, 2)
+    np.testing.assert_allclose(maps.heatmaps[0], want, atol=1e-6)
+    assert maps.tags is not None and maps.tags.shape == (1, 3, 8, 12, 2)
     np.testing.assert_allclose(
-        stacked[0, ..., 1], oracle.resize(tags[1][0].numpy(), 8, 12), atol=1e-6
+        maps.tags[0, ..., 1], oracle.resize(tags[1][0].numpy(), 8, 12), atol=1e-6
     )
 
 
-def test_without_tags_it_says_where_they_come_from() -> None:
-    with pytest.raises(
-        ValueError, match=r"TEST.SCALE_FACTOR must hold 1 .* LOSS.WITH_AE_LOSS and TEST.WITH_AE"
-    ):
-        average_scales([Maps(torch.rand(1, 3, 4, 6), [])])
+def test_maps_without_tags_have_none() -> None:
+    assert average_scales([PassMaps(torch.rand(1, 3, 4, 6), [], {})]).tags is None
 
 
-def test_a_batch_is_its_images_one_by_one() -> None:
+def test_no_scales() -> None:
+    with pytest.raises(ValueError, match="^there are no maps to average$"):
+        average_scales([])
+
+
+def test_further_maps_come_from_the_highest_resolution_at_the_size_of_the_heatmaps() -> None:
+    outputs = stages(10)
+    low, high = torch.rand(2, 2, 1, 4, 6)
+    outputs[0] = outputs[0]._replace(extra={"masks": low, "widths": low})
+    outputs[1] = outputs[1]._replace(extra={"masks": high, "unused": high})
+    rules = {"masks": MapRule(), "widths": MapRule(), "absent": MapRule()}
+    maps = average_stages(outputs, use_heatmaps=[True, True], map_rules=rules)
+    assert set(maps.extra) == {"masks", "widths"}
+    assert torch.equal(maps.extra["masks"], resize(high, (8, 12)))
+    assert torch.equal(maps.extra["widths"], resize(low, (8, 12)))
+
+
+def test_further_maps_are_mirrored_dropped_and_averaged_by_their_rules() -> None:
+    rules = {"offsets": MapRule(signs=(-1, 1), swap_joints=True)}
+    heatmaps = torch.zeros(1, 3, 4, 6)
+    offsets = torch.rand(1, 6, 4, 6)
+    first = PassMaps(heatmaps, [], {"offsets": offsets})
+    second = mirror_back(first, FLIP, rules)
+    assert torch.equal(second.extra["offsets"], rules["offsets"].mirror(offsets, FLIP))
+    dropped = [drop_last_joint(maps, rules) for maps in (first, second)]
+    assert dropped[0].extra["offsets"].shape[1] == 4
+    mean = average_flips(dropped)
+    want = (offsets + second.extra["offsets"])[:, :4] / 2
+    torch.testing.assert_close(mean.extra["offsets"], want)
+    without = PassMaps(torch.zeros(1, 2, 8, 12), [], {})
+    maps = average_scales([without, mean, mean])
+    torch.testing.assert_close(maps.extra["offsets"], resize(want, (8, 12)))
+
+
+def test_images_of_a_batch_are_independent() -> None:
     def cut(outputs: list[StageOutput], image: int) -> list[StageOutput]:
         return [
             StageOutput(
@@ -135,5 +178,5 @@ def test_a_batch_is_its_images_one_by_one() -> None:
     together = average_scales([both(outputs, mirrored, size=(16, 24))])
     for image in range(3):
         alone = average_scales([both(cut(outputs, image), cut(mirrored, image), size=(16, 24))])
-        for got, want in zip(alone, together):
-            assert torch.equal(got[0], want[image])
+        assert torch.equal(alone.heatmaps[0], together.heatmaps[image])
+        assert torch.equal(alone.tags[0], together.tags[image])

@@ -1,5 +1,5 @@
-"""A stand-in for a trained network, and images for it: people of two joints, a red spot and a green
-one below it.
+"""A toy network that needs no training, and images for it: people have two joints, a red spot and a
+green one below it.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from swahr.codec.decode import Decoder
+from swahr.codec.decode import AssociativeDecoder
 from swahr.data.images import MEAN, STD
 from swahr.inference.predictor import Predictor
 from swahr.models.network import StageOutput
@@ -41,7 +41,7 @@ def predictor(**options: object) -> Predictor:
         "use_tags": [True, False],
         "flip_index": (0, 1),
     }
-    decoder = Decoder(grouping_order=(0, 1), detection_threshold=0.3, max_people=40)
+    decoder = AssociativeDecoder(grouping_order=(0, 1), detection_threshold=0.3, max_people=40)
     return Predictor(colours, decoder, **(settings | options))  # type: ignore[arg-type]
 
 

@@ -12,8 +12,8 @@ from tests.oracles import losses as oracle
 def make_people(
     people: int, batch: int = 3, num_joints: int = 4, seed: int = 0
 ) -> tuple[torch.Tensor, ...]:
-    """Tags (batch, 4, 5, 5) and people with absent joints, among them people with none; the last
-    image has nobody.
+    """Tags (batch, 4, 5, 5) and people with absent joints, some without any joint; the last image
+    has no people.
     """
     generator = torch.Generator().manual_seed(seed)
     tags = torch.randn(
@@ -26,12 +26,12 @@ def make_people(
     return tags, torch.where(present, index, 0), present
 
 
-@pytest.mark.parametrize("kind", ["exp", "max"])
+@pytest.mark.parametrize("push_kind", ["exp", "max"])
 @pytest.mark.parametrize("people", [1, 2, 31, 300])
-def test_values_and_gradients_equal_the_loops(people: int, kind: str) -> None:
+def test_values_and_gradients_equal_the_loops(people: int, push_kind: str) -> None:
     tags, index, present = make_people(people, batch=2 if people == 300 else 3)
-    got = associative_loss(tags, index, present, kind)
-    want = oracle.associative_loss(tags, index, present, kind)
+    got = associative_loss(tags, index, present, push_kind)
+    want = oracle.associative_loss(tags, index, present, push_kind)
     torch.testing.assert_close(got, want)
     gradients = [
         torch.autograd.grad(push.sum() - 2 * (pull * pull).sum(), tags)[0]
@@ -40,18 +40,20 @@ def test_values_and_gradients_equal_the_loops(people: int, kind: str) -> None:
     torch.testing.assert_close(*gradients)
 
 
-@pytest.mark.parametrize("kind", ["exp", "max"])
-def test_gradcheck(kind: str) -> None:
+@pytest.mark.parametrize("push_kind", ["exp", "max"])
+def test_gradcheck(push_kind: str) -> None:
     tags, index, present = make_people(5)
-    assert torch.autograd.gradcheck(lambda t: associative_loss(t, index, present, kind), (tags,))
+    assert torch.autograd.gradcheck(
+        lambda t: associative_loss(t, index, present, push_kind), (tags,)
+    )
 
 
-@pytest.mark.parametrize("kind", ["exp", "max"])
+@pytest.mark.parametrize("push_kind", ["exp", "max"])
 @pytest.mark.parametrize("people", [0, 1, 4])
-def test_nobody_gives_zero_and_a_zero_gradient(people: int, kind: str) -> None:
+def test_no_people_give_zero_and_a_zero_gradient(people: int, push_kind: str) -> None:
     tags = torch.randn(2, 3, 4, 4, requires_grad=True)
     nobody = torch.zeros(2, people, 3, dtype=torch.int64)
-    push, pull = associative_loss(tags, nobody, nobody.bool(), kind)
+    push, pull = associative_loss(tags, nobody, nobody.bool(), push_kind)
     assert push.tolist() == pull.tolist() == [0, 0]
     (push + pull).sum().backward()
     assert tags.grad is not None and not tags.grad.any()
@@ -69,7 +71,7 @@ def test_by_hand() -> None:
     assert associative_loss(tags, index, present, "max")[0].item() == 0.25
 
 
-def test_a_batch_is_its_images_and_padding_is_nobody() -> None:
+def test_images_of_a_batch_are_independent_and_padding_does_not_count() -> None:
     tags, index, present = make_people(6)
     whole = torch.stack(associative_loss(tags, index, present))
     alone = [
@@ -81,7 +83,7 @@ def test_a_batch_is_its_images_and_padding_is_nobody() -> None:
     torch.testing.assert_close(torch.stack(associative_loss(tags, *padded)), whole)
 
 
-def test_what_is_absent_is_not_read() -> None:
+def test_tags_of_absent_joints_are_not_read() -> None:
     tags, index, present = make_people(6)
     broken = tags.detach().clone()
     broken[-1] = float("nan")
@@ -104,9 +106,7 @@ def test_any_memory_layout_and_precision() -> None:
     torch.testing.assert_close(low, associative_loss(tags.bfloat16().float(), index, present))
 
 
-def test_unknown_kind() -> None:
+def test_unknown_push_kind() -> None:
     tags, index, present = make_people(1)
-    with pytest.raises(
-        ValueError, match="LOSS.AE_LOSS_TYPE 'abs' is unknown: it is one of exp, max"
-    ):
+    with pytest.raises(ValueError, match="^push_kind 'abs' is unknown: it is one of exp, max$"):
         associative_loss(tags, index, present, "abs")

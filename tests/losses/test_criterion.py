@@ -1,44 +1,36 @@
-"""Which losses there are, by which factors, and the published figures."""
+"""The list of terms: names, weights and order of the losses, losses of one's own, and the published
+figures.
+"""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from torch import Tensor
+from yacs.config import CfgNode
 
 from swahr.codec.targets import StageTarget
 from swahr.losses.associative import associative_loss
-from swahr.losses.criterion import Criterion, build_criterion, total_loss
+from swahr.losses.criterion import LOSSES, Criterion, Term, build_criterion, spread, total_loss
 from swahr.losses.heatmap import heatmap_loss
 from swahr.losses.scale import scale_loss
+from swahr.models.network import StageOutput
 
-PUBLISHED: dict[str, Any] = dict(
-    with_heatmaps=[True, True],
-    heatmap_factors=[1.0, 1.0],
-    with_ae=[True, False],
-    push_factors=[0.001, 0.001],
-    pull_factors=[0.001, 0.001],
-)
+NAMES = ["heatmap0", "scale0", "push0", "pull0", "heatmap1", "scale1"]
 
 
-class Output(NamedTuple):
-    scales: Tensor | None
-    heatmaps: Tensor
-    tags: Tensor | None
-
-
-def make_stages(people: int = 3) -> tuple[list[Output], list[StageTarget]]:
+def make_stages(people: int = 3) -> tuple[list[StageOutput], list[StageTarget]]:
     torch.manual_seed(0)
     outputs = []
     targets = []
     for size in (4, 8):
         scales, heatmaps, tags = torch.randn(3, 2, 2, size, size)
         outputs.append(
-            Output(scales.requires_grad_(), heatmaps.requires_grad_(), tags.requires_grad_())
+            StageOutput(scales.requires_grad_(), heatmaps.requires_grad_(), tags.requires_grad_())
         )
         targets.append(
             StageTarget(
@@ -51,167 +43,245 @@ def make_stages(people: int = 3) -> tuple[list[Output], list[StageTarget]]:
     return outputs, targets
 
 
-def test_names_factors_and_total() -> None:
+def criterion(**changes: Any) -> Criterion:
+    """The published criterion of two stages, with some keys of LOSS changed."""
+    loss = {
+        "NUM_STAGES": 2,
+        "TERMS": ["heatmap", "scale", "associative"],
+        "WITH_HEATMAPS_LOSS": [True, True],
+        "HEATMAPS_LOSS_FACTOR": [1.0, 1.0],
+        "AE_LOSS_TYPE": "exp",
+        "WITH_AE_LOSS": [True, False],
+        "PUSH_LOSS_FACTOR": [0.001, 0.001],
+        "PULL_LOSS_FACTOR": [0.001, 0.001],
+        "GAMMA": 0.01,
+        "SCALE_ADAPTIVE": True,
+        "WEIGHT_ADAPTIVE": True,
+        "SCALE_LOSS_FACTOR": 1.0,
+    }
+    assert set(changes) <= set(loss)
+    return build_criterion(CfgNode({"LOSS": loss | changes}))
+
+
+def heatmap_sum(output: StageOutput, target: StageTarget) -> Tensor:
+    return output.heatmaps.sum((1, 2, 3))
+
+
+def test_names_weights_and_total() -> None:
     outputs, targets = make_stages()
-    criterion = Criterion(
-        **{
-            **PUBLISHED,
-            "heatmap_factors": [2.0, 3.0],
-            "push_factors": [4.0, 0.0],
-            "pull_factors": [5.0, 0.0],
-        },
-        ae_type="max",
-        gamma=0.5,
-        scale_factor=6.0,
-    )
-    losses = criterion(outputs, targets)
-    assert list(losses) == ["heatmap0", "scale0", "push0", "pull0", "heatmap1", "scale1"]
-    (scales, heatmaps, tags) = outputs[0]
-    (wanted, mask, index, present) = targets[0]
-    assert scales is not None and tags is not None
-    push, pull = associative_loss(tags, index, present, "max")
-    heatmap = heatmap_loss(heatmaps, wanted, mask, scales, 0.5)
-    scale = scale_loss(scales, wanted, mask)
+    losses = criterion(
+        HEATMAPS_LOSS_FACTOR=[2.0, 3.0],
+        PUSH_LOSS_FACTOR=[4.0, 7.0],
+        PULL_LOSS_FACTOR=[5.0, 7.0],
+        AE_LOSS_TYPE="max",
+        GAMMA=0.5,
+        SCALE_LOSS_FACTOR=6.0,
+    )(outputs, targets)
+    assert list(losses) == NAMES
+    output = outputs[0]
+    target = targets[0]
+    assert output.scales is not None and output.tags is not None
+    push, pull = associative_loss(output.tags, target.index, target.present, "max")
+    heatmap = heatmap_loss(output.heatmaps, target.heatmaps, target.mask, output.scales, 0.5)
+    scale = scale_loss(output.scales, target.heatmaps, target.mask)
     torch.testing.assert_close(
         list(losses.values())[:4], [2 * heatmap, 6 * scale, 4 * push, 5 * pull]
     )
-    assert total_loss(losses).item() == pytest.approx(
-        sum(loss.mean().item() for loss in losses.values())
-    )
+    output = outputs[1]
+    target = targets[1]
+    heatmap = heatmap_loss(output.heatmaps, target.heatmaps, target.mask, output.scales, 0.5)
+    torch.testing.assert_close(losses["heatmap1"], 3 * heatmap)
+    total = sum(loss.mean().item() for loss in losses.values())
+    assert total_loss(losses).item() == pytest.approx(total)
 
 
-def test_parts_can_be_left_out() -> None:
+def test_parts_of_swahr_can_be_switched_off() -> None:
     outputs, targets = make_stages()
     output = outputs[0]
     target = targets[0]
-    plain = Criterion(**PUBLISHED, scale_adaptive=False, weight_adaptive=False)(outputs, targets)
+    plain = criterion(SCALE_ADAPTIVE=False, WEIGHT_ADAPTIVE=False)(outputs, targets)
     assert list(plain) == ["heatmap0", "push0", "pull0", "heatmap1"]
     squares = ((output.heatmaps - target.heatmaps) ** 2).mean((1, 2, 3))
     torch.testing.assert_close(plain["heatmap0"], squares)
-    without_heads = [o._replace(scales=None) for o in outputs]
-    weighted = Criterion(**PUBLISHED)(without_heads, targets)
+    weighted = criterion(SCALE_ADAPTIVE=False)(outputs, targets)
     torch.testing.assert_close(
         weighted["heatmap0"], heatmap_loss(output.heatmaps, target.heatmaps, target.mask)
     )
-    only_tags = Criterion(**{**PUBLISHED, "with_heatmaps": [False, False]})
-    assert list(only_tags(outputs, targets)) == ["push0", "pull0"]
+
+
+def test_stages_without_a_heatmap_loss_have_no_scale_loss_either() -> None:
+    only_tags = criterion(WITH_HEATMAPS_LOSS=[False, False])
+    assert list(only_tags(*make_stages())) == ["push0", "pull0"]
+
+
+def test_a_weight_of_zero_removes_the_loss() -> None:
+    outputs, targets = make_stages()
+    losses = criterion(PUSH_LOSS_FACTOR=[0.0], SCALE_LOSS_FACTOR=0.0)(outputs, targets)
+    assert list(losses) == ["heatmap0", "pull0", "heatmap1"]
+
+
+def test_the_order_of_the_terms_is_that_of_the_losses() -> None:
+    losses = criterion(TERMS=["associative", "heatmap"])(*make_stages())
+    assert list(losses) == ["push0", "pull0", "heatmap0", "heatmap1"]
+
+
+def test_one_entry_counts_for_all_stages() -> None:
+    losses = criterion(
+        WITH_HEATMAPS_LOSS=[True],
+        HEATMAPS_LOSS_FACTOR=[1.0],
+        WITH_AE_LOSS=[True],
+        PUSH_LOSS_FACTOR=[0.1],
+        PULL_LOSS_FACTOR=[0.1],
+    )(*make_stages())
+    assert list(losses) == [*NAMES, "push1", "pull1"]
+
+
+@pytest.mark.parametrize(
+    ("values", "spread_values"), [([3], [3, 3]), ([3, 4], [3, 4]), ([3, 4, 5], [3, 4])]
+)
+def test_spread(values: list[int], spread_values: list[int]) -> None:
+    assert spread(values, 2, "values") == spread_values
+
+
+def test_reads_names_the_maps_that_get_a_gradient() -> None:
+    assert criterion().reads == {
+        ("heatmaps", 0),
+        ("scales", 0),
+        ("tags", 0),
+        ("heatmaps", 1),
+        ("scales", 1),
+    }
+    assert criterion(SCALE_ADAPTIVE=False, WITH_HEATMAPS_LOSS=[False, True]).reads == {
+        ("tags", 0),
+        ("heatmaps", 1),
+    }
 
 
 @pytest.mark.parametrize("people", [0, 3])
-def test_gradients_reach_every_output_that_has_a_loss(people: int) -> None:
+def test_gradients_reach_every_map_that_is_read(people: int) -> None:
     outputs, targets = make_stages(people)
-    total_loss(Criterion(**PUBLISHED)(outputs, targets)).backward()
+    published = criterion()
+    total_loss(published(outputs, targets)).backward()
     for stage, output in enumerate(outputs):
-        for name, part in output._asdict().items():
-            used = name != "tags" or stage == 0
-            assert (part.grad is not None) == used and (not used or part.grad.isfinite().all())
+        for name in ("scales", "heatmaps", "tags"):
+            gradient = getattr(output, name).grad
+            assert (gradient is not None) == ((name, stage) in published.reads)
+            assert gradient is None or gradient.isfinite().all()
+
+
+def test_a_loss_from_outside(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A function, a line in LOSSES and a name in LOSS.TERMS: an L1 loss on a map of one's own, with
+    a weight at the second stage only.
+    """
+
+    def build_width_term(cfg: Any) -> Term:
+        def width_loss(output: StageOutput, target: StageTarget) -> Tensor:
+            assert output.extra is not None
+            return output.extra["widths"].abs().mean((1, 2, 3))
+
+        return Term(width_loss, {"width": [None, 2.0]}, reads=["widths"])
+
+    monkeypatch.setitem(LOSSES, "width", build_width_term)
+    outputs, targets = make_stages()
+    widths = torch.full((2, 1, 8, 8), -3.0, requires_grad=True)
+    outputs[1] = outputs[1]._replace(extra={"widths": widths})
+    with_width = criterion(TERMS=["heatmap", "width"])
+    losses = with_width(outputs, targets)
+    assert list(losses) == ["heatmap0", "heatmap1", "width1"]
+    assert losses["width1"].tolist() == [6, 6] and ("widths", 1) in with_width.reads
+    total_loss(losses).backward()
+    assert widths.grad is not None and widths.grad.any()
 
 
 def test_float32_under_autocast() -> None:
-    """Network outputs in bfloat16 give the very losses of the same numbers in float32."""
+    """Network outputs in bfloat16 give exactly the losses of the same numbers in float32."""
     outputs, targets = make_stages()
-    low = [
-        Output(*(part.detach().bfloat16().requires_grad_() for part in output))
-        for output in outputs
-    ]
-    want = Criterion(**PUBLISHED)(
-        [Output(*(part.float() for part in output)) for output in low], targets
-    )
+    low = [o.map(lambda maps: maps.detach().bfloat16().requires_grad_()) for o in outputs]
+    want = criterion()([o.map(lambda maps: maps.float()) for o in low], targets)
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        got = Criterion(**PUBLISHED)(low, targets)
+        got = criterion()(low, targets)
         loss = total_loss(got)
     assert {value.dtype for value in (*got.values(), loss)} == {torch.float32}
     assert all(torch.equal(got[name], want[name]) for name in want)
     loss.backward()
-    assert low[0].heatmaps.grad.dtype == torch.bfloat16 and low[0].heatmaps.grad.any()
-
-
-def test_messages() -> None:
-    outputs, targets = make_stages()
-    with pytest.raises(
-        ValueError, match="push_factors has 1 entries, with_heatmaps 2: both need one a stage"
-    ):
-        Criterion(**{**PUBLISHED, "push_factors": [1.0]})
-    with pytest.raises(ValueError, match="no stage has a loss"):
-        Criterion(**{**PUBLISHED, "with_heatmaps": [False] * 2, "with_ae": [False] * 2})
-    with pytest.raises(
-        ValueError, match="LOSS.AE_LOSS_TYPE 'L2' is unknown: it is one of exp, max"
-    ):
-        Criterion(**PUBLISHED, ae_type="L2")
-    with pytest.raises(ValueError, match="1 outputs, 2 targets: the criterion is for 2 stages"):
-        Criterion(**PUBLISHED)(outputs[:1], targets)
-    with pytest.raises(
-        ValueError, match="LOSS.WITH_AE_LOSS is true for stage 0, whose output has no tags"
-    ):
-        Criterion(**PUBLISHED)([o._replace(tags=None) for o in outputs], targets)
-
-
-class Loss(dict):
-    """Stands in for the LOSS node: keys are items and attributes."""
-
-    __getattr__ = dict.__getitem__
-
-
-def make_config(**changes: Any) -> Any:
-    return Loss(
-        LOSS=Loss(
-            {
-                "NUM_STAGES": 2,
-                "WITH_HEATMAPS_LOSS": (True, True),
-                "HEATMAPS_LOSS_FACTOR": (1.0, 0.5),
-                "AE_LOSS_TYPE": "max",
-                "WITH_AE_LOSS": (True, False),
-                "PUSH_LOSS_FACTOR": (0.1, 0.2),
-                "PULL_LOSS_FACTOR": (0.3, 0.4),
-                "GAMMA": 0.02,
-                "SCALE_ADAPTIVE": True,
-                "WEIGHT_ADAPTIVE": True,
-                "SCALE_LOSS_FACTOR": 0.7,
-                **changes,
-            }
-        )
-    )
-
-
-def test_build() -> None:
-    criterion = build_criterion(make_config())
-    assert (criterion.heatmap_factors, criterion.with_ae) == ((1.0, 0.5), (True, False))
-    assert (criterion.push_factors, criterion.pull_factors) == ((0.1, 0.2), (0.3, 0.4))
-    assert (criterion.ae_type, criterion.gamma, criterion.scale_factor) == ("max", 0.02, 0.7)
-    assert build_criterion(make_config(WEIGHT_ADAPTIVE=False)).gamma is None
-    assert build_criterion(make_config(NUM_STAGES=1)).with_ae == (True,)
-    with pytest.raises(
-        ValueError, match="LOSS.PULL_LOSS_FACTOR has 1 entries: LOSS.NUM_STAGES is 2"
-    ):
-        build_criterion(make_config(PULL_LOSS_FACTOR=[1.0]))
+    gradient = low[0].heatmaps.grad
+    assert gradient is not None and gradient.dtype == torch.bfloat16 and gradient.any()
 
 
 @pytest.mark.parametrize(
-    ("name", "kind", "k"), [("coco", "exp", 17), ("coco", "max", 17), ("crowdpose", "exp", 14)]
+    ("changes", "message"),
+    [
+        (
+            {"TERMS": ["heatmaps"]},
+            "LOSS.TERMS is 'heatmaps'; it is one of heatmap, scale, associative; "
+            "a module of your own is named with --import",
+        ),
+        ({"NUM_STAGES": 3}, "LOSS.HEATMAPS_LOSS_FACTOR: 2 entries for 3 stages"),
+        ({"AE_LOSS_TYPE": "L2"}, "push_kind 'L2' is unknown: it is one of exp, max"),
+        (
+            {"WITH_HEATMAPS_LOSS": [False], "WITH_AE_LOSS": [False]},
+            "no stage has a loss: some weight must be other than None and 0",
+        ),
+    ],
 )
-def test_published_losses(shared: Path, name: str, kind: str, k: int) -> None:
-    figures = np.load(shared / f"golden/losses_{name}_{kind}.npz")
+def test_settings_that_make_no_criterion(changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=f"^{message}$"):
+        criterion(**changes)
+
+
+def test_terms_that_do_not_fit() -> None:
+    term = Term(heatmap_sum, {"sum": [1.0, 1.0]})
+    with pytest.raises(ValueError, match="^weights of 'sum': 2 entries for 3 stages$"):
+        Criterion([term], 3)
+    with pytest.raises(ValueError, match="^two losses have the name 'sum'$"):
+        Criterion([term, term], 2)
+    with pytest.raises(ValueError, match="^no stage has a loss"):
+        Criterion([], 2)
+    two_names = Criterion([Term(heatmap_sum, {"sum": [1.0], "other": [1.0]})], 2)
+    with pytest.raises(ValueError, match="^the function of the loss sum, other gives 1 tensors$"):
+        two_names(*make_stages())
+
+
+def test_outputs_that_do_not_fit() -> None:
+    outputs, targets = make_stages()
+    with pytest.raises(
+        ValueError, match="^1 outputs and 2 targets: the criterion is for 2 stages$"
+    ):
+        criterion()(outputs[:1], targets)
+    for name, loss in (("tags", "push, pull"), ("scales", "heatmap")):
+        with pytest.raises(
+            ValueError,
+            match=f"^the loss {loss} reads the map '{name}', "
+            "which the network does not give at stage 0$",
+        ):
+            criterion()([output._replace(**{name: None}) for output in outputs], targets)
+
+
+@pytest.mark.parametrize(
+    ("name", "push_kind", "k"),
+    [("coco", "exp", 17), ("coco", "max", 17), ("crowdpose", "exp", 14)],
+)
+def test_published_losses(shared: Path, name: str, push_kind: str, k: int) -> None:
+    figures = np.load(shared / f"golden/losses_{name}_{push_kind}.npz")
     channels = [torch.tensor(figures[f"out{stage}"], requires_grad=True) for stage in range(2)]
     outputs = [
-        Output(c[:, :k], c[:, k : 2 * k], c[:, 2 * k :] if c.shape[1] > 2 * k else None)
+        StageOutput(c[:, :k], c[:, k : 2 * k], c[:, 2 * k :] if c.shape[1] > 2 * k else None)
         for c in channels
     ]
-    targets = [
-        StageTarget(
-            *(torch.tensor(figures[f"{part}{stage}"]) for part in ("heatmaps", "mask")),
-            *torch.tensor(figures[f"joints{stage}"]).unbind(-1),
+    targets = []
+    for stage in range(2):
+        heatmaps, mask, joints = (
+            torch.tensor(figures[f"{part}{stage}"]) for part in ("heatmaps", "mask", "joints")
         )
-        for stage in range(2)
-    ]
-    targets = [target._replace(present=target.present > 0) for target in targets]
-    losses = Criterion(**PUBLISHED, ae_type=kind)(outputs, targets)
+        targets.append(StageTarget(heatmaps, mask, joints[..., 0], joints[..., 1] > 0))
+    losses = criterion(AE_LOSS_TYPE=push_kind)(outputs, targets)
     for key, value in losses.items():
         np.testing.assert_allclose(value.detach(), figures[key], rtol=1e-5, atol=1e-9)
     loss = total_loss(losses)
     assert loss.item() == pytest.approx(figures["total"].item(), rel=1e-6)
     loss.backward()
-    for stage, part in enumerate(channels):
+    for stage, maps in enumerate(channels):
         for got, want in zip(
-            part.grad.split(k, 1), torch.tensor(figures[f"grad{stage}"]).split(k, 1)
+            maps.grad.split(k, 1), torch.tensor(figures[f"grad{stage}"]).split(k, 1)
         ):
             assert (got - want).abs().max() <= 1e-5 * want.abs().max()

@@ -13,8 +13,8 @@ VARIANTS = [(adapt, gamma) for adapt in (True, False) for gamma in (0.01, 0.5, N
 
 
 def make_maps(seed: int = 0, dtype: torch.dtype = torch.float64) -> dict[str, torch.Tensor]:
-    """Two images of two small maps: targets that are 0 in half the pixels and 1 in some,
-    predictions beyond 0 and 1.
+    """Two images of two small maps: targets are 0 in half the pixels and 1 in some, predictions
+    also lie outside 0 to 1.
     """
     generator = torch.Generator().manual_seed(seed)
     target = torch.rand(2, 2, 3, 4, generator=generator, dtype=dtype) * 2 - 1
@@ -74,8 +74,8 @@ def test_by_hand() -> None:
     h = torch.tensor(-1.0).exp()
     g = 0.5
     one = torch.ones(1, 1, 1, 1)
-    share = h**g
-    want = ((2 - share) * (2 - h / 2) ** 2).item()
+    joint_weight = h**g
+    want = ((2 - joint_weight) * (2 - h / 2) ** 2).item()
     assert heatmap_loss(2 * one, h * one, one[0], one, g).item() == pytest.approx(want)
     assert heatmap_loss(2 * one, h * one, one[0], None, None).item() == pytest.approx(
         ((2 - h) ** 2).item()
@@ -86,7 +86,7 @@ def test_by_hand() -> None:
     )
 
 
-def test_a_batch_is_its_images() -> None:
+def test_images_of_a_batch_are_independent() -> None:
     maps = make_maps()
     names = "predicted", "target", "mask", "scales"
     whole = heatmap_loss(*(maps[name] for name in names))
@@ -95,9 +95,9 @@ def test_a_batch_is_its_images() -> None:
 
 
 @pytest.mark.parametrize("gamma", [0.01, None])
-def test_only_asked_for_gradients(gamma: float | None) -> None:
-    """Frozen predictions or frozen scales leave the other's gradient as it is; without any there is
-    no graph.
+def test_only_requested_gradients_are_computed(gamma: float | None) -> None:
+    """Frozen predictions or frozen scales do not change the other's gradient; if both are frozen
+    there is no graph.
     """
     maps = make_maps()
     predicted = maps["predicted"]
@@ -113,8 +113,8 @@ def test_only_asked_for_gradients(gamma: float | None) -> None:
 
 
 def test_half_precision_maps() -> None:
-    """Values are those of the same numbers in float32; gradients come back in the maps' own type,
-    and do not vanish.
+    """Values are those of the same numbers in float32; gradients have the maps' dtype and are not
+    zero.
     """
     maps = {name: value.detach().half() for name, value in make_maps().items()}
     predicted = maps["predicted"].requires_grad_()
@@ -132,7 +132,7 @@ def test_half_precision_maps() -> None:
 
 
 def test_background_never_gives_nan() -> None:
-    """Where H = 0 no scale, however large, reaches the loss or gets a gradient."""
+    """Where H = 0, a scale of any size has no influence on the loss and gets no gradient."""
     scales = torch.full((1, 1, 4, 4), 1e30).requires_grad_()
     predicted = torch.zeros(1, 1, 4, 4).requires_grad_()
     loss = heatmap_loss(predicted, torch.zeros(1, 1, 4, 4), torch.ones(1, 4, 4), scales)

@@ -5,10 +5,12 @@ from pathlib import Path
 
 import pytest
 import torch
+from torch import Tensor, nn
 from yacs.config import CfgNode
 
-from swahr.models.build import build_model
-from swahr.models.network import ModelError
+from swahr.models.build import BACKBONES, HEADS, build_model
+from swahr.models.network import Backbone, Head, StageOutput
+from swahr.models.weights import published_state
 from tests.models.tiny_networks import CROWD_POSE, W32, W48, published
 
 
@@ -20,9 +22,9 @@ def test_published_architectures(shared: Path, name: str, key: str) -> None:
     expected = json.loads((shared / "golden/architecture.json").read_text())[key]
     with torch.device("meta"):
         model = build_model(published(name))
-    assert [[name, list(tensor.shape)] for name, tensor in model.state_dict().items()] == expected[
-        "state_dict"
-    ]
+    assert [
+        [name, list(tensor.shape)] for name, tensor in published_state(model).items()
+    ] == expected["state_dict"]
 
 
 def test_settings_reach_the_network() -> None:
@@ -30,7 +32,7 @@ def test_settings_reach_the_network() -> None:
     heads = ("MODEL.TAG_PER_JOINT", "False", "MODEL.EXTRA.FINAL_CONV_KERNEL", "3")
     with torch.device("meta"):
         model = build_model(published(W32, *heads, *deconv))
-    shapes = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
+    shapes = {name: tuple(tensor.shape) for name, tensor in published_state(model).items()}
     assert shapes["final_layers.0.weight"] == (18, 32, 3, 3)
     assert shapes["deconv_layers.0.0.0.weight"] == (32, 32, 2, 2)
 
@@ -44,71 +46,64 @@ def test_initial_weights_only_if_asked_for() -> None:
         "MODEL.EXTRA.STAGE4.NUM_CHANNELS",
         "[4, 4, 4, 4]",
     )
-    assert build_model(published(W32, *small)).conv2.weight.std() < 0.002
-    assert (
-        build_model(published(W32, *small, "MODEL.INIT_WEIGHTS", "False")).conv2.weight.std() > 0.01
-    )
+
+    def spread(*opts: str) -> float:
+        model = build_model(published(W32, *small, *opts))
+        return float(published_state(model)["conv2.weight"].std())
+
+    assert spread() < 0.002 and spread("MODEL.INIT_WEIGHTS", "False") > 0.01
+
+
+class Blur(Backbone):
+    """Features are pixels, averaged over 2 x 2."""
+
+    channels = 3
+    stride = 2
+    size_divisor = 2
+
+    def forward(self, images: Tensor) -> Tensor:
+        return nn.functional.avg_pool2d(images, 2)
+
+
+class Brightness(Head):
+    """One heatmap at the features' resolution."""
+
+    upsampling = (1,)
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.project = nn.Conv2d(channels, 1, 1)
+
+    def forward(self, features: Tensor) -> list[StageOutput]:
+        return [StageOutput(None, self.project(features), None)]
+
+
+def with_parts(backbone: str, head: str) -> CfgNode:
+    cfg = published(W32).clone()
+    cfg.defrost()
+    cfg.MODEL.BACKBONE = backbone
+    cfg.MODEL.HEAD = head
+    return cfg
+
+
+def test_parts_of_your_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(BACKBONES, "blur", lambda cfg: Blur())
+    monkeypatch.setitem(HEADS, "brightness", lambda cfg, backbone: Brightness(backbone.channels))
+    model = build_model(with_parts("blur/strong", "brightness"))
+    assert model.strides == (2,) and model.size_divisor == 2
+    assert model(torch.zeros(1, 3, 6, 4))[0].heatmaps.shape == (1, 1, 3, 2)
+    assert model.head.is_idle({("heatmaps", 0)})  # the safe answer
+    assert list(published_state(model)) == ["head.project.weight", "head.project.bias"]
 
 
 @pytest.mark.parametrize(
-    ("key", "value", "message"),
+    ("backbone", "head", "message"),
     [
-        (
-            "MODEL.EXTRA.STAGE3.NUM_BRANCHES",
-            4,
-            "MODEL.EXTRA.STAGE3.NUM_BRANCHES is 4; HRNet has 3 here",
-        ),
-        (
-            "MODEL.EXTRA.STAGE2.NUM_CHANNELS",
-            [32],
-            "MODEL.EXTRA.STAGE2.NUM_CHANNELS has 1 entries for 2 branches",
-        ),
-        (
-            "MODEL.EXTRA.STAGE2.NUM_BLOCKS",
-            [4, 0],
-            "MODEL.EXTRA.STAGE2.NUM_BLOCKS is [4, 0]; every entry must be at least 1",
-        ),
-        (
-            "MODEL.EXTRA.STAGE4.NUM_MODULES",
-            0,
-            "MODEL.EXTRA.STAGE4.NUM_MODULES is 0; a stage has at least 1",
-        ),
-        (
-            "MODEL.EXTRA.STAGE2.BLOCK",
-            "BIG",
-            "MODEL.EXTRA.STAGE2.BLOCK is 'BIG'; it is one of BASIC, BOTTLENECK",
-        ),
-        (
-            "MODEL.EXTRA.STAGE2.FUSE_METHOD",
-            "CAT",
-            "MODEL.EXTRA.STAGE2.FUSE_METHOD is 'CAT'; only SUM is known",
-        ),
-        (
-            "MODEL.EXTRA.DECONV.KERNEL_SIZE",
-            [5],
-            "MODEL.EXTRA.DECONV.KERNEL_SIZE has 5; it is one of 4, 3, 2",
-        ),
-        (
-            "MODEL.EXTRA.DECONV.CAT_OUTPUT",
-            [],
-            "MODEL.EXTRA.DECONV.CAT_OUTPUT has 0 entries for NUM_DECONVS 1",
-        ),
-        (
-            "MODEL.EXTRA.FINAL_CONV_KERNEL",
-            2,
-            "MODEL.EXTRA.FINAL_CONV_KERNEL is 2; it must be odd, as published 1 or 3",
-        ),
-        ("LOSS.WITH_AE_LOSS", [True], "LOSS.WITH_AE_LOSS needs 2 entries, one for each resolution"),
+        ("vgg", "higher_hrnet", "MODEL.BACKBONE is 'vgg'; it is one of hrnet, timm; "),
+        ("hrnet", "mask", "MODEL.HEAD is 'mask'; it is one of higher_hrnet; "),
     ],
 )
-def test_settings_that_make_no_network(key: str, value: object, message: str) -> None:
-    cfg = published(W32).clone()
-    cfg.defrost()
-    node: CfgNode = cfg
-    *path, last = key.split(".")
-    for part in path:
-        node = node[part]
-    node[last] = value
-    with pytest.raises(ModelError) as error:
-        build_model(cfg)
-    assert str(error.value) == message
+def test_unknown_parts(backbone: str, head: str, message: str) -> None:
+    with pytest.raises(ValueError) as error, torch.device("meta"):
+        build_model(with_parts(backbone, head))
+    assert str(error.value) == message + "a module of your own is named with --import"

@@ -1,13 +1,16 @@
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
 
-from swahr.models.backbones.hrnet import hrnet_stages
+from swahr.models.backbones.hrnet import StageSettings, hrnet_stages
 from swahr.models.heads.higher_hrnet import DeconvSettings
-from swahr.models.network import ModelError
-from tests.models.tiny_networks import VARIANTS, images, network
+from swahr.models.network import ModelError, PoseNetwork
+from swahr.models.weights import published_state
+from tests.models.tiny_networks import DECONV, STAGES, VARIANTS, images, network
 from tests.oracles.network import Network
 
 
@@ -16,7 +19,7 @@ from tests.oracles.network import Network
 def test_forward_is_the_formula(variant: str) -> None:
     model = network(variant)
     image = images(1, 32, 64)
-    expected = Network({name: tensor.numpy() for name, tensor in model.state_dict().items()})(
+    expected = Network({name: tensor.numpy() for name, tensor in published_state(model).items()})(
         image[0].numpy()
     )
     outputs = model(image)
@@ -111,8 +114,89 @@ def test_images_that_do_not_divide() -> None:
         network()(images(1, 64, 48))
 
 
-def test_settings_that_contradict_each_other() -> None:
-    with pytest.raises(ModelError, match="^tag_channels has 1 entries for 2 resolutions$"):
-        network(tag_channels=(3,))
-    with pytest.raises(ModelError, match="^deconvolution kernel of 5; it is one of 4, 3, 2$"):
-        network(deconvs=(DeconvSettings(4, 5),))
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"tag_channels": (3,)}, "tag_channels has 1 entries for 2 resolutions"),
+        (
+            {"deconvs": (DeconvSettings(4, 5),)},
+            "kernel_size of a deconvolution is 5; it is one of 4, 3, 2",
+        ),
+        ({"final_kernel": 2}, "final_kernel is 2; it must be odd"),
+        (
+            {"deconvs": (DECONV,) * 3, "tag_channels": (3, 0, 0, 0)},
+            "features of stride 4 cannot be upsampled by 8",
+        ),
+        ({"stages": STAGES[:2]}, "stages has 2 entries; HRNet needs those of stages 2, 3, 4"),
+        (
+            {"stages": (STAGES[1], *STAGES[1:])},
+            "stage 2: num_blocks is [1, 2, 1]; it must have 2 entries of at least 1",
+        ),
+        (
+            {"stages": (StageSettings(1, (1, 1), (4, 0)), *STAGES[1:])},
+            "stage 2: num_channels is [4, 0]; it must have 2 entries of at least 1",
+        ),
+        (
+            {"stages": (*STAGES[:2], STAGES[2]._replace(num_modules=0))},
+            "stage 4: num_modules is 0; it must be at least 1",
+        ),
+        (
+            {"stages": (*STAGES[:2], STAGES[2]._replace(block="BIG"))},
+            "stage 4: block is 'BIG'; it is one of BASIC, BOTTLENECK",
+        ),
+    ],
+)
+def test_settings_that_make_no_network(changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(ModelError) as error:
+        network(**changes)
+    assert str(error.value) == message
+
+
+def test_the_network_says_its_sizes() -> None:
+    assert network().strides == (4, 2) and network().size_divisor == 32
+    assert network("two steps").strides == (4, 2, 1)
+    assert network("bottom-up").backbone.channels == 4
+
+
+def gets_no_gradient(model: PoseNetwork, read: set[tuple[str, int]]) -> bool:
+    """Whether some parameter gets no gradient if only these maps are read."""
+    model.zero_grad()
+    maps = [
+        getattr(output, name)
+        for stage, output in enumerate(model(images(1, 32, 32)))
+        for name in ("scales", "heatmaps", "tags")
+        if (name, stage) in read
+    ]
+    if maps:
+        torch.stack([each.mean() for each in maps]).sum().backward()
+    return any(parameter.grad is None for parameter in model.parameters())
+
+
+@pytest.mark.parametrize("variant", ["published", "plain", "two steps", "bottom-up"])
+def test_idle_parameters(variant: str) -> None:
+    """Whatever the loss reads, is_idle says whether parameters get no gradient from it."""
+    model = network(variant)
+    maps = [
+        (name, stage)
+        for stage, output in enumerate(model(images(1, 32, 32)))
+        for name in ("scales", "heatmaps", "tags")
+        if getattr(output, name) is not None
+    ]
+    seen = set()
+    for bits in range(1 << len(maps)):
+        read = {part for index, part in enumerate(maps) if bits >> index & 1}
+        idle = gets_no_gradient(model, read)
+        assert model.head.is_idle(read) == idle, read
+        seen.add(idle)
+    assert seen == {True, False}
+
+
+@torch.no_grad()
+def test_scale_heads_are_dropped_for_testing() -> None:
+    model = network()
+    before = model(images())
+    model.head.for_testing()
+    after = model(images())
+    assert not any("conv_scale" in name for name in published_state(model))
+    for one, other in zip(before, after):
+        assert other.scales is None and torch.equal(one.heatmaps, other.heatmaps)

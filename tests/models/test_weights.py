@@ -13,17 +13,17 @@ import torch
 from torch import Tensor, nn
 
 from swahr.models.backbones.hrnet import StageSettings
-from swahr.models.heads.higher_hrnet import HigherHRNet
+from swahr.models.network import Backbone, Head, ModelError, PoseNetwork, StageOutput
+from swahr.models.published_names import describe_settings
 from swahr.models.weights import (
     CheckpointError,
-    describe_settings,
-    init_weights,
     load_pretrained,
     load_state,
     load_weights,
+    published_state,
     read_state_dict,
 )
-from tests.models.tiny_networks import DECONV, STAGES, VARIANTS, network
+from tests.models.tiny_networks import STAGES, VARIANTS, bare_network, network
 
 BROADER = (StageSettings(1, (1, 1), (6, 6)), *STAGES[1:])
 
@@ -34,13 +34,13 @@ def saved(path: Path, content: object, **options: object) -> Path:
 
 
 def same(model: nn.Module, state: dict[str, Tensor]) -> bool:
-    return all(torch.equal(tensor, state[name]) for name, tensor in model.state_dict().items())
+    return all(torch.equal(tensor, state[name]) for name, tensor in published_state(model).items())
 
 
 def test_initial_weights() -> None:
-    model = HigherHRNet(stages=STAGES, num_joints=3, tag_channels=(3, 0), deconvs=(DECONV,))
-    init_weights(model)
-    state = model.state_dict()
+    model = bare_network()
+    model.init_weights()
+    state = published_state(model)
     assert 0.0009 < float(state["layer1.1.conv2.weight"].std()) < 0.0011
     assert 0.0007 < float(state["deconv_layers.0.0.0.weight"].std()) < 0.0013
     for name, tensor in state.items():
@@ -73,16 +73,96 @@ FORMS: dict[str, Callable[[dict[str, Tensor]], object]] = {
 @pytest.mark.parametrize("form", FORMS)
 @pytest.mark.parametrize("archive", [True, False])
 def test_published_forms(tmp_path: Path, form: str, archive: bool) -> None:
-    state = network(seed=1).state_dict()
+    state = published_state(network(seed=1))
     path = saved(
         tmp_path / "checkpoint.pth.tar", FORMS[form](state), _use_new_zipfile_serialization=archive
     )
     model = network(seed=2)
     load_weights(model, path)
-    for name, tensor in model.state_dict().items():
+    for name, tensor in published_state(model).items():
         assert torch.equal(tensor, state[name]) or "num_batches" in name
     path.unlink()  # nothing may be left that hangs on the file
     assert torch.isfinite(model(torch.zeros(1, 3, 32, 32))[0].heatmaps).all()
+
+
+class Squares(Backbone):
+    """Has a tensor with the name of one of HRNet's."""
+
+    channels = 2
+    stride = 2
+    size_divisor = 2
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(3, 2, 2, stride=2)
+        self.bn1 = nn.BatchNorm2d(2)
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.bn1(self.conv1(images))
+
+
+class Points(Head):
+    upsampling = (1,)
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(2, 1, 1)
+
+    def forward(self, features: Tensor) -> list[StageOutput]:
+        return [StageOutput(None, self.conv1(features), None)]
+
+
+def test_names_inside_and_in_files() -> None:
+    """HRNet and HigherHRNet's head have the published names, other parts say where they belong."""
+    model = network()
+    inside = list(model.state_dict())
+    assert inside[0] == "backbone.conv1.weight" and inside[-1].startswith("head.conv_scale_layers")
+    assert list(published_state(model)) == [name.partition(".")[2] for name in inside]
+    toy = PoseNetwork(Squares(), Points())
+    assert list(published_state(toy)) == list(toy.state_dict())
+    mixed = PoseNetwork(Squares(), network().head)
+    assert {name.split(".")[0] for name in published_state(mixed)} == {
+        *("backbone", "final_layers", "deconv_layers", "conv_scale_layers")
+    }
+
+
+def test_the_names_of_the_network_itself_load_too() -> None:
+    source = network(seed=1)
+    model = network(seed=2)
+    load_state(model, source.state_dict())
+    assert same(model, published_state(source))
+
+
+def test_names_that_meet_in_a_file() -> None:
+    model = network()
+    model.head.bn1 = nn.BatchNorm2d(4)
+    with pytest.raises(ModelError, match="^bn1.weight is the name of two tensors: rename"):
+        published_state(model)
+
+
+def test_files_of_other_networks_are_read_again(tmp_path: Path) -> None:
+    source = PoseNetwork(Squares(), Points())
+    model = PoseNetwork(Squares(), Points())
+    load_weights(model, saved(tmp_path / "toy.pth", published_state(source)))
+    assert same(model, published_state(source))
+    with pytest.raises(CheckpointError, match=r"; they are of an HRNet \(MODEL\.BACKBONE hrnet\)$"):
+        load_state(model, published_state(network()))
+    with pytest.raises(CheckpointError, match=r"1 names are missing \(first head\.conv1\.bias\)$"):
+        state = published_state(source)
+        load_state(model, {name: state[name] for name in state if name != "head.conv1.bias"})
+
+
+def test_pretrained_from_a_file_of_the_backbone_alone(tmp_path: Path) -> None:
+    backbone = Squares()
+    model = PoseNetwork(Squares(), Points())
+    fresh = published_state(PoseNetwork(Squares(), Points()))
+    load_state(model, fresh)
+    path = saved(tmp_path / "squares.pth", backbone.state_dict() | {"fc.weight": torch.ones(1)})
+    report = load_pretrained(model, path)
+    alone = {f"backbone.{name}": value for name, value in backbone.state_dict().items()}
+    assert report == (len(alone), 0, 1, len(fresh)) and same(model, fresh | alone)
+    load_state(model, fresh)
+    assert load_pretrained(model, path, ["conv1"]).taken == 2
 
 
 class Payload:
@@ -178,7 +258,7 @@ def test_bad_files(tmp_path: Path, kind: str, capfd: pytest.CaptureFixture[str])
 
 def test_weights_that_are_not_finite(tmp_path: Path) -> None:
     model = network()
-    state = model.state_dict()
+    state = published_state(model)
     state["stage2.0.branches.0.0.bn1.running_var"] = torch.full((4,), float("inf"))
     path = saved(tmp_path / "spoilt.pth", state)
     for load in (load_weights, load_pretrained):
@@ -215,7 +295,7 @@ MISMATCHES = [
 @pytest.mark.parametrize(("weights", "wanted", "message"), MISMATCHES)
 def test_mismatches_name_the_setting(weights: str, wanted: str, message: str) -> None:
     with pytest.raises(CheckpointError) as error:
-        load_state(network(wanted), network(weights).state_dict(), "a.pth")
+        load_state(network(wanted), published_state(network(weights)), "a.pth")
     assert str(error.value).startswith("a.pth: does not fit the network: ") and "\n" not in str(
         error.value
     )
@@ -224,7 +304,7 @@ def test_mismatches_name_the_setting(weights: str, wanted: str, message: str) ->
 
 def test_other_joints() -> None:
     with pytest.raises(CheckpointError) as error:
-        load_state(network(), network(num_joints=4, tag_channels=(4, 0)).state_dict())
+        load_state(network(), published_state(network(num_joints=4, tag_channels=(4, 0))))
     assert str(error.value).endswith(
         "first final_layers.0.weight, [8, 4, 1, 1] in the file, [6, 4, 1, 1] in the "
         "network); settings that would fit: MODEL.NUM_JOINTS 4"
@@ -234,14 +314,14 @@ def test_other_joints() -> None:
         {"scale_heads": False, "deconvs": (), "tag_channels": (4,)},
     ):
         settings = describe_settings(
-            network(num_joints=4, **{"tag_channels": (4, 0)} | heads).state_dict()
+            published_state(network(num_joints=4, **{"tag_channels": (4, 0)} | heads))
         )
         assert settings["MODEL.NUM_JOINTS"] == 4 and settings["MODEL.TAG_PER_JOINT"] is True
 
 
 def test_other_widths() -> None:
-    state = network(stages=BROADER).state_dict()
-    before = network().state_dict()
+    state = published_state(network(stages=BROADER))
+    before = published_state(network())
     model = network()
     with pytest.raises(
         CheckpointError,
@@ -264,7 +344,7 @@ def test_another_network() -> None:
 def test_backbone_alone_does_not_fit() -> None:
     state = {
         name: value
-        for name, value in network().state_dict().items()
+        for name, value in published_state(network()).items()
         if name.startswith(("conv", "bn", "stage"))
     }
     state = {name: value for name, value in state.items() if not name.startswith("conv_scale")}
@@ -279,7 +359,7 @@ def test_pretrained_imagenet(tmp_path: Path) -> None:
     """A classification network: extra modules, no heads."""
     source = {
         name: value
-        for name, value in network(seed=1).state_dict().items()
+        for name, value in published_state(network(seed=1)).items()
         if name.split(".")[0] not in ("final_layers", "deconv_layers", "conv_scale_layers")
     }
     extra = {
@@ -287,20 +367,20 @@ def test_pretrained_imagenet(tmp_path: Path) -> None:
         "classifier.weight": torch.ones(10, 4),
     }
     model = network(seed=2)
-    before = network(seed=2).state_dict()
+    before = published_state(network(seed=2))
     report = load_pretrained(model, saved(tmp_path / "hrnet.pth", source | extra), ["*"])
     assert report == (len(source), 0, 2, len(before))
     assert same(model, before | source)
     assert str(report) == (
-        f"took {len(source)} of the network's {len(before)} tensors; left out 0 of another shape "
+        f"took {len(source)} of the network's {len(before)} tensors; skipped 0 of another shape "
         "and 2 that the network lacks or PRETRAINED_LAYERS does not name"
     )
 
 
 def test_pretrained_on_other_joints(tmp_path: Path) -> None:
-    source = network(seed=1, num_joints=4, tag_channels=(4, 0)).state_dict()
+    source = published_state(network(seed=1, num_joints=4, tag_channels=(4, 0)))
     model = network(seed=2)
-    before = network(seed=2).state_dict()
+    before = published_state(network(seed=2))
     report = load_pretrained(model, saved(tmp_path / "coco.pth", {"state_dict": source}))
     fits = {name: value for name, value in source.items() if value.shape == before[name].shape}
     assert (report.taken, report.reshaped, report.unasked) == (
@@ -313,10 +393,10 @@ def test_pretrained_on_other_joints(tmp_path: Path) -> None:
 
 
 def test_pretrained_layers(tmp_path: Path) -> None:
-    source = network(seed=1).state_dict()
-    before = network(seed=2).state_dict()
+    source = published_state(network(seed=1))
+    before = published_state(network(seed=2))
     model = network(seed=2)
-    path = saved(tmp_path / "coco.pth", network(seed=1).state_dict())
+    path = saved(tmp_path / "coco.pth", published_state(network(seed=1)))
     load_pretrained(model, path, ["conv1", "stage2"])
     chosen = {
         name: value for name, value in source.items() if name.split(".")[0] in ("conv1", "stage2")
@@ -325,12 +405,21 @@ def test_pretrained_layers(tmp_path: Path) -> None:
 
 
 def test_pretrained_errors(tmp_path: Path) -> None:
-    path = saved(tmp_path / "a.pth", network(stages=BROADER).state_dict())
-    another = r"a\.pth: the backbone is another one: \d+ tensors are of another shape \(first transition1\.0\.0\.weight"
-    width = r"; these are W6 weights; settings that would fit: MODEL\.EXTRA\.STAGE2\.NUM_CHANNELS \[6, 6\]$"
+    path = saved(tmp_path / "a.pth", published_state(network(stages=BROADER)))
+    another = (
+        r"a\.pth: the backbone is another one: \d+ tensors are of another shape "
+        r"\(first transition1\.0\.0\.weight"
+    )
+    width = (
+        r"; these are W6 weights; settings that would fit: "
+        r"MODEL\.EXTRA\.STAGE2\.NUM_CHANNELS \[6, 6\]$"
+    )
     with pytest.raises(CheckpointError, match=f"{another}, .*{width}"):
         load_pretrained(network(), path)
-    none = r"none of its \d+ tensors \(first conv1\.weight\) is one of the network's in PRETRAINED_LAYERS \(head, neck"
+    none = (
+        r"none of its \d+ tensors \(first conv1\.weight\) is one of the network's in "
+        r"PRETRAINED_LAYERS \(head, neck"
+    )
     with pytest.raises(CheckpointError, match=none):
         load_pretrained(network(), path, ["head", "neck"])
 
@@ -338,8 +427,8 @@ def test_pretrained_errors(tmp_path: Path) -> None:
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_settings_describe_themselves(variant: str) -> None:
     """A network fits its own settings, so none would be advised."""
-    load_state(network(variant, seed=1), network(variant, seed=2).state_dict())
-    settings = describe_settings(network(variant).state_dict())
+    load_state(network(variant, seed=1), published_state(network(variant, seed=2)))
+    settings = describe_settings(published_state(network(variant)))
     tags = VARIANTS[variant].get("tag_channels", (3, 0))
     if variant != "bottom-up":
         assert settings["MODEL.NUM_JOINTS"] == 3 and settings["LOSS.WITH_AE_LOSS"] == [

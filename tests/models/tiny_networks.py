@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import torch
 from yacs.config import CfgNode
 
 from swahr.config import load_config
-from swahr.models.backbones.hrnet import StageSettings
-from swahr.models.heads.higher_hrnet import DeconvSettings, HigherHRNet
+from swahr.models.backbones.hrnet import HRNet, StageSettings
+from swahr.models.heads.higher_hrnet import DeconvSettings, HigherHRNetHead
+from swahr.models.network import PoseNetwork
+from swahr.models.weights import published_state
 
 EXPERIMENTS = Path(__file__).resolve().parents[2] / "experiments"
 W32 = "coco/higher_hrnet/w32_512_adam_lr1e-3"
@@ -25,7 +28,7 @@ STAGES = (
 WIDE = (*STAGES[:2], StageSettings(1, (1,) * 4, (2, 3, 2, 2), "BOTTLENECK"))
 DECONV = DeconvSettings(4, num_blocks=1)
 
-# What the settings can ask for, beyond the published network: name -> arguments of HigherHRNet.
+# What the settings can ask for, beyond the published network: name -> arguments of `bare_network`.
 VARIANTS: dict[str, dict] = {
     "published": {},
     "plain": {"scale_heads": False},
@@ -40,15 +43,27 @@ VARIANTS: dict[str, dict] = {
 }
 
 
-def network(variant: str = "published", seed: int = 0, **changes: object) -> HigherHRNet:
-    """A tiny network of three joints in evaluation mode; its tensors are random, and large enough
-    to tell apart.
+def bare_network(variant: str = "published", **changes: Any) -> PoseNetwork:
+    """A tiny HigherHRNet of three joints as the constructors make it.
+
+    changes: `stages` of the backbone, and arguments of the head.
     """
     standard = {"stages": STAGES, "num_joints": 3, "tag_channels": (3, 0), "deconvs": (DECONV,)}
-    model = HigherHRNet(**standard | VARIANTS[variant] | changes)  # type: ignore[arg-type]
+    settings = standard | VARIANTS[variant] | changes
+    backbone = HRNet(stages=settings.pop("stages"))
+    return PoseNetwork(backbone, HigherHRNetHead(backbone.channels, **settings))
+
+
+def network(variant: str = "published", seed: int = 0, **changes: Any) -> PoseNetwork:
+    """The same in evaluation mode, with random tensors that are large enough to tell apart."""
+    return randomized(bare_network(variant, **changes), seed)
+
+
+def randomized(model: PoseNetwork, seed: int = 0) -> PoseNetwork:
+    """The model in evaluation mode with random weights and statistics, of about unit variance."""
     random = torch.Generator().manual_seed(seed)
     with torch.no_grad():
-        for name, tensor in model.state_dict().items():
+        for name, tensor in published_state(model).items():
             if name.endswith("running_var") or (tensor.dim() == 1 and name.endswith("weight")):
                 tensor.uniform_(0.5, 1.5, generator=random)
             elif tensor.is_floating_point():

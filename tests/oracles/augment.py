@@ -1,7 +1,6 @@
-"""One training sample as the published recipe makes it, step by step, for swahr.data.transforms to
-agree with.
+"""One training sample of the published recipe, step by step: what swahr.data.transforms must equal.
 
-Floating-point masks, one joint after another, an image of three float planes at the end.
+Masks are floating-point, joints are moved one after another, the result has three float planes.
 """
 
 from __future__ import annotations
@@ -19,9 +18,7 @@ STD = (0.229, 0.224, 0.225)
 def point(
     x: float, y: float, center: Sequence[float], scale: float, rotation: float, size: int
 ) -> tuple[float, float]:
-    """Where a point of the image falls on an output of `size` px: moved, scaled, turned around the
-    middle.
-    """
+    """A point of the image on an output of `size` px: shifted, scaled, rotated."""
     u = (x - center[0]) * size / (200 * scale)
     v = (y - center[1]) * size / (200 * scale)
     angle = math.radians(rotation)
@@ -32,7 +29,7 @@ def point(
 
 
 def matrix(center: Sequence[float], scale: float, rotation: float, size: int) -> np.ndarray:
-    """(2, 3): the same, from where three points fall."""
+    """The same as a matrix (2, 3), from the images of three points."""
     ox, oy = point(0, 0, center, scale, rotation, size)
     ax, ay = point(1, 0, center, scale, rotation, size)
     bx, by = point(0, 1, center, scale, rotation, size)
@@ -88,14 +85,12 @@ def normalize(image: np.ndarray) -> np.ndarray:
     return planes
 
 
-def training_sample(data: bytes, joints, mask, **placement):
-    """Contents of an image file, joints and mask -> what a training step needs: `augment`, the
-    image normalised.
+def training_sample(data: bytes, joints, mask, **params):
+    """Contents of an image file, joints and mask -> the sample of a training step: `augment`, with
+    the image normalised.
     """
     image = cv2.imdecode(
         np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION
     )
-    image, joints, masks = augment(
-        cv2.cvtColor(image, cv2.COLOR_BGR2RGB), joints, mask, **placement
-    )
+    image, joints, masks = augment(cv2.cvtColor(image, cv2.COLOR_BGR2RGB), joints, mask, **params)
     return normalize(image), joints, masks

@@ -1,4 +1,4 @@
-"""Maps as a network gives them for crowds, made from a seed: for tests of the decoder and for
+"""Maps like those of a network for crowds, made from a seed: for tests of the decoder and for
 tools/benchmark.py.
 """
 
@@ -8,7 +8,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-REACH = 12  # half the side of what is drawn around a joint, in pixels of the network's map
+RADIUS = 12  # half the side of what is drawn around a joint, in pixels of the network's map
 
 
 def crowd(
@@ -24,9 +24,9 @@ def crowd(
     """heatmaps (1, K, H, W) and tags (1, K, H, W, T) of that many people, drawn at half the size
     and enlarged.
 
-    Of a person's joints about 3/4 are found, 1/8 are too weak to be peaks and 1/8 are not there at
-    all. `false_peaks` more in all carry the tag of somebody, or with stray_tags any tag. Away from
-    joints heatmaps hold noise, and tags vary slowly.
+    Of a person's joints about 3/4 are found, 1/8 are too weak to be peaks and 1/8 are missing.
+    `false_peaks` further peaks have the tag of one of the people, or any tag with stray_tags. Away
+    from joints heatmaps hold noise, and tags vary slowly.
     """
     rng = np.random.default_rng([seed, people])
     height = size[0] // 2
@@ -37,9 +37,9 @@ def crowd(
     tags += rng.normal(0, 0.05, tags.shape).astype(np.float32)
 
     def draw(k, x, y, score, tag):
-        left = max(int(x) - REACH, 0)
-        top = max(int(y) - REACH, 0)
-        area = np.s_[top : int(y) + REACH + 1, left : int(x) + REACH + 1]
+        left = max(int(x) - RADIUS, 0)
+        top = max(int(y) - RADIUS, 0)
+        area = np.s_[top : int(y) + RADIUS + 1, left : int(x) + RADIUS + 1]
         v, u = np.mgrid[area][:, : height - top, : width - left]
         peak = score * np.exp(-((u - x) ** 2 + (v - y) ** 2) / 8)
         own = peak > heatmaps[k][area]

@@ -1,8 +1,8 @@
 """Maps to people in plain loops: every joint of every person one at a time, whole maps for each
 person, munkres.
 
-Slow on purpose: it is what `swahr.codec.decode` is compared with, in results (tests) and in time
-(tools/benchmark.py). Settings have the names of `Decoder`'s arguments.
+It is slow on purpose: results (tests) and time (tools/benchmark.py) of `swahr.codec.decode` are
+compared with it. Settings have the names of AssociativeDecoder's arguments.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ def settings(grouping_order, **changes):
 
 
 def top_peaks(heatmaps, tags, s):
-    """heatmaps (K, H, W), tags (K or 1, H, W, T) -> the best M: tags (K, M, T), places (K, M, 2),
+    """heatmaps (K, H, W), tags (K or 1, H, W, T) -> the best M: tags (K, M, T), points (K, M, 2),
     scores (K, M).
     """
     maps = torch.from_numpy(heatmaps)[None]
@@ -49,18 +49,18 @@ def top_peaks(heatmaps, tags, s):
     )
 
 
-def match(tags, places, scores, s):
+def match(tags, points, scores, s):
     """-> people (N, K, 3 + T) float32: x, y, score, tag; 0 where a joint is missing."""
-    nothing = np.zeros((len(tags), 3 + tags.shape[2]))
+    no_joints = np.zeros((len(tags), 3 + tags.shape[2]))
     people = {}
     people_tags = {}
 
-    def found(joint_type, joint, tag):
-        people.setdefault(tag[0], nothing.copy())[joint_type] = joint
+    def new_person(joint_type, joint, tag):
+        people.setdefault(tag[0], no_joints.copy())[joint_type] = joint
         people_tags[tag[0]] = [tag]
 
     for k in s.grouping_order:
-        joints = np.concatenate([places[k], scores[k, :, None], tags[k]], 1)
+        joints = np.concatenate([points[k], scores[k, :, None], tags[k]], 1)
         sure = joints[:, 2] > s.detection_threshold
         joints = joints[sure]
         joint_tags = tags[k][sure]
@@ -68,27 +68,27 @@ def match(tags, places, scores, s):
             continue
         if not people:
             for joint, tag in zip(joints, joint_tags):
-                found(k, joint, tag)
+                new_person(k, joint, tag)
             continue
-        keys = list(people)[: s.max_people]
-        if s.ignore_too_much and len(keys) == s.max_people:
+        first_tags = list(people)[: s.max_people]
+        if s.ignore_too_much and len(first_tags) == s.max_people:
             continue
-        means = np.array([np.mean(people_tags[key], axis=0) for key in keys])
+        means = np.array([np.mean(people_tags[key], axis=0) for key in first_tags])
         distances = np.linalg.norm(joints[:, None, 3:] - means[None], ord=2, axis=2)
         costs = (
             np.round(distances) * 100 - joints[:, 2:3] if s.use_detection_val else distances.copy()
         )
-        if len(joints) > len(keys):
+        if len(joints) > len(first_tags):
             costs = np.concatenate(
-                [costs, np.full((len(joints), len(joints) - len(keys)), 1e10)], 1
+                [costs, np.full((len(joints), len(joints) - len(first_tags)), 1e10)], 1
             )
         for row, column in Munkres().compute(costs.tolist()):
-            if column < len(keys) and distances[row, column] < s.tag_threshold:
-                people[keys[column]][k] = joints[row]
-                people_tags[keys[column]].append(joint_tags[row])
+            if column < len(first_tags) and distances[row, column] < s.tag_threshold:
+                people[first_tags[column]][k] = joints[row]
+                people_tags[first_tags[column]].append(joint_tags[row])
             else:
-                found(k, joints[row], joint_tags[row])
-    return np.array(list(people.values())).astype(np.float32).reshape(-1, *nothing.shape)
+                new_person(k, joints[row], joint_tags[row])
+    return np.array(list(people.values())).astype(np.float32).reshape(-1, *no_joints.shape)
 
 
 def quarter(heatmap, x, y):
@@ -108,7 +108,7 @@ def adjust(people, heatmaps):
 
 
 def refine(person, heatmaps, tags):
-    """Look for all joints of one person (K, 3 + T), and fill in those that are missing."""
+    """Search all joints of one person (K, 3 + T), and write those that are missing."""
     own = [tags[k, int(y), int(x)] for k, (x, y, score) in enumerate(person[:, :3]) if score > 0]
     mean = np.mean(own, axis=0)
     found = []

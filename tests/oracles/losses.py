@@ -1,6 +1,4 @@
-"""The losses in plain loops, as their formulas read; slow, and with torch's own automatic
-differentiation.
-"""
+"""The losses in plain, slow loops that follow their formulas, with automatic differentiation."""
 
 from __future__ import annotations
 
@@ -43,39 +41,39 @@ def scale_loss(scales: Tensor, target: Tensor, mask: Tensor) -> Tensor:
 
 
 def associative_loss(
-    tags: Tensor, index: Tensor, present: Tensor, kind: str
+    tags: Tensor, index: Tensor, present: Tensor, push_kind: str
 ) -> tuple[Tensor, Tensor]:
     """tags (B, C, h, w), index and present (B, N, K) -> push and pull (B,): loops over images,
     people and joints.
     """
     both = [
-        _associative_loss_of_image(*image, kind)
+        _associative_loss_of_image(*image, push_kind)
         for image in zip(tags, index.tolist(), present.tolist())
     ]
     return torch.stack([push for push, _ in both]), torch.stack([pull for _, pull in both])
 
 
 def _associative_loss_of_image(
-    tags: Tensor, index: list[list[int]], present: list[list[bool]], kind: str
+    tags: Tensor, index: list[list[int]], present: list[list[bool]], push_kind: str
 ) -> tuple[Tensor, Tensor]:
     flat = tags.reshape(-1)
     means = []
     pulls = []
-    for places, there in zip(index, present):
-        joints = [flat[place] for place, present_joint in zip(places, there) if present_joint]
+    for indices, is_present in zip(index, present):
+        joints = [flat[i] for i, counts in zip(indices, is_present) if counts]
         if not joints:
             continue
         joints = torch.stack(joints)
         means.append(joints.mean())
         pulls.append(((joints - joints.mean()) ** 2).mean())
     n = len(means)
-    nothing = flat[0] * 0
+    zero = flat[0] * 0
     if n == 0:
-        return nothing, nothing
+        return zero, zero
     pull = sum(pulls) / n
     if n == 1:
-        return nothing, pull
+        return zero, pull
     means = torch.stack(means)
     matrix = means.expand(n, n) - means.expand(n, n).T
-    closeness = torch.exp(-(matrix**2)) if kind == "exp" else torch.relu(1 - matrix.abs())
+    closeness = torch.exp(-(matrix**2)) if push_kind == "exp" else torch.relu(1 - matrix.abs())
     return (closeness.sum() - n) / ((n - 1) * n) * 0.5, pull

@@ -9,9 +9,9 @@ def gaussian_patch(sigma: float) -> np.ndarray:
     """A square of ceil(6 sigma + 3) samples a side whose peak is at 3 sigma + 1, on a sample or
     between two.
     """
-    steps = np.arange(0, 6 * sigma + 3, 1, float)
-    centre = 3 * sigma + 1
-    return np.exp(-((steps[None] - centre) ** 2 + (steps[:, None] - centre) ** 2) / (2 * sigma**2))
+    offsets = np.arange(0, 6 * sigma + 3, 1, float)
+    squares = (offsets - (3 * sigma + 1)) ** 2
+    return np.exp(-(squares[None] + squares[:, None]) / (2 * sigma**2))
 
 
 def render(joints: np.ndarray, size: int, sigma: float | None) -> np.ndarray:
@@ -44,16 +44,16 @@ def _draw(heatmap: np.ndarray, patch: np.ndarray, x: int, y: int, sigma: float) 
 
 
 def tag_index(joints: np.ndarray, size: int, tag_per_joint: bool) -> list[dict[int, int]]:
-    """joints (N, K, >=3) -> for each person, the joints that count and their places in the flat tag
-    maps.
+    """joints (N, K, >=3) -> for each person, the joints that count and their indices into the flat
+    tag maps.
     """
     people = []
     for person in joints:
-        places = {}
+        index = {}
         for k, joint in enumerate(person):
             x = int(joint[0])
             y = int(joint[1])
             if joint[2] > 0 and 0 <= x < size and 0 <= y < size:
-                places[k] = (k * size * size if tag_per_joint else 0) + y * size + x
-        people.append(places)
+                index[k] = (k * size * size if tag_per_joint else 0) + y * size + x
+        people.append(index)
     return people

@@ -1,4 +1,4 @@
-"""Test-time averaging written out, one pixel at a time, in float64."""
+"""Test-time averaging in plain loops, one pixel at a time, in float64."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ import numpy as np
 
 
 def resize(maps: np.ndarray, height: int, width: int) -> np.ndarray:
-    """(C, h, w) -> (C, height, width): pixel centres at half numbers, edges repeated beyond the
-    first and last one.
+    """(C, h, w) -> (C, height, width): pixel centres are at n + 0.5, and edge pixels are repeated
+    outside the map.
     """
     channels, rows, columns = maps.shape
     out = np.zeros((channels, height, width))
@@ -27,8 +27,8 @@ def resize(maps: np.ndarray, height: int, width: int) -> np.ndarray:
 
 
 def mirror_back(maps: np.ndarray, flip_index: list[int]) -> np.ndarray:
-    """(C, h, w) of the mirrored image -> of the image; the joints change places where each has a
-    map.
+    """(C, h, w) of the mirrored image -> of the image; if each joint has a map, left and right
+    joints change places.
     """
     out = np.zeros_like(maps)
     channels, rows, columns = maps.shape
@@ -47,7 +47,7 @@ def one_scale(
     size: tuple[int, int],
 ) -> tuple[np.ndarray, list[np.ndarray]]:
     """Heatmaps (K, h, w) and tags of each stage, as the network gives them -> mean heatmaps and
-    tags of size (h, w).
+    tags of the size (h, w).
     """
     heatmaps = []
     tags = []

@@ -1,6 +1,4 @@
-"""Synthetic people: the same every time, and labels that agree with the image and with each
-other.
-"""
+"""Synthetic people are the same every time; labels agree with the image and with each other."""
 
 from __future__ import annotations
 
@@ -23,10 +21,9 @@ from swahr.synthetic import (
     render_scene,
     write_dataset,
 )
-from swahr.synthetic.annotate import crowd_index
-from swahr.synthetic.colors import COOL, WARM
-from swahr.synthetic.figure import POINT, face_visible, place, sample_figure
-from swahr.synthetic.outfit import sample_outfit
+from swahr.synthetic.dataset import crowd_index
+from swahr.synthetic.figure import POINT, face_visible, sample_figure, to_pixels
+from swahr.synthetic.outfit import COOL, WARM, sample_outfit
 from swahr.synthetic.paint import figure_shapes, joint_visible
 from swahr.synthetic.shapes import PARTS, paint
 
@@ -68,7 +65,6 @@ def crowd_pose_set(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 # -- scenes
-# ------------------------------------------------------------------------------------------------------------
 
 
 def test_a_scene_depends_on_seed_and_index_only() -> None:
@@ -87,9 +83,7 @@ def test_a_scene_depends_on_seed_and_index_only() -> None:
     ("preset", "expected"), [("calm", "633ddfc7c7de8ed3"), ("benchmark", "36a642b88d3d861b")]
 )
 def test_scenes_are_the_same_on_every_machine(preset: str, expected: str) -> None:
-    """Where a change is meant, raise writer.VERSION too, so that a set on disk is not taken for a
-    new one.
-    """
+    """An intended change also raises dataset.VERSION, so that old sets on disk are recognised."""
     digest = hashlib.sha256()
     for index in range(3):
         image, people = render_scene(0, index, PRESETS[preset])
@@ -128,7 +122,7 @@ def test_keypoints_lie_in_the_image_and_visible_ones_on_the_person() -> None:
     assert (flags > 20).all()
 
 
-def test_nobody_shows_where_somebody_else_does() -> None:
+def test_masks_do_not_overlap_and_lie_in_their_boxes() -> None:
     for index in range(6):
         _, people = render_scene(0, index, BUSY)
         assert np.sum([person.mask for person in people], axis=0).max() <= 1
@@ -173,18 +167,17 @@ def test_sizes_span_from_25_pixels_to_the_image() -> None:
 
 
 # -- figures
-# -----------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("back", [False, True])
 def test_left_and_right(back: bool) -> None:
-    """Seen from the front, the left is on the right of the image; marks are warm there and cool on
-    the other side.
+    """From the front, the left side is on the right of the image. Marks are warm on the left side
+    and cool on the right side.
     """
     rng = np.random.default_rng(0)
     for _ in range(6):
         figure = sample_figure(rng, upright=True, back=back, turn=30)
-        at = place(figure, 200, (150, 130))
+        at = to_pixels(figure, 200, (150, 130))
         for joint in ("shoulder", "hip"):
             assert (at[POINT["left_" + joint], 0] < at[POINT["right_" + joint], 0]) == back
         outfit = sample_outfit(rng, marked=True)
@@ -209,12 +202,12 @@ def test_faces_show_from_the_front_only() -> None:
 
 
 def test_an_arm_behind_the_back_is_hidden() -> None:
-    """Whatever the pose, the flags agree with what was painted last at the joint."""
+    """In any pose, the flags agree with the part that was painted last at the joint."""
     rng = np.random.default_rng(2)
     hidden = 0
     for _ in range(10):
         figure = sample_figure(rng, upright=False, back=False, turn=90)
-        at = place(figure, 150, (150, 150))
+        at = to_pixels(figure, 150, (150, 150))
         image = np.zeros((300, 300, 3), np.uint8)
         parts = np.zeros((300, 300), np.uint8)
         paint(figure_shapes(figure, sample_outfit(rng, marked=False), at, 150), image, parts)
@@ -228,7 +221,6 @@ def test_an_arm_behind_the_back_is_hidden() -> None:
 
 
 # -- COCO
-# --------------------------------------------------------------------------------------------------------------
 
 
 def test_coco_annotations_are_consistent(coco_set: Path) -> None:
@@ -287,7 +279,6 @@ def test_images_are_there_and_of_their_size(coco_set: Path) -> None:
 
 
 # -- CrowdPose
-# ---------------------------------------------------------------------------------------------------------
 
 
 def test_crowd_pose_tree(crowd_pose_set: Path) -> None:
@@ -346,7 +337,6 @@ def test_crowd_index_against_loops() -> None:
 
 
 # -- writing again
-# -----------------------------------------------------------------------------------------------------
 
 
 def test_any_number_of_processes_writes_the_same_files(coco_set: Path, tmp_path: Path) -> None:
@@ -368,7 +358,7 @@ def test_a_complete_set_is_kept_and_a_broken_one_completed(tmp_path: Path) -> No
     assert files(tmp_path) == whole
 
 
-def test_another_set_in_the_folder_is_left_alone(tmp_path: Path) -> None:
+def test_another_set_in_the_folder_is_kept(tmp_path: Path) -> None:
     settings = replace(BUSY, people=(0, 0), crowd=0.0)
     write_dataset(tmp_path / "a", num_train=1, num_val=1, settings=settings)
     before = files(tmp_path)
@@ -379,7 +369,7 @@ def test_another_set_in_the_folder_is_left_alone(tmp_path: Path) -> None:
             tmp_path / "a", num_train=1, num_val=1, settings=replace(settings, overlap=0.5)
         )
     (tmp_path / "a" / "synthetic.json").rename(tmp_path / "stamp")
-    with pytest.raises(SyntheticError, match="not made here"):
+    with pytest.raises(SyntheticError, match="is not part of a synthetic set"):
         write_dataset(tmp_path / "a", num_train=1, num_val=1, settings=settings)
     (tmp_path / "stamp").rename(tmp_path / "a" / "synthetic.json")
     assert files(tmp_path) == before
@@ -402,18 +392,22 @@ def test_an_image_with_nobody(tmp_path: Path) -> None:
         ({"workers": 0}, "workers: 0 must be 1 or more"),
     ],
 )
-def test_what_cannot_be_written(tmp_path: Path, given: dict, message: str) -> None:
+def test_invalid_arguments(tmp_path: Path, given: dict, message: str) -> None:
     with pytest.raises(SyntheticError, match=message):
         write_dataset(tmp_path, **{"num_train": 1, "num_val": 1, **given})
 
 
 def test_settings_out_of_range() -> None:
-    with pytest.raises(SyntheticError, match="width: .* must be .least, most., from 16"):
+    with pytest.raises(
+        SyntheticError, match="width: .300, 200. must be .min, max., with 16 <= min"
+    ):
         SceneSettings(width=(300, 200))
-    with pytest.raises(SyntheticError, match="overlap: 1.5 must be a share"):
+    with pytest.raises(SyntheticError, match="overlap: 1.5 must be between 0 and 1"):
         SceneSettings(overlap=1.5)
-    with pytest.raises(SyntheticError, match="min_pixels: 1"):
+    with pytest.raises(SyntheticError, match="min_pixels: 1 must be at least 8"):
         SceneSettings(min_pixels=1)
+    with pytest.raises(SyntheticError, match="people: .0, 201. must not exceed 200"):
+        SceneSettings(people=(0, 201))
     tail = Skeleton(name="cat", keypoints=("nose", "tail"), flip_pairs=(), sigmas=(0.1, 0.1))
     with pytest.raises(SyntheticError, match="skeleton cat: synthetic people have no 'tail'"):
         render_scene(0, 0, BUSY, tail)

@@ -1,52 +1,67 @@
-"""A copy of the network for testing: the same heatmaps and tags, sooner.
+"""A copy of the network for testing: the same heatmaps and tags, faster.
 
 In evaluation a batch norm is a fixed scale and shift, so it can be part of the convolution before
-it; the scale heads only serve the loss and are left out. On a CPU, bias, shortcut and ReLU are then
-applied where the convolution's result is still at hand. Most 3x3 convolutions are those of
-winograd.py, the others oneDNN's, whose weights are laid out once instead of in every call.
+it. Parts of the head that only the loss reads are dropped. On a CPU, bias, shortcut and ReLU are
+applied while the convolution's result is in the cache. Most 3x3 convolutions are those of
+winograd.py; the others are oneDNN's, whose weights are reordered once instead of in every call.
+
+Modules are only changed where their own code says in which order they run: nn.Sequential, the
+residual blocks and HRNet. All others, such as those of a network of your own, stay as they are.
 """
 
 from __future__ import annotations
 
 import copy
+import logging
 import platform
+from collections.abc import Callable, Iterator, Sequence
 from functools import cache
-from typing import cast
+from typing import Any, TypeVar, cast
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.utils.fusion import fuse_conv_bn_weights
 
 from swahr.acceleration import winograd
-from swahr.models.backbones.hrnet import HighResolutionModule
+from swahr.models.backbones.hrnet import HighResolutionModule, HRNet
 from swahr.models.blocks import BasicBlock, Bottleneck
-from swahr.models.heads.higher_hrnet import HigherHRNet
+from swahr.models.network import PoseNetwork, StageOutput
+
+logger = logging.getLogger("swahr")
+
+Network = TypeVar("Network", bound=nn.Module)
+
+NORMS = (nn.BatchNorm2d, nn.SyncBatchNorm)
+# Largest difference of a fused network that counts as rounding, in units of its largest value.
+TOLERANCE = {torch.float32: 1e-3, torch.bfloat16: 0.1, torch.float16: 0.1}
 
 
 def optimize_for_inference(
-    model: HigherHRNet, channels_last: bool = True, dtype: torch.dtype = torch.float32
-) -> HigherHRNet:
-    """A copy, in evaluation mode, whose outputs are those of model.eval() up to rounding, with
-    scales None.
+    model: PoseNetwork, channels_last: bool = True, dtype: torch.dtype = torch.float32
+) -> PoseNetwork:
+    """A copy, in evaluation mode, whose outputs are those of model.eval() up to rounding.
 
-    channels_last: lay weights out as NHWC, which oneDNN and tensor cores prefer; images may come in
+    channels_last: weights in the NHWC layout, which oneDNN and tensor cores prefer; images may have
     either layout. dtype: of the weights, and so of images and maps; see `supports_dtype`. The copy
-    cannot be trained. For torch.compile, which fuses by itself, take fold_batch_norms instead.
+    gives no maps that only the loss reads, and cannot be trained. For torch.compile, which fuses by
+    itself, use fold_batch_norms instead.
     """
     fast = fold_batch_norms(model).to(dtype)
     if channels_last:
         fast = fast.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    if fast.conv1.weight.device.type == "cpu" and _has_fused_convolutions():
-        _fuse(fast)
+    parameter = next(fast.parameters(), None)
+    if parameter is not None and parameter.device.type == "cpu" and _has_fused_convolutions():
+        _fuse_children(fast)
+        winograd.make_forks_safe()
     return fast
 
 
 @cache
 def supports_dtype(dtype: torch.dtype, device: torch.device) -> bool:
-    """Whether a network on the device can have weights of that type, which autocast would round
-    anew in every pass.
+    """Whether weights on the device can have that type.
+
+    Otherwise autocast has to convert them in every pass.
     """
     if device.type == "cpu":
         return dtype == torch.float32 or (
@@ -57,45 +72,139 @@ def supports_dtype(dtype: torch.dtype, device: torch.device) -> bool:
     return device.type == "cuda"
 
 
-def fold_batch_norms(model: HigherHRNet) -> HigherHRNet:
-    """A copy, in evaluation mode, without batch norms and scale heads.
+def verified(fast: Network, plain: Network, size: tuple[int, int]) -> Network:
+    """`fast` if it computes what `plain` computes, else `plain` and a warning.
 
-    A batch norm is folded into the convolution registered right before it, as all of them follow
-    one:
+    Both see one random image of `size` (h, w), px. Maps that `fast` does not give are not compared.
+    If the weights of `fast` have another type than float32, so have those of the network returned.
+    """
+    dtype = next((p.dtype for p in fast.parameters() if p.is_floating_point()), torch.float32)
+    device = next((p.device for p in fast.parameters()), torch.device("cpu"))
+    image = torch.randn(1, 3, *size, generator=torch.Generator().manual_seed(0)).to(device)
+    try:
+        with torch.inference_mode():
+            expected = plain(image)
+            problem = _difference(fast(image.to(dtype)), expected, dtype)
+    except Exception as error:  # whatever the modules of a user's network raise
+        problem = f"{type(error).__name__}: {error}".splitlines()[0]
+    if not problem:
+        return fast
+    logger.warning(
+        "fusing layers changes what this network computes, so it is used unfused: %s", problem
+    )
+    return plain if dtype == torch.float32 else copy.deepcopy(plain).to(dtype)
+
+
+def _difference(
+    outputs: Sequence[StageOutput], expected: Sequence[StageOutput], dtype: torch.dtype
+) -> str:
+    """What differs by more than rounding; empty if nothing does."""
+    if len(outputs) != len(expected):
+        return f"{len(outputs)} resolutions instead of {len(expected)}"
+    tolerance = TOLERANCE.get(dtype, 1e-3)
+    for stage, (output, reference) in enumerate(zip(outputs, expected)):
+        wanted = dict(_named_maps(reference))
+        given = dict(_named_maps(output))
+        if missing := {"heatmaps", "tags"} & (wanted.keys() - given.keys()):
+            return f"no {min(missing)} at stage {stage}"
+        for name, maps in given.items():
+            if name not in wanted or maps.shape != wanted[name].shape:
+                return f"{name} of another shape at stage {stage}"
+            largest = float(wanted[name].abs().max()) if wanted[name].numel() else 0.0
+            limit = tolerance * largest + torch.finfo(dtype).smallest_normal
+            error = (maps.float() - wanted[name]).abs()
+            both_nan = maps.isnan() & wanted[name].isnan()
+            if not bool(((error <= limit) | both_nan).all()):
+                return (
+                    f"{name} of stage {stage} differ by up to {float(error.max()):.2g}, "
+                    f"the largest is {largest:.2g}"
+                )
+    return ""
+
+
+def _named_maps(stage: StageOutput) -> Iterator[tuple[str, Tensor]]:
+    for name, maps in (
+        ("scales", stage.scales),
+        ("heatmaps", stage.heatmaps),
+        ("tags", stage.tags),
+        *(stage.extra or {}).items(),
+    ):
+        if maps is not None:
+            yield name, maps
+
+
+def fold_batch_norms(model: PoseNetwork) -> PoseNetwork:
+    """A copy, in evaluation mode, whose batch norms are part of the convolution before them.
+
+    The parts of the head that testing does not need are dropped. Norms stay where it is not certain
+    that they run directly after a convolution. With mean m, variance v, weight g and bias beta:
     w' = w g / sqrt(v + eps), b' = (b - m) g / sqrt(v + eps) + beta.
     """
     folded = copy.deepcopy(model).eval().requires_grad_(False)
-    folded.conv_scale_layers = nn.ModuleList()
+    folded.head.for_testing()
+    uses: dict[nn.Module, int] = {}
+    for _, module in folded.named_modules(remove_duplicate=False):
+        uses[module] = uses.get(module, 0) + 1
     for parent in list(folded.modules()):
-        children = list(parent.named_children())
-        for (_, conv), (name, norm) in zip(children, children[1:], strict=False):
-            if isinstance(norm, _BatchNorm) and isinstance(conv, nn.Conv2d | nn.ConvTranspose2d):
-                mean = cast(Tensor, norm.running_mean)
-                variance = cast(Tensor, norm.running_var)
-                conv.weight, conv.bias = fuse_conv_bn_weights(
-                    conv.weight,
-                    conv.bias,
-                    mean,
-                    variance,
-                    norm.eps,
-                    norm.weight,
-                    norm.bias,
-                    transpose=isinstance(conv, nn.ConvTranspose2d),
-                )
+        for conv, name in _followed_by_norm(parent):
+            norm = parent.get_submodule(name)
+            if _can_fold(conv, norm) and uses[conv] == uses[norm] == 1:
+                _fold(cast(nn.Conv2d, conv), cast(nn.BatchNorm2d, norm))
                 setattr(parent, name, nn.Identity())
     return folded
 
 
+def _followed_by_norm(parent: nn.Module) -> Iterator[tuple[nn.Module, str]]:
+    """Modules that `parent` applies directly before another one, with the name of the latter."""
+    if type(parent) is nn.Sequential:
+        children = list(parent.named_children())
+        for (_, module), (name, _) in zip(children, children[1:], strict=False):
+            yield module, name
+    elif type(parent) in (BasicBlock, Bottleneck, HRNet):
+        for name, module in parent.named_children():
+            if name.startswith("conv"):
+                yield module, name.replace("conv", "bn")
+
+
+def _can_fold(conv: nn.Module, norm: nn.Module) -> bool:
+    return (
+        (type(conv) is nn.Conv2d or (type(conv) is nn.ConvTranspose2d and conv.groups == 1))
+        and type(norm) in NORMS
+        and isinstance(norm.running_mean, Tensor)
+        and isinstance(norm.running_var, Tensor)
+        and not _has_hooks(conv)
+        and not _has_hooks(norm)
+    )
+
+
+def _fold(conv: nn.Conv2d, norm: nn.BatchNorm2d) -> None:
+    conv.weight, conv.bias = fuse_conv_bn_weights(
+        conv.weight,
+        conv.bias,
+        cast(Tensor, norm.running_mean),
+        cast(Tensor, norm.running_var),
+        norm.eps,
+        norm.weight,
+        norm.bias,
+        transpose=isinstance(conv, nn.ConvTranspose2d),
+    )
+
+
+def _has_hooks(module: nn.Module) -> bool:
+    """Such as those of weight norm, which compute the weight anew in every pass."""
+    return bool(module._forward_hooks or module._forward_pre_hooks)
+
+
+@cache
 def _has_fused_convolutions() -> bool:
-    """Whether this PyTorch has oneDNN for x86, which torch.compile's operations used below are made
-    for.
-    """
+    """Whether this PyTorch has oneDNN for x86, for which torch.compile's operations are made."""
     return platform.machine() in ("x86_64", "AMD64") and torch.backends.mkldnn.is_available()
 
 
 class _FusedConv(nn.Module):
-    """Convolution, then an optional sum, then an optional ReLU, in one pass: (B, C, h, w) -> (B,
-    C', h', w').
+    """Convolution, then an optional sum, then an optional ReLU, in one pass.
+
+    (B, C, h, w) -> (B, C', h', w').
     """
 
     def __init__(self, conv: nn.Conv2d, relu: bool = False) -> None:
@@ -108,13 +217,23 @@ class _FusedConv(nn.Module):
             list(conv.dilation),
             conv.groups,
         )
+        self._forget_layouts()
+
+    def _forget_layouts(self) -> None:
         self.packed: Tensor | None = None  # the weights in oneDNN's own layout
-        self.filters: winograd.Filters | None = (
-            None  # and those of winograd.py, which leaves small maps to oneDNN
-        )
+        self.filters: winograd.Filters | None = None  # the weights transformed by winograd.py
+
+    def _apply(self, fn: Callable[..., Any], recurse: bool = True) -> nn.Module:
+        """Weights that are moved or converted need other layouts."""
+        self._forget_layouts()
+        return super()._apply(fn, recurse)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Copies and pickles without the layouts, which are made again at the first call."""
+        return self.__dict__ | {"packed": None, "filters": None}
 
     def forward(self, x: Tensor, total: Tensor | None = None) -> Tensor:
-        """`total`, where given, is added to the result, and is overwritten with it."""
+        """`total`, if given, is added to the result, and is overwritten with it."""
         if (
             x.device.type != "cpu"
             or not supports_dtype(x.dtype, x.device)
@@ -128,7 +247,7 @@ class _FusedConv(nn.Module):
                 x, self.filters, cast(Tensor, self.conv.bias), total, self.relu
             )
         if self.packed is None or self.packed.dtype != x.dtype:
-            # The best layout depends on the size of the input; mostly the first one fits all.
+            # The best layout depends on the input size; mostly the first one fits all sizes.
             weight = self.conv.weight.detach()
             self.packed = torch.ops.mkldnn._reorder_convolution_weight(
                 weight, *self.geometry, list(x.shape)
@@ -143,18 +262,23 @@ class _FusedConv(nn.Module):
 
 
 class _FusedBlock(nn.Module):
-    """A residual block; its result overwrites its input where the shortcut is the identity."""
+    """A residual block.
 
-    def __init__(self, block: BasicBlock | Bottleneck) -> None:
+    in_place: the result overwrites the input if the shortcut is the identity. Only for blocks whose
+    input nothing else reads.
+    """
+
+    def __init__(self, block: BasicBlock | Bottleneck, in_place: bool) -> None:
         super().__init__()
-        convs = [conv for name, conv in block.named_children() if name.startswith("conv")]
-        self.convs = nn.Sequential(
-            *(_FusedConv(cast(nn.Conv2d, conv), relu=True) for conv in convs)
-        )
+        self.convs = nn.Sequential(*(_FusedConv(conv, relu=True) for conv in _convs_of(block)))
         self.downsample = block.downsample
+        self.in_place = in_place
 
     def forward(self, x: Tensor) -> Tensor:
-        total = x if self.downsample is None else self.downsample(x)
+        if self.downsample is not None:
+            total = self.downsample(x)
+        else:
+            total = x if self.in_place else x.clone()
         *first, last = self.convs
         for conv in first:
             x = conv(x)
@@ -162,8 +286,7 @@ class _FusedBlock(nn.Module):
 
 
 class _FusedModule(nn.Module):
-    """HighResolutionModule with the same sums in an order that needs fewer passes over the larger
-    maps.
+    """HighResolutionModule with its sums in an order that needs fewer passes over the larger maps.
 
     Nearest neighbours by 4 are those by 2 of those by 2, so lower branches are added up on their
     way to the higher one.
@@ -172,7 +295,7 @@ class _FusedModule(nn.Module):
     def __init__(self, module: HighResolutionModule) -> None:
         super().__init__()
         self.branches = module.branches
-        self.fuse_layers = module.fuse_layers  # with _FusedConv first in each group
+        self.fuse_layers = module.fuse_layers  # each group starts with a _FusedConv
 
     def forward(self, features: list[Tensor]) -> list[Tensor]:
         features = [branch(x) for branch, x in zip(self.branches, features, strict=True)]
@@ -194,21 +317,165 @@ class _FusedModule(nn.Module):
         return F.relu_(features[target].clone() if total is None else total.add_(features[target]))
 
 
-def _fuse(model: HigherHRNet) -> None:
-    """In place: put what follows each convolution of a folded model into it."""
-    for parent in list(model.modules()):
-        for name, child in list(parent.named_children()):
-            if isinstance(child, BasicBlock | Bottleneck):
-                setattr(parent, name, _FusedBlock(child))
-            elif isinstance(child, HighResolutionModule):
-                setattr(parent, name, _FusedModule(child))
-        if isinstance(parent, nn.Sequential) and len(parent) and isinstance(parent[0], nn.Conv2d):
-            activations = [
-                index for index, layer in enumerate(parent) if isinstance(layer, nn.ReLU)
-            ]
-            parent[0] = _FusedConv(parent[0], relu=bool(activations))
-            for index in activations:
-                parent[index] = nn.Identity()
+def _fused(module: nn.Module, owns_input: bool = False) -> nn.Module:
+    """What takes the module's place; its children are replaced in-place.
+
+    owns_input: nothing else reads the module's input, so it may be overwritten.
+    """
+    if isinstance(module, BasicBlock | Bottleneck) and _is_unmodified_block(module):
+        _fuse_children(module)  # the projection of its shortcut
+        return _FusedBlock(module, in_place=owns_input)
+    if type(module) is HighResolutionModule and _is_unmodified_module(module):
+        _fuse_children(module.fuse_layers)
+        for index, branch in enumerate(module.branches):
+            module.branches[index] = _fused(branch, owns_input)
+        return _FusedModule(module)
+    if type(module) is nn.Sequential:
+        _fuse_sequence(module, owns_input)
+    elif type(module) is HRNet and _is_unmodified_hrnet(module):
+        _fuse_hrnet(module)
+    else:
+        _fuse_children(module)
+    return module
+
+
+def _fuse_children(module: nn.Module) -> None:
+    for name, child in list(module.named_children()):
+        replacement = _fused(child)
+        if replacement is not child:
+            setattr(module, name, replacement)
+
+
+def _fuse_sequence(layers: nn.Sequential, owns_input: bool) -> None:
+    """Fuse each convolution with a ReLU directly behind it, and the layers inside the others."""
+    for index, layer in enumerate(layers):
+        layers[index] = _fused(layer, owns_input)
+        owns_input = owns_input or _allocates(layer)
+    for index, layer in enumerate(layers):
+        if not _is_plain(layer):
+            continue
+        behind = index + 1
+        while behind < len(layers) and type(layers[behind]) is nn.Identity:
+            behind += 1  # a batch norm that was folded
+        relu = behind < len(layers) and _is_relu(layers[behind])
+        layers[index] = _FusedConv(cast(nn.Conv2d, layer), relu)
+        if relu:
+            layers[behind] = nn.Identity()
+
+
+def _fuse_hrnet(model: HRNet) -> None:
+    """Every feature map of HRNet is read once after it was handed on, so all may be overwritten."""
+    for name, child in list(model.named_children()):
+        if name in ("layer1", "stage2", "stage3", "stage4"):
+            layers = cast(nn.Sequential, child)
+            for index, layer in enumerate(layers):
+                layers[index] = _fused(layer, owns_input=True)
+        else:
+            setattr(model, name, _fused(child))
     for name in ("conv1", "conv2"):
         setattr(model, name, _FusedConv(getattr(model, name), relu=True))
     setattr(model, "relu", nn.Identity())  # noqa: B010 (it is declared as a ReLU)
+
+
+def _is_unmodified_hrnet(model: HRNet) -> bool:
+    """Whether the parts that forward calls are those of the constructor, with folded norms."""
+    stages = (model.stage2, model.stage3, model.stage4)
+    transitions = (model.transition1, model.transition2, model.transition3)
+    return (
+        _is_plain(model.conv1)
+        and _is_plain(model.conv2)
+        and type(model.bn1) is nn.Identity
+        and type(model.bn2) is nn.Identity
+        and _is_relu(model.relu)
+        and type(model.layer1) is nn.Sequential
+        and all(type(stage) is nn.Sequential for stage in stages)
+        and all(type(module) is HighResolutionModule for stage in stages for module in stage)
+        and all(
+            type(layer) in (nn.Identity, nn.Sequential)
+            for transition in transitions
+            for layer in transition
+        )
+    )
+
+
+def _is_unmodified_block(block: BasicBlock | Bottleneck) -> bool:
+    convs = _convs_of(block)
+    norms = [child for name, child in block.named_children() if name.startswith("bn")]
+    return (
+        type(block) in (BasicBlock, Bottleneck)
+        and len(convs) == len(norms) == (2 if type(block) is BasicBlock else 3)
+        and all(_is_plain(conv) for conv in convs)
+        and all(type(norm) is nn.Identity for norm in norms)
+        and _is_relu(block.relu)
+        and not _has_hooks(block)
+    )
+
+
+def _convs_of(block: BasicBlock | Bottleneck) -> list[nn.Conv2d]:
+    return [
+        cast(nn.Conv2d, child) for name, child in block.named_children() if name.startswith("conv")
+    ]
+
+
+def _is_unmodified_module(module: HighResolutionModule) -> bool:
+    return (
+        _is_relu(module.relu)
+        and not _has_hooks(module)
+        and all(
+            _is_exchange(layer, source, target)
+            for target, layers in enumerate(module.fuse_layers)
+            for source, layer in enumerate(cast(nn.ModuleList, layers))
+        )
+    )
+
+
+def _is_exchange(layer: nn.Module, source: int, target: int) -> bool:
+    """Whether the layers from branch `source` to `target` are those of HighResolutionModule."""
+    if source == target:
+        return type(layer) is nn.Identity
+    if type(layer) is not nn.Sequential:
+        return False
+    if source > target:
+        return (
+            _types(layer) == [nn.Conv2d, nn.Identity, nn.Upsample]
+            and _is_plain(layer[0])
+            and layer[2].mode == "nearest"
+            and layer[2].scale_factor == 2 ** (source - target)
+        )
+    conv_relu = [nn.Conv2d, nn.Identity, nn.ReLU]
+    wanted = [conv_relu] * (target - source - 1) + [conv_relu[:2]]
+    steps = cast(list[nn.Sequential], list(layer))
+    return [_types(step) for step in steps] == wanted and all(_is_plain(step[0]) for step in steps)
+
+
+def _types(layers: nn.Module) -> list[type[nn.Module]]:
+    return [type(layer) for layer in layers.children()]
+
+
+def _is_plain(layer: nn.Module) -> bool:
+    """A convolution padded with zeros; its weight is a parameter, not computed by a hook."""
+    return (
+        type(layer) is nn.Conv2d
+        and layer.padding_mode == "zeros"
+        and not isinstance(layer.padding, str)
+        and not _has_hooks(layer)
+    )
+
+
+def _is_relu(layer: nn.Module) -> bool:
+    return type(layer) is nn.ReLU and not _has_hooks(layer)
+
+
+def _allocates(layer: nn.Module) -> bool:
+    """Whether the layer's output never shares memory with its input."""
+    if type(layer) is nn.Sequential:
+        return any(_allocates(part) for part in layer)
+    return type(layer) in (
+        nn.Conv2d,
+        nn.ConvTranspose2d,
+        nn.BatchNorm2d,
+        BasicBlock,
+        Bottleneck,
+        _FusedConv,
+        _FusedBlock,
+    )

@@ -1,18 +1,20 @@
-"""3x3 convolutions by way of fewer multiplications, for CPUs: a quarter of those of the direct sum.
+"""3x3 convolutions for CPUs with a quarter of the multiplications of the direct sum.
 
-Lavin and Gray, Fast Algorithms for Convolutional Neural Networks, CVPR 2016: F(4 x 4, 3 x 3). A
-window of 6 x 6 pixels and the filter are taken as polynomials and evaluated at six points, in both
-directions; products of these 36 values, summed over the channels, are values of the 4 x 4 results,
-which are interpolated.
+Lavin and Gray, Fast Algorithms for Convolutional Neural Networks, CVPR 2016: F(4 x 4, 3 x 3). Each
+input tile of 6 x 6 pixels and each filter is taken as a polynomial and evaluated at six points, in
+both directions (input and filter transform). Products of these 36 values are summed over the
+channels (batched GEMM) and interpolated to an output tile of 4 x 4 pixels (output transform).
 
 The points decide the rounding errors (Barabasz et al., Error Analysis and Improving the Accuracy of
-Winograd Convolution for Deep Neural Networks, 2020): those here leave two to three times the error
-of the direct sum in float32.
+Winograd Convolution for Deep Neural Networks, 2020): these give two to three times the error of the
+direct sum in float32.
 """
 
 from __future__ import annotations
 
 import ctypes
+import logging
+import os
 import threading
 from collections.abc import Callable
 from functools import cache
@@ -20,30 +22,33 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from swahr.acceleration.winograd_kernels import (
-    FAR,
+    ARGUMENTS,
     FEATURES,
-    JOB,
+    GEMM_ROWS,
+    INNER_POINT,
     LANES,
-    NEAR,
-    PLANES,
-    ROWS,
+    OUTER_POINT,
+    POINTS,
     count_tiles,
     scratch_layout,
-    worker,
+    thread_function,
 )
 
-CACHE = 200_000  # bytes: the values of as many windows as a thread takes at a time; results need less beside them
-LEAST_PIXELS = 64
-LEAST_WORK = 5_000_000  # of one image's map, and multiplications of the direct sum
+logger = logging.getLogger("swahr")
+
+CACHE = 200_000  # bytes of transformed input tiles that a thread makes at a time
+MIN_PIXELS = 64  # of a feature map
+MIN_PRODUCTS = 5_000_000  # multiplications of the direct sum for one image
 
 
 class Filters(NamedTuple):
-    """What `convolve` takes in place of a weight (C', C, 3, 3): four times as much memory.
+    """Transformed filters; they take four times the memory of the weight (C', C, 3, 3).
 
-    values: (36, C' / width, C, width): the filters at the points, `width` outputs side by side.
+    values: (36, C' / width, C, width), `width` output channels side by side.
     vectors: how many of the processor's vectors these are.
     """
 
@@ -52,121 +57,168 @@ class Filters(NamedTuple):
 
 
 def transform_filters(weight: Tensor) -> Filters:
-    """Filters (C', C, 3, 3), float32, evaluated at the points; `can_convolve` says for which C and
-    C'.
-    """
-    outputs, channels = weight.shape[:2]
-    points = np.array([0, NEAR, -NEAR, FAR, -FAR])
-    distances = np.prod(
+    """The filter transform of a float32 weight (C', C, 3, 3); see `can_convolve` for C and C'."""
+    out_channels, in_channels = weight.shape[:2]
+    points = np.array([0, INNER_POINT, -INNER_POINT, OUTER_POINT, -OUTER_POINT])
+    distances = np.prod(  # products of the distances to the other points
         points[:, None] - points + np.eye(5), 1, keepdims=True
-    )  # to the other points
-    at_points = torch.from_numpy(
-        np.vstack([points[:, None] ** np.arange(3) / distances, [0, 0, 1]])
     )
-    values = torch.einsum("ai,bj,ocij->abco", at_points, at_points, weight.double()).float()
-    vectors = _vectors(outputs)
+    matrix = torch.from_numpy(np.vstack([points[:, None] ** np.arange(3) / distances, [0, 0, 1]]))
+    values = torch.einsum("ai,bj,ocij->abco", matrix, matrix, weight.double()).float()
+    vectors = _vectors(out_channels)
     width = vectors * LANES
-    return Filters(
-        values.reshape(PLANES, channels, outputs // width, width).transpose(1, 2).contiguous(),
-        vectors,
-    )
+    values = values.reshape(POINTS, in_channels, out_channels // width, width)
+    return Filters(values.transpose(1, 2).contiguous(), vectors)
 
 
 def can_convolve(conv: nn.Conv2d, x: Tensor, total: Tensor | None = None) -> bool:
-    """Whether `convolve` can do what the layer does to x, on this machine, and is sooner; whatever
-    the batch.
+    """Whether `convolve` can compute the layer for x and is faster; the batch size does not matter.
+
+    x: (B, C, h, w). total: what is added to the result, if anything.
     """
-    plain = (conv.kernel_size, conv.stride, conv.padding, conv.dilation) == (
-        (3, 3),
-        (1, 1),
-        (1, 1),
-        (1, 1),
-    )
+    geometry = (conv.kernel_size, conv.stride, conv.padding, conv.dilation)
     batch, channels, height, width = x.shape
-    # Small maps fill too few registers, thin ones too little of their tiles, and little work is not
-    # worth the start.
     pixels = height * width
-    products = 9 * height * width
-    pays = (
-        pixels >= LEAST_PIXELS
-        and 2 * PLANES * count_tiles(height) * count_tiles(width) <= products
-        and products * channels * conv.out_channels >= LEAST_WORK
+    products = 9 * pixels
+    # Too small to fill the registers, too narrow to fill the tiles, or too little work to start.
+    is_faster = (
+        pixels >= MIN_PIXELS
+        and 2 * POINTS * count_tiles(height) * count_tiles(width) <= products
+        and products * channels * conv.out_channels >= MIN_PRODUCTS
     )
     return (
-        plain
+        geometry == ((3, 3), (1, 1), (1, 1), (1, 1))
+        and conv.padding_mode == "zeros"
         and conv.groups == 1
         and conv.bias is not None
         and conv.weight.dtype == torch.float32
-        and pays
+        and is_faster
         and batch > 0
         and channels % LANES == 0
         and _vectors(conv.out_channels) > 0
         and all(_is_readable(maps) for maps in (x, total) if maps is not None)
-        and _parallel() is not None
+        and is_available()
     )
 
 
 def convolve(
     x: Tensor, filters: Filters, bias: Tensor, total: Tensor | None = None, relu: bool = False
 ) -> Tensor:
-    """F.conv2d(x, weight, bias, padding=1) up to rounding: (B, C, h, w) -> (B, C', h, w), float32
-    and channels_last.
+    """F.conv2d(x, weight, bias, padding=1) up to rounding.
 
-    filters: transform_filters(weight). total, where given, is added to the result before the ReLU,
-    and is overwritten with it; it shares no memory with x. Results are the same to the bit for any
-    batch, number of threads and processor.
+    x: (B, C, h, w), float32 and channels_last, as the result (B, C', h, w) is. filters:
+    transform_filters(weight). total: added to the result before the ReLU, and overwritten with it;
+    it shares no memory with x. Results are the same to the bit for any batch, number of threads and
+    processor. Needs a machine where `is_available()`.
     """
     batch, channels, height, width = x.shape
-    outputs = len(bias)
-    results = total
-    if results is None:
-        results = torch.empty(
-            (batch, outputs, height, width),
+    out_channels = len(bias)
+    output = total
+    if output is None:
+        output = torch.empty(
+            (batch, out_channels, height, width),
             dtype=x.dtype,
             device=x.device,
             memory_format=torch.channels_last,
         )
     threads = torch.get_num_threads()
     tiles = batch * count_tiles(height) * count_tiles(width)
-    most = min(CACHE // (4 * PLANES * channels), -(-tiles // threads))
-    block = min(
-        max(_up_to_multiple(most, ROWS), 2 * ROWS), _up_to_multiple(tiles, ROWS)
-    )  # filters are read for each
-    blocks = -(-tiles // block)
-    panels = outputs // (filters.vectors * LANES)
-    _, _, size = scratch_layout(block, channels, filters.vectors)
-    scratch = _scratch.of(size * threads)
-    job = {
-        "begun": (0, 0),
-        "images": x.data_ptr(),
+    tile_block = _tile_block(tiles, channels, threads)
+    task_blocks = -(-tiles // tile_block)
+    output_blocks = out_channels // (filters.vectors * LANES)
+    _, _, size = scratch_layout(tile_block, channels, filters.vectors)
+    arguments = {
+        "counters": (0, 0),
+        "input": x.data_ptr(),
         "filters": filters.values.data_ptr(),
         "bias": bias.data_ptr(),
-        "results": results.data_ptr(),
-        "scratch": scratch.data_ptr(),
+        "output": output.data_ptr(),
+        "scratch": _scratch.get(size * threads).data_ptr(),
         "batch": batch,
         "height": height,
         "width": width,
-        "channels": channels,
-        "outputs": outputs,
-        "block": block,
-        "parts": min(panels, -(-threads // blocks)),
+        "in_channels": channels,
+        "out_channels": out_channels,
+        "tile_block": tile_block,
+        "splits": min(output_blocks, -(-threads // task_blocks)),
         "vectors": filters.vectors,
         "add": total is not None,
         "relu": relu,
     }
-    record = np.array([tuple(job[name] for name in JOB.names or ())], JOB)
-    _parallel()(worker().address, record.ctypes.data, threads, 0)  # type: ignore[misc]  # as can_convolve said
-    return results
+    record = np.array([tuple(arguments[name] for name in ARGUMENTS.names or ())], ARGUMENTS)
+    run = _openmp_parallel()
+    assert run is not None, "see is_available()"
+    run(thread_function().address, record.ctypes.data, threads, 0)
+    return output
+
+
+def _tile_block(tiles: int, channels: int, threads: int) -> int:
+    """Tiles that a thread transforms at a time; the filters are read once for each block."""
+    most = min(CACHE // (4 * POINTS * channels), -(-tiles // threads))
+    return min(
+        max(_up_to_multiple(most, GEMM_ROWS), 2 * GEMM_ROWS), _up_to_multiple(tiles, GEMM_ROWS)
+    )
+
+
+def is_supported() -> bool:
+    """Whether this machine has the OpenMP and the vector instructions that convolutions need."""
+    return _openmp_parallel() is not None and {"+avx2", "+fma"} <= FEATURES
 
 
 @cache
-def _parallel() -> Callable[..., None] | None:
-    """GOMP_parallel(function, its argument, number of threads, flags) of the OpenMP that PyTorch
-    itself works with.
+def is_available() -> bool:
+    """Whether this machine can run the convolutions, and they compute what PyTorch's compute.
 
-    Threads of another kind would compete with PyTorch's, which keep spinning for a while after each
-    operation. None where there is no such function (it is there on Linux) or the processor has no
-    wide multiply-add.
+    Small convolutions are compared once per process; the first one compiles the kernels.
+    """
+    if not is_supported():
+        return False
+    try:
+        problem = _self_test()
+    except Exception as error:  # whatever the compiler raises on a processor that it does not know
+        problem = f"{type(error).__name__}: {error}".splitlines()[0]
+    if problem:
+        logger.warning("the fast CPU convolutions are not used: %s", problem)
+    return not problem
+
+
+def _self_test() -> str:
+    """What differs in small convolutions of each kind; empty if nothing does."""
+    generator = torch.Generator().manual_seed(0)
+
+    def random(*shape: int) -> Tensor:
+        return torch.randn(*shape, generator=generator, dtype=torch.float32, device="cpu")
+
+    for vectors in (1, 2, 3):
+        x = random(2, 2 * LANES, 9, 14).contiguous(memory_format=torch.channels_last)
+        weight = random(vectors * LANES, 2 * LANES, 3, 3)
+        bias = random(vectors * LANES)
+        total = random(2, vectors * LANES, 9, 14).contiguous(memory_format=torch.channels_last)
+        plain = F.conv2d(x, weight, bias, padding=1)
+        filters = transform_filters(weight)
+        for name, output, expected in (
+            ("convolution", convolve(x, filters, bias), plain),
+            (
+                "sum and ReLU",
+                convolve(x, filters, bias, total.clone(), True),
+                (plain + total).relu(),
+            ),
+        ):
+            error = float((output - expected).abs().max())
+            if not error <= 1e-4 * float(expected.abs().max()):
+                return (
+                    f"{name} to {vectors * LANES} channels differs from PyTorch's "
+                    f"by up to {error:.2g}"
+                )
+    return ""
+
+
+@cache
+def _openmp_parallel() -> Callable[..., None] | None:
+    """GOMP_parallel(function, its argument, number of threads, flags) of PyTorch's own OpenMP.
+
+    Other threads would compete with PyTorch's, which keep spinning for a while after each
+    operation. None if there is no such function; it exists on Linux.
     """
     try:
         function = ctypes.CDLL(torch._C.__file__).GOMP_parallel
@@ -174,23 +226,33 @@ def _parallel() -> Callable[..., None] | None:
         return None
     function.argtypes = [ctypes.c_void_p, ctypes.c_void_p, ctypes.c_uint, ctypes.c_uint]
     function.restype = None
-    return function if {"+avx2", "+fma"} <= FEATURES else None
+    return function
+
+
+@cache
+def make_forks_safe() -> None:
+    """From now on, processes that are forked compute with one thread.
+
+    OpenMP's threads do not exist in a forked process, and PyTorch would wait for them for ever.
+    """
+    if hasattr(os, "register_at_fork"):
+        os.register_at_fork(after_in_child=lambda: torch.set_num_threads(1))
 
 
 class _Scratch(threading.local):
-    """Memory for each thread that calls, kept: new memory is slow to write to."""
+    """Memory for each thread that calls, which is kept: new memory is slow to write to."""
 
     def __init__(self) -> None:
-        self.kept = self.new(0)
+        self.memory = self.allocate(0)
 
-    def of(self, size: int) -> Tensor:
-        if len(self.kept) < size:
-            self.kept = self.new(size)
-        return self.kept
+    def get(self, size: int) -> Tensor:
+        if len(self.memory) < size:
+            self.memory = self.allocate(size)
+        return self.memory
 
     @staticmethod
-    def new(size: int) -> Tensor:
-        """PyTorch's memory begins where a vector does."""
+    def allocate(size: int) -> Tensor:
+        """PyTorch aligns its memory to vectors."""
         return torch.zeros(size, dtype=torch.float32, device="cpu")
 
 
@@ -205,10 +267,10 @@ def _is_readable(maps: Tensor) -> bool:
     )
 
 
-def _vectors(outputs: int) -> int:
-    """How many vectors of outputs are summed together; 0 where none fit."""
-    return next((vectors for vectors in (2, 3, 1) if outputs % (vectors * LANES) == 0), 0)
+def _vectors(out_channels: int) -> int:
+    """Vectors of output channels that are summed together; 0 if no number fits."""
+    return next((count for count in (2, 3, 1) if out_channels % (count * LANES) == 0), 0)
 
 
-def _up_to_multiple(number: int, of: int) -> int:
-    return -(-number // of) * of
+def _up_to_multiple(value: int, factor: int) -> int:
+    return -(-value // factor) * factor

@@ -1,12 +1,12 @@
-"""The loops of winograd.py, compiled for the processor at hand.
+"""The loops of winograd.py, compiled for this machine's processor.
 
-Sums have to stay in the processor's vector registers, for which Numba has no type. So what is done
-to a few vectors at a time is written in LLVM's language, and everything around it in Numba's.
-Arrays are one-dimensional and of float32, places in them and strides are counted in values, and
-neighbouring values are channels. Every sum is made in the same order whatever the length of the
-vectors, so results do not depend on the processor.
+Sums have to stay in the processor's vector registers, for which Numba has no type. So operations on
+a few vectors at a time are emitted as LLVM instructions, and everything around them is Numba.
+Arrays are one-dimensional and float32; offsets and strides are counted in values, and neighbouring
+values are channels. Every sum is made in the same order whatever the length of the vectors, so
+results do not depend on the processor.
 
-All of it is in one file, as Numba compiles a function anew only where its own file has changed.
+The names are those of Lavin and Gray, CVPR 2016: input transform, batched GEMM, output transform.
 """
 
 from __future__ import annotations
@@ -26,249 +26,256 @@ from numba.extending import intrinsic, register_jitable
 
 from swahr.jit import callback, kernel
 
-TILE = 4
-WINDOW = 6  # pixels of a tile's result, and of what it is made from, in each direction
-NEAR = 0.75
-FAR = 1.5  # the polynomials' points are 0, +-NEAR, +-FAR and infinity
-PLANES = WINDOW * WINDOW
-GAP = 16  # values between planes: a power of two apart, they would all fall on the same few lines of the cache
+# F(4 x 4, 3 x 3): sides of an output tile and of the input tile that it is computed from, px.
+OUTPUT_TILE = 4
+INPUT_TILE = 6
+POINTS = INPUT_TILE * INPUT_TILE  # values of a transformed tile
+# The polynomials are evaluated at 0, +-INNER_POINT, +-OUTER_POINT and infinity.
+INNER_POINT = 0.75
+OUTER_POINT = 1.5
+# Values between the planes of two points. Planes a power of two apart would share cache lines.
+PLANE_PADDING = 16
 
-FEATURES = set((numba.config.CPU_FEATURES or get_host_cpu_features()).split(","))  # type: ignore[attr-defined]
+FEATURES = set(
+    (numba.config.CPU_FEATURES or get_host_cpu_features()).split(",")  # type: ignore[attr-defined]
+)
 LANES = 16 if "+avx512f" in FEATURES else 8  # values in a vector
-ROWS = (
-    8 if LANES == 16 else 6
-)  # tiles whose sums are made together: there are registers for 2 vectors of each, or 3
+# Tiles whose sums are made together. There are registers for 2 vectors of each, or 3.
+GEMM_ROWS = 8 if LANES == 16 else 6
 
-# One convolution, as its threads see it. Addresses are those of float32 arrays.
-JOB = np.dtype(
+# The arguments of one convolution, which its threads share.
+ARGUMENTS = np.dtype(
     [
-        ("begun", np.int64, 2),  # how many threads have begun, and how many pieces of work
-        *(
-            (name, np.int64)
-            for name in (
-                "images",
-                "filters",
-                "bias",
-                "results",
-                "scratch",  # addresses
-                "batch",
-                "height",
-                "width",
-                "channels",
-                "outputs",
-                "block",  # tiles that are worked on together, a multiple of ROWS
-                "parts",  # into which the outputs are divided; a piece of work is a block and a part
-                "vectors",  # of outputs that are summed together: a panel
-                "add",
-                "relu",
-            )
-        ),
+        ("counters", np.int64, 2),  # threads and tasks that have been started
+        # Addresses of float32 arrays.
+        ("input", np.int64),
+        ("filters", np.int64),
+        ("bias", np.int64),
+        ("output", np.int64),
+        ("scratch", np.int64),
+        ("batch", np.int64),
+        ("height", np.int64),
+        ("width", np.int64),
+        ("in_channels", np.int64),
+        ("out_channels", np.int64),
+        ("tile_block", np.int64),  # tiles that are transformed together, a multiple of GEMM_ROWS
+        ("splits", np.int64),  # into which out_channels are divided; a task is one split of a block
+        ("vectors", np.int64),  # of output channels that are summed together: an output block
+        ("add", np.int64),
+        ("relu", np.int64),
     ]
 )
 
 
 @register_jitable
 def count_tiles(size: int) -> int:
-    """How many tiles cover so many pixels."""
-    return (size + TILE - 1) // TILE
+    """Tiles that cover `size` pixels."""
+    return (size + OUTPUT_TILE - 1) // OUTPUT_TILE
 
 
 @register_jitable
-def scratch_layout(block: int, channels: int, vectors: int) -> tuple[int, int, int]:
-    """Of a thread's memory: where products begin, behind the windows' values; where the corner
-    does; its size.
+def scratch_layout(tile_block: int, in_channels: int, vectors: int) -> tuple[int, int, int]:
+    """Layout of a thread's memory, which starts with the transformed input.
+
+    Offset of the products, offset of the border tile, and size of it all.
     """
-    products = PLANES * _plane(block, channels)
-    corner = products + PLANES * _plane(block, vectors * LANES)
-    return products, corner, corner + PLANES * channels
+    products = POINTS * _plane_size(tile_block, in_channels)
+    border_tile = products + POINTS * _plane_size(tile_block, vectors * LANES)
+    return products, border_tile, border_tile + POINTS * in_channels
 
 
 @register_jitable
-def _plane(block: int, depth: int) -> int:
-    """From a plane of (tile, channel or output) to the next."""
-    return block * depth + GAP
+def _plane_size(tile_block: int, channels: int) -> int:
+    """From the plane (tile, channel) of one point to that of the next."""
+    return tile_block * channels + PLANE_PADDING
 
 
 @cache
-def worker() -> Any:
-    """What threads do together: a C function, at its .address, that each calls with the address of
-    the same JOB.
-    """
-    return callback(_work, types.void(types.CPointer(numba.from_dtype(JOB))))
+def thread_function() -> Any:
+    """The C function that every thread calls with the address of the same ARGUMENTS."""
+    return callback(_convolve_tiles, types.void(types.CPointer(numba.from_dtype(ARGUMENTS))))
 
 
-def _work(pointer: Any) -> None:
-    job = carray(pointer, 1)[0]
-    products_start, corner_start, size = scratch_layout(job.block, job.channels, job.vectors)
-    scratch = _floats(job.scratch + 4 * size * _next(job.begun, 0), size)
-    values = scratch[:products_start]
-    products = scratch[products_start:corner_start]
-    corner = scratch[corner_start:]
-    tiles = job.batch * count_tiles(job.height) * count_tiles(job.width)
-    panels = job.outputs // (job.vectors * LANES)
-    pieces = -(-tiles // job.block) * job.parts
+def _convolve_tiles(pointer: Any) -> None:
+    """Work on tasks until none is left."""
+    conv = carray(pointer, 1)[0]
+    products_start, border_start, size = scratch_layout(
+        conv.tile_block, conv.in_channels, conv.vectors
+    )
+    scratch = _floats(conv.scratch + 4 * size * _fetch_and_add(conv.counters, 0), size)
+    transformed = scratch[:products_start]
+    products = scratch[products_start:border_start]
+    border_tile = scratch[border_start:]
+    tiles = conv.batch * count_tiles(conv.height) * count_tiles(conv.width)
+    blocks = conv.out_channels // (conv.vectors * LANES)
+    tasks = -(-tiles // conv.tile_block) * conv.splits
     while True:
-        piece = _next(job.begun, 1)
-        if piece >= pieces:
+        task = _fetch_and_add(conv.counters, 1)
+        if task >= tasks:
             break
-        first = piece // job.parts * job.block
-        part = piece % job.parts
-        count = min(job.block, tiles - first)
-        _take_windows(job, first, count, values, corner)
-        for panel in range(part * panels // job.parts, (part + 1) * panels // job.parts):
-            _multiply(job, count, panel, values, products)
-            _give_results(job, first, count, panel, products, corner)
+        first = task // conv.splits * conv.tile_block
+        split = task % conv.splits
+        count = min(conv.tile_block, tiles - first)
+        _input_transform(conv, first, count, transformed, border_tile)
+        for block in range(split * blocks // conv.splits, (split + 1) * blocks // conv.splits):
+            _batched_gemm(conv, count, block, transformed, products)
+            _output_transform(conv, first, count, block, products, border_tile)
 
 
 @kernel
-def _take_windows(job: Any, first: int, count: int, values: Any, corner: Any) -> None:
-    """Values of the windows of `count` tiles: a plane for each of the 36 points, in it (tile,
-    channel).
-    """
-    channels = job.channels
-    height = job.height
-    width = job.width
-    images = _floats(job.images, job.batch * height * width * channels)
-    plane = _plane(job.block, channels)
+def _input_transform(conv: Any, first: int, count: int, transformed: Any, border_tile: Any) -> None:
+    """Transform `count` input tiles: a plane (tile, channel) for each of the 36 points."""
+    channels = conv.in_channels
+    height = conv.height
+    width = conv.width
+    pixels = _floats(conv.input, conv.batch * height * width * channels)
+    plane = _plane_size(conv.tile_block, channels)
     for tile in range(count):
-        image, y, x = _place(job, first + tile)
+        image, y, x = _tile_position(conv, first + tile)
         y = y - 1
         x = x - 1
-        source = images
+        source = pixels
         start = ((image * height + y) * width + x) * channels
-        line = width * channels
-        if y < 0 or x < 0 or y + WINDOW > height or x + WINDOW > width:
+        row_stride = width * channels
+        if y < 0 or x < 0 or y + INPUT_TILE > height or x + INPUT_TILE > width:
             top = max(0, -y)
             left = max(0, -x)
-            corner[:] = 0
+            border_tile[:] = 0
             _copy_pixels(
-                images,
-                start + top * line + left * channels,
-                line,
+                pixels,
+                start + top * row_stride + left * channels,
+                row_stride,
                 channels,
-                corner,
-                (top * WINDOW + left) * channels,
-                WINDOW * channels,
+                border_tile,
+                (top * INPUT_TILE + left) * channels,
+                INPUT_TILE * channels,
                 channels,
-                min(WINDOW, height - y) - top,
-                min(WINDOW, width - x) - left,
+                min(INPUT_TILE, height - y) - top,
+                min(INPUT_TILE, width - x) - left,
                 channels,
             )
-            source = corner
+            source = border_tile
             start = 0
-            line = WINDOW * channels
+            row_stride = INPUT_TILE * channels
         for channel in range(0, channels, LANES):
-            _window_values(
-                source, start + channel, line, channels, values, tile * channels + channel, plane
+            _transform_input_tile(
+                source,
+                start + channel,
+                row_stride,
+                channels,
+                transformed,
+                tile * channels + channel,
+                plane,
             )
 
 
 @kernel
-def _multiply(job: Any, count: int, panel: int, values: Any, products: Any) -> None:
-    """Sums over the channels, for some outputs: a plane for each point, in it (tile, output)."""
-    channels = job.channels
-    vectors = job.vectors
-    block = job.block
-    all_outputs = job.outputs
-    filters = _floats(job.filters, PLANES * channels * all_outputs)
+def _batched_gemm(conv: Any, count: int, block: int, transformed: Any, products: Any) -> None:
+    """Sums over the input channels for one output block: a plane (tile, output) for each point."""
+    in_channels = conv.in_channels
+    out_channels = conv.out_channels
+    vectors = conv.vectors
+    filters = _floats(conv.filters, POINTS * in_channels * out_channels)
     outputs = vectors * LANES
-    for plane in range(PLANES):
-        weights = (plane * all_outputs + panel * outputs) * channels
-        left = plane * _plane(block, channels)
-        place = plane * _plane(block, outputs)
-        for _ in range(0, count, ROWS):
+    for point in range(POINTS):
+        right = (point * out_channels + block * outputs) * in_channels
+        left = point * _plane_size(conv.tile_block, in_channels)
+        sums = point * _plane_size(conv.tile_block, outputs)
+        for _ in range(0, count, GEMM_ROWS):
             if vectors == 3:
-                _sums_of_3(values, left, filters, weights, channels, products, place)
+                _gemm_3(transformed, left, filters, right, in_channels, products, sums)
             elif vectors == 2:
-                _sums_of_2(values, left, filters, weights, channels, products, place)
+                _gemm_2(transformed, left, filters, right, in_channels, products, sums)
             else:
-                _sums_of_1(values, left, filters, weights, channels, products, place)
-            left = left + ROWS * channels
-            place = place + ROWS * outputs
+                _gemm_1(transformed, left, filters, right, in_channels, products, sums)
+            left = left + GEMM_ROWS * in_channels
+            sums = sums + GEMM_ROWS * outputs
 
 
 @kernel
-def _give_results(job: Any, first: int, count: int, panel: int, products: Any, corner: Any) -> None:
-    """Pixels of the tiles, for some outputs, to where they belong."""
-    height = job.height
-    width = job.width
-    outputs = job.outputs
-    vectors = job.vectors
-    add = job.add
-    panel_outputs = vectors * LANES
-    results = _floats(job.results, job.batch * height * width * outputs)
-    bias = _floats(job.bias, outputs)
-    floor = np.float32(0 if job.relu else -np.inf)
-    plane = _plane(job.block, panel_outputs)
+def _output_transform(
+    conv: Any, first: int, count: int, block: int, products: Any, border_tile: Any
+) -> None:
+    """Transform the products of one output block back to pixels and write these to the output."""
+    height = conv.height
+    width = conv.width
+    channels = conv.out_channels
+    vectors = conv.vectors
+    add = conv.add
+    block_channels = vectors * LANES
+    output = _floats(conv.output, conv.batch * height * width * channels)
+    bias = _floats(conv.bias, channels)
+    lowest = np.float32(0 if conv.relu else -np.inf)
+    plane = _plane_size(conv.tile_block, block_channels)
     for tile in range(count):
-        image, y, x = _place(job, first + tile)
-        rows = min(TILE, height - y)
-        columns = min(TILE, width - x)
-        whole = rows == TILE and columns == TILE
+        image, y, x = _tile_position(conv, first + tile)
+        rows = min(OUTPUT_TILE, height - y)
+        columns = min(OUTPUT_TILE, width - x)
+        whole = rows == OUTPUT_TILE and columns == OUTPUT_TILE
         for vector in range(vectors):
-            place = tile * panel_outputs + vector * LANES
-            channel = panel * panel_outputs + vector * LANES
-            start = ((image * height + y) * width + x) * outputs + channel
-            line = width * outputs
-            target = results
-            first_pixel = start
-            target_line = line
-            pixel = outputs
+            product = tile * block_channels + vector * LANES
+            channel = block * block_channels + vector * LANES
+            start = ((image * height + y) * width + x) * channels + channel
+            row_stride = width * channels
+            target = output
+            target_start = start
+            target_row_stride = row_stride
+            target_pixel_stride = channels
             if not whole:
-                target = corner
-                first_pixel = 0
-                target_line = TILE * LANES
-                pixel = LANES
+                target = border_tile
+                target_start = 0
+                target_row_stride = OUTPUT_TILE * LANES
+                target_pixel_stride = LANES
                 if add:
                     _copy_pixels(
-                        results,
+                        output,
                         start,
-                        line,
-                        outputs,
-                        corner,
+                        row_stride,
+                        channels,
+                        border_tile,
                         0,
-                        target_line,
-                        pixel,
+                        target_row_stride,
+                        target_pixel_stride,
                         rows,
                         columns,
                         LANES,
                     )
             if add:
-                _add_results(
+                _add_output_tile(
                     products,
-                    place,
+                    product,
                     plane,
                     bias,
                     channel,
-                    floor,
+                    lowest,
                     target,
-                    first_pixel,
-                    target_line,
-                    pixel,
+                    target_start,
+                    target_row_stride,
+                    target_pixel_stride,
                 )
             else:
-                _set_results(
+                _store_output_tile(
                     products,
-                    place,
+                    product,
                     plane,
                     bias,
                     channel,
-                    floor,
+                    lowest,
                     target,
-                    first_pixel,
-                    target_line,
-                    pixel,
+                    target_start,
+                    target_row_stride,
+                    target_pixel_stride,
                 )
             if not whole:
                 _copy_pixels(
-                    corner,
+                    border_tile,
                     0,
-                    target_line,
-                    pixel,
-                    results,
+                    target_row_stride,
+                    target_pixel_stride,
+                    output,
                     start,
-                    line,
-                    outputs,
+                    row_stride,
+                    channels,
                     rows,
                     columns,
                     LANES,
@@ -278,13 +285,13 @@ def _give_results(job: Any, first: int, count: int, panel: int, products: Any, c
 @kernel
 def _copy_pixels(
     source: Any,
-    start: int,
-    line: int,
-    pixel: int,
+    source_start: int,
+    source_row_stride: int,
+    source_pixel_stride: int,
     target: Any,
-    place: int,
-    target_line: int,
-    target_pixel: int,
+    target_start: int,
+    target_row_stride: int,
+    target_pixel_stride: int,
     rows: int,
     columns: int,
     channels: int,
@@ -292,23 +299,27 @@ def _copy_pixels(
     for i in range(rows):
         for j in range(columns):
             for k in range(0, channels, LANES):
-                _copy(
+                _copy_vector(
                     source,
-                    start + i * line + j * pixel + k,
+                    source_start + i * source_row_stride + j * source_pixel_stride + k,
                     target,
-                    place + i * target_line + j * target_pixel + k,
+                    target_start + i * target_row_stride + j * target_pixel_stride + k,
                 )
 
 
 @kernel
-def _place(job: Any, tile: int) -> tuple[int, int, int]:
-    """Image, and top left pixel, of a tile."""
-    rows = count_tiles(job.height)
-    columns = count_tiles(job.width)
-    return tile // (rows * columns), tile // columns % rows * TILE, tile % columns * TILE
+def _tile_position(conv: Any, tile: int) -> tuple[int, int, int]:
+    """Image, and top left pixel (y, x), of an output tile."""
+    rows = count_tiles(conv.height)
+    columns = count_tiles(conv.width)
+    return (
+        tile // (rows * columns),
+        tile // columns % rows * OUTPUT_TILE,
+        tile % columns * OUTPUT_TILE,
+    )
 
 
-# What follows is written in LLVM's language.
+# The functions below emit LLVM instructions.
 
 _FLOAT = ir.FloatType()
 _INT = ir.IntType(64)
@@ -316,8 +327,8 @@ _VECTOR = ir.VectorType(_FLOAT, LANES)
 _FLOATS = types.Array(types.float32, 1, "C")
 
 
-class _Code:
-    """Where instructions on vectors are written; pointers are to float32, at any address."""
+class _VectorCode:
+    """Emits instructions on vectors; pointers are to float32, with any alignment."""
 
     def __init__(self, builder: ir.IRBuilder) -> None:
         self.builder = builder
@@ -325,49 +336,48 @@ class _Code:
             builder.module, ir.FunctionType(_VECTOR, [_VECTOR] * 3), f"llvm.fma.v{LANES}f32"
         )
 
-    def at(self, start: ir.Value, stride: ir.Value, count: int) -> ir.Value:
+    def offset(self, start: ir.Value, stride: ir.Value, count: int) -> ir.Value:
         """start + count * stride."""
         return self.builder.add(start, self.builder.mul(stride, _INT(count)))
 
-    def load(self, pointer: ir.Value, at: ir.Value) -> ir.Value:
-        return self.builder.load(self._vector(pointer, at), align=4)
+    def load(self, pointer: ir.Value, offset: ir.Value) -> ir.Value:
+        return self.builder.load(self._vector(pointer, offset), align=4)
 
-    def store(self, value: ir.Value, pointer: ir.Value, at: ir.Value) -> None:
-        self.builder.store(value, self._vector(pointer, at), align=4)
+    def store(self, value: ir.Value, pointer: ir.Value, offset: ir.Value) -> None:
+        self.builder.store(value, self._vector(pointer, offset), align=4)
 
-    def everywhere(self, value: ir.Value) -> ir.Value:
-        """A vector of nothing but one value."""
-        nothing = ir.Constant(_VECTOR, ir.Undefined)
+    def broadcast(self, value: ir.Value) -> ir.Value:
+        """A vector whose lanes all have one value."""
+        undefined = ir.Constant(_VECTOR, ir.Undefined)
         zeros = ir.Constant(ir.VectorType(ir.IntType(32), LANES), None)
-        first = self.builder.insert_element(nothing, value, ir.IntType(32)(0))
-        return self.builder.shuffle_vector(first, nothing, zeros)
+        first = self.builder.insert_element(undefined, value, ir.IntType(32)(0))
+        return self.builder.shuffle_vector(first, undefined, zeros)
 
-    def times(self, factor: float, x: ir.Value, plus: ir.Value | None = None) -> ir.Value:
-        """factor * x + plus, rounded once."""
+    def multiply_add(self, factor: float, x: ir.Value, addend: ir.Value | None = None) -> ir.Value:
+        """factor * x + addend, rounded once."""
         constant = ir.Constant(_VECTOR, [factor] * LANES)
         return (
             self.builder.fmul(constant, x)
-            if plus is None
-            else self.builder.call(self.fma, [constant, x, plus])
+            if addend is None
+            else self.builder.call(self.fma, [constant, x, addend])
         )
 
-    def _vector(self, pointer: ir.Value, at: ir.Value) -> ir.Value:
-        return self.builder.bitcast(self.builder.gep(pointer, [at]), _VECTOR.as_pointer())
+    def _vector(self, pointer: ir.Value, offset: ir.Value) -> ir.Value:
+        return self.builder.bitcast(self.builder.gep(pointer, [offset]), _VECTOR.as_pointer())
 
 
-def _instructions(write: Callable[..., None], *arguments: Any) -> Any:
-    """A function for kernels that consists of what write(code, *values of the arguments) adds to
-    the code.
+def _inlined(emit: Callable[..., None], *arguments: Any) -> Any:
+    """A function for kernels whose instructions emit(code, *values of the arguments) writes.
 
-    arguments: their Numba types; arrays come as pointers to their first value.
+    arguments: their Numba types; arrays are passed as pointers to their first value.
     """
 
     def function(context: Any, *given: Any) -> Any:
         def generate(
             context: Any, builder: ir.IRBuilder, signature: Any, values: Sequence[ir.Value]
         ) -> ir.Value:
-            write(
-                _Code(builder),
+            emit(
+                _VectorCode(builder),
                 *(
                     context.make_array(_FLOATS)(context, builder, value).data
                     if argument == _FLOATS
@@ -379,196 +389,211 @@ def _instructions(write: Callable[..., None], *arguments: Any) -> Any:
 
         return types.void(*arguments), generate
 
-    function.__signature__ = inspect.signature(write)  # type: ignore[attr-defined]  # by which Numba calls it
+    # Numba takes the names of the arguments from here.
+    function.__signature__ = inspect.signature(emit)  # type: ignore[attr-defined]
     return intrinsic(function)
 
 
-def _of_windows(code: _Code, x: Sequence[ir.Value]) -> list[ir.Value]:
-    """Six pixels in a row -> for each point their sum, weighted by the coefficients of the
-    polynomial whose roots are the other points: x (x^2 - NEAR^2) (x^2 - FAR^2) for the last one,
-    infinity.
+def _input_matrix(code: _VectorCode, x: Sequence[ir.Value]) -> list[ir.Value]:
+    """Lavin and Gray's B^T: six pixels of a row -> values at the six points.
+
+    The coefficients for a point are those of the polynomial whose roots are the other points; for
+    infinity: x (x^2 - INNER_POINT^2) (x^2 - OUTER_POINT^2).
     """
-    near = NEAR**2
-    far = FAR**2
-    values = [code.times(near * far, x[0], code.times(-near - far, x[2], x[4]))]
-    for point, other in ((NEAR, far), (FAR, near)):
-        even = code.times(-other, x[2], x[4])
-        odd = code.times(-other, x[1], x[3])
-        values += [code.times(point, odd, even), code.times(-point, odd, even)]
-    return [*values, code.times(near * far, x[1], code.times(-near - far, x[3], x[5]))]
+    inner = INNER_POINT**2
+    outer = OUTER_POINT**2
+    values = [code.multiply_add(inner * outer, x[0], code.multiply_add(-inner - outer, x[2], x[4]))]
+    for point, other in ((INNER_POINT, outer), (OUTER_POINT, inner)):
+        even = code.multiply_add(-other, x[2], x[4])
+        odd = code.multiply_add(-other, x[1], x[3])
+        values.append(code.multiply_add(point, odd, even))
+        values.append(code.multiply_add(-point, odd, even))
+    infinity = code.multiply_add(inner * outer, x[1], code.multiply_add(-inner - outer, x[3], x[5]))
+    return [*values, infinity]
 
 
-def _of_results(code: _Code, x: Sequence[ir.Value]) -> list[ir.Value]:
-    """Values at the points -> four pixels in a row: their sums, weighted by the points' powers 0 to
-    3.
+def _output_matrix(code: _VectorCode, x: Sequence[ir.Value]) -> list[ir.Value]:
+    """Lavin and Gray's A^T: values at the six points -> four pixels of a row.
+
+    The coefficients of pixel n are the points to the power of n.
     """
     add = code.builder.fadd
     subtract = code.builder.fsub
-    near = add(x[1], x[2])
-    near_odd = subtract(x[1], x[2])
-    far = add(x[3], x[4])
-    far_odd = subtract(x[3], x[4])
+    inner = add(x[1], x[2])
+    inner_odd = subtract(x[1], x[2])
+    outer = add(x[3], x[4])
+    outer_odd = subtract(x[3], x[4])
     return [
-        add(x[0], add(near, far)),
-        code.times(FAR, far_odd, code.times(NEAR, near_odd)),
-        code.times(FAR**2, far, code.times(NEAR**2, near)),
-        code.times(FAR**3, far_odd, code.times(NEAR**3, near_odd, x[5])),
+        add(x[0], add(inner, outer)),
+        code.multiply_add(OUTER_POINT, outer_odd, code.multiply_add(INNER_POINT, inner_odd)),
+        code.multiply_add(OUTER_POINT**2, outer, code.multiply_add(INNER_POINT**2, inner)),
+        code.multiply_add(
+            OUTER_POINT**3, outer_odd, code.multiply_add(INNER_POINT**3, inner_odd, x[5])
+        ),
     ]
 
 
-def _both_ways(
-    code: _Code, line: Callable[..., list[ir.Value]], square: list[list[ir.Value]]
+def _along_both_axes(
+    code: _VectorCode, matrix: Callable[..., list[ir.Value]], square: list[list[ir.Value]]
 ) -> list[list[ir.Value]]:
-    """`line` along the rows, then down the columns."""
+    """Multiply with the matrix along the rows, then along the columns."""
     for _ in range(2):
-        square = [list(column) for column in zip(*(line(code, row) for row in square))]
+        square = [list(column) for column in zip(*(matrix(code, row) for row in square))]
     return square
 
 
-def _write_window_values(
-    code: _Code,
+def _emit_input_tile(
+    code: _VectorCode,
     source: ir.Value,
     start: ir.Value,
-    line: ir.Value,
-    pixel: ir.Value,
-    values: ir.Value,
-    place: ir.Value,
+    row_stride: ir.Value,
+    pixel_stride: ir.Value,
+    transformed: ir.Value,
+    transformed_start: ir.Value,
     plane: ir.Value,
 ) -> None:
-    window = [
-        [code.load(source, code.at(code.at(start, line, i), pixel, j)) for j in range(WINDOW)]
-        for i in range(WINDOW)
+    tile = [
+        [
+            code.load(source, code.offset(code.offset(start, row_stride, i), pixel_stride, j))
+            for j in range(INPUT_TILE)
+        ]
+        for i in range(INPUT_TILE)
     ]
-    for i, row in enumerate(_both_ways(code, _of_windows, window)):
+    for i, row in enumerate(_along_both_axes(code, _input_matrix, tile)):
         for j, value in enumerate(row):
-            code.store(value, values, code.at(place, plane, WINDOW * i + j))
+            point = INPUT_TILE * i + j
+            code.store(value, transformed, code.offset(transformed_start, plane, point))
 
 
-def _write_results(add: bool) -> Callable[..., None]:
-    def write(
-        code: _Code,
+def _output_tile_emitter(add: bool) -> Callable[..., None]:
+    """add: the output holds values that are added to the result, before the ReLU."""
+
+    def emit(
+        code: _VectorCode,
         products: ir.Value,
-        place: ir.Value,
+        products_start: ir.Value,
         plane: ir.Value,
         bias: ir.Value,
         channel: ir.Value,
-        floor: ir.Value,
-        results: ir.Value,
+        lowest: ir.Value,
+        output: ir.Value,
         start: ir.Value,
-        line: ir.Value,
-        pixel: ir.Value,
+        row_stride: ir.Value,
+        pixel_stride: ir.Value,
     ) -> None:
         values = [
-            [code.load(products, code.at(place, plane, WINDOW * i + j)) for j in range(WINDOW)]
-            for i in range(WINDOW)
+            [
+                code.load(products, code.offset(products_start, plane, INPUT_TILE * i + j))
+                for j in range(INPUT_TILE)
+            ]
+            for i in range(INPUT_TILE)
         ]
         shift = code.load(bias, channel)
-        lowest = code.everywhere(floor)
-        for i, row in enumerate(_both_ways(code, _of_results, values)):
+        limit = code.broadcast(lowest)
+        for i, row in enumerate(_along_both_axes(code, _output_matrix, values)):
             for j, value in enumerate(row):
-                at = code.at(code.at(start, line, i), pixel, j)
+                pixel = code.offset(code.offset(start, row_stride, i), pixel_stride, j)
                 value = code.builder.fadd(value, shift)
                 if add:
-                    value = code.builder.fadd(value, code.load(results, at))
-                below = code.builder.fcmp_ordered(
-                    "<", value, lowest
-                )  # not so where it is not a number, which stays
-                code.store(code.builder.select(below, lowest, value), results, at)
+                    value = code.builder.fadd(value, code.load(output, pixel))
+                below = code.builder.fcmp_ordered("<", value, limit)  # false for NaN, which stays
+                code.store(code.builder.select(below, limit, value), output, pixel)
 
-    return write
+    return emit
 
 
-def _write_sums(vectors: int) -> Callable[..., None]:
-    """ROWS x (vectors x LANES) sums, over `depth` channels, of left (tile, channel) x right
-    (channel, output).
+def _gemm_emitter(vectors: int) -> Callable[..., None]:
+    """left (tile, channel) x right (channel, output) -> GEMM_ROWS x (vectors x LANES) sums.
+
+    The sums over `depth` channels stay in registers.
     """
 
-    def write(
-        code: _Code,
+    def emit(
+        code: _VectorCode,
         left: ir.Value,
         left_start: ir.Value,
         right: ir.Value,
         right_start: ir.Value,
         depth: ir.Value,
         sums: ir.Value,
-        place: ir.Value,
+        sums_start: ir.Value,
     ) -> None:
         builder = code.builder
         width = vectors * LANES
-        tiles = [builder.gep(left, [code.at(left_start, depth, row)]) for row in range(ROWS)]
-        weights_of = builder.gep(right, [right_start])
+        tiles = [
+            builder.gep(left, [code.offset(left_start, depth, row)]) for row in range(GEMM_ROWS)
+        ]
+        first_weights = builder.gep(right, [right_start])
         before = builder.block
         loop = builder.append_basic_block()
         after = builder.append_basic_block()
         builder.branch(loop)
         builder.position_at_end(loop)
         channel = builder.phi(_INT)
-        totals = [builder.phi(_VECTOR) for _ in range(ROWS * vectors)]
+        totals = [builder.phi(_VECTOR) for _ in range(GEMM_ROWS * vectors)]
         weights_start = builder.mul(channel, _INT(width))
         weights = [
-            code.load(weights_of, builder.add(weights_start, _INT(v * LANES)))
+            code.load(first_weights, builder.add(weights_start, _INT(v * LANES)))
             for v in range(vectors)
         ]
-        grown = []
-        for row in range(ROWS):
-            value = code.everywhere(builder.load(builder.gep(tiles[row], [channel])))
-            grown += [
-                builder.call(code.fma, [value, weight, total])
-                for weight, total in zip(weights, totals[row * vectors :])
-            ]
-        following = builder.add(channel, _INT(1))
+        new_totals = []
+        for row in range(GEMM_ROWS):
+            value = code.broadcast(builder.load(builder.gep(tiles[row], [channel])))
+            for weight, total in zip(weights, totals[row * vectors :]):
+                new_totals.append(builder.call(code.fma, [value, weight, total]))
+        next_channel = builder.add(channel, _INT(1))
         for phi, first, later in zip(
             [channel, *totals],
             [_INT(0), *[ir.Constant(_VECTOR, None)] * len(totals)],
-            [following, *grown],
+            [next_channel, *new_totals],
         ):
             phi.add_incoming(first, before)
             phi.add_incoming(later, loop)
-        builder.cbranch(builder.icmp_signed("<", following, depth), loop, after)
+        builder.cbranch(builder.icmp_signed("<", next_channel, depth), loop, after)
         builder.position_at_end(after)
-        for row in range(ROWS):
+        for row in range(GEMM_ROWS):
             for v in range(vectors):
-                code.store(
-                    grown[row * vectors + v],
-                    sums,
-                    builder.add(place, _INT(row * width + v * LANES)),
-                )
+                offset = builder.add(sums_start, _INT(row * width + v * LANES))
+                code.store(new_totals[row * vectors + v], sums, offset)
 
-    return write
+    return emit
 
 
-def _write_copy(
-    code: _Code, source: ir.Value, start: ir.Value, target: ir.Value, place: ir.Value
+def _emit_copy(
+    code: _VectorCode,
+    source: ir.Value,
+    source_start: ir.Value,
+    target: ir.Value,
+    target_start: ir.Value,
 ) -> None:
-    code.store(code.load(source, start), target, place)
+    code.store(code.load(source, source_start), target, target_start)
 
 
 _I = types.int64
 _F = types.float32
-_window_values = _instructions(_write_window_values, _FLOATS, _I, _I, _I, _FLOATS, _I, _I)
-_copy = _instructions(_write_copy, _FLOATS, _I, _FLOATS, _I)
-_set_results, _add_results = (
-    _instructions(_write_results(add), _FLOATS, _I, _I, _FLOATS, _I, _F, _FLOATS, _I, _I, _I)
-    for add in (False, True)
-)
-_sums_of_1, _sums_of_2, _sums_of_3 = (
-    _instructions(_write_sums(vectors), _FLOATS, _I, _FLOATS, _I, _I, _FLOATS, _I)
-    for vectors in (1, 2, 3)
-)
+_OUTPUT_ARGUMENTS = (_FLOATS, _I, _I, _FLOATS, _I, _F, _FLOATS, _I, _I, _I)
+_GEMM_ARGUMENTS = (_FLOATS, _I, _FLOATS, _I, _I, _FLOATS, _I)
+_transform_input_tile = _inlined(_emit_input_tile, _FLOATS, _I, _I, _I, _FLOATS, _I, _I)
+_copy_vector = _inlined(_emit_copy, _FLOATS, _I, _FLOATS, _I)
+_store_output_tile = _inlined(_output_tile_emitter(add=False), *_OUTPUT_ARGUMENTS)
+_add_output_tile = _inlined(_output_tile_emitter(add=True), *_OUTPUT_ARGUMENTS)
+_gemm_1 = _inlined(_gemm_emitter(1), *_GEMM_ARGUMENTS)
+_gemm_2 = _inlined(_gemm_emitter(2), *_GEMM_ARGUMENTS)
+_gemm_3 = _inlined(_gemm_emitter(3), *_GEMM_ARGUMENTS)
 
 
-def _typed_next(context: Any, numbers: Any, at: Any) -> Any:
-    """A number in an array, which is one more for whoever asks next, in whichever thread."""
+def _typed_fetch_and_add(context: Any, counters: Any, index: Any) -> Any:
+    """An atomic counter: its value, which is one more for the next caller in any thread."""
 
     def generate(
         context: Any, builder: ir.IRBuilder, signature: Any, values: Sequence[ir.Value]
     ) -> ir.Value:
         pointer = builder.gep(
-            context.make_array(numbers)(context, builder, values[0]).data, [values[1]]
+            context.make_array(counters)(context, builder, values[0]).data, [values[1]]
         )
         return builder.atomic_rmw("add", pointer, _INT(1), "monotonic")
 
-    return types.int64(numbers, types.int64), generate
+    return types.int64(counters, types.int64), generate
 
 
 def _typed_pointer(context: Any, address: Any) -> Any:
@@ -580,11 +605,11 @@ def _typed_pointer(context: Any, address: Any) -> Any:
     return types.CPointer(types.float32)(types.int64), generate
 
 
-_next: Any = intrinsic(_typed_next)
+_fetch_and_add: Any = intrinsic(_typed_fetch_and_add)
 _pointer: Any = intrinsic(_typed_pointer)
 
 
 @kernel
 def _floats(address: int, size: int) -> Any:
-    """The array of that many values there."""
+    """The array of `size` values at an address."""
     return carray(_pointer(address), (size,))

@@ -1,11 +1,11 @@
-"""The assignment problem, with the same optimum among equals as munkres 1.1.4 takes.
+"""The assignment problem, solved to the same optimum among equal ones as by munkres 1.1.4.
 
 J. Munkres, Algorithms for the Assignment and Transportation Problems, 1957: reduce the rows, star
-zeros, cover their columns; prime uncovered zeros until a chain of primes and stars frees one more
-row; where no zero is left uncovered, shift the smallest uncovered cost. Which optimum comes out
-where several are equally good depends on the order of the scans and on the rounding of every
-subtraction, and the results of the published decoder depend on it. This module scans and rounds as
-that package does.
+zeros, cover their columns; prime uncovered zeros until a chain of primes and stars gives one more
+row a star; if no zero is uncovered, shift the smallest uncovered cost. If several optima are
+equally good, the order of the scans and the rounding of every subtraction decide which one results,
+and the results of the published decoder depend on it. This module scans and rounds as that package
+does.
 """
 
 from __future__ import annotations
@@ -18,11 +18,7 @@ from swahr.jit import kernel
 
 @kernel
 def solve(costs: NDArray[np.float64]) -> NDArray[np.int64]:
-    """Square costs (n, n), overwritten -> for each row its column, at the least total cost.
-
-    Where every row's cheapest column is strictly cheapest and no two rows share it, the first stars
-    are already complete.
-    """
+    """Square costs (n, n), overwritten -> for each row its column, at the least total cost."""
     n = costs.shape[0]
     star_of_row = np.full(n, -1)
     star_of_column = np.full(n, -1)
@@ -36,19 +32,21 @@ def solve(costs: NDArray[np.float64]) -> NDArray[np.int64]:
             costs[i, j] -= least
         for j in range(n):
             if costs[i, j] == 0 and star_of_column[j] < 0:
-                star_of_row[i], star_of_column[j] = j, i
+                star_of_row[i] = j
+                star_of_column[j] = i
                 stars += 1
                 break
     while stars < n:
         for i in range(n):
-            row_covered[i], column_covered[i] = False, star_of_column[i] >= 0
+            row_covered[i] = False
+            column_covered[i] = star_of_column[i] >= 0
         row = _prime_until_free(costs, star_of_row, prime_of_row, row_covered, column_covered)
-        # Along the chain prime - star in its column - prime in its row - ... each prime becomes a
-        # star.
+        # Each prime of the chain becomes a star: prime, star in its column, prime in its row, ...
         while row >= 0:
             column = prime_of_row[row]
             previous = star_of_column[column]
-            star_of_row[row], star_of_column[column] = column, row
+            star_of_row[row] = column
+            star_of_column[column] = row
             row = previous
         stars += 1
     return star_of_row
@@ -56,8 +54,8 @@ def solve(costs: NDArray[np.float64]) -> NDArray[np.int64]:
 
 @kernel
 def _prime_until_free(costs, star_of_row, prime_of_row, row_covered, column_covered) -> int:  # type: ignore[no-untyped-def]
-    """Prime uncovered zeros, making new ones as needed, until one lies in a row without a star:
-    that row.
+    """Prime uncovered zeros, making new ones as needed, until one lies in a row without a star;
+    returns that row.
     """
     row = 0
     column = 0
@@ -72,13 +70,14 @@ def _prime_until_free(costs, star_of_row, prime_of_row, row_covered, column_cove
         if star_of_row[row] < 0:
             return row
         column = star_of_row[row]
-        row_covered[row], column_covered[column] = True, False
+        row_covered[row] = True
+        column_covered[column] = False
 
 
 @kernel
 def _find_zero(costs, first_row, first_column, row_covered, column_covered):  # type: ignore[no-untyped-def]
-    """In the first row from first_row on with an uncovered zero: the last one, columns counted from
-    first_column.
+    """The last uncovered zero, with columns counted from first_column, of the first row that has
+    one, with rows counted from first_row; -1, -1 if there is none.
     """
     n = costs.shape[0]
     for i in range(n):
@@ -108,7 +107,6 @@ def _shift(costs, row_covered, column_covered):  # type: ignore[no-untyped-def]
         for j in range(n):
             if row_covered[i]:
                 costs[i, j] += least
+            # In a covered row and an uncovered column both are done: the rounding decides results.
             if not column_covered[j]:
-                costs[i, j] -= (
-                    least  # after the line above, not instead of both: the rounding belongs to the result
-                )
+                costs[i, j] -= least

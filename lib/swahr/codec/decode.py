@@ -1,49 +1,62 @@
 """Heatmaps and tags to people: peaks, grouping, adjustment, refinement.
 
-The inverse of `targets`: what that module renders, this one reads. On the CPU the maps are read by
-compiled loops, image by image; on other devices by tensor operations, the whole batch at once, with
-two small copies to the host (the peaks, and the joints that were missing); grouping is done on the
-host.
+This is the inverse of `targets`. On the CPU compiled loops read the maps, image by image. On other
+devices tensor operations read the whole batch at once, with two small copies to the host: the peaks
+and the joints that were missing. Grouping is done on the host.
+
+To add a decoder, write a function that builds one from the configuration and the skeleton, add it
+to DECODERS, and name it in TEST.DECODER.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from swahr.codec.grouping import Members, group, mean_tags
+from swahr.codec.grouping import PeakOfJoint, group, mean_tags
+from swahr.codec.maps import Maps
 from swahr.codec.peaks import Peaks, find_peaks, find_peaks_batch
 from swahr.codec.refine import find_missing, find_missing_batch
 from swahr.codec.tile_bounds import NOT_FINITE, Floats, tile_bounds
+from swahr.parts import choose
 from swahr.skeleton import Skeleton
 
 
 class People(NamedTuple):
-    """N people of one image, the first founded first."""
+    """N people of one image, in the order in which they were created.
 
-    keypoints: NDArray[
-        np.float32
-    ]  # (N, K, 3) x, y in map pixels and the score; 0 where a joint is missing
-    scores: NDArray[np.float32]  # (N,) mean over the K joints before refinement
-    tags: NDArray[np.float32]  # (N, T) mean tag of the joints before refinement
+    keypoints: (N, K, 3), x and y in map pixels and the score; 0 where a joint is missing.
+    scores: (N,), the mean score over the K joints before refinement.
+    tags: (N, T), the mean tag of the joints before refinement; None from decoders without tags.
+    """
+
+    keypoints: NDArray[np.float32]
+    scores: NDArray[np.float32]
+    tags: NDArray[np.float32] | None = None
 
 
-class Decoder:
-    """Maps to people, with the rules and results of the published HigherHRNet and SWAHR code.
+Decoder = Callable[[Maps], list[People]]  # the maps of B images -> the people of each
 
-    grouping_order: the K joints in the order in which they are grouped; max_people: peaks kept of
-    each joint, and people that can be joined; detection_threshold: the score that a peak exceeds;
-    tag_threshold: the tag distance below which a peak may join a person; nms_kernel, nms_padding:
-    the max-pooling window, kernel = 2 padding + 1; use_detection_val, ignore_too_much: see
-    `grouping.group`; adjust: move peaks a quarter of a pixel towards the higher neighbour and to
-    the pixels' centres; refine: look for the missing joints of everybody found.
 
-    The first image may wait for compilation, see `jit`; `warm_up` gets that over with.
+class AssociativeDecoder:
+    """Groups peaks by their tags, with the rules and results of the published HigherHRNet and SWAHR
+    code.
+
+    grouping_order: the K joints in the order in which they are grouped.
+    max_people: peaks kept of each joint, and people that can be joined.
+    detection_threshold: the score that a peak exceeds.
+    tag_threshold: the tag distance below which a peak may join a person.
+    nms_kernel, nms_padding: the max-pooling window in pixels, kernel = 2 padding + 1.
+    use_detection_val, ignore_too_much: see `grouping.group`.
+    adjust: move peaks a quarter of a pixel towards the higher neighbour, and to pixel centres.
+    refine: look for the missing joints of every person.
+
+    The first image may wait for compilation, see `jit`; `warm_up` compiles beforehand.
     """
 
     def __init__(
@@ -60,66 +73,67 @@ class Decoder:
         adjust: bool = True,
         refine: bool = True,
     ) -> None:
-        count = len(grouping_order)
-        if not count or sorted(grouping_order) != list(range(count)):
+        num_joints = len(grouping_order)
+        if not num_joints or sorted(grouping_order) != list(range(num_joints)):
             raise ValueError(
-                f"grouping_order is {list(grouping_order)}; it must hold each joint, from 0 on, once"
+                f"grouping_order is {list(grouping_order)}; "
+                "it must hold each joint, from 0 on, once"
             )
         if max_people < 1:
-            raise ValueError(f"DATASET.MAX_NUM_PEOPLE is {max_people}; it must be 1 or more")
+            raise ValueError(f"max_people is {max_people}; it must be 1 or more")
         if not detection_threshold >= 0:
-            raise ValueError(
-                f"TEST.DETECTION_THRESHOLD is {detection_threshold}; it must be 0 or more"
-            )
+            raise ValueError(f"detection_threshold is {detection_threshold}; it must be 0 or more")
         if nms_padding < 0 or nms_kernel != 2 * nms_padding + 1:
             raise ValueError(
-                f"TEST.NMS_KERNEL is {nms_kernel} and TEST.NMS_PADDING {nms_padding}; the kernel must be "
-                "twice the padding and 1, as 5 and 2"
+                f"nms_kernel is {nms_kernel} and nms_padding {nms_padding}; "
+                "the kernel must be twice the padding plus 1, for example 5 and 2"
             )
         self.grouping_order = np.asarray(grouping_order, np.int64)
         self.adjust = adjust
         self.refine = refine
-        self._peak_settings: dict[str, Any] = dict(
-            limit=max_people, threshold=detection_threshold, reach=nms_padding
-        )
-        self._group_settings: dict[str, Any] = dict(
-            max_people=max_people,
-            tag_threshold=tag_threshold,
-            use_detection_val=use_detection_val,
-            ignore_too_much=ignore_too_much,
-        )
+        self._peak_settings: dict[str, Any] = {
+            "limit": max_people,
+            "threshold": detection_threshold,
+            "radius": nms_padding,
+        }
+        self._group_settings: dict[str, Any] = {
+            "max_people": max_people,
+            "tag_threshold": tag_threshold,
+            "use_detection_val": use_detection_val,
+            "ignore_too_much": ignore_too_much,
+        }
 
     @torch.no_grad()
-    def __call__(self, heatmaps: torch.Tensor, tags: torch.Tensor) -> list[People]:
-        """heatmaps (B, K, H, W) and tags (B, K or 1, H, W, T) on one device -> the people of each
-        image.
+    def __call__(self, maps: Maps) -> list[People]:
+        """The people of each image, from heatmaps (B, K, H, W) and tags (B, K or 1, H, W, T) on one
+        device.
 
-        Raises ValueError where the shapes do not fit or a value is not finite.
+        Raises ValueError where the maps have no tags, shapes do not fit or a value is not finite.
         """
-        self._check(heatmaps, tags)
+        heatmaps, tags = self._check(maps)
         heatmaps = heatmaps.detach().float().contiguous()
         tags = tags.detach().float().contiguous()
         if heatmaps.device.type == "cpu":
-            return [
-                self._decode_image(*maps)
-                for maps in zip(heatmaps.numpy(), tags.numpy(), strict=True)
-            ]
-        return self._decode_batch(heatmaps, tags) if len(heatmaps) else []
+            return self.decode_images(heatmaps, tags)
+        return self.decode_batch(heatmaps, tags)
 
     def warm_up(self, tag_maps: int = 2) -> None:
-        """Compile what decoding on the CPU needs, or load it where an earlier process has compiled
-        it.
+        """Compile the kernels that decoding on the CPU needs, or load them if an earlier process
+        has compiled them.
         """
         joints = len(self.grouping_order)
-        side = 8 + 8 * math.isqrt(self._peak_settings["limit"])  # no small map
+        # Large enough for find_peaks to use its kernel.
+        side = 8 + 8 * math.isqrt(self._peak_settings["limit"])
         heatmaps = torch.zeros(1, joints, side, side)
-        heatmaps[0, self.grouping_order[0], ::8, ::8] = (
-            1 + self._peak_settings["threshold"]
-        )  # the others are missing
-        self(heatmaps, torch.zeros(1, joints, side, side, tag_maps))
+        # One joint has peaks and the others are missing, so that refinement runs too.
+        heatmaps[0, self.grouping_order[0], ::8, ::8] = 1 + self._peak_settings["threshold"]
+        self(Maps(heatmaps, torch.zeros(1, joints, side, side, tag_maps)))
 
-    def _check(self, heatmaps: torch.Tensor, tags: torch.Tensor) -> None:
+    def _check(self, maps: Maps) -> tuple[torch.Tensor, torch.Tensor]:
+        heatmaps, tags = maps.heatmaps, maps.tags
         joints = len(self.grouping_order)
+        if tags is None:
+            raise ValueError("the maps have no tags, by which this decoder groups joints")
         if heatmaps.ndim != 4 or heatmaps.shape[1] != joints or 0 in heatmaps.shape[2:]:
             raise ValueError(
                 f"heatmaps have shape {tuple(heatmaps.shape)}; it should be (B, {joints}, H, W), "
@@ -137,68 +151,83 @@ class Decoder:
                 f"heatmaps are on {heatmaps.device} and tags on {tags.device}; "
                 "they should be on one device"
             )
+        return heatmaps, tags
+
+    def decode_images(self, heatmaps: torch.Tensor, tags: torch.Tensor) -> list[People]:
+        """Decode contiguous float32 maps on the CPU, image by image, with compiled loops."""
+        return [
+            self._decode_image(*image) for image in zip(heatmaps.numpy(), tags.numpy(), strict=True)
+        ]
 
     def _decode_image(self, heatmaps: Floats, tags: Floats) -> People:
-        heat = tile_bounds(heatmaps[..., None])
-        tag_range = tile_bounds(tags)
-        if not (heat.finite and tag_range.finite):
+        heatmap_bounds = tile_bounds(heatmaps[..., None])
+        tag_bounds = tile_bounds(tags)
+        if not (heatmap_bounds.finite and tag_bounds.finite):
             raise ValueError(NOT_FINITE)
-        peaks = find_peaks(heatmaps, tags, heat, **self._peak_settings)
-        members = group(peaks, self.grouping_order, **self._group_settings)
-        people = self._people(peaks, members, heatmaps.shape[-1])
-        persons, joints = np.nonzero(members < 0)
+        peaks = find_peaks(heatmaps, tags, heatmap_bounds, **self._peak_settings)
+        peak_of_joint = group(peaks, self.grouping_order, **self._group_settings)
+        means = mean_tags(peaks, peak_of_joint)
+        people = self._people(peaks, peak_of_joint, means, heatmaps.shape[-1])
+        persons, joints = np.nonzero(peak_of_joint < 0)
         if self.refine and len(persons):
-            found = find_missing(heatmaps, tags, heat, tag_range, joints, people.tags[persons])
-            _fill(people, persons, joints, found)
+            found = find_missing(heatmaps, tags, heatmap_bounds, tag_bounds, joints, means[persons])
+            _write_joints(people, persons, joints, found)
         return people
 
-    def _decode_batch(self, heatmaps: torch.Tensor, tags: torch.Tensor) -> list[People]:
-        everybody = []
-        missing = []  # missing: image, person, joint
+    def decode_batch(self, heatmaps: torch.Tensor, tags: torch.Tensor) -> list[People]:
+        """Decode contiguous float32 maps on any device, the whole batch at once, with tensor
+        operations; the results are those of decode_images.
+        """
+        if not len(heatmaps):
+            return []
+        people = []
+        means = []
+        missing = []  # of each image: image, person and joint (3, n)
         for image, peaks in enumerate(find_peaks_batch(heatmaps, tags, **self._peak_settings)):
-            members = group(peaks, self.grouping_order, **self._group_settings)
-            everybody.append(self._people(peaks, members, heatmaps.shape[-1]))
-            persons, joints = np.nonzero(members < 0)
+            peak_of_joint = group(peaks, self.grouping_order, **self._group_settings)
+            means.append(mean_tags(peaks, peak_of_joint))
+            people.append(self._people(peaks, peak_of_joint, means[-1], heatmaps.shape[-1]))
+            persons, joints = np.nonzero(peak_of_joint < 0)
             missing.append(np.stack([np.full_like(persons, image), persons, joints]))
         images, persons, joints = np.concatenate(missing, 1)
         if self.refine and len(images):
-            means = np.concatenate(
-                [people.tags[own[1]] for people, own in zip(everybody, missing, strict=True)]
+            missing_means = np.concatenate(
+                [tags_of[part[1]] for tags_of, part in zip(means, missing, strict=True)]
             )
-            found = find_missing_batch(heatmaps, tags, images, joints, means)
-            for image, people in enumerate(everybody):
+            found = find_missing_batch(heatmaps, tags, images, joints, missing_means)
+            for image, people_of_image in enumerate(people):
                 own = images == image
-                _fill(people, persons[own], joints[own], found[own])
-        return everybody
+                _write_joints(people_of_image, persons[own], joints[own], found[own])
+        return people
 
-    def _people(self, peaks: Peaks, members: Members, width: int) -> People:
+    def _people(
+        self, peaks: Peaks, peak_of_joint: PeakOfJoint, means: Floats, width: int
+    ) -> People:
         """The people with the joints that grouping gave them."""
-        places = np.stack([peaks.pixels % width, peaks.pixels // width], -1).astype(np.float32)
+        points = np.stack([peaks.pixels % width, peaks.pixels // width], -1).astype(np.float32)
         if self.adjust:
-            places += peaks.offsets + np.float32(0.5)
-        joints = np.concatenate([places, peaks.scores[..., None]], -1)  # (K, M, 3)
-        keypoints = joints[np.arange(len(joints)), members]  # (N, K, 3)
-        keypoints[members < 0] = 0
-        return People(keypoints, keypoints[..., 2].mean(1), mean_tags(peaks, members))
+            points += peaks.offsets + np.float32(0.5)
+        joints = np.concatenate([points, peaks.scores[..., None]], -1)  # (K, M, 3)
+        keypoints = joints[np.arange(len(joints)), peak_of_joint]  # (N, K, 3)
+        keypoints[peak_of_joint < 0] = 0
+        return People(keypoints, keypoints[..., 2].mean(1), means)
 
 
-def _fill(
+def _write_joints(
     people: People,
     persons: NDArray[np.int64],
     joints: NDArray[np.int64],
     found: NDArray[np.float32],
 ) -> None:
-    """Give people the joints (n, 3) found for them, where the heatmap is positive."""
-    there = found[:, 2] > 0
-    people.keypoints[persons[there], joints[there]] = found[there]
+    """Write the joints (n, 3) found for people, where the heatmap is positive."""
+    positive = found[:, 2] > 0
+    people.keypoints[persons[positive], joints[positive]] = found[positive]
 
 
-def build_decoder(cfg: Any, skeleton: Skeleton) -> Decoder:
-    """The decoder of a configuration; `skeleton` has the centre just where the maps have it
-    (Skeleton.with_center).
-    """
+def build_associative_decoder(cfg: Any, skeleton: Skeleton) -> AssociativeDecoder:
+    """The decoder of TEST.* and DATASET.MAX_NUM_PEOPLE, see build_decoder."""
     test = cfg.TEST
-    return Decoder(
+    return AssociativeDecoder(
         grouping_order=skeleton.grouping_order,
         max_people=cfg.DATASET.MAX_NUM_PEOPLE,
         detection_threshold=test.DETECTION_THRESHOLD,
@@ -210,3 +239,16 @@ def build_decoder(cfg: Any, skeleton: Skeleton) -> Decoder:
         adjust=test.ADJUST,
         refine=test.REFINE,
     )
+
+
+DECODERS: dict[str, Callable[[Any, Skeleton], Decoder]] = {
+    "associative": build_associative_decoder,
+}
+
+
+def build_decoder(cfg: Any, skeleton: Skeleton) -> Decoder:
+    """The decoder that TEST.DECODER names.
+
+    skeleton: has the centre joint if and only if the maps have it (Skeleton.with_center).
+    """
+    return choose(DECODERS, cfg.TEST.DECODER, "TEST.DECODER")(cfg, skeleton)

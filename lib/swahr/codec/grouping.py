@@ -1,8 +1,8 @@
 """Peaks to people: joints that carry the same tag belong together.
 
 A. Newell et al., Associative Embedding, 2017, with the matching of the published HigherHRNet and
-SWAHR code. One joint type after another, peaks are assigned to the people found so far at the least
-sum of round(tag distance) x 100 - score; one that is too far from the person it gets founds a new
+SWAHR code. One joint type after another, peaks are assigned to the people created so far at the
+least sum of round(tag distance) x 100 - score. A peak that is too far from its person creates a new
 one.
 """
 
@@ -16,10 +16,10 @@ from swahr.codec.peaks import Peaks
 from swahr.codec.tile_bounds import Floats
 from swahr.jit import kernel
 
-NOBODY = 1e10  # the cost of leaving a peak to nobody, where there are more peaks than people
+NO_MATCH_COST = 1e10  # of a peak without a person, where there are more peaks than people
 SCORE_DIGITS = 100  # a step of 1 in rounded tag distance outweighs every score
 
-Members = NDArray[np.int64]
+PeakOfJoint = NDArray[np.int64]
 
 
 def group(
@@ -30,14 +30,15 @@ def group(
     tag_threshold: float,
     use_detection_val: bool,
     ignore_too_much: bool,
-) -> Members:
-    """People (N, K), in the order in which they were founded: the number of the peak that is each
-    of their joints, -1 where none.
+) -> PeakOfJoint:
+    """People (N, K), in the order in which they were created: for each joint the index of its peak,
+    -1 where it is missing.
 
-    order (K,): the joints in the order in which they are grouped. max_people: only so many of the
-    people founded can be joined; with ignore_too_much no more are founded once there are that many.
-    tag_threshold: peaks at this tag distance or farther are not the same person. use_detection_val:
-    costs are rounded and weighted with the score, else the plain distance.
+    order: (K,), the joints in the order in which they are grouped.
+    max_people: only the first max_people people created can be joined.
+    ignore_too_much: create no more people once there are max_people.
+    tag_threshold: peaks at this tag distance or farther are not the same person.
+    use_detection_val: costs are rounded distances less the score, else the distances.
     """
     return _group(
         peaks.tags,
@@ -51,9 +52,9 @@ def group(
     )
 
 
-def mean_tags(peaks: Peaks, members: Members) -> Floats:
-    """The mean tag (N, T) of the joints each of the people (N, K) has."""
-    return _mean_tags(peaks.tags, members)
+def mean_tags(peaks: Peaks, peak_of_joint: PeakOfJoint) -> Floats:
+    """The mean tag (N, T) of the joints that each of the people (N, K) has."""
+    return _mean_tags(peaks.tags, peak_of_joint)
 
 
 @kernel
@@ -63,12 +64,11 @@ def _group(
     joints = tags.shape[0]
     values = tags.shape[2]
     most = counts.sum()
-    members = np.full((most, joints), -1)
-    history = np.empty(
-        (most, joints, values), np.float32
-    )  # the tags each person was given, in order
+    peak_of_joint = np.full((most, joints), -1)
+    # The tags that each person was given, in order, and their number.
+    history = np.empty((most, joints, values), np.float32)
     lengths = np.zeros(most, np.int64)
-    keys = np.empty(most, np.float32)
+    first_tags = np.empty(most, np.float32)
     people = 0
     for k in order:
         count = counts[k]
@@ -77,31 +77,35 @@ def _group(
             continue
         if known == 0:
             for n in range(count):
-                people = _found(k, n, tags[k, n], members, history, lengths, keys, people)
+                people = _new_person(
+                    k, n, tags[k, n], peak_of_joint, history, lengths, first_tags, people
+                )
             continue
         distances = _distances(tags[k, :count], history, lengths, known)
         columns = solve(_costs(distances, scores[k], use_detection_val))
         for n in range(count):
             person = columns[n]
             if person < known and distances[n, person] < tag_threshold:
-                members[person, k] = n
+                peak_of_joint[person, k] = n
                 history[person, lengths[person]] = tags[k, n]
                 lengths[person] += 1
             else:
-                people = _found(k, n, tags[k, n], members, history, lengths, keys, people)
-    return members[:people]
+                people = _new_person(
+                    k, n, tags[k, n], peak_of_joint, history, lengths, first_tags, people
+                )
+    return peak_of_joint[:people]
 
 
 @kernel
-def _found(k, n, tag, members, history, lengths, keys, people) -> int:  # type: ignore[no-untyped-def]
-    """Peak n of joint k founds a person, or takes over the one founded with the same first tag; the
-    people then.
+def _new_person(k, n, tag, peak_of_joint, history, lengths, first_tags, people) -> int:  # type: ignore[no-untyped-def]
+    """Create a person from peak n of joint k, or reset the one created with the same first tag; the
+    number of people afterwards.
     """
     person = 0
-    while person < people and keys[person] != tag[0]:
+    while person < people and first_tags[person] != tag[0]:
         person += 1
-    keys[person] = tag[0]
-    members[person, k] = n
+    first_tags[person] = tag[0]
+    peak_of_joint[person, k] = n
     history[person, 0] = tag
     lengths[person] = 1
     return max(people, person + 1)
@@ -128,7 +132,9 @@ def _distances(tags, history, lengths, known):  # type: ignore[no-untyped-def]
 
 @kernel
 def _costs(distances, scores, use_detection_val):  # type: ignore[no-untyped-def]
-    """Square costs: people beyond the known cost NOBODY; peaks beyond the given cost nothing."""
+    """Costs, padded to a square: NO_MATCH_COST in columns without a person, 0 in rows without a
+    peak.
+    """
     count, known = distances.shape
     size = max(count, known)
     costs = np.zeros((size, size))
@@ -139,27 +145,27 @@ def _costs(distances, scores, use_detection_val):  # type: ignore[no-untyped-def
                 costs[n, person] = np.rint(distances[n, person]) * SCORE_DIGITS - np.float64(
                     scores[n]
                 )
-        costs[n, known:] = NOBODY
+        costs[n, known:] = NO_MATCH_COST
     return costs
 
 
 @kernel
 def _mean(tags, count, mean) -> None:  # type: ignore[no-untyped-def]
-    """The float32 mean of the first `count` of tags (n, T), added up in the order in which NumPy's
-    mean over axis 0 does it.
+    """The float32 mean of the first `count` of tags (n, T), written to mean (T,).
 
-    Distances are rounded to whole numbers, so the last bit can matter: rows are added one by one,
-    but a single column (T = 1) of eight or more in eight strands.
+    Distances are rounded to whole numbers, so the last bit can matter. Additions are done in the
+    order of NumPy's mean over axis 0: row by row, but a single column (T = 1) of eight or more rows
+    in eight partial sums.
     """
     values = tags.shape[1]
     start = 0
     if values == 1 and count >= 8:
-        strands = tags[:8, 0].copy()
+        partial = tags[:8, 0].copy()
         start = count - count % 8
         for i in range(8, start):
-            strands[i % 8] += tags[i, 0]
-        mean[0] = ((strands[0] + strands[1]) + (strands[2] + strands[3])) + (
-            (strands[4] + strands[5]) + (strands[6] + strands[7])
+            partial[i % 8] += tags[i, 0]
+        mean[0] = ((partial[0] + partial[1]) + (partial[2] + partial[3])) + (
+            (partial[4] + partial[5]) + (partial[6] + partial[7])
         )
     else:
         mean[:] = 0
@@ -171,16 +177,16 @@ def _mean(tags, count, mean) -> None:  # type: ignore[no-untyped-def]
 
 
 @kernel
-def _mean_tags(tags, members):  # type: ignore[no-untyped-def]
+def _mean_tags(tags, peak_of_joint):  # type: ignore[no-untyped-def]
     joints = tags.shape[0]
     values = tags.shape[2]
-    means = np.empty((members.shape[0], values), np.float32)
+    means = np.empty((peak_of_joint.shape[0], values), np.float32)
     own = np.empty((joints, values), np.float32)
-    for person in range(members.shape[0]):
+    for person in range(peak_of_joint.shape[0]):
         count = 0
         for k in range(joints):
-            if members[person, k] >= 0:
-                own[count] = tags[k, members[person, k]]
+            if peak_of_joint[person, k] >= 0:
+                own[count] = tags[k, peak_of_joint[person, k]]
                 count += 1
         _mean(own, count, means[person])
     return means

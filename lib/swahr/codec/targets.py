@@ -1,15 +1,15 @@
-"""Joints -> training targets: heatmaps, the joints' places in the tag maps, and the mask of what is
-learnt.
+"""Joints -> training targets: heatmaps, the joints' indices into the tag maps, and the mask of the
+pixels that are learnt.
 
-A whole batch is encoded at once, on whatever device its joints are. Joints are padded to the most
-people in the batch; a row of zeros is nobody. A joint's pixel is int(coordinate), so -0.4 is pixel
-0; joints outside the map are dropped.
+A whole batch is encoded at once, on the device of its joints. Joints are padded to the largest
+number of people in the batch; a row of zeros is no person. A joint's pixel is int(coordinate), so
+-0.4 is pixel 0; joints outside the map are dropped.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -17,19 +17,26 @@ from torch import Tensor
 
 
 class StageTarget(NamedTuple):
-    """What one stage of the network is trained towards.
+    """The targets of one stage of the network.
 
     heatmaps: (B, K, h, w) float32.
     mask: (B, h, w) float32, 0 where nothing is learnt.
-    index: (B, N, K) int64, each joint's place in its image's tag maps, flat over K*h*w, or over h*w
-    if they share one. present: (B, N, K) bool, whether the joint is labelled and inside the map;
-    where it is not, index is 0.
+    index: (B, N, K) int64, each joint's index into its image's tag maps, flat over K*h*w, or over
+    h*w if the joints share one map.
+    present: (B, N, K) bool, whether the joint is labelled and inside the map; if not, index is 0.
+    joints: (B, N, K, 3|4), the joints in pixels of the stage, for losses that need more; None where
+    the target was made without them.
     """
 
     heatmaps: Tensor
     mask: Tensor
-    index: Tensor  # type: ignore[assignment]  # it hides tuple.index, which nobody needs here
+    index: Tensor  # type: ignore[assignment]  # hides tuple.index, which is not needed
     present: Tensor
+    joints: Tensor | None = None
+
+    def map(self, function: Callable[[Tensor], Tensor]) -> StageTarget:
+        """The same with `function` applied to every tensor."""
+        return StageTarget(*(None if part is None else function(part) for part in self))  # type: ignore[arg-type]
 
 
 def _pixels(joints: Tensor, size: int) -> tuple[Tensor, Tensor]:
@@ -43,69 +50,64 @@ def _pixels(joints: Tensor, size: int) -> tuple[Tensor, Tensor]:
     return torch.where(present[..., None], pixels, 0), present
 
 
-def _render(joints: Tensor, sigma: Tensor, size: int, span: int) -> Tensor:
-    """Joints (B, N, K, >=3) as Gaussian patches at most span wide; sigma broadcasts to (B, N, K) ->
-    (B, K, size, size).
+def _render(joints: Tensor, sigma: Tensor, size: int, patch_size: int) -> Tensor:
+    """Joints (B, N, K, >=3) as Gaussian patches of at most patch_size pixels -> (B, K, size, size).
 
-    The rule is the published one. A patch is sampled at 0, 1, 2, ... with its peak at 3 sigma + 1,
-    and is laid on the pixels from round(x - 3 sigma - 1) up to, not including, round(x + 3 sigma +
-    2), halves going to the even number. Where 3 sigma is whole these are 6 sigma + 3 samples, the
-    peak on the joint; else it is up to half a pixel off. Patches are merged by maximum, so their
-    order does not matter, on a GPU either.
+    sigma broadcasts to (B, N, K). The rule is that of the published code: a patch is sampled at 0,
+    1, 2, ... with its peak at 3 sigma + 1, and is laid on the pixels from round(x - 3 sigma - 1) up
+    to, not including, round(x + 3 sigma + 2), halves rounded to even. If 3 sigma is whole, these
+    are 6 sigma + 3 samples with the peak on the joint; else the peak is up to half a pixel off.
+    Patches are merged by maximum, so that their order does not matter, on a GPU either.
     """
     batch, _, num_joints = joints.shape[:3]
     pixels, present = _pixels(joints, size)
     present = present & (sigma > 0)
     sigma = torch.where(present, sigma, 1)
-    channels = (
-        torch.arange(batch * num_joints, device=joints.device)
-        .view(batch, 1, num_joints)
-        .expand_as(present)
-    )
-    # Absent joints are left out, but on a GPU drawn as zeros: it would have to be waited for to
-    # count the others.
+    channels = torch.arange(batch * num_joints, device=joints.device)
+    channels = channels.view(batch, 1, num_joints).expand_as(present)
+    # On the CPU absent joints are dropped. On a GPU they are drawn as zeros: dropping them would
+    # wait for the GPU to count them.
     drawn = slice(None) if joints.is_cuda else present.flatten().nonzero().squeeze(1)
     pixels, sigma, channels, present = (
-        part.flatten(0, 2)[drawn] for part in (pixels, sigma, channels, present)
+        values.flatten(0, 2)[drawn] for values in (pixels, sigma, channels, present)
     )
 
-    steps = torch.arange(span, device=joints.device)
-    reach = (3 * sigma + 1)[:, None]
-    samples = torch.exp(
-        (steps - reach).square() / (-2 * sigma.square())[:, None]
-    ).float()  # (joints, span)
-    first = torch.round(pixels - reach)
-    end = torch.round(pixels + reach + 1)
-    places = first[..., None] + steps  # (joints, 2, span), x and y
-    inside = (places >= 0) & (places < end[..., None]) & (places < size) & present[:, None, None]
+    offsets = torch.arange(patch_size, device=joints.device)
+    radius = (3 * sigma + 1)[:, None]
+    exponents = (offsets - radius).square() / (-2 * sigma.square())[:, None]
+    samples = torch.exp(exponents).float()  # (joints, patch_size)
+    first = torch.round(pixels - radius)
+    end = torch.round(pixels + radius + 1)
+    positions = first[..., None] + offsets  # (joints, 2, patch_size), x and y
+    inside = (positions >= 0) & (positions < end[..., None]) & (positions < size)
+    inside = inside & present[:, None, None]
     samples = torch.where(inside, samples[:, None], 0)
-    x, y = places.clamp(0, size - 1).long().unbind(1)
-    places = ((channels[:, None] * size + y) * size)[:, :, None] + x[:, None, :]
+    x, y = positions.clamp(0, size - 1).long().unbind(1)
+    index = ((channels[:, None] * size + y) * size)[:, :, None] + x[:, None, :]
     patches = samples[:, 1, :, None] * samples[:, 0, None, :]
     heatmaps = torch.zeros(batch * num_joints * size * size, device=joints.device)
-    heatmaps.scatter_reduce_(0, places.flatten(), patches.flatten(), "amax")
+    heatmaps.scatter_reduce_(0, index.flatten(), patches.flatten(), "amax")
     return heatmaps.view(batch, num_joints, size, size)
 
 
 def render_heatmaps(joints: Tensor, size: int, sigma: float) -> Tensor:
-    """joints (B, N, K, >=3) in pixels of the map, there where the third number is > 0 -> (B, K,
+    """joints (B, N, K, >=3) in pixels of the map, present where the third number is > 0 -> (B, K,
     size, size) float32.
 
-    sigma: standard deviation of a joint's Gaussian in pixels; a negative one stands for size / 64.
+    sigma: standard deviation of a joint's Gaussian in pixels; a negative one means size / 64.
     """
     sigma = sigma if sigma > 0 else size / 64
     return _render(joints, joints.new_full((), sigma), size, math.ceil(6 * sigma + 3))
 
 
 def render_scale_aware(joints: Tensor, size: int) -> Tensor:
-    """As render_heatmaps, for joints (B, N, K, 4) whose fourth number is the joint's own sigma in
+    """Like render_heatmaps, for joints (B, N, K, 4) whose fourth number is the joint's own sigma in
     pixels.
     """
     sigma = joints[..., 3]
-    widest = (
-        float(sigma.max()) if sigma.numel() else 0.0
-    )  # a GPU is waited for here: patches need a size
-    return _render(joints, sigma, size, math.ceil(6 * widest + 3))
+    # This waits for a GPU: patches need a size.
+    largest = float(sigma.max()) if sigma.numel() else 0.0
+    return _render(joints, sigma, size, math.ceil(6 * largest + 3))
 
 
 def tag_index(joints: Tensor, size: int, tag_per_joint: bool) -> tuple[Tensor, Tensor]:
@@ -125,7 +127,7 @@ class TargetEncoder:
     """Joints and masks of a batch -> one StageTarget for each stage of the network.
 
     sizes: side of each stage's square maps in pixels.
-    sigma: see render_heatmaps. When scale_aware it is not used: each joint brings its own.
+    sigma: see render_heatmaps; not used if scale_aware, since each joint then has its own.
     tag_per_joint: see tag_index.
     """
 
@@ -134,7 +136,7 @@ class TargetEncoder:
     ) -> None:
         if sigma == 0:
             raise ValueError(
-                "DATASET.SIGMA is 0: it is a width in pixels, or -1 for a 64th of the map's side"
+                "sigma is 0: it is a width in pixels, or negative for a 64th of the map's side"
             )
         self.sizes = tuple(sizes)
         self.sigma = sigma
@@ -142,12 +144,13 @@ class TargetEncoder:
         self.tag_per_joint = tag_per_joint
 
     def __call__(self, joints: Sequence[Tensor], masks: Sequence[Tensor]) -> list[StageTarget]:
-        """For each stage joints (B, N, K, 3), or (B, N, K, 4) when scale_aware, in its pixels, and
-        a mask (B, h, w).
+        """For each stage joints (B, N, K, 3), or (B, N, K, 4) if scale_aware, in its pixels, and
+        a mask (B, h, w) -> the stage's target.
         """
         if not len(joints) == len(masks) == len(self.sizes):
             raise ValueError(
-                f"joints of {len(joints)} stages, masks of {len(masks)}: there are {len(self.sizes)}"
+                f"joints of {len(joints)} stages and masks of {len(masks)}: "
+                f"there are {len(self.sizes)} stages"
             )
         return [self._encode(*stage) for stage in zip(joints, masks, self.sizes)]
 
@@ -161,12 +164,12 @@ class TargetEncoder:
             raise ValueError(
                 f"mask has shape {tuple(mask.shape)}: it should be {(len(joints), size, size)}"
             )
-        heatmaps = (
-            render_scale_aware(joints, size)
-            if self.scale_aware
-            else render_heatmaps(joints, size, self.sigma)
-        )
-        return StageTarget(heatmaps, mask.float(), *tag_index(joints, size, self.tag_per_joint))
+        if self.scale_aware:
+            heatmaps = render_scale_aware(joints, size)
+        else:
+            heatmaps = render_heatmaps(joints, size, self.sigma)
+        index, present = tag_index(joints, size, self.tag_per_joint)
+        return StageTarget(heatmaps, mask.float(), index, present, joints)
 
 
 def build_target_encoder(cfg: Any) -> TargetEncoder:

@@ -1,5 +1,5 @@
-"""The range of values in each tile of a stack of maps: what lets the decoder leave most of the
-pixels unread.
+"""The range of values in each tile of a stack of maps, with which the decoder can skip most
+pixels.
 """
 
 from __future__ import annotations
@@ -13,25 +13,24 @@ from swahr.jit import kernel
 
 TILE = 16  # pixels: a row of a tile is one cache line of float32
 
-NOT_FINITE = (
-    "heatmaps or tags hold values that are not finite; the network's output must be numbers"
-)
+NOT_FINITE = "heatmaps or tags of the network have non-finite values (NaN or infinity)"
 
 Floats = NDArray[np.float32]
 
 
 class TileBounds(NamedTuple):
-    """min, max (C, ceil(H / 16), ceil(W / 16), T): the smallest and the largest value of each
-    tile.
+    """min, max: (C, ceil(H / 16), ceil(W / 16), T), the smallest and the largest value of a tile.
+
+    finite: whether every value is finite.
     """
 
     min: Floats
     max: Floats
-    finite: bool  # whether every value is a finite number
+    finite: bool
 
 
 def tile_bounds(maps: Floats) -> TileBounds:
-    """The range of every 16 x 16 tile of maps (C, H, W, T), contiguous; one pass over memory."""
+    """The bounds of every 16 x 16 tile of contiguous maps (C, H, W, T), in one pass over memory."""
     channels, height, width, values = maps.shape
     shape = (channels, -(-height // TILE), -(-width // TILE), values)
     smallest = np.empty(shape, np.float32)
@@ -43,13 +42,11 @@ def tile_bounds(maps: Floats) -> TileBounds:
 @kernel
 def _tile_bounds(rows: Floats, values: int, smallest: Floats, largest: Floats) -> bool:
     channels, height, length = rows.shape
-    # Rows are merged value by value, which vectorises, and four at a time (the last may come
-    # twice), which touches the results less often; only then are columns merged to tiles.
+    # Rows are merged value by value, which vectorises, and four at a time (the last row may be
+    # read twice), which writes less often; then columns are merged to tiles.
     row_low = np.empty(length, np.float32)
     row_high = np.empty(length, np.float32)
-    check = np.zeros(
-        length, np.float32
-    )  # value x 0 summed: not 0 where anything is infinite or not a number
+    check = np.zeros(length, np.float32)  # the sum of value x 0: not 0 if any is non-finite
     zero = np.float32(0)
     for c in range(channels):
         for ty in range(smallest.shape[1]):

@@ -1,31 +1,40 @@
-"""The configuration: YAML files over commented defaults, checked as a whole, then frozen.
+"""The configuration: YAML files over the defaults of the schema, checked as a whole, then frozen.
 
-    cfg = load_config("experiments/coco/higher_hrnet/w32_512_adam_lr1e-3.yaml", ["TEST.FLIP_TEST",
-    "False"])
+    cfg = load_config("experiments/coco/higher_hrnet/w32_512_adam_lr1e-3.yaml", ["TRAIN.LR=0.001"])
 
-Only entry points and build_*(cfg) functions read it; classes take plain numbers.
+Only entry points and build_*(cfg) functions read it; classes take plain numbers and parts.
 """
 
-from swahr.config.errors import ConfigError
-from swahr.config.load import load_config
+from swahr.config.errors import ConfigError, Problem
+from swahr.config.listing import list_keys
+from swahr.config.load import fit_to_network, load_config
 from swahr.config.paths import (
     check_files,
     configured_skeleton,
     log_dir,
     output_dir,
     resolve_path,
+    run_name,
     save_config,
 )
-from swahr.config.schema import defaults
+from swahr.config.places import raise_problems
+from swahr.config.schema import SCHEMA, Key, defaults
 
 __all__ = [
+    "SCHEMA",
     "ConfigError",
+    "Key",
+    "Problem",
     "check_files",
     "configured_skeleton",
     "defaults",
+    "fit_to_network",
+    "list_keys",
     "load_config",
     "log_dir",
     "output_dir",
+    "raise_problems",
     "resolve_path",
+    "run_name",
     "save_config",
 ]

@@ -1,4 +1,4 @@
-"""The error of a configuration that cannot be used: every problem at once, one line each."""
+"""The error of a configuration that cannot be used. It lists every problem, one line each."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from typing import NamedTuple
 
 
 class Problem(NamedTuple):
-    """One thing that is wrong: the keys it is about (the first is named in the line) and the rest
-    of the line.
+    """One thing that is wrong.
 
-    where: the file and line, or the command line, that is to blame; '' is filled in from the first
-    key that was set.
+    keys: the key that is wrong first, then those that make it wrong; the line names the first one.
+    text: the rest of the line.
+    where: the file and line, or the command line, where it comes from; '' if not known.
     """
 
     keys: tuple[str, ...]

@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import logging
 import os
+import sys
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 from yacs.config import CfgNode
 
 from swahr.config.errors import ConfigError, Problem
-from swahr.config.keys import flatten, unflatten
 from swahr.config.paths import resolve_path
+from swahr.config.places import get_places, locate, raise_problems, set_places
 from swahr.config.read import BASE, Reader, Setting
-from swahr.config.rules import find_problems, without_effect
-from swahr.config.schema import defaults
+from swahr.config.rules import find_problems, find_size_problems, output_sizes, without_effect
+from swahr.config.schema import SCHEMA, default_values, flatten, unflatten
 from swahr.config.values import coerce
 
 logger = logging.getLogger("swahr")
@@ -23,46 +25,89 @@ logger = logging.getLogger("swahr")
 def load_config(path: str | os.PathLike[str], opts: Sequence[Any] = ()) -> CfgNode:
     """The frozen configuration of a YAML file, with KEY VALUE pairs (`opts`) on top.
 
-    A file may name another one, relative to itself, to build upon: `_BASE_: other.yaml`. Raises
-    ConfigError with every problem of the whole, one line each: unknown keys (naming the nearest
-    known one), wrong types, settings at odds with each other. Keys that were set and have no effect
-    are logged in one line.
+    A file may name another one, relative to itself, to build upon: `_BASE_: other.yaml`. A list per
+    stage with one entry is filled up to LOSS.NUM_STAGES entries. RUN_NAME is the file's name if
+    nothing sets it. DATASET.OUTPUT_SIZE is [] if nothing sets it; see `fit_to_network`.
+
+    Raises ConfigError with every problem, one line each: unknown keys (with the nearest known one),
+    wrong types and values, settings that contradict each other, modules of REQUIRES that are not
+    imported (nothing is imported here). Keys that were set and have no effect are logged in one
+    line.
     """
+    file = resolve_path(path)
     reader = Reader()
-    reader.read_file(resolve_path(path))
+    reader.read_file(file)
     reader.read_pairs(opts)
+    _check_required_modules(reader.settings)
     given = {setting.key: setting for setting in reader.settings}
     values, problems = _typed(reader.settings)
     problems = reader.problems + problems
+    if "DATASET.OUTPUT_SIZE" not in given:
+        values["DATASET.OUTPUT_SIZE"] = []
+    values["RUN_NAME"] = values["RUN_NAME"] or Path(path).stem
     _apply_mixed_precision(values, given)
     _apply_scale_heads(values)
     _join_data_dir(values)
+    _spread_over_stages(values)
     cfg = unflatten(values)
-    problems += _consequences(cfg, given, problems, str(path))
+    set_places(cfg, {key: setting.where for key, setting in given.items()})
+    problems += _problems_between_keys(cfg, problems, str(path))
     if problems:
         raise ConfigError(problems)
-    _log_without_effect(cfg, given)
+    _log_without_effect(cfg)
     cfg.freeze()
     return cfg
 
 
-def _typed(settings: Sequence[Setting]) -> tuple[dict[str, Any], list[Problem]]:
-    """The defaults with the settings on top, each with its key's type, and those that have no such
-    type.
+def fit_to_network(cfg: CfgNode, strides: Sequence[int], size_divisor: int) -> CfgNode:
+    """The configuration with DATASET.OUTPUT_SIZE filled in from the network that was built from it.
+
+    strides, size_divisor: of the network, see `rules.find_size_problems`. Raises ConfigError if the
+    configured sizes do not fit the network.
     """
-    plain = flatten(defaults)
-    values = dict(plain)
+    raise_problems(cfg, find_size_problems(cfg, strides, size_divisor))
+    cfg = cfg.clone()
+    cfg.defrost()
+    cfg.DATASET.OUTPUT_SIZE = output_sizes(cfg.DATASET.INPUT_SIZE, strides)
+    cfg.freeze()
+    return cfg
+
+
+def _check_required_modules(settings: Sequence[Setting]) -> None:
+    """Raise ConfigError if a module that a file requires is not imported.
+
+    Nothing else is reported then: other problems may come from the keys that the module adds.
+    """
+    problems = []
+    for key, value, where, _ in settings:
+        if key != "REQUIRES":
+            continue
+        try:
+            names = coerce(value, SCHEMA[key].default)
+        except ValueError:
+            continue  # reported with the other wrong types
+        for name in names:
+            if name and name not in sys.modules:
+                text = f"needs the module {name}; add --import {name} to the command"
+                problems.append(Problem((key,), text, where))
+    if problems:
+        raise ConfigError(problems)
+
+
+def _typed(settings: Sequence[Setting]) -> tuple[dict[str, Any], list[Problem]]:
+    """The defaults with the settings on top, and the problem of each setting of the wrong type."""
+    values = default_values()
     problems = []
     for key, value, where, _ in settings:
         try:
-            values[key] = coerce(value, plain[key])
+            values[key] = coerce(value, SCHEMA[key].default)
         except ValueError as error:
             problems.append(Problem((key,), str(error), where))
     return values, problems
 
 
 def _apply_mixed_precision(values: dict[str, Any], given: dict[str, Setting]) -> None:
-    """FP16.ENABLED and AMP.* say the same: what was set last decides, AMP.* within a file, and both
+    """FP16.ENABLED and AMP.* say the same: the one set last decides, AMP.* within a file, and both
     show the result.
     """
 
@@ -74,6 +119,8 @@ def _apply_mixed_precision(values: dict[str, Any], given: dict[str, Setting]) ->
     if values["FP16.ENABLED"] and layer("FP16.ENABLED") > layer("AMP.DTYPE"):
         values["AMP.DTYPE"] = "fp16"
     values["FP16.ENABLED"] = values["AMP.ENABLED"] and values["AMP.DTYPE"] == "fp16"
+    if values["FP16.ENABLED"] and "FP16.STATIC_LOSS_SCALE" not in given:
+        values["FP16.DYNAMIC_LOSS_SCALE"] = True
 
 
 def _apply_scale_heads(values: dict[str, Any]) -> None:
@@ -82,37 +129,42 @@ def _apply_scale_heads(values: dict[str, Any]) -> None:
 
 
 def _join_data_dir(values: dict[str, Any]) -> None:
-    """Put DATA_DIR before its paths, and empty it, so that a configuration that was saved can be
-    read again.
-    """
+    """Put DATA_DIR before its paths, and empty it, so that a saved configuration can be loaded."""
     for key in ("DATASET.ROOT", "MODEL.PRETRAINED", "TEST.MODEL_FILE"):
         if values[key]:
             values[key] = os.path.join(values["DATA_DIR"], values[key])
     values["DATA_DIR"] = ""
 
 
-def _consequences(
-    cfg: CfgNode, given: dict[str, Setting], found: Sequence[Problem], path: str
-) -> Iterator[Problem]:
-    """Problems of the settings as a whole, save those that follow from the ones already found."""
+def _spread_over_stages(values: dict[str, Any]) -> None:
+    """Repeat the entry of each list per stage that has only one."""
+    stages = values["LOSS.NUM_STAGES"]
+    if not SCHEMA["LOSS.NUM_STAGES"].accepts(stages):
+        return
+    for name, key in SCHEMA.items():
+        if key.per_stage and len(values[name]) == 1:
+            values[name] = values[name] * stages
+
+
+def _problems_between_keys(cfg: CfgNode, found: Sequence[Problem], file: str) -> Iterator[Problem]:
+    """Problems of the settings as a whole, except those that follow from the ones already found."""
     broken = tuple(key for problem in found for key in problem.keys)
     if any(not problem.keys for problem in found) or BASE in broken:
-        return  # a file or the command line could not be read, so that any setting may be missing
+        return  # a file or the command line could not be read: any setting may be missing
     for problem in find_problems(cfg):
         if not any(
             key == bad or key.startswith(f"{bad}.") for key in problem.keys for bad in broken
         ):
-            where = next((given[key].where for key in problem.keys if key in given), path)
-            yield problem._replace(where=where)
+            yield locate(problem, get_places(cfg), file)
 
 
-def _log_without_effect(cfg: CfgNode, given: dict[str, Setting]) -> None:
-    plain = flatten(defaults)
+def _log_without_effect(cfg: CfgNode) -> None:
+    given = get_places(cfg)
     values = flatten(cfg)
     idle = [
         f"{key} ({reason})"
         for key, reason in without_effect(cfg)
-        if key in given and values[key] != plain[key]
+        if key in given and values[key] != SCHEMA[key].default
     ]
     if idle:
         logger.warning("no effect: %s", ", ".join(idle))

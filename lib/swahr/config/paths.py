@@ -1,5 +1,5 @@
-"""Files and folders a configuration names: where they are looked for, which are missing, where a
-run's own go.
+"""Files and folders of a configuration: where they are searched, which are missing, and where the
+files of a run go.
 """
 
 from __future__ import annotations
@@ -9,19 +9,21 @@ import time
 from pathlib import Path
 from typing import Any
 
-from swahr.config.errors import ConfigError, Problem
+from swahr.config.errors import Problem
+from swahr.config.places import COMMAND_LINE, get_places, raise_problems
 from swahr.files import write_text
 from swahr.skeleton import SKELETON_OF, SKELETONS, Skeleton, get_skeleton
 
 REPOSITORY = Path(__file__).resolve().parents[3]
+SAVED_CONFIG = "config.yaml"  # the configuration of a run, in its output folder
 
 
 def resolve_path(path: str | os.PathLike[str]) -> Path:
-    """Where a relative path of the configuration is: in the current folder if it exists there, else
-    in the repository.
+    """The absolute path, or the path relative to the current folder if it exists there, else to the
+    repository.
 
-    DATASET.ROOT, DATASET.SKELETON, MODEL.PRETRAINED, TEST.MODEL_FILE and the YAML files themselves
-    are found this way.
+    DATASET.ROOT, DATASET.SKELETON, MODEL.PRETRAINED, TRAIN.CHECKPOINT, TEST.MODEL_FILE and the YAML
+    files themselves are found this way.
     """
     given = Path(path)
     if str(given).startswith("~"):
@@ -32,10 +34,10 @@ def resolve_path(path: str | os.PathLike[str]) -> Path:
 
 
 def configured_skeleton(cfg: Any) -> Skeleton:
-    """The skeleton of the annotations (so without a centre): of DATASET.SKELETON, else of the data
-    set DATASET.DATASET.
+    """The skeleton of the annotations, without a centre: that of DATASET.SKELETON, else of
+    DATASET.DATASET.
 
-    Raises SkeletonError where there is none of that name, or its file does not describe one.
+    Raises SkeletonError if there is none of that name, or its file does not describe one.
     """
     name = cfg.DATASET.SKELETON or SKELETON_OF[cfg.DATASET.DATASET]
     return get_skeleton(name if name in SKELETONS else str(resolve_path(name)))
@@ -44,11 +46,11 @@ def configured_skeleton(cfg: Any) -> Skeleton:
 def check_files(
     cfg: Any, *, pretrained: bool = False, model_file: bool = False, dataset: bool = False
 ) -> None:
-    """Raise ConfigError, one line for each, if files that a command needs are missing.
+    """Raise ConfigError, with one line for each file that a command needs and that is missing.
 
-    pretrained: MODEL.PRETRAINED, for training. model_file: TEST.MODEL_FILE, for testing. Neither
-    needs to be set. dataset: the folder DATASET.ROOT (what must be in it is the data set's own
-    affair).
+    pretrained: what training starts from, MODEL.PRETRAINED and (with TRAIN.RESUME)
+    TRAIN.CHECKPOINT. model_file: TEST.MODEL_FILE, for testing. None of them needs to be set.
+    dataset: the folder DATASET.ROOT; what it must contain is checked when it is opened.
     """
     problems = []
     if pretrained and cfg.MODEL.PRETRAINED and not resolve_path(cfg.MODEL.PRETRAINED).is_file():
@@ -56,46 +58,55 @@ def check_files(
             "models/README.md says where to get it; set MODEL.PRETRAINED '' to train from scratch"
         )
         problems.append(_missing("MODEL.PRETRAINED", "file", cfg.MODEL.PRETRAINED, remedy))
+    resumed = cfg.TRAIN.CHECKPOINT if cfg.TRAIN.RESUME else ""
+    if pretrained and resumed and not resolve_path(resumed).is_file():
+        remedy = "set TRAIN.RESUME False to start without it"
+        problems.append(_missing("TRAIN.CHECKPOINT", "file", resumed, remedy))
     if model_file and cfg.TEST.MODEL_FILE and not resolve_path(cfg.TEST.MODEL_FILE).is_file():
         remedy = "models/README.md says where to get the published ones"
         problems.append(_missing("TEST.MODEL_FILE", "file", cfg.TEST.MODEL_FILE, remedy))
     if dataset and not (cfg.DATASET.ROOT and resolve_path(cfg.DATASET.ROOT).is_dir()):
-        problems.append(
-            _missing(
-                "DATASET.ROOT", "folder", cfg.DATASET.ROOT, "data/README.md says what belongs there"
-            )
-        )
-    if problems:
-        raise ConfigError(problems)
+        remedy = "data/README.md says what belongs there"
+        problems.append(_missing("DATASET.ROOT", "folder", cfg.DATASET.ROOT, remedy))
+    raise_problems(cfg, problems)
 
 
 def _missing(key: str, kind: str, path: str, remedy: str) -> Problem:
     return Problem((key,), f"no {kind} {path!r} here or in {REPOSITORY}; {remedy}")
 
 
+def run_name(cfg: Any, cfg_path: str | os.PathLike[str]) -> str:
+    """The name of a run: RUN_NAME, else the name of its YAML file."""
+    return cfg.RUN_NAME or Path(cfg_path).stem
+
+
 def output_dir(cfg: Any, cfg_path: str | os.PathLike[str]) -> Path:
-    """Folder of a run's checkpoints and results, not made here: OUTPUT_DIR/<data set>/<model>/<YAML
-    file's name>.
+    """Folder of a run's checkpoints and results: OUTPUT_DIR/<data set>/<model>/<run's name>.
+
+    A run's own config.yaml means that run, so its folder, wherever it is; unless RUN_NAME or
+    OUTPUT_DIR were changed on the command line. The folder is not made here.
     """
-    return Path(
-        cfg.OUTPUT_DIR or "output", cfg.DATASET.DATASET, cfg.MODEL.NAME, Path(cfg_path).stem
-    )
+    name = run_name(cfg, cfg_path)
+    file = resolve_path(cfg_path)
+    moved = get_places(cfg).get("OUTPUT_DIR") == COMMAND_LINE
+    if file.name == SAVED_CONFIG and file.parent.name == name and not moved:
+        return file.parent
+    return Path(cfg.OUTPUT_DIR or "output", cfg.DATASET.DATASET, cfg.MODEL.NAME, name)
 
 
 def log_dir(cfg: Any, cfg_path: str | os.PathLike[str], when: float | None = None) -> Path:
-    """Folder of a run's TensorBoard logs, not made here: LOG_DIR/<data set>/<model>/<YAML file's
-    name>_<date and time>.
+    """Folder of a run's TensorBoard logs: LOG_DIR/<data set>/<model>/<run's name>_<date and time>.
 
-    when: the time in Unix seconds; now if None.
+    when: the time in Unix seconds; now if None. The folder is not made here.
     """
     start = time.strftime("%Y-%m-%d-%H-%M-%S", time.localtime(when))
-    return Path(
-        cfg.LOG_DIR or "log", cfg.DATASET.DATASET, cfg.MODEL.NAME, f"{Path(cfg_path).stem}_{start}"
-    )
+    name = f"{run_name(cfg, cfg_path)}_{start}"
+    return Path(cfg.LOG_DIR or "log", cfg.DATASET.DATASET, cfg.MODEL.NAME, name)
 
 
 def save_config(cfg: Any, path: str | os.PathLike[str]) -> None:
-    """Write the whole configuration as YAML for load_config; the folder is made, the file renamed
-    into place.
+    """Write the whole configuration, RUN_NAME included, as YAML for load_config.
+
+    The folder is made; the file is renamed into place.
     """
     write_text(Path(path), cfg.dump())

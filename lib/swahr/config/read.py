@@ -1,26 +1,28 @@
-"""Settings as they were typed: out of YAML files, with the files they build upon, and of the
-command line.
-"""
+"""Settings as they were typed, in YAML files, the files they build upon, and the command line."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from difflib import SequenceMatcher
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import yaml
 
 from swahr.config.errors import Problem
-from swahr.config.keys import KEYS, SECTIONS, nearest_key
-from swahr.config.values import Loader, shorten
+from swahr.config.places import COMMAND_LINE
+from swahr.config.schema import SCHEMA, sections
+from swahr.config.values import compose, decode, shorten
 
 BASE = "_BASE_"
-COMMAND_LINE = "command line"
+RUN_NAME = "RUN_NAME"  # it names one run, so it is not taken from a base
+_MISSING = object()
 
 
 class Setting(NamedTuple):
-    """One key with its value, where it was set (file and line) and its layer: bases first, command
-    line last.
+    """One key with its value, where it was set (file and line, or command line), and its layer.
+
+    Layers are numbered in the order in which they apply: base files first, the command line last.
     """
 
     key: str
@@ -30,19 +32,21 @@ class Setting(NamedTuple):
 
 
 class Reader:
-    """Collects settings, in the order in which they apply, and the problems met on the way."""
+    """Collects settings, in the order in which they apply, and the problems of reading them."""
 
     def __init__(self) -> None:
         self.settings: list[Setting] = []
         self.problems: list[Problem] = []
         self._layer = 0
+        self._sections = sections()
 
     def _complain(self, where: str, keys: Sequence[str], text: str) -> None:
         self.problems.append(Problem(tuple(keys), text, where))
 
     def read_file(self, path: Path, inside: tuple[Path, ...] = (), named_by: str = "") -> None:
-        """Settings of a YAML file, after those of its base; `inside` are the files it is a base of,
-        by `named_by`.
+        """Add the settings of a YAML file, after those of its base.
+
+        inside: the files it is a base of. named_by: the place of the _BASE_ that names it.
         """
         chain = (*inside, path.resolve())
         if chain[-1] in inside:
@@ -52,50 +56,51 @@ class Reader:
             settings = self._parse(path)
         except OSError as error:
             keys = [BASE] if named_by else []
-            return self._complain(
-                named_by, keys, f"{path}: cannot be read ({error.strerror or error})"
-            )
+            text = f"{path}: cannot be read ({error.strerror or error})"
+            return self._complain(named_by, keys, text)
         except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
             return self._complain(_place_of_error(path, error), (), _reason(error))
         for base in (setting for setting in settings if setting.key == BASE):
             if isinstance(base.value, str) and base.value:
                 self.read_file(path.parent / base.value, chain, base.where)
             else:
-                text = f"must be the path of a YAML file, relative to this one, not {shorten(base.value)}"
+                given = shorten(base.value)
+                text = f"must be the path of a YAML file, relative to this one, not {given}"
                 self._complain(base.where, [BASE], text)
+        not_inherited = (BASE, RUN_NAME) if inside else (BASE,)
         self.settings += [
-            setting._replace(layer=self._layer) for setting in settings if setting.key != BASE
+            setting._replace(layer=self._layer)
+            for setting in settings
+            if setting.key not in not_inherited
         ]
         self._layer += 1
 
     def read_pairs(self, opts: Sequence[Any]) -> None:
-        """Settings of the command line: KEY VALUE KEY VALUE ..."""
-        if len(opts) % 2:
-            text = f"settings are KEY VALUE pairs, separated by spaces; {shorten(opts[-1])} has no partner"
-            return self._complain(COMMAND_LINE, (), text)
-        for key, value in zip(map(str, opts[::2]), opts[1::2], strict=True):
-            if key in SECTIONS:
-                example = next(known for known in KEYS if known.startswith(key + "."))
-                self._complain(
-                    COMMAND_LINE, [key], f"is a section; name one of its keys, as in {example}"
-                )
-            elif key in KEYS:
+        """Add the settings of the command line: KEY VALUE or KEY=VALUE, any number of them."""
+        rest = iter(opts)
+        for item in rest:
+            key, equals, text = str(item).partition("=")
+            value: Any = text if equals else next(rest, _MISSING)
+            if value is _MISSING:
+                text = f"settings are KEY VALUE or KEY=VALUE; {shorten(item)} has no value"
+                self._complain(COMMAND_LINE, (), text)
+            elif key in self._sections:
+                example = next(known for known in SCHEMA if known.startswith(key + "."))
+                text = f"is a section; name one of its keys, as in {example}"
+                self._complain(COMMAND_LINE, [key], text)
+            elif key in SCHEMA:
                 self.settings.append(Setting(key, value, COMMAND_LINE, self._layer))
             else:
                 self._unknown(key, COMMAND_LINE)
 
     def _parse(self, path: Path) -> list[Setting]:
-        loader = Loader(path.read_bytes().decode("utf-8-sig"))
-        try:
-            root = loader.get_single_node()
+        with compose(decode(path.read_bytes())) as (loader, root):
             return [] if root is None else list(self._walk(loader, root, str(path)))
-        finally:
-            loader.dispose()
 
     def _walk(
         self, loader: Any, node: yaml.Node, file: str, section: str = ""
     ) -> Iterator[Setting]:
-        """Settings of a section's node; what is no setting is complained about."""
+        """The settings of a section's node; a problem for each entry that is none."""
         if not isinstance(node, yaml.MappingNode):
             empty = isinstance(node, yaml.ScalarNode) and node.value in ("", "~", "null")
             if not empty:
@@ -114,9 +119,9 @@ class Reader:
             key = f"{section}.{key_node.value}" if section else key_node.value
             if key in first:
                 self._complain(where, [key], f"is given twice, first at {first[key]}")
-            elif key in SECTIONS:
+            elif key in self._sections:
                 yield from self._walk(loader, value_node, file, key)
-            elif key in KEYS or key == BASE:
+            elif key in SCHEMA or key == BASE:
                 yield Setting(key, _construct(loader, value_node), where, 0)
             else:
                 self._unknown(key, where)
@@ -124,9 +129,19 @@ class Reader:
 
     def _unknown(self, key: str, where: str) -> None:
         nearest = nearest_key(key)
-        # The key that was probably meant counts as wrong too: what follows from its old value is
-        # not worth a line.
+        # The nearest key counts as wrong too: what follows from its old value is not reported.
         self._complain(where, [key, nearest], f"unknown key; the nearest one is {nearest}")
+
+
+def nearest_key(key: str) -> str:
+    """The known key or section most like `key`, by its full name and by its last part."""
+    key = key.upper()[:100]
+
+    def likeness(known: str) -> float:
+        last = SequenceMatcher(None, key.split(".")[-1], known.split(".")[-1]).ratio()
+        return last + SequenceMatcher(None, key, known).ratio()
+
+    return max((*SCHEMA, *sections()), key=likeness)
 
 
 def _construct(loader: Any, node: yaml.Node) -> Any:

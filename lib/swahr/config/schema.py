@@ -1,319 +1,317 @@
-"""Every key of the configuration, with its default, what it means, its unit and the values it
-takes.
+"""The table of all settings: one line a key.
 
-Published keys keep their names and their defaults (those of HigherHRNet and SWAHR), with one
-exception: WORLD_SIZE is 0, so that the learning rate follows the real number of replicas. A list's
-default shows the type of its entries. S is LOSS.NUM_STAGES, the number of output resolutions; K is
-the number of joints. [no effect] marks published keys that are accepted and do nothing.
+A module of a user adds a key of its own with one line, before the configuration is loaded:
+
+    from swahr.config.schema import SCHEMA, Key
+    SCHEMA["TOY.WIDTH"] = Key(8, above=0, meaning="channels of the toy backbone")
+
+Published keys keep their names and their defaults (those of HigherHRNet and SWAHR), with two
+exceptions: WORLD_SIZE is 0, so that the learning rate follows the real number of replicas, and
+MODEL.NAME is the only name that is accepted. Rules between several keys are in `rules.py`.
+`python tools/dist_train.py --list-keys` prints this table; docs/settings.md is made from it.
 """
+
+# ruff: noqa: E501  (a line of the table is as long as its key needs)
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from typing import Any
+
 from yacs.config import CfgNode
 
-defaults = CfgNode()
-
-defaults.OUTPUT_DIR = (
-    ""  # folder of checkpoints and results, relative to the current folder; '' = output
-)
-defaults.LOG_DIR = ""  # folder of TensorBoard logs, relative to the current folder; '' = log
-defaults.DATA_DIR = (
-    ""  # prefix of DATASET.ROOT, MODEL.PRETRAINED and TEST.MODEL_FILE where these are relative
-)
-defaults.GPUS = [
-    0
-]  # [no effect] every GPU in CUDA_VISIBLE_DEVICES is used, or as many as --gpus says
-defaults.DEVICE = ""  # cpu, cuda or cuda:N; '' = CUDA where there is a GPU, else cpu
-defaults.WORKERS = (
-    4  # processes that load images, for each replica; 0 = load in the training process
-)
-defaults.WORLD_SIZE = (
-    0  # factor of TRAIN.LR in the linear schedule; 0 = replicas x TRAIN.ACCUMULATION_STEPS
-)
-defaults.PRINT_FREQ = 20  # steps between two log lines and two panels of training images
-defaults.AUTO_RESUME = False  # go on from the run's last checkpoint where there is one
-defaults.REQUIRES = [
-    ""
-]  # modules that the configuration needs; a tool says which --import is missing
-defaults.PIN_MEMORY = True  # page-locked host memory for batches on their way to a GPU
-defaults.RANK = 0  # [no effect] each process learns its own rank from the launcher
-defaults.VERBOSE = True  # [no effect] how much is logged is the logging module's business
-defaults.DIST_BACKEND = (
-    "nccl"  # nccl or gloo, for replicas on GPUs; replicas on the CPU always talk over gloo
-)
-defaults.MULTIPROCESSING_DISTRIBUTED = True  # [no effect] one process for each GPU, always
-
-# -----------------------------------------------------------------------------------------------------
-# mixed precision
-defaults.AMP = CfgNode()
-defaults.AMP.ENABLED = False  # mixed precision, in training and testing; losses stay float32
-defaults.AMP.DTYPE = "bf16"  # bf16 (Ampere and later) or fp16 (with loss scaling)
-
-defaults.FP16 = CfgNode()  # the published names; FP16.ENABLED is AMP.ENABLED with AMP.DTYPE fp16
-defaults.FP16.ENABLED = False  # the one of FP16.ENABLED and AMP.ENABLED that is set last decides
-defaults.FP16.STATIC_LOSS_SCALE = (
-    1.0  # factor of the loss under fp16 where DYNAMIC_LOSS_SCALE is off; above 0
-)
-defaults.FP16.DYNAMIC_LOSS_SCALE = (
-    False  # let the loss scale find itself; takes the place of STATIC_LOSS_SCALE
-)
-
-# ---------------------------------------------------------------------------------------------------------------
-# cuDNN
-defaults.CUDNN = CfgNode()
-defaults.CUDNN.BENCHMARK = (
-    True  # time the convolution algorithms once for each input size and keep the fastest
-)
-defaults.CUDNN.DETERMINISTIC = False  # only algorithms that give the same bits every time; slower
-defaults.CUDNN.ENABLED = True  # use cuDNN at all
-
-# -------------------------------------------------------------------------------------------------------------
-# network
-defaults.MODEL = CfgNode()
-defaults.MODEL.NAME = (
-    "pose_multi_resolution_net_v16"  # pose_higher_hrnet, which every file must say
-)
-defaults.MODEL.BACKBONE = "hrnet"  # a name in models.build.BACKBONES; timm/NAME = a network of timm
-defaults.MODEL.HEAD = "higher_hrnet"  # a name in models.build.HEADS
-defaults.MODEL.INIT_WEIGHTS = (
-    True  # fresh weights with standard deviation 0.001; False keeps PyTorch's own
-)
-defaults.MODEL.PRETRAINED = (
-    ""  # checkpoint that training starts from, limited to EXTRA.PRETRAINED_LAYERS; '' = none
-)
-defaults.MODEL.NUM_JOINTS = 17  # heatmaps, K; + 1 with DATASET.WITH_CENTER
-defaults.MODEL.TAG_PER_JOINT = True  # one tag map for each joint, or one for all of them
-defaults.MODEL.SYNC_BN = False  # batch norm statistics over all replicas; needs GPUs
-defaults.MODEL.SCALE_HEADS = (
-    True  # SWAHR's scale maps; False = plain HigherHRNet, and LOSS.SCALE_ADAPTIVE False
-)
-
-defaults.MODEL.EXTRA = CfgNode()
-defaults.MODEL.EXTRA.STEM_INPLANES = 64  # [no effect] the stem has 64 channels
-defaults.MODEL.EXTRA.FINAL_CONV_KERNEL = (
-    1  # kernel of the heads that give heatmaps and tags, px: 1 or 3
-)
-defaults.MODEL.EXTRA.PRETRAINED_LAYERS = [
-    "*"
-]  # layers taken from MODEL.PRETRAINED, by name; ['*'] = all that fit
+SCALARS = (bool, int, float, str)
 
 
-def _stage(modules: int, channels: list[int]) -> CfgNode:
-    stage = CfgNode()
-    stage.NUM_MODULES = modules  # exchange units, one after the other
-    stage.NUM_BRANCHES = len(channels)  # parallel resolutions: 2, 3 and 4 in stages 2, 3 and 4
-    stage.BLOCK = "BASIC"  # BASIC or BOTTLENECK
-    stage.NUM_BLOCKS = [4] * len(channels)  # residual blocks in each branch
-    stage.NUM_CHANNELS = channels  # channels of each branch
-    stage.FUSE_METHOD = "SUM"  # how branches are joined: SUM
-    return stage
+@dataclass(frozen=True)
+class Key:
+    """One setting.
+
+    default: a bool, int, float, text, or a list of one of these with at least one entry. It gives
+    the type: the type of a list's entries is that of its first one.
+    above, below (exclusive), at_least, at_most (inclusive): bounds of the number, or of each entry.
+    choices: the values that are accepted, of each entry in a list.
+    per_stage: a list with one entry for each of LOSS.NUM_STAGES stages; one entry stands for all.
+    only_with: (other key, value) without which this key changes nothing.
+    no_effect: the reason why a published key is accepted and changes nothing.
+    """
+
+    default: Any
+    meaning: str
+    above: float | None = None
+    below: float | None = None
+    at_least: float | None = None
+    at_most: float | None = None
+    choices: tuple[Any, ...] = ()
+    per_stage: bool = False
+    only_with: tuple[str, Any] | None = None
+    no_effect: str = ""
+
+    def __post_init__(self) -> None:
+        first = self.default[0] if isinstance(self.default, list) and self.default else self.default
+        if not isinstance(first, SCALARS):
+            raise TypeError(
+                f"the default of a key is a bool, int, float, text or a list of these, with at "
+                f"least one entry, not {self.default!r}"
+            )
+        if self.per_stage and not isinstance(self.default, list):
+            raise TypeError(f"the default of a key per stage is a list, not {self.default!r}")
+
+    @property
+    def right(self) -> str:
+        """The accepted values in words, such as "one of exp, max" or "above 0"; '' if any."""
+        if self.choices:
+            return ("one of " if len(self.choices) > 1 else "") + ", ".join(map(str, self.choices))
+        if self.at_least is not None and self.at_most is not None:
+            return f"from {self.at_least:g} to {self.at_most:g}"
+        bounds = (
+            ("above {:g}", self.above),
+            ("{:g} or more", self.at_least),
+            ("below {:g}", self.below),
+            ("{:g} or less", self.at_most),
+        )
+        return " and ".join(text.format(bound) for text, bound in bounds if bound is not None)
+
+    def accepts(self, value: Any) -> bool:
+        """Whether one value of the key's type, an entry where the key is a list, is accepted."""
+        if self.choices:
+            return value in self.choices
+        return not (
+            (self.above is not None and value <= self.above)
+            or (self.below is not None and value >= self.below)
+            or (self.at_least is not None and value < self.at_least)
+            or (self.at_most is not None and value > self.at_most)
+        )
 
 
-defaults.MODEL.EXTRA.STAGE2 = _stage(1, [32, 64])  # the defaults are HRNet-W32
-defaults.MODEL.EXTRA.STAGE3 = _stage(4, [32, 64, 128])
-defaults.MODEL.EXTRA.STAGE4 = _stage(3, [32, 64, 128, 256])
+def _hrnet_stage(number: int, modules: int, channels: list[int]) -> dict[str, Key]:
+    """The keys of one stage of HRNet."""
+    name = f"MODEL.EXTRA.STAGE{number}"
+    # fmt: off
+    return {
+        f"{name}.NUM_MODULES": Key(modules, "exchange units, one after the other", above=0),
+        f"{name}.NUM_BRANCHES": Key(number, "parallel resolutions", choices=(number,)),
+        f"{name}.BLOCK": Key("BASIC", "kind of residual block", choices=("BASIC", "BOTTLENECK")),
+        f"{name}.NUM_BLOCKS": Key([4] * number, "residual blocks of each branch", above=0),
+        f"{name}.NUM_CHANNELS": Key(channels, "channels of each branch", above=0),
+        f"{name}.FUSE_METHOD": Key("SUM", "how the branches are joined", choices=("SUM",)),
+    }
+    # fmt: on
 
-defaults.MODEL.EXTRA.DECONV = CfgNode()
-defaults.MODEL.EXTRA.DECONV.NUM_DECONVS = (
-    1  # transposed convolutions, each doubling the size: S - 1; 0 for HRNet
-)
-defaults.MODEL.EXTRA.DECONV.NUM_CHANNELS = [
-    32
-]  # channels after each; NUM_DECONVS entries, as in the next lists
-defaults.MODEL.EXTRA.DECONV.KERNEL_SIZE = [4]  # kernel of each, px: 2, 3 or 4
-defaults.MODEL.EXTRA.DECONV.NUM_BASIC_BLOCKS = 4  # residual blocks after each
-defaults.MODEL.EXTRA.DECONV.CAT_OUTPUT = [
-    True
-]  # also feed it the heatmaps and tags of the resolution below
 
-# ----------------------------------------------------------------------------------------------------------------
-# loss
-defaults.LOSS = CfgNode()
-defaults.LOSS.NUM_STAGES = 1  # output resolutions, S = DECONV.NUM_DECONVS + 1
-defaults.LOSS.TERMS = ["heatmap", "scale", "associative"]  # names in losses.criterion.LOSSES
-defaults.LOSS.WITH_HEATMAPS_LOSS = [True]  # S entries: heatmap loss at this resolution
-defaults.LOSS.HEATMAPS_LOSS_FACTOR = [1.0]  # S entries: its weight
-defaults.LOSS.WITH_AE_LOSS = [
-    True
-]  # S entries: the network gives tags, with a grouping loss, at this resolution
-defaults.LOSS.AE_LOSS_TYPE = "max"  # push between two people's tags: exp or max
-defaults.LOSS.PUSH_LOSS_FACTOR = [0.001]  # S entries: weight of push (tags of different people)
-defaults.LOSS.PULL_LOSS_FACTOR = [0.001]  # S entries: weight of pull (tags within a person)
-defaults.LOSS.SCALE_ADAPTIVE = True  # SAHR: targets widened or narrowed by the scale maps
-defaults.LOSS.WEIGHT_ADAPTIVE = True  # WAHR: easy background weighs less
-defaults.LOSS.GAMMA = 0.01  # exponent of the target in WAHR's weight; 0 or more
-defaults.LOSS.SCALE_LOSS_FACTOR = (
-    1.0  # weight of the squared scale maps on the joints, beside the heatmap loss
-)
+# fmt: off
+SCHEMA: dict[str, Key] = {
+    # The run
+    "OUTPUT_DIR": Key("", "folder of checkpoints and results, relative to the current folder; '' = output"),
+    "LOG_DIR": Key("", "folder of TensorBoard logs, relative to the current folder; '' = log"),
+    "DATA_DIR": Key("", "prefix of DATASET.ROOT, MODEL.PRETRAINED and TEST.MODEL_FILE where these are relative"),
+    "RUN_NAME": Key("", "name of the run and of its folder; '' = name of the YAML file; not taken from a _BASE_ file"),
+    "REQUIRES": Key([""], "modules that the configuration needs; if --import does not name them, the tool stops and says so"),
+    "AUTO_RESUME": Key(False, "resume from the run's last checkpoint if there is one"),
+    "RESUME_CHANGED": Key(False, "resume although settings that decide what is learnt have changed (--allow-changes)"),
+    "DEVICE": Key("", "cpu, cuda or cuda:N; '' = cuda if there is a GPU, else cpu"),
+    "WORKERS": Key(4, "processes that load images, for each replica; 0 = load in the training process", at_least=0),
+    "WORLD_SIZE": Key(0, "factor of TRAIN.LR; 0 = replicas x TRAIN.ACCUMULATION_STEPS", at_least=0, only_with=("TRAIN.LR_SCHEDULE", "linear")),
+    "PRINT_FREQ": Key(20, "steps between two log lines", above=0),
+    "PIN_MEMORY": Key(True, "page-locked host memory for batches that go to a GPU"),
+    "DIST_BACKEND": Key("nccl", "backend of replicas on GPUs; replicas on the CPU always use gloo", choices=("nccl", "gloo")),
+    "GPUS": Key([0], "GPUs to use", no_effect="every visible GPU is used, or as many as --gpus says"),
+    "RANK": Key(0, "number of this process", no_effect="the launcher gives it"),
+    "VERBOSE": Key(True, "how much is logged", no_effect="the logging module decides"),
+    "MULTIPROCESSING_DISTRIBUTED": Key(True, "one process for each GPU", no_effect="there is always one process for each GPU"),
 
-# ----------------------------------------------------------------------------------------------------
-# data and targets
-defaults.DATASET = CfgNode()
-defaults.DATASET.ROOT = ""  # folder of the data set (see data/README.md)
-defaults.DATASET.DATASET = (
-    "coco_kpt"  # to train on: coco_kpt or crowd_pose_kpt; any name with DATASET.SKELETON
-)
-defaults.DATASET.DATASET_TEST = (
-    "coco"  # to test on: coco or crowd_pose; any name with DATASET.SKELETON
-)
-defaults.DATASET.SKELETON = (
-    ""  # coco, crowd_pose or the path of a skeleton's YAML file; '' = by DATASET.DATASET
-)
-defaults.DATASET.NUM_JOINTS = 17  # joints of the skeleton; + 1 with WITH_CENTER
-defaults.DATASET.MAX_NUM_PEOPLE = (
-    30  # most people found in an image when testing; training takes all
-)
-defaults.DATASET.TRAIN = "train2017"  # split for training
-defaults.DATASET.TEST = "val2017"  # split for testing
-defaults.DATASET.DATA_FORMAT = (
-    "jpg"  # images in folders (jpg) or in zip files of the same name (zip)
-)
-defaults.DATASET.TRANSFORMS = [
-    "affine",
-    "flip",
-]  # augmentation, in this order: names in data.transforms.TRANSFORMS
-defaults.DATASET.MAX_ROTATION = (
-    30.0  # training images are turned by up to this many degrees either way
-)
-defaults.DATASET.MIN_SCALE = 0.75  # smallest training window, in units of the image's side; above 0
-defaults.DATASET.MAX_SCALE = 1.25  # largest training window; at least MIN_SCALE
-defaults.DATASET.SCALE_TYPE = "short"  # the side that the window is measured by: short or long
-defaults.DATASET.MAX_TRANSLATE = (
-    40.0  # the window is shifted by up to this x its side / 200, px each way
-)
-defaults.DATASET.INPUT_SIZE = (
-    512  # training images and the short side of test images, px; a multiple of 32
-)
-defaults.DATASET.OUTPUT_SIZE = [
-    128,
-    256,
-    512,
-]  # S entries: sides of the output maps, px: INPUT_SIZE / 4, / 2, ...
-defaults.DATASET.FLIP = 0.5  # share of training images that are mirrored; 0 to 1
-defaults.DATASET.SIGMA = (
-    -1.0
-)  # standard deviation of target Gaussians, map px; below 0: map side / 64
-defaults.DATASET.SCALE_AWARE_SIGMA = (
-    False  # a sigma for each person, by size: BASE_SIGMA x person / BASE_SIZE
-)
-defaults.DATASET.BASE_SIZE = 256.0  # size of the person whose sigma is BASE_SIGMA, px
-defaults.DATASET.BASE_SIGMA = 2.0  # its sigma, map px
-defaults.DATASET.INT_SIGMA = False  # round those sigmas up to whole numbers
-defaults.DATASET.WITH_CENTER = False  # the centre of a person's joints is one more joint
-defaults.DATASET.REPEAT = (
-    1  # times an epoch goes through the images, augmented anew: for sets of a few images
-)
-defaults.DATASET.MIN_KEYPOINTS = (
-    0  # leave out training images in which nobody has this many labelled keypoints
-)
-defaults.DATASET.STRICT = (
-    True  # stop at annotations that contradict each other; False = repair or leave out
-)
-defaults.DATASET.ON_BAD_SAMPLE = (
-    "stop"  # an image that cannot be read: stop, or skip (log it and take another)
-)
+    # Mixed precision. FP16.* are the published names: FP16.ENABLED is AMP.ENABLED with AMP.DTYPE fp16, and the one set last decides.
+    "AMP.ENABLED": Key(False, "mixed precision in training and testing; losses stay float32"),
+    "AMP.DTYPE": Key("bf16", "bf16 (Ampere and later) or fp16 (with loss scaling)", choices=("bf16", "fp16"), only_with=("AMP.ENABLED", True)),
+    "FP16.ENABLED": Key(False, "published name of AMP.ENABLED with AMP.DTYPE fp16; the one set last decides"),
+    "FP16.STATIC_LOSS_SCALE": Key(1.0, "factor of the loss under fp16; not 1 (1 stands for none given, which means dynamic)", above=0, only_with=("FP16.ENABLED", True)),
+    "FP16.DYNAMIC_LOSS_SCALE": Key(False, "adjust the loss scale during training instead of STATIC_LOSS_SCALE", only_with=("FP16.ENABLED", True)),
 
-# ------------------------------------------------------------------------------------------------------------
-# training
-defaults.TRAIN = CfgNode()
-defaults.TRAIN.LR = 0.001  # learning rate; of one replica (see WORLD_SIZE) in the linear schedule, in all in the other
-defaults.TRAIN.LR_SCHEDULE = (
-    "linear"  # linear (warm-up, then to 0 at END_EPOCH) or step (x LR_FACTOR at LR_STEP)
-)
-defaults.TRAIN.WARM_UP_EPOCH = (
-    3  # epochs over which the linear schedule rises from 0.1 to 1 x the learning rate
-)
-defaults.TRAIN.LR_STEP = [90, 110]  # epochs at which the step schedule falls, rising
-defaults.TRAIN.LR_FACTOR = 0.1  # by this factor; above 0
-defaults.TRAIN.OPTIMIZER = "adam"  # adam or sgd
-defaults.TRAIN.MOMENTUM = 0.9  # of SGD; 0 to 1
-defaults.TRAIN.WD = 0.0001  # weight decay of SGD (never applied to Adam, as published); 0 or more
-defaults.TRAIN.NESTEROV = False  # Nesterov momentum in SGD
-defaults.TRAIN.GAMMA1 = 0.99  # [no effect]
-defaults.TRAIN.GAMMA2 = 0.0  # [no effect]
-defaults.TRAIN.BEGIN_EPOCH = 0  # first epoch, counted from 0
-defaults.TRAIN.END_EPOCH = 140  # epoch before which training ends
-defaults.TRAIN.RESUME = False  # [no effect] see AUTO_RESUME
-defaults.TRAIN.CHECKPOINT = ""  # [no effect] see AUTO_RESUME and MODEL.PRETRAINED
-defaults.TRAIN.IMAGES_PER_GPU = 32  # images of one replica in one forward pass
-defaults.TRAIN.ACCUMULATION_STEPS = (
-    1  # forward passes to one optimiser step: 1 GPU with 8 follows a recipe for 8 GPUs
-)
-defaults.TRAIN.SHUFFLE = (
-    True  # [no effect] training images are always shuffled, in an order given by SEED and epoch
-)
-defaults.TRAIN.SEED = 0  # seed of weights, order and augmentation; 0 or more
-defaults.TRAIN.VAL_INTERVAL = 10  # epochs between two validations; 0 = only after the last epoch
-defaults.TRAIN.CHECKPOINT_MINUTES = (
-    30.0  # minutes between two checkpoints within an epoch; 0 = only at its end
-)
-defaults.TRAIN.MAX_BAD_STEPS = (
-    20  # steps in a row with a loss that is no finite number before training stops
-)
-defaults.TRAIN.BEST_METRIC = (
-    "AP"  # the figure of validation that decides which weights are the best
-)
-defaults.TRAIN.PATIENCE = (
-    0  # validations without a better BEST_METRIC before training stops; 0 = never
-)
-defaults.TRAIN.EMA = (
-    0.0  # decay of the moving average of the weights that is validated and kept; 0 = none
-)
-defaults.TRAIN.CLIP_NORM = 0.0  # largest norm of the gradient; 0 = no limit
-defaults.TRAIN.HOOKS = [""]  # further hooks: names in engine.hooks.HOOKS
-defaults.TRAIN.CHANNELS_LAST = (
-    False  # channels innermost in memory; faster on recent GPUs in mixed precision
-)
-defaults.TRAIN.COMPILE = False  # torch.compile the network
+    "CUDNN.BENCHMARK": Key(True, "time the convolution algorithms once for each input size and keep the fastest"),
+    "CUDNN.DETERMINISTIC": Key(False, "use only algorithms that give the same bits every time; slower"),
+    "CUDNN.ENABLED": Key(True, "use cuDNN at all"),
 
-# -------------------------------------------------------------------------------------------------------------
-# testing
-defaults.TEST = CfgNode()
-defaults.TEST.IMAGES_PER_GPU = (
-    32  # images of one size in one forward pass on a GPU (a CPU takes one); same results
-)
-defaults.TEST.DECODER = "associative"  # maps to people: a name in codec.decode.DECODERS
-defaults.TEST.FLIP_TEST = False  # average over the image and its mirror image
-defaults.TEST.SCALE_FACTOR = [
-    1.0
-]  # scales to average over, such as [0.5, 1.0, 2.0]; one is 1, for the tags
-defaults.TEST.PROJECT2IMAGE = False  # resize all maps to the input size before peaks are looked for
-defaults.TEST.WITH_HEATMAPS = [True]  # S entries: resolutions whose heatmaps are averaged
-defaults.TEST.WITH_AE = [
-    True
-]  # S entries: resolutions whose tags are used (where LOSS.WITH_AE_LOSS gives any)
-defaults.TEST.NMS_KERNEL = 3  # a peak is the highest within this window, map px; odd
-defaults.TEST.NMS_PADDING = 1  # (NMS_KERNEL - 1) / 2
-defaults.TEST.DETECTION_THRESHOLD = 0.2  # lowest peak that counts as a joint
-defaults.TEST.TAG_THRESHOLD = (
-    1.0  # a joint whose tag is farther than this from everyone's starts a new person
-)
-defaults.TEST.USE_DETECTION_VAL = True  # prefer the higher peak among equally near tags
-defaults.TEST.IGNORE_TOO_MUCH = (
-    False  # drop joints that would start one person more than MAX_NUM_PEOPLE
-)
-defaults.TEST.ADJUST = True  # move each joint a quarter px towards its higher neighbour
-defaults.TEST.REFINE = True  # look for each person's missing joints by tag
-defaults.TEST.IGNORE_CENTER = True  # with DATASET.WITH_CENTER: leave the centre out of the results
-defaults.TEST.MODEL_FILE = (
-    ""  # checkpoint to test; '' = model_best.pth.tar of this configuration's run
-)
-defaults.TEST.LOG_PROGRESS = True  # show a progress bar
-defaults.TEST.FUSE = True  # fold batch norms into the convolutions; same results, faster
-defaults.TEST.COMPILE = False  # torch.compile the network
-defaults.TEST.CUDA_GRAPHS = (
-    False  # on a GPU: record the network once for each input size, and replay it
-)
-defaults.TEST.RESUME = False  # keep the finished images of a validation that was interrupted
+    # Network. The defaults of MODEL.EXTRA are HRNet-W32.
+    "MODEL.NAME": Key("pose_higher_hrnet", "name of the model in folders and tables", choices=("pose_higher_hrnet",)),
+    "MODEL.BACKBONE": Key("hrnet", "a name in models.build.BACKBONES; timm/NAME = a network of timm"),
+    "MODEL.HEAD": Key("higher_hrnet", "a name in models.build.HEADS"),
+    "MODEL.INIT_WEIGHTS": Key(True, "initial weights with standard deviation 0.001; False keeps those of PyTorch"),
+    "MODEL.PRETRAINED": Key("", "checkpoint that training starts from, limited to EXTRA.PRETRAINED_LAYERS; '' = none"),
+    "MODEL.NUM_JOINTS": Key(17, "number of heatmaps, K; one more with DATASET.WITH_CENTER", above=0),
+    "MODEL.TAG_PER_JOINT": Key(True, "one tag map for each joint; False = one for all joints"),
+    "MODEL.SYNC_BN": Key(False, "batch norm statistics over all replicas; needs GPUs"),
+    "MODEL.SCALE_HEADS": Key(True, "scale maps of SWAHR; False = plain HigherHRNet, and LOSS.SCALE_ADAPTIVE False"),
+    "MODEL.EXTRA.STEM_INPLANES": Key(64, "channels of the stem", no_effect="the stem has 64 channels"),
+    "MODEL.EXTRA.FINAL_CONV_KERNEL": Key(1, "kernel of the heads that give heatmaps and tags, px", choices=(1, 3)),
+    "MODEL.EXTRA.FPN_CHANNELS": Key(64, "channels of the feature pyramid on a backbone of timm", above=0),
+    "MODEL.EXTRA.PRETRAINED_LAYERS": Key(["*"], "layers taken from MODEL.PRETRAINED, by name; ['*'] = all that fit"),
+    **_hrnet_stage(2, 1, [32, 64]),
+    **_hrnet_stage(3, 4, [32, 64, 128]),
+    **_hrnet_stage(4, 3, [32, 64, 128, 256]),
+    "MODEL.EXTRA.DECONV.NUM_DECONVS": Key(1, "transposed convolutions, each doubling the size; 0 = bottom-up HRNet", at_least=0),
+    "MODEL.EXTRA.DECONV.NUM_CHANNELS": Key([32], "channels after each transposed convolution", above=0),
+    "MODEL.EXTRA.DECONV.KERNEL_SIZE": Key([4], "kernel of each transposed convolution, px", choices=(2, 3, 4)),
+    "MODEL.EXTRA.DECONV.NUM_BASIC_BLOCKS": Key(4, "residual blocks after each transposed convolution", at_least=0),
+    "MODEL.EXTRA.DECONV.CAT_OUTPUT": Key([True], "its input includes the heatmaps and tags of the resolution below"),
 
-# -------------------------------------------------------------------------------------- images in
-# the training log
-defaults.DEBUG = CfgNode()
-defaults.DEBUG.DEBUG = True  # draw panels every PRINT_FREQ steps
-defaults.DEBUG.SAVE_BATCH_IMAGES_GT = False  # [no effect] joints are drawn on the panels
-defaults.DEBUG.SAVE_BATCH_IMAGES_PRED = False  # [no effect]
-defaults.DEBUG.SAVE_HEATMAPS_GT = True  # target heatmaps
-defaults.DEBUG.SAVE_HEATMAPS_PRED = True  # predicted heatmaps and scale maps
-defaults.DEBUG.SAVE_TAGMAPS_PRED = True  # tag maps
+    # Loss
+    "LOSS.NUM_STAGES": Key(1, "output resolutions of the network, low to high", at_least=1, at_most=16),
+    "LOSS.TERMS": Key(["heatmap", "scale", "associative"], "names in losses.criterion.LOSSES"),
+    "LOSS.WITH_HEATMAPS_LOSS": Key([True], "heatmap loss at this stage", per_stage=True),
+    "LOSS.HEATMAPS_LOSS_FACTOR": Key([1.0], "weight of the heatmap loss", at_least=0, per_stage=True),
+    "LOSS.WITH_AE_LOSS": Key([True], "the network gives tags at this stage, with a grouping loss", per_stage=True),
+    "LOSS.AE_LOSS_TYPE": Key("max", "how the tags of two people are pushed apart", choices=("exp", "max")),
+    "LOSS.PUSH_LOSS_FACTOR": Key([0.001], "weight of the push loss (tags of different people)", at_least=0, per_stage=True),
+    "LOSS.PULL_LOSS_FACTOR": Key([0.001], "weight of the pull loss (tags of one person)", at_least=0, per_stage=True),
+    "LOSS.SCALE_ADAPTIVE": Key(True, "SAHR: the scale maps widen or narrow the targets"),
+    "LOSS.WEIGHT_ADAPTIVE": Key(True, "WAHR: easy background weighs less"),
+    "LOSS.GAMMA": Key(0.01, "exponent of the target in the weight of WAHR", at_least=0, only_with=("LOSS.WEIGHT_ADAPTIVE", True)),
+    "LOSS.SCALE_LOSS_FACTOR": Key(1.0, "weight of the squared scale maps on the joints", at_least=0, only_with=("LOSS.SCALE_ADAPTIVE", True)),
 
-defaults.freeze()
+    # Data and targets
+    "DATASET.ROOT": Key("", "folder of the data set (see data/README.md)"),
+    "DATASET.DATASET": Key("coco_kpt", "data set to train on: coco_kpt or crowd_pose_kpt; any name with DATASET.SKELETON"),
+    "DATASET.DATASET_TEST": Key("coco", "data set to test on: coco or crowd_pose; any name with DATASET.SKELETON"),
+    "DATASET.SKELETON": Key("", "coco, crowd_pose or the path of a skeleton's YAML file; '' = that of DATASET.DATASET"),
+    "DATASET.NUM_JOINTS": Key(17, "joints of the skeleton; one more with WITH_CENTER", above=0),
+    "DATASET.MAX_NUM_PEOPLE": Key(30, "most people found in an image when testing; training takes all", above=0),
+    "DATASET.TRAIN": Key("train2017", "split for training"),
+    "DATASET.TEST": Key("val2017", "split for testing"),
+    "DATASET.DATA_FORMAT": Key("jpg", "images in folders (jpg) or in zip files of the same name (zip)", choices=("jpg", "zip")),
+    "DATASET.TRANSFORMS": Key(["affine", "flip"], "augmentation, in this order: names in data.transforms.TRANSFORMS"),
+    "DATASET.MAX_ROTATION": Key(30.0, "training images are turned by up to this many degrees either way", at_least=0),
+    "DATASET.MIN_SCALE": Key(0.75, "smallest training window, relative to the image's side", above=0),
+    "DATASET.MAX_SCALE": Key(1.25, "largest training window, relative to the image's side", above=0),
+    "DATASET.SCALE_TYPE": Key("short", "side of the image that the window is relative to", choices=("short", "long")),
+    "DATASET.MAX_TRANSLATE": Key(40.0, "the window is shifted by up to this x its side / 200, px each way", at_least=0),
+    "DATASET.INPUT_SIZE": Key(512, "side of training images and short side of test images, px; the network says of what it is a multiple", above=0),
+    "DATASET.OUTPUT_SIZE": Key([128, 256, 512], "sides of the output maps, px; not set or [] = INPUT_SIZE divided by the strides of the network", above=0),
+    "DATASET.FLIP": Key(0.5, "probability that a training image is mirrored", at_least=0, at_most=1),
+    "DATASET.SIGMA": Key(-1.0, "standard deviation of target Gaussians, map px; below 0 = map side / 64"),
+    "DATASET.SCALE_AWARE_SIGMA": Key(False, "a sigma for each person, by size: BASE_SIGMA x person / BASE_SIZE"),
+    "DATASET.BASE_SIZE": Key(256.0, "size of the person whose sigma is BASE_SIGMA, px", above=0, only_with=("DATASET.SCALE_AWARE_SIGMA", True)),
+    "DATASET.BASE_SIGMA": Key(2.0, "sigma of a person of BASE_SIZE, map px", above=0, only_with=("DATASET.SCALE_AWARE_SIGMA", True)),
+    "DATASET.INT_SIGMA": Key(False, "round these sigmas up to whole numbers", only_with=("DATASET.SCALE_AWARE_SIGMA", True)),
+    "DATASET.WITH_CENTER": Key(False, "the centre of a person's joints is one more joint"),
+    "DATASET.REPEAT": Key(1, "times an epoch reads each image, augmented anew; for sets of a few images", above=0),
+    "DATASET.MIN_KEYPOINTS": Key(0, "skip training images in which nobody has this many labelled keypoints", at_least=0),
+    "DATASET.CATEGORIES": Key([""], "names of the categories that are used, as one; [''] = all whose keypoints are the skeleton's"),
+    "DATASET.NEGATIVES": Key(False, "also train on images without people"),
+    "DATASET.STRICT": Key(True, "stop at annotations that contradict each other; False = repair or skip them"),
+    "DATASET.ON_BAD_SAMPLE": Key("stop", "an image that cannot be read: stop, or skip (log it and take another)", choices=("stop", "skip")),
+
+    # Training
+    "TRAIN.LR": Key(0.001, "learning rate: of one replica with LR_SCHEDULE linear (see WORLD_SIZE), else of all together", above=0),
+    "TRAIN.LR_SCHEDULE": Key("linear", "linear (warm-up, then to 0 at END_EPOCH), step (x LR_FACTOR at LR_STEP), or another name in engine.schedule.SCHEDULES"),
+    "TRAIN.WARM_UP_EPOCH": Key(3, "epochs over which the rate rises from 0.1 to 1 x LR", at_least=0, only_with=("TRAIN.LR_SCHEDULE", "linear")),
+    "TRAIN.LR_STEP": Key([90, 110], "epochs at which the rate falls, rising", above=0, only_with=("TRAIN.LR_SCHEDULE", "step")),
+    "TRAIN.LR_FACTOR": Key(0.1, "factor of the rate at each LR_STEP", above=0, only_with=("TRAIN.LR_SCHEDULE", "step")),
+    "TRAIN.OPTIMIZER": Key("adam", "adam, sgd, or another name in engine.schedule.OPTIMIZERS"),
+    "TRAIN.MOMENTUM": Key(0.9, "momentum of SGD", at_least=0, at_most=1, only_with=("TRAIN.OPTIMIZER", "sgd")),
+    "TRAIN.WD": Key(0.0001, "weight decay of SGD (not applied to Adam, as published)", at_least=0, only_with=("TRAIN.OPTIMIZER", "sgd")),
+    "TRAIN.NESTEROV": Key(False, "Nesterov momentum of SGD", only_with=("TRAIN.OPTIMIZER", "sgd")),
+    "TRAIN.GAMMA1": Key(0.99, "parameter of an optimiser", no_effect="no optimiser here has it"),
+    "TRAIN.GAMMA2": Key(0.0, "parameter of an optimiser", no_effect="no optimiser here has it"),
+    "TRAIN.BEGIN_EPOCH": Key(0, "first epoch, counted from 0", at_least=0),
+    "TRAIN.END_EPOCH": Key(140, "epoch before which training ends", above=0),
+    "TRAIN.RESUME": Key(False, "resume from TRAIN.CHECKPOINT if AUTO_RESUME finds nothing, or stop with an error"),
+    "TRAIN.CHECKPOINT": Key("", "checkpoint that TRAIN.RESUME resumes from", only_with=("TRAIN.RESUME", True)),
+    "TRAIN.IMAGES_PER_GPU": Key(32, "images of one replica in one forward pass", above=0),
+    "TRAIN.ACCUMULATION_STEPS": Key(1, "forward passes to one optimiser step: 1 GPU with 8 follows a recipe for 8 GPUs", above=0),
+    "TRAIN.SHUFFLE": Key(True, "shuffle the training images", no_effect="they are always shuffled, in an order given by SEED and epoch"),
+    "TRAIN.SEED": Key(0, "seed of weights, order and augmentation", at_least=0),
+    "TRAIN.VAL_INTERVAL": Key(10, "epochs between two validations; 0 = only after the last epoch", at_least=0),
+    "TRAIN.CHECKPOINT_MINUTES": Key(30.0, "minutes between two checkpoints within an epoch; 0 = only at its end", at_least=0),
+    "TRAIN.MAX_BAD_STEPS": Key(20, "steps in a row with a non-finite loss or gradient before training stops", above=0),
+    "TRAIN.BEST_METRIC": Key("AP", "the figure of validation that decides which weights are the best"),
+    "TRAIN.PATIENCE": Key(0, "validations without a better BEST_METRIC before training stops; 0 = never", at_least=0),
+    "TRAIN.EMA": Key(0.0, "decay of the moving average of the weights that is validated and kept; 0 = none", at_least=0, below=1),
+    "TRAIN.CLIP_NORM": Key(0.0, "largest norm of the gradient; 0 = no limit", at_least=0),
+    "TRAIN.HOOKS": Key([""], "further hooks: names in engine.hooks.HOOKS"),
+    "TRAIN.CHANNELS_LAST": Key(False, "channels innermost in memory; faster on recent GPUs in mixed precision"),
+    "TRAIN.COMPILE": Key(False, "torch.compile the network"),
+
+    # Testing
+    "TEST.IMAGES_PER_GPU": Key(32, "images of one size in one forward pass on a GPU (1 on a CPU); same results", above=0),
+    "TEST.DECODER": Key("associative", "how maps become people: a name in codec.decode.DECODERS"),
+    "TEST.FLIP_TEST": Key(False, "average over the image and its mirror image"),
+    "TEST.SCALE_FACTOR": Key([1.0], "scales to average over, such as [0.5, 1.0, 2.0]; 1 is among them, for the tags", above=0),
+    "TEST.PROJECT2IMAGE": Key(False, "resize all maps to the input size before peaks are searched"),
+    "TEST.WITH_HEATMAPS": Key([True], "the heatmaps of this stage are averaged", per_stage=True),
+    "TEST.WITH_AE": Key([True], "the tags of this stage are used, if LOSS.WITH_AE_LOSS gives any", per_stage=True),
+    "TEST.NMS_KERNEL": Key(3, "a peak is the highest value within this window, map px; odd", above=0),
+    "TEST.NMS_PADDING": Key(1, "(NMS_KERNEL - 1) / 2", at_least=0),
+    "TEST.DETECTION_THRESHOLD": Key(0.2, "lowest peak that counts as a joint", at_least=0),
+    "TEST.TAG_THRESHOLD": Key(1.0, "a joint whose tag is farther than this from everyone's starts a new person", above=0),
+    "TEST.USE_DETECTION_VAL": Key(True, "prefer the higher peak among equally near tags"),
+    "TEST.IGNORE_TOO_MUCH": Key(False, "drop joints that would start one person more than MAX_NUM_PEOPLE"),
+    "TEST.ADJUST": Key(True, "move each joint a quarter px towards its higher neighbour"),
+    "TEST.REFINE": Key(True, "search for each person's missing joints by tag"),
+    "TEST.IGNORE_CENTER": Key(True, "results do not contain the centre", only_with=("DATASET.WITH_CENTER", True)),
+    "TEST.MODEL_FILE": Key("", "checkpoint to test; '' = model_best.pth.tar of the run"),
+    "TEST.LOG_PROGRESS": Key(True, "show a progress bar"),
+    "TEST.FUSE": Key(True, "fold batch norms into the convolutions; same results, faster"),
+    "TEST.COMPILE": Key(False, "torch.compile the network"),
+    "TEST.CUDA_GRAPHS": Key(False, "on a GPU: record the network once for each input size, and replay it"),
+    "TEST.RESUME": Key(False, "keep the finished images of a validation that was interrupted"),
+
+    # Images in the training log
+    "DEBUG.DEBUG": Key(True, "draw panels of training images, at most one an epoch"),
+    "DEBUG.SAVE_BATCH_IMAGES_GT": Key(False, "panel of annotated joints", no_effect="there is no such panel"),
+    "DEBUG.SAVE_BATCH_IMAGES_PRED": Key(False, "panel of predicted joints", no_effect="there is no such panel"),
+    "DEBUG.SAVE_HEATMAPS_GT": Key(True, "draw target heatmaps"),
+    "DEBUG.SAVE_HEATMAPS_PRED": Key(True, "draw predicted heatmaps and scale maps"),
+    "DEBUG.SAVE_TAGMAPS_PRED": Key(True, "draw tag maps"),
+}
+# fmt: on
+
+
+def default_values() -> dict[str, Any]:
+    """{'WORKERS': 4, ...}: the default of each key by its dotted name."""
+    return {
+        name: list(key.default) if isinstance(key.default, list) else key.default
+        for name, key in SCHEMA.items()
+    }
+
+
+def sections() -> tuple[str, ...]:
+    """The dotted names of all sections, such as MODEL, MODEL.EXTRA, MODEL.EXTRA.DECONV."""
+    names = (name[:end] for name in SCHEMA for end, letter in enumerate(name) if letter == ".")
+    return tuple(dict.fromkeys(names))
+
+
+def defaults() -> CfgNode:
+    """The yacs tree of all defaults, frozen."""
+    cfg = unflatten(default_values())
+    cfg.freeze()
+    return cfg
+
+
+def flatten(cfg: CfgNode, prefix: str = "") -> dict[str, Any]:
+    """The values of a tree by their dotted names: {'MODEL.EXTRA.DECONV.NUM_DECONVS': 1, ...}."""
+    flat: dict[str, Any] = {}
+    for name, value in cfg.items():
+        if isinstance(value, CfgNode):
+            flat.update(flatten(value, f"{prefix}{name}."))
+        else:
+            flat[prefix + name] = value
+    return flat
+
+
+def unflatten(values: dict[str, Any]) -> CfgNode:
+    """The tree of values by their dotted names, not frozen; the inverse of `flatten`."""
+    cfg = CfgNode()
+    for name, value in values.items():
+        *path, last = name.split(".")
+        node = cfg
+        for section in path:
+            node = node.setdefault(section, CfgNode())
+        node[last] = list(value) if isinstance(value, list) else value
+    return cfg
+
+
+def lookup(cfg: Any, name: str) -> Any:
+    """The value, or the section, of a dotted name."""
+    for part in name.split("."):
+        cfg = cfg[part]
+    return cfg

@@ -1,26 +1,32 @@
-"""Values of settings: from what a YAML file or a command line says to the type of the default."""
+"""Values of settings: from the text of a YAML file or a command line to the type of the default."""
 
 from __future__ import annotations
 
 import ast
+import codecs
 import math
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import yaml
 
-# With libyaml where PyYAML was built with it: ten times faster, the same results.
+# libyaml's loader, if PyYAML was built with it, is ten times faster and gives the same results.
+# Both are safe loaders: plain values only.
 Loader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
+MAX_NODES = 20_000  # values of a YAML text, each alias counted as what it stands for
+MAX_WHOLE_NUMBER = 2**63 - 1  # what fits into 64 bits
 _KINDS = {bool: "true or false", int: "a whole number", float: "a number", str: "text"}
 _PLURALS = {bool: "true or false", int: "whole numbers", float: "numbers", str: "texts"}
 
 
 def coerce(value: Any, default: Any) -> Any:
-    """`value` with the type of `default`; lists are typed by the first entry of theirs.
+    """`value` with the type of `default`; the entries of a list get the type of its first default.
 
-    Text is read as a Python or YAML literal where no text is wanted, so that "(True, False)",
+    If the default is not text, text is read as a Python or YAML literal, so that "(True, False)",
     "[0.5, 1, 2]", "1e-3" and "true" work; nothing is ever evaluated. Tuples become lists. Raises
-    ValueError, saying what would be right, if the value is of another kind.
+    ValueError, which says what would be right, if the value is of another type.
     """
     result = _coerce(value, default)
     if result is None:
@@ -29,7 +35,7 @@ def coerce(value: Any, default: Any) -> Any:
 
 
 def _coerce(value: Any, default: Any) -> Any:
-    """As `coerce`, with None for what does not fit."""
+    """As `coerce`, but None if the value does not fit."""
     if isinstance(default, str):
         return _text(value)
     if isinstance(value, str):
@@ -45,9 +51,7 @@ def _coerce(value: Any, default: Any) -> Any:
 
 
 def _text(value: Any) -> str | None:
-    """Text as it stands, without quotes around it that a shell has left; an empty YAML entry is
-    ''.
-    """
+    """The text, without quotes that a shell has left around it; an empty YAML entry is ''."""
     if value is None:
         return ""
     if not isinstance(value, str):
@@ -57,24 +61,78 @@ def _text(value: Any) -> str | None:
 
 
 def _number(value: Any, kind: type) -> int | float | None:
-    """A finite number; a float without a fraction is also a whole number."""
-    if not isinstance(value, int | float) or abs(value) > 1e300 or math.isnan(value):
+    """A finite number; a whole number may also be a float without a fraction."""
+    if not isinstance(value, int | float) or math.isnan(value if isinstance(value, float) else 0):
         return None
     if kind is int:
-        return int(value) if value == int(value) else None
-    return float(value)
+        whole = abs(value) <= MAX_WHOLE_NUMBER and value == int(value)
+        return int(value) if whole else None
+    return float(value) if abs(value) <= 1e300 else None
 
 
 def _literal(text: str) -> Any:
-    """What the text says as a Python literal, else as YAML, else the text itself."""
+    """The value of a Python literal, else of YAML, else the text itself."""
     try:
         return ast.literal_eval(text.strip())
     except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
         pass
     try:
-        return yaml.load(text, Loader=Loader)  # a safe loader: plain values only
+        with compose(text) as (loader, root):
+            return None if root is None else loader.construct_document(root)
     except (ValueError, yaml.YAMLError, RecursionError):
         return text
+
+
+def decode(data: bytes) -> str:
+    """The text of a YAML file in UTF-8, with or without a byte order mark.
+
+    Raises UnicodeDecodeError or YAMLError if it is in another encoding.
+    """
+    if data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        raise yaml.YAMLError("it is in UTF-16; save it as UTF-8")
+    return data.decode("utf-8-sig")
+
+
+@contextmanager
+def compose(text: str) -> Iterator[tuple[Any, yaml.Node | None]]:
+    """A safe loader and the root node of a YAML text, None if it is empty.
+
+    Raises YAMLError if the text is not YAML, or its aliases stand for too many values.
+    """
+    loader = Loader(text)
+    try:
+        root = loader.get_single_node()
+        if root is not None:
+            _check_size(root)
+        yield loader, root
+    finally:
+        loader.dispose()
+
+
+def _check_size(root: yaml.Node) -> None:
+    """Raise YAMLError if the nodes, with each alias replaced by what it stands for, are too many.
+
+    Nested aliases of a few hundred bytes can stand for billions of values.
+    """
+    sizes: dict[int, int] = {}
+
+    def size_of(node: yaml.Node) -> int:
+        if id(node) in sizes:
+            return sizes[id(node)]
+        sizes[id(node)] = 1  # a list that contains itself is refused later
+        children: list[yaml.Node] = []
+        if isinstance(node, yaml.SequenceNode):
+            children = node.value
+        elif isinstance(node, yaml.MappingNode):
+            children = [child for pair in node.value for child in pair]
+        size = 1 + sum(map(size_of, children))
+        if size > MAX_NODES:
+            problem = f"aliases and values stand for more than {MAX_NODES} values"
+            raise yaml.MarkedYAMLError(problem=problem, problem_mark=node.start_mark)
+        sizes[id(node)] = size
+        return size
+
+    size_of(root)
 
 
 def _kind(default: Any) -> str:
@@ -89,9 +147,6 @@ def shorten(value: Any, length: int = 60) -> str:
     """repr(value), cut to one line of at most `length` characters."""
     try:
         text = repr(value)
-    except (
-        ValueError,
-        RecursionError,
-    ):  # integers of thousands of digits, lists that hold themselves
+    except (ValueError, RecursionError):  # integers of thousands of digits, cyclic lists
         text = f"a value of type {type(value).__name__}"
     return text if len(text) <= length else text[: length - 3] + "..."

@@ -1,1 +1,4 @@
+"""Data sets in COCO's format: annotations checked and repaired, images read, training batches made.
 
+May be imported by inference, engine and tools; imports nothing of losses, evaluation or engine.
+"""

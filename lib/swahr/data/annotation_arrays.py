@@ -1,8 +1,8 @@
 """The images and people of an annotation file in a few flat arrays.
 
-COCO's training set has 118,287 images and 262,465 people. As the dictionaries of the file they take
-2 GB, and each data loading worker comes to own a copy, because reading a Python object writes to
-its page; arrays take 100 MB and are shared.
+COCO's training set has 118,287 images and 262,465 people. The dictionaries of the file take 2 GB,
+and each data loading worker would get its own copy, because reading a Python object writes to its
+memory page. Arrays take 100 MB, and workers share them.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 
 class ImageInfo(NamedTuple):
-    """What an annotation file says of an image: id, file name, and size in pixels."""
+    """An image of an annotation file: id, file name, and size in pixels."""
 
     id: int
     file_name: str
@@ -25,7 +25,7 @@ class ImageInfo(NamedTuple):
 
 
 class PackedStrings:
-    """A list of texts, kept as their bytes one after another."""
+    """A list of texts, stored as their bytes one after another."""
 
     def __init__(self, texts: Iterable[str]) -> None:
         pieces = [text.encode() for text in texts]
@@ -37,17 +37,17 @@ class PackedStrings:
 
 
 class AnnotationArrays:
-    """I images and A annotations (sorted by image) of a sound annotation file, see
+    """I images and A annotations (sorted by image) of an annotation file that was checked, see
     swahr.data.annotation_check.
 
-    ids (I,); starts (I + 1,): the annotations of image i are rows starts[i] to starts[i + 1];
-    keypoints (A, K, 3) float32; boxes (A, 4) float32 x, y, width, height; labelled (A,): number of
-    keypoints with a visibility above 0; is_person (A,): not a crowd, or one with keypoints;
+    ids (I,). starts (I + 1,): the annotations of image i are rows starts[i] to starts[i + 1].
+    keypoints (A, K, 3) float32. boxes (A, 4) float32: x, y, width, height. labelled (A,): number of
+    keypoints with a visibility above 0. is_person (A,): not a crowd, or a crowd with keypoints.
     is_masked (A,): a crowd, or without keypoints, and with an outline.
     """
 
     def __init__(self, data: dict[str, Any], num_keypoints: int) -> None:
-        """data: contents of the annotation file, with people only; K = num_keypoints."""
+        """data: contents of the annotation file, people only. num_keypoints: K."""
         images = data["images"]
         annotations = data.get("annotations", [])
         self.ids = np.array([image["id"] for image in images], np.int64)
@@ -74,11 +74,12 @@ class AnnotationArrays:
         self.is_masked = np.array([bool(text) for text in outlines], bool)
 
     def _nearest(self, image_ids: Any) -> Any:
-        place = np.searchsorted(self.ids, image_ids, sorter=self._by_id)
-        return self._by_id[np.minimum(place, len(self.ids) - 1)]
+        """The rows of images by their ids; of an unknown id, that of some other image."""
+        position = np.searchsorted(self.ids, image_ids, sorter=self._by_id)
+        return self._by_id[np.minimum(position, len(self.ids) - 1)]
 
     def row(self, image_id: int) -> int:
-        """The row of an image; KeyError where there is none."""
+        """The row of an image; KeyError if there is none."""
         row = int(self._nearest(image_id))
         if self.ids[row] != image_id:
             raise KeyError(f"there is no image {image_id}")
@@ -98,13 +99,17 @@ class AnnotationArrays:
         row = self.row(image_id)
         return ImageInfo(int(image_id), self._names[row], *self._sizes[row].tolist())
 
+    def sizes_of_annotations(self) -> NDArray[np.int32]:
+        """(A, 2): width and height of each annotation's image."""
+        return np.repeat(self._sizes, np.diff(self.starts), axis=0)
+
     def outlines(self, image_id: int) -> list[Any]:
         """Segmentations of the image's masked annotations: polygons or run lengths."""
         return [json.loads(self._outlines[row]) for row in self.rows(image_id, self.is_masked)]
 
     def most_labelled(self) -> NDArray[np.int64]:
-        """(I,): the number of labelled keypoints of each image's best labelled person; 0 where
-        there is nobody.
+        """(I,): the labelled keypoints of the person with most of them in each image, 0 without
+        people.
         """
         most = np.zeros(len(self.ids), np.int64)
         np.maximum.at(

@@ -1,76 +1,72 @@
 """Annotation files from outside: read, checked, and repaired where that is possible, before they
 are used.
+
+Training, validation and scoring all use what is left here, so one set of rules decides.
 """
 
 from __future__ import annotations
 
 import gc
 import json
-import logging
-import math
-from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
+from swahr.data.annotation_fields import complete_keypoints, describe, repair_fields
+from swahr.data.annotation_report import AnnotationError, Report
+from swahr.data.categories import select_categories
+from swahr.data.image_header import MAX_SIDE
+from swahr.data.values import (
+    is_amount,
+    leaves_folder,
+    names_a_file,
+    whole_number,
+    why_no_whole_number,
+)
+from swahr.files import shorten
 from swahr.skeleton import Skeleton
 
-MAX_LINES = 20  # that a report prints; the rest is counted
-BOX_SLACK = (
-    8  # px by which a box may leave its image: COCO's come from outlines drawn a little beyond it
-)
-MAX_SIDE = 2**20  # px of an image; no format in use has more
 
-logger = logging.getLogger(__name__)
+class Annotations(NamedTuple):
+    """An annotation file as it is used: contents, with valid images and people only; what was found
+    wrong; and the id of the people's category.
 
-
-class AnnotationError(ValueError):
-    """Annotations that cannot be used; the message has a line for each problem, at most 20, and
-    their number.
+    category_ids: of all categories of the file that are taken as that one.
     """
 
+    data: dict[str, Any]
+    report: Report
+    category_id: int
+    category_ids: tuple[int, ...]
 
-class Report:
-    """Problems of one annotation file, each with what was done about it."""
 
-    def __init__(self, path: str | Path) -> None:
-        self.path = str(path)
-        self.count = 0
-        self.lines: list[str] = []
-        self.repairs: Counter[str] = Counter()
+def load_annotations(
+    path: str | Path, skeleton: Skeleton, categories: Sequence[str] = ()
+) -> Annotations:
+    """Read, check and repair an annotation file in COCO's format.
 
-    def add(self, problem: str, repair: str) -> None:
-        self.count += 1
-        self.repairs[repair] += 1
-        if len(self.lines) < MAX_LINES:
-            self.lines.append(f"{problem} -> {repair}")
-
-    def __str__(self) -> str:
-        more = (
-            [f"  ... and {self.count - len(self.lines)} more"]
-            if self.count > len(self.lines)
-            else []
-        )
-        head = f"{self.path}: {self.count} problem{'s' * (self.count != 1)}"
-        return "\n".join([head, *(f"  {line}" for line in self.lines), *more])
-
-    def settle(self, strict: bool) -> None:
-        """Nothing where there are no problems; else AnnotationError if strict, or a warning that
-        says what was done.
-        """
-        if self.count and strict:
-            raise AnnotationError(f"{self}\n  (-> says what DATASET.STRICT False would do)")
-        if self.count:
-            done = ", ".join(f"{repair}: {count}" for repair, count in self.repairs.items())
-            logger.warning("%s\n  repaired (%s)", self, done)
+    categories: names of those that are used; by default all whose keypoints are the skeleton's.
+    Problems are in the report, which raises or logs them (`raise_or_warn`). Raises AnnotationError
+    if the file cannot be read, or nothing in it can be used.
+    """
+    data = read_annotations(path)
+    report = Report(path)
+    category_ids = select_categories(data, skeleton, report, categories)
+    sizes = _keep_valid_images(data, report)
+    if "annotations" in data:
+        data["annotations"] = list(valid_annotations(data, sizes, category_ids, skeleton, report))
+    data["categories"] = [
+        {"id": category_ids[0], "name": "person", "keypoints": list(skeleton.keypoints)}
+    ]
+    return Annotations(data, report, category_ids[0], category_ids)
 
 
 def read_annotations(path: str | Path) -> dict[str, Any]:
-    """The contents of a COCO-format annotation file; AnnotationError where it is no such file or
-    has no images.
+    """The contents of an annotation file in COCO's format: JSON in UTF-8, UTF-16 or UTF-32, with or
+    without a byte order mark. AnnotationError if it is not such a file, or has no images.
     """
     collecting = gc.isenabled()
-    gc.disable()  # nothing of what is read is garbage; looking for it would double the time that COCO's files take
+    gc.disable()  # what is read has no garbage; looking for it doubles the time for COCO's files
     try:
         data = json.loads(Path(path).read_bytes())
     except OSError as error:
@@ -91,291 +87,145 @@ def read_annotations(path: str | Path) -> dict[str, Any]:
     return data
 
 
-def person_category(data: Mapping[str, Any], skeleton: Skeleton, path: str | Path) -> int:
-    """The id of the category whose keypoints are the skeleton's: of several, the one called person.
-
-    Files of images to be tested have categories without keypoints; there the name decides.
-    AnnotationError where
-    there is none, or where the keypoints have the skeleton's names in another order.
-    """
-    names = list(skeleton.keypoints)
-    categories = _categories(data)
-    fitting = [c for c in categories if len(_names(c)) == len(names)]
-    fitting = fitting or [c for c in categories if c.get("name") == "person" and not _names(c)]
-    if not fitting:
-        found = (
-            ", ".join(f"{shorten(c.get('name'))} with {len(_names(c))}" for c in categories[:5])
-            or "none at all"
-        )
-        raise AnnotationError(
-            f"{path}: no category has {len(names)} keypoints, as the skeleton {skeleton.name!r} has; "
-            f"found {found}"
-        )
-    category = next((c for c in fitting if c.get("name") == "person"), fitting[0])
-    given = _names(category)
-    if given != names and sorted(given) == sorted(names):
-        first = next(i for i, (a, b) in enumerate(zip(given, names)) if a != b)
-        raise AnnotationError(
-            f"{path}: the keypoints are not in the order of the skeleton {skeleton.name!r}: "
-            f"number {first} is {given[first]}, not {names[first]}"
-        )
-    return category["id"]
-
-
-def _categories(data: Mapping[str, Any]) -> list[dict[str, Any]]:
-    listed = data.get("categories")
-    listed = listed if isinstance(listed, list) else []
-    return [
-        category for category in listed if isinstance(category, dict) and _is_id(category.get("id"))
-    ]
-
-
-def _names(category: Mapping[str, Any]) -> list[str]:
-    names = category.get("keypoints")
-    return [str(name) for name in names] if isinstance(names, list) else []
-
-
-def repair(data: dict[str, Any], category_id: int, skeleton: Skeleton, report: Report) -> None:
-    """Leave in `data` only images and annotations (of the category) that are sound; what was wrong
-    goes to the report.
-
-    Boxes are clipped or made anew, ids given anew, what cannot be mended is left out. Fields that
-    may be missing are not added. Raises AnnotationError where no image is left.
-    """
+def _keep_valid_images(data: dict[str, Any], report: Report) -> dict[int, tuple[int, int]]:
+    """Remove images that cannot be used from data; the sizes (w, h) of the others, by id."""
     sizes: dict[int, tuple[int, int]] = {}
     images = []
     for image in data["images"]:
         problem = _image_problem(image, sizes)
         if problem:
-            report.add(problem, "image left out")
-        else:
-            sizes[image["id"]] = (image["width"], image["height"])
-            images.append(image)
-            if not _is_amount(image.get("crowdIndex", 0)):
-                index = shorten(image.pop("crowdIndex"))
-                report.add(
-                    f"image {image['id']}: crowdIndex {index} is not a number",
-                    "crowdIndex left out",
-                )
+            report.add(problem, "image skipped")
+            image_id = whole_number(image.get("id")) if isinstance(image, dict) else None
+            if image_id is not None:
+                report.skipped_images.add(image_id)
+            continue
+        for key in ("id", "width", "height"):
+            image[key] = int(image[key])
+        sizes[image["id"]] = (image["width"], image["height"])
+        images.append(image)
+        if not is_amount(image.get("crowdIndex", 0)):
+            index = shorten(image.pop("crowdIndex"))
+            report.add(
+                f"image {image['id']}: crowdIndex {index} is not a number", "crowdIndex removed"
+            )
+    report.skipped_images -= sizes.keys()
     data["images"] = images
     if not images:
         raise AnnotationError(f"{report}\n  no image is left")
-    if "annotations" in data:
-        others = {category["id"] for category in _categories(data)} - {category_id}
-        ours = [a for a in data["annotations"] if not _is_other(a, others)]
-        data["annotations"] = list(
-            _sound(ours, sizes, category_id, 3 * skeleton.num_keypoints, report)
-        )
+    return sizes
 
 
 def _image_problem(image: Any, known: Mapping[int, Any]) -> str:
-    if not isinstance(image, dict) or not _is_id(image.get("id")):
-        return f"image {shorten(image)}: its id is not a whole number"
-    if image["id"] in known:
-        return f"image {image['id']}: another image has this id"
+    """Why an image cannot be used, or ''."""
+    if not isinstance(image, dict):
+        return f"image {shorten(image)}: not an object"
+    image_id = whole_number(image.get("id"))
+    if image_id is None:
+        return f"image {shorten(image)}: its id {why_no_whole_number(image.get('id'))}"
+    if image_id in known:
+        return f"image {image_id}: another image has this id"
     name = image.get("file_name")
-    if not isinstance(name, str) or not name or not name.isprintable():
-        return f"image {image['id']}: file_name {shorten(name)} names no file"
-    if any(
-        type(image.get(side)) is not int or not 0 < image[side] < MAX_SIDE
-        for side in ("width", "height")
-    ):
-        return f"image {image['id']} ({name}): no width and height in pixels"
+    if not isinstance(name, str) or not names_a_file(name):
+        return f"image {image_id}: file_name {shorten(name)} names no file"
+    if leaves_folder(name):
+        return f"image {image_id}: file_name {shorten(name)} leads out of the folder of the images"
+    width, height = (whole_number(image.get(side)) or 0 for side in ("width", "height"))
+    if min(width, height) < 1:
+        return f"image {image_id} ({name}): no width and height in pixels"
+    if max(width, height) > MAX_SIDE:
+        return (
+            f"image {image_id} ({name}): {width} x {height} pixels; OpenCV can warp sides of up to "
+            f"{MAX_SIDE} pixels"
+        )
     return ""
 
 
-def _sound(
-    annotations: list[Any],
+def valid_annotations(
+    data: Mapping[str, Any],
     sizes: Mapping[int, tuple[int, int]],
-    category_id: int,
-    length: int,
+    category_ids: Sequence[int],
+    skeleton: Skeleton,
     report: Report,
 ) -> Iterator[dict[str, Any]]:
+    """The annotations of the used categories that can be used, repaired, all in the first of the
+    categories. What was wrong is added to the report.
+    """
+    others = _other_categories(data, category_ids)
+    annotations = [a for a in data["annotations"] if _category(a) not in others]
     used: set[int] = set()
-    spare = max(
-        (a["id"] for a in annotations if isinstance(a, dict) and _is_id(a.get("id"))), default=0
-    )
+    valid_ids = (whole_number(a.get("id")) for a in annotations if isinstance(a, dict))
+    last_id = max((i for i in valid_ids if i is not None), default=0)
+    miscounted = 0
+    example = ""
     for annotation in annotations:
-        problem = _hopeless(annotation, sizes, category_id, length)
+        problem = reject_reason(annotation, sizes, category_ids, 3 * skeleton.num_keypoints)
         if problem:
-            report.add(problem, "annotation left out")
+            report.add(problem, "annotation skipped")
             continue
+        annotation["category_id"] = category_ids[0]
+        annotation["image_id"] = int(annotation["image_id"])
         problem = _id_problem(annotation, used)
         if problem:
-            spare += 1
+            last_id += 1
             report.add(problem, "new id")
-            annotation["id"] = spare
+            annotation["id"] = last_id
+        annotation["id"] = int(annotation["id"])
         used.add(annotation["id"])
-        for problem, mended in _mend(annotation, sizes[annotation["image_id"]]):
-            report.add(problem, mended)
+        size = sizes[annotation["image_id"]]
+        for problem, repair, is_harmless in repair_fields(annotation, size, skeleton):
+            if is_harmless:
+                miscounted += 1
+                example = example or problem
+            else:
+                report.add(problem, repair)
         yield annotation
+    if miscounted:
+        report.note(f"num_keypoints of {miscounted} people differ from their keypoints: {example}")
 
 
-def _is_other(annotation: Any, others: set[int]) -> bool:
-    category = annotation.get("category_id") if isinstance(annotation, dict) else None
-    return type(category) is int and category in others
+def _other_categories(data: Mapping[str, Any], category_ids: Sequence[int]) -> set[int]:
+    listed = [c.get("id") for c in data["categories"] if isinstance(c, dict)]
+    return {c for c in map(whole_number, listed) if c is not None} - set(category_ids)
 
 
-def _hopeless(annotation: Any, sizes: Mapping[int, Any], category_id: int, length: int) -> str:
-    """Why an annotation cannot be kept, or ''."""
+def _category(annotation: Any) -> int | None:
+    return whole_number(annotation.get("category_id")) if isinstance(annotation, dict) else None
+
+
+def reject_reason(
+    annotation: Any, sizes: Mapping[int, Any], category_ids: Sequence[int], length: int
+) -> str:
+    """Why an annotation cannot be used, or ''. Joints that have no coordinates and are not labelled
+    are set to zero.
+    """
     if not isinstance(annotation, dict):
         return f"annotation {shorten(annotation)}: not an object"
-    if annotation.get("category_id") != category_id:
-        return f"{_name(annotation)}: there is no category {shorten(annotation.get('category_id'))}"
-    image = annotation.get("image_id")
-    if type(image) is not int or image not in sizes:
-        return f"{_name(annotation)}: there is no image with this id"
+    for key in ("category_id", "image_id"):
+        if isinstance(annotation.get(key), str):
+            return f"{describe(annotation)}: its {key} {why_no_whole_number(annotation[key])}"
+    if _category(annotation) not in category_ids:
+        given = shorten(annotation.get("category_id"))
+        return f"{describe(annotation)}: there is no category {given}"
+    if whole_number(annotation.get("image_id")) not in sizes:
+        return f"{describe(annotation)}: there is no image with this id"
     keypoints = annotation.get("keypoints")
     if not isinstance(keypoints, list) or len(keypoints) != length:
-        many = len(keypoints) if isinstance(keypoints, list) else 0
-        return f"{_name(annotation)}: keypoints has {many} numbers, not {length} (x, y, visibility of each)"
-    return (
-        ""
-        if _are_numbers(keypoints)
-        else f"{_name(annotation)}: keypoints are not all finite numbers"
-    )
+        count = len(keypoints) if isinstance(keypoints, list) else 0
+        return (
+            f"{describe(annotation)}: keypoints has {count} numbers, not {length} "
+            "(x, y, visibility of each)"
+        )
+    if not complete_keypoints(keypoints):
+        return f"{describe(annotation)}: keypoints are not all finite numbers"
+    return ""
 
 
 def _id_problem(annotation: Mapping[str, Any], used: set[int]) -> str:
-    if not _is_id(annotation.get("id")):
-        return f"{_name(annotation)}: its id is not a whole number"
-    if annotation["id"] in used:
-        return f"{_name(annotation)}: another annotation has this id"
-    return (
-        f"{_name(annotation)}: the id 0 means 'not matched' to the scorers"
-        if annotation["id"] == 0
-        else ""
-    )
-
-
-def _mend(annotation: dict[str, Any], size: tuple[int, int]) -> Iterator[tuple[str, str]]:
-    """Put right what an annotation says beside its keypoints; what was wrong, and what was done."""
-    box = annotation.get("bbox")
-    keypoints = annotation["keypoints"]
-    if not isinstance(box, list) or len(box) != 4 or not _are_numbers(box) or min(box[2:]) < 0:
-        annotation["bbox"] = _extent(keypoints)
-        yield (
-            f"{_name(annotation)}: bbox {shorten(box)} is not x, y, width, height",
-            "box put around the keypoints",
-        )
-    elif min(box[:2]) < -BOX_SLACK or any(
-        box[i] + box[i + 2] > size[i] + BOX_SLACK for i in (0, 1)
-    ):
-        annotation["bbox"] = _clip(box, size)
-        yield (
-            f"{_name(annotation)}: bbox {shorten(box)} leaves its image of {size[0]} x {size[1]}",
-            "box clipped",
-        )
-    count = annotation.get("num_keypoints", 0)
-    if type(count) is not int or count < 0:
-        annotation["num_keypoints"] = sum(v > 0 for v in keypoints[2::3])
-        yield (
-            f"{_name(annotation)}: num_keypoints {shorten(count)} is not a number of keypoints",
-            "keypoints counted",
-        )
-    if not _is_amount(annotation.get("area", 0)):
-        area = shorten(annotation.pop("area"))
-        yield f"{_name(annotation)}: area {area} is not a number of pixels", "area of the box"
-    if annotation.get("iscrowd", 0) not in (0, 1):
-        yield (
-            f"{_name(annotation)}: iscrowd {shorten(annotation['iscrowd'])} is neither 0 nor 1",
-            "taken for no crowd",
-        )
-        annotation["iscrowd"] = 0
-    outline = annotation.get("segmentation", [])
-    if (annotation.get("iscrowd") or not count) and not _is_segmentation(
-        outline, size
-    ):  # else it is not looked at
-        del annotation["segmentation"]
-        what = "neither polygons nor run lengths of the image's size"
-        yield (
-            f"{_name(annotation)}: segmentation {shorten(outline)} is {what}",
-            "segmentation left out",
-        )
-
-
-def _name(annotation: Mapping[str, Any]) -> str:
-    return (
-        f"annotation {shorten(annotation.get('id'))} (image {shorten(annotation.get('image_id'))})"
-    )
-
-
-def _is_segmentation(value: Any, size: tuple[int, int]) -> bool:
-    """Polygons [[x, y, x, y, x, y, ...], ...] or run lengths {'size': [h, w], 'counts': [...] or
-    text}.
-
-    What pycocotools draws must be checked, since it writes beyond its memory, or leaves it as it
-    was, where runs or coordinates do not fit the image.
-    """
-    if isinstance(value, list):
-        reach = 2 * max(size)
-        return all(
-            isinstance(p, list)
-            and len(p) >= 6
-            and len(p) % 2 == 0
-            and _are_numbers(p)
-            and -reach < min(p)
-            and max(p) < reach
-            for p in value
-        )
-    if not isinstance(value, dict) or value.get("size") != [size[1], size[0]]:
-        return False
-    runs = value.get("counts")
-    runs = _unpack(runs) if isinstance(runs, str) else runs
-    if not isinstance(runs, list) or not all(type(run) is int and run >= 0 for run in runs):
-        return False
-    return sum(runs) == size[0] * size[1]
-
-
-def _unpack(text: str) -> list[int] | None:
-    """Run lengths of COCO's text form; None where it is no such text.
-
-    A character, counted from '0', has six bits: five digits, low ones first, and one that says that
-    more follow. From the fourth on, a run is given by its difference to the last but one.
-    """
-    runs: list[int] = []
-    value = digits = 0
-    for letter in text:
-        bits = ord(letter) - 48
-        if not 0 <= bits < 64 or digits > 8:
-            return None
-        value |= (bits & 31) << 5 * digits
-        digits += 1
-        if not bits & 32:
-            value -= (bits & 16) << 5 * digits - 4  # the highest digit bit is the sign
-            runs.append(value + runs[-2] if len(runs) > 2 else value)
-            value = digits = 0
-    return None if digits else runs
-
-
-def _is_id(value: Any) -> bool:
-    return type(value) is int and abs(value) < 2**53
-
-
-def _is_amount(value: Any) -> bool:
-    return isinstance(value, int | float) and 0 <= value < math.inf  # false for NaN too
-
-
-def _are_numbers(values: Iterable[Any]) -> bool:
-    """Whether all are numbers that are finite, and small enough to be pixels."""
-    try:
-        return sum(map(abs, values)) < 1e9  # false for NaN too
-    except TypeError:
-        return False
-
-
-def _extent(keypoints: list[float]) -> list[float]:
-    xs, ys = ([p for p, v in zip(keypoints[i::3], keypoints[2::3]) if v > 0] or [0] for i in (0, 1))
-    return [min(xs), min(ys), max(xs) - min(xs), max(ys) - min(ys)]
-
-
-def _clip(box: list[float], size: tuple[int, int]) -> list[float]:
-    left, top = (min(max(box[i], 0), size[i]) for i in (0, 1))
-    right, bottom = (min(max(box[i] + box[i + 2], 0), size[i]) for i in (0, 1))
-    return [left, top, right - left, bottom - top]
-
-
-def shorten(value: Any) -> str:
-    """A value from outside as it may stand in a message: printable, on one line, not long."""
-    text = repr(value)
-    return text if len(text) <= 60 else f"{text[:57]}..."
+    annotation_id = whole_number(annotation.get("id"))
+    if annotation_id is None:
+        return f"{describe(annotation)}: its id {why_no_whole_number(annotation.get('id'))}"
+    if annotation_id in used:
+        return f"{describe(annotation)}: another annotation has this id"
+    if annotation_id == 0:
+        return f"{describe(annotation)}: the id 0 means 'not matched' to the scorers"
+    return ""

@@ -1,15 +1,13 @@
 """Images as 8-bit RGB arrays, from a folder or a zip file, and their normalisation for the network.
 
-The colour order (RGB) and the statistics are declared here and nowhere else. Decoding is OpenCV's,
-with the EXIF rotation ignored, because annotations are given in the stored image's pixels.
+The colour order (RGB) and the statistics are declared only here. OpenCV decodes. The EXIF
+orientation is ignored unless asked for, because annotations refer to the stored pixels.
 """
 
 from __future__ import annotations
 
 import os
-import struct
-import zipfile
-import zlib
+import unicodedata
 from collections import defaultdict
 from collections.abc import Iterable
 from functools import cache
@@ -21,6 +19,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from swahr.data.image_header import MAX_SIDE, TURNED, UPRIGHT, image_header
+from swahr.data.zip_index import ZipError, ZipIndex
+
 MEAN = (0.485, 0.456, 0.406)  # of ImageNet's images, RGB, as fractions of 255
 STD = (0.229, 0.224, 0.225)
 
@@ -29,54 +30,84 @@ Image = NDArray[np.uint8]
 _MARKERS = {
     b"\xff\xd8": (b"\xff\xda", b"\xff\xd9"),
     b"\x89PNG": (b"IHDR", b"IEND"),
-}  # start of file, of pixels, end
+}  # start of the file, of the pixels, end
 
 
 class ImageError(ValueError):
-    """An image that cannot be read, or is not what its annotation says; the message names it."""
+    """An image that cannot be read, or that differs from its annotation. The message names it."""
 
     def __init__(self, message: str) -> None:
-        # A DataLoader raises a worker's error again with the worker's traceback as message, of
-        # which this is the end.
+        # A DataLoader raises a worker's error again, with the worker's traceback as the message.
+        # The original message is the end of it.
         super().__init__(message.strip().rpartition("ImageError: ")[2])
 
 
-def read_image(source: str | Path | bytes, name: str = "") -> Image:
+def read_image(source: str | Path | bytes, name: str = "", *, honour_exif: bool = False) -> Image:
     """The image of a file, or of a file's contents, as (H, W, 3) uint8 RGB.
 
-    Grey images get three equal channels, transparency is dropped, 16 bits become 8, the EXIF
-    rotation is ignored. Raises ImageError, naming the file (or `name`), where it is missing, empty,
-    cut off or no image.
+    Grey images get three equal channels, transparency is dropped, and 16 bits become 8. name: of
+    the image in messages, if source is contents. honour_exif: turn and mirror the image as its EXIF
+    orientation says, as viewers show it; otherwise the stored pixels are returned.
+    Raises ImageError if the file is missing, empty, cut off, no image, or has a side of more than
+    32,766 px.
     """
     name = name or ("image" if isinstance(source, bytes) else str(source))
-    try:
-        data = source if isinstance(source, bytes) else Path(source).read_bytes()
-    except OSError as error:
-        raise ImageError(f"{name}: cannot be read ({error.strerror})") from None
+    data = source if isinstance(source, bytes) else _read_bytes(Path(source))
     if not data:
         raise ImageError(f"{name}: the file is empty")
     if _is_cut_off(data):
         raise ImageError(f"{name}: the file is cut off after {len(data)} bytes")
+    header = image_header(data)
+    if header is not None:
+        _check_sides(name, header.width, header.height)
     try:
-        image = cv2.imdecode(
+        decoded = cv2.imdecode(
             np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION
         )
     except cv2.error as error:
         raise ImageError(f"{name}: cannot be decoded ({error.err})") from None
-    if image is None:
+    if decoded is None:
         raise ImageError(f"{name}: not an image that can be decoded")
-    return cv2.cvtColor(image, cv2.COLOR_BGR2RGB, dst=image)  # type: ignore[return-value]
+    image: Image = cv2.cvtColor(decoded, cv2.COLOR_BGR2RGB, dst=decoded)  # type: ignore[assignment]
+    _check_sides(name, image.shape[1], image.shape[0])
+    return turn_upright(image, header.orientation) if honour_exif and header is not None else image
+
+
+def turn_upright(image: Image, orientation: int) -> Image:
+    """A stored image (H, W, 3) as people see it. orientation: the EXIF tag, 1 to 8 (EXIF 2.3)."""
+    if orientation == UPRIGHT:
+        return image
+    if orientation in TURNED:
+        image = image.swapaxes(0, 1)
+    if orientation in (2, 3, 6, 7):
+        image = image[:, ::-1]
+    if orientation in (3, 4, 7, 8):
+        image = image[::-1]
+    return np.ascontiguousarray(image)
+
+
+def _read_bytes(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise ImageError(f"{path}: cannot be read ({error.strerror})") from None
+
+
+def _check_sides(name: str, width: int, height: int) -> None:
+    if max(width, height) > MAX_SIDE:
+        raise ImageError(
+            f"{name}: {width} x {height} pixels; OpenCV can warp sides of up to {MAX_SIDE} pixels"
+        )
 
 
 def _is_cut_off(data: bytes) -> bool:
-    """Whether a JPEG or PNG file lacks its last marker; OpenCV up to 4.13 returns such a JPEG image
+    """Whether a JPEG or PNG file lacks its last marker. OpenCV up to 4.13 returns such a JPEG image
     half grey.
     """
     for start, (pixels, end) in _MARKERS.items():
         if data.startswith(start) and data.rfind(end, max(0, len(data) - 64)) < 0:
-            return data.rfind(end) < data.rfind(
-                pixels
-            )  # other data may follow the end; a thumbnail's end comes before
+            # Other data may follow the end. The end of a thumbnail is before the pixels.
+            return data.rfind(end) < data.rfind(pixels)
     return False
 
 
@@ -93,8 +124,8 @@ def normalize(
 
 @cache
 def _statistics(device: torch.device) -> tuple[Tensor, Tensor]:
-    """MEAN and STD as (1, 3, 1, 1) tensors, kept: copying them to a GPU for each batch would wait
-    for it.
+    """MEAN and STD as (1, 3, 1, 1) tensors. They are cached, because copying them to a GPU for each
+    batch would wait for it.
     """
     with torch.inference_mode(False):
         return (
@@ -109,94 +140,99 @@ class ImageStore:
     """
 
     def __init__(self, root: str | Path) -> None:
+        """root: the folder or zip file; ImageError if it does not exist."""
         self.root = Path(root)
         if not self.root.exists():
             raise ImageError(f"{self.root}: there is no such folder or zip file of images")
-        self._archive = None if self.root.is_dir() else ZipIndex(self.root)
+        self._spelling: dict[str, str] = {}  # of names whose Unicode form on the disk differs
+        self._archive: ZipIndex | None = None
+        if not self.root.is_dir():
+            try:
+                self._archive = ZipIndex(self.root)
+            except ZipError as error:
+                raise ImageError(str(error)) from None
 
     def path(self, file_name: str) -> str:
-        """Where an image is, for messages; a member of a zip file as if the file were a folder."""
-        return str(self.root / file_name)
+        """Where an image is, for messages. A member of a zip file is shown as if the file were a
+        folder.
+        """
+        return str(self.root / self._spelling.get(file_name, file_name))
+
+    def read_bytes(self, file_name: str) -> bytes:
+        """The contents of an image file; ImageError if it cannot be read."""
+        if self._archive is None:
+            return _read_bytes(Path(self.path(file_name)))
+        try:
+            return self._archive.read(file_name)
+        except ZipError as error:
+            raise ImageError(str(error)) from None
 
     def read(self, file_name: str) -> Image:
-        """(H, W, 3) uint8 RGB; ImageError as read_image."""
-        path = self.path(file_name)
-        return (
-            read_image(path)
-            if self._archive is None
-            else read_image(self._archive.read(file_name), path)
-        )
+        """(H, W, 3) uint8 RGB, the stored pixels; ImageError as read_image."""
+        return read_image(self.read_bytes(file_name), self.path(file_name))
 
     def missing(self, file_names: Iterable[str]) -> set[str]:
-        """Those of the file names that are not there; each folder is listed once."""
+        """Those of the file names that do not exist. Each folder is listed once.
+
+        Composed and decomposed Unicode (NFC, NFD; macOS writes the latter) find each other, and
+        are remembered for reading.
+        """
         if self._archive is not None:
             return {name for name in file_names if name not in self._archive}
         by_folder: dict[str, set[str]] = defaultdict(set)
         for name in file_names:
             by_folder[os.path.dirname(name)].add(name)
-        found: set[str] = set()
-        for folder in by_folder:
-            if (self.root / folder).is_dir():
-                with os.scandir(self.root / folder) as entries:
-                    found.update(os.path.join(folder, entry.name) for entry in entries)
-        return set().union(*by_folder.values()) - found
+        missing: set[str] = set()
+        for folder, names in by_folder.items():
+            found = _find_folder(self.root, folder)
+            entries = _Listing(self.root / found) if found is not None else None
+            for name in names:
+                entry = entries.find(os.path.basename(name)) if entries else None
+                if entry is None:
+                    missing.add(name)
+                elif (spelled := os.path.join(found or "", entry)) != name:
+                    self._spelling[name] = spelled
+        return missing
 
 
-class ZipIndex:
-    """Where the members of a zip file are, in a few flat arrays.
-
-    zipfile's own index of COCO's 118,287 images takes some hundred bytes and Python objects for
-    each, in every
-    worker, and its open file must not be shared between processes; these arrays are shared, and a
-    read opens the file for itself. Members are known by their path below the folder named like the
-    zip file, if there is one ("train2017/1.jpg" in train2017.zip: "1.jpg").
+class AbsentImages(ImageStore):
+    """A folder of images that does not exist, and is not needed: no image counts as missing, and
+    none can be read.
     """
 
-    def __init__(self, path: Path) -> None:
-        self._path = path
-        try:
-            with zipfile.ZipFile(path) as archive:
-                members = [member for member in archive.infolist() if not member.is_dir()]
-        except (OSError, zipfile.BadZipFile) as error:
-            raise ImageError(
-                f"{path}: neither a folder nor a zip file that can be read ({error})"
-            ) from None
-        names = np.array(
-            [m.filename.rpartition(f"{path.stem}/")[2].encode() for m in members], np.bytes_
-        )
-        order = np.argsort(names)
-        self._names = names[order]
-        fields = [(m.header_offset, m.compress_size, m.compress_type, m.CRC) for m in members]
-        self._fields = np.array(fields, np.int64).reshape(-1, 4)[order]
+    def __init__(self, root: str | Path) -> None:
+        self.root = Path(root)
+        self._spelling = {}
+        self._archive = None
 
-    def _row(self, name: str) -> int:
-        row = int(np.searchsorted(self._names, np.bytes_(name.encode())))
-        return row if row < len(self._names) and self._names[row] == name.encode() else -1
+    def missing(self, file_names: Iterable[str]) -> set[str]:
+        return set()
 
-    def __contains__(self, name: str) -> bool:
-        return self._row(name) >= 0
 
-    def read(self, name: str) -> bytes:
-        """A member's contents; ImageError where it is missing or damaged."""
-        where = self._path / name
-        row = self._row(name)
-        if row < 0:
-            raise ImageError(f"{where}: not in the zip file")
-        offset, size, method, crc = self._fields[row].tolist()
-        try:
-            with self._path.open("rb") as file:
-                file.seek(offset)
-                header = file.read(
-                    30
-                )  # its last two numbers are the lengths of the name and the extra field behind it
-                file.seek(sum(struct.unpack("<HH", header[26:])), os.SEEK_CUR)
-                data = file.read(size)
-            if method == zipfile.ZIP_DEFLATED:
-                data = zlib.decompress(data, -zlib.MAX_WBITS)
-        except (OSError, struct.error, zlib.error) as error:
-            raise ImageError(f"{where}: cannot be read ({error})") from None
-        if zlib.crc32(data) != crc:
-            raise ImageError(
-                f"{where}: damaged in the zip file (or compressed in a way other than deflate)"
-            )
-        return data
+class _Listing:
+    """The names in a folder."""
+
+    def __init__(self, folder: Path) -> None:
+        with os.scandir(folder) as entries:
+            self._names = {entry.name for entry in entries}
+        self._composed = {
+            unicodedata.normalize("NFC", name): name for name in self._names if not name.isascii()
+        }
+
+    def find(self, name: str) -> str | None:
+        """The name as the folder spells it; None if it is not there."""
+        if name in self._names:
+            return name
+        return self._composed.get(unicodedata.normalize("NFC", name))
+
+
+def _find_folder(root: Path, folder: str) -> str | None:
+    """A folder below root as the disk spells it; None if there is none."""
+    if (root / folder).is_dir():
+        return folder
+    found = ""
+    for part in Path(folder).parts:
+        if not (root / found).is_dir() or (entry := _Listing(root / found).find(part)) is None:
+            return None
+        found = os.path.join(found, entry)
+    return found if (root / found).is_dir() else None

@@ -1,57 +1,37 @@
-"""Data sets of people with labelled keypoints: one class for every COCO-format file, and the table
-of the sets'
-trees.
-"""
+"""Data sets of people with labelled keypoints: one class for every file in COCO's format."""
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from pycocotools import mask as run_lengths
 from yacs.config import CfgNode
 
 from swahr.data.annotation_arrays import AnnotationArrays, ImageInfo
-from swahr.data.annotation_check import (
-    AnnotationError,
-    Report,
-    person_category,
-    read_annotations,
-    repair,
-)
-from swahr.data.images import Image, ImageError, ImageStore
+from swahr.data.annotation_check import load_annotations
+from swahr.data.annotation_report import AnnotationError
+from swahr.data.image_header import TURNED, UPRIGHT, ImageHeader, image_header
+from swahr.data.images import AbsentImages, Image, ImageError, ImageStore, read_image
+from swahr.data.joints import ScaleSigma, joint_centers
+from swahr.data.outlines import draw_mask
+from swahr.data.plausibility import check_plausibility, flip_problem
+from swahr.data.trees import dataset_spec
 from swahr.skeleton import SKELETON_OF, Skeleton, get_skeleton
 
-
-@dataclass(frozen=True)
-class ScaleSigma:
-    """The sigma of a person's target Gaussians, in map pixels: longer side of its box / base_size x
-    base_sigma.
-
-    whole: rounded up to whole numbers. (DATASET.SCALE_AWARE_SIGMA, BASE_SIZE, BASE_SIGMA,
-    INT_SIGMA)
-    """
-
-    base_size: float = 256.0
-    base_sigma: float = 2.0
-    whole: bool = False
-
-    def __call__(self, boxes: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Boxes (N, 4) as x, y, width, height -> (N,)."""
-        sigma = boxes[:, 2:].max(1) / self.base_size * self.base_sigma
-        return (np.round(sigma + 0.5) if self.whole else sigma).astype(np.float32)
+logger = logging.getLogger(__name__)
 
 
 class KeypointDataset:
-    """The images and people of one annotation file in COCO's format; quickly pickled, and shared by
-    forked workers.
+    """The images and people of one annotation file in COCO's format. It pickles quickly, and forked
+    workers share it.
 
-    Raises AnnotationError where the file is not sound or image files are missing; with strict=False
-    what can be repaired is repaired and logged. See swahr.data.annotation_check.
+    Raises AnnotationError if the file has problems, or if image files are missing. With
+    strict=False, what can be repaired is repaired, the rest is skipped, and both are logged; see
+    swahr.data.annotation_check.
     """
 
     def __init__(
@@ -60,192 +40,177 @@ class KeypointDataset:
         images: ImageStore | str | Path,
         skeleton: Skeleton,
         *,
+        categories: Sequence[str] = (),
         require_people: bool = False,
+        negatives: bool = False,
         min_keypoints: int = 0,
         strict: bool = True,
         with_center: bool = False,
         sigma: ScaleSigma | None = None,
     ) -> None:
-        """images: their folder or zip file. require_people: leave out images without annotations;
-        min_keypoints: and those where nobody has that many labelled keypoints. with_center: the
-        mean of a person's labelled joints is one more, last joint, which the skeleton does not have
-        yet. sigma: joints get a fourth column.
+        """images: their folder or zip file. categories: names of those that are used, taken as one;
+        by default all whose keypoints are the skeleton's.
+
+        require_people: skip images without annotations. min_keypoints: skip images in which nobody
+        has that many labelled keypoints. negatives: keep images without annotations all the same.
+        with_center: add a joint that the skeleton does not have yet, the mean of a person's
+        labelled joints. sigma: joints get a fourth column.
         """
         self.annotation_file = Path(annotation_file)
         self.images = images if isinstance(images, ImageStore) else ImageStore(images)
         self.skeleton = skeleton
+        self.categories = tuple(categories)
         self.with_center = with_center
         self.sigma = sigma
-        data, report, self.category_id = _load(self.annotation_file, skeleton)
-        self.has_annotations = "annotations" in data
-        self.table = table = AnnotationArrays(data, skeleton.num_keypoints)
-        useful = table.most_labelled() >= min_keypoints
+        loaded = load_annotations(self.annotation_file, skeleton, self.categories)
+        self.report = loaded.report
+        self.category_id = loaded.category_id
+        self.has_annotations = "annotations" in loaded.data
+        self.arrays = AnnotationArrays(loaded.data, skeleton.num_keypoints)
+        self.category_ids = loaded.category_ids
+        del loaded  # a gigabyte for COCO
+        check_plausibility(self.arrays, skeleton, self.report)
+        self.image_ids = self._with_files(self._useful(require_people, negatives, min_keypoints))
+        self.report.raise_or_warn(strict)
+        if not self.image_ids:
+            kind = "a file"
+            if min_keypoints:
+                kind = f"{min_keypoints} labelled keypoints and a file"
+            elif require_people:
+                kind = "people and a file"
+            raise AnnotationError(f"{self.report}\n  no image with {kind} is left to work with")
+        self._orientation_named = False
+
+    def _useful(self, require_people: bool, negatives: bool, min_keypoints: int) -> list[int]:
+        """The rows of the images that are used, whether or not their files exist."""
+        useful = self.arrays.most_labelled() >= min_keypoints
+        has_people = np.diff(self.arrays.starts) > 0
         if require_people:
-            useful &= np.diff(table.starts) > 0
-        names = {int(table.ids[row]): table.name(row) for row in np.flatnonzero(useful).tolist()}
+            useful &= has_people
+        if negatives:
+            useful |= ~has_people
+        return np.flatnonzero(useful).tolist()
+
+    def _with_files(self, rows: Sequence[int]) -> list[int]:
+        """The ids of the images of some rows, less those without a file, which are reported."""
+        names = {int(self.arrays.ids[row]): self.arrays.name(row) for row in rows}
         missing = self.images.missing(names.values())
         for name in sorted(missing):
-            report.add(f"no image file {self.images.path(name)}", "image left out")
-        self.report = report
-        report.settle(strict)
-        self.image_ids = [image_id for image_id, name in names.items() if name not in missing]
-        if not self.image_ids:
-            kind = (
-                f"{min_keypoints} labelled keypoints"
-                if min_keypoints
-                else "people"
-                if require_people
-                else "a file"
-            )
-            raise AnnotationError(f"{annotation_file}: no image with {kind} is left to work with")
+            hint = "; only / separates folders in file_name" if "\\" in name else ""
+            self.report.add(f"no image file {self.images.path(name)}{hint}", "image skipped")
+        self.report.skipped_images |= {i for i, name in names.items() if name in missing}
+        return [image_id for image_id, name in names.items() if name not in missing]
 
     def __len__(self) -> int:
         return len(self.image_ids)
 
     def image_info(self, image_id: int) -> ImageInfo:
-        return self.table.info(image_id)
+        return self.arrays.info(image_id)
 
-    def where(self, image_id: int) -> str:
+    def describe_image(self, image_id: int) -> str:
         """An image's id and path, for messages."""
         return f"image {image_id}: {self.images.path(self.image_info(image_id).file_name)}"
 
     def read(self, image_id: int) -> Image:
-        """The image (H, W, 3) uint8 RGB. ImageError, with id and path, where it cannot be read or
-        has another
-        size.
+        """The image (H, W, 3) uint8 RGB, in the pixels that its annotations refer to.
+
+        These are the stored pixels, as in COCO, whatever the EXIF orientation says; the first such
+        image is logged. If the annotation file gives the size of the turned image, it is turned.
+        ImageError, with id and path, if the image cannot be read or has another size; a wrong size
+        is found before the image is decoded.
         """
-        info = self.image_info(image_id)
-        try:
-            image = self.images.read(info.file_name)
-        except ImageError as error:
-            raise ImageError(f"image {image_id}: {error}") from None
-        height, width = image.shape[:2]
-        if (width, height) != (info.width, info.height):
-            raise ImageError(
-                f"{self.where(image_id)}: the file has {width} x {height} pixels, "
-                f"the annotation file says {info.width} x {info.height}"
+        image, orientation_problem = self.read_and_check(image_id)
+        if orientation_problem and not self._orientation_named:
+            self._orientation_named = True  # in each process once; a set may have thousands
+            logger.warning(
+                "%s (the first such image; tools/check_dataset.py --read-images names all)",
+                orientation_problem,
             )
         return image
 
+    def read_and_check(self, image_id: int) -> tuple[Image, str]:
+        """The image as `read` gives it, and a line on its EXIF orientation if that is ignored."""
+        info = self.image_info(image_id)
+        name = self.images.path(info.file_name)
+        try:
+            data = self.images.read_bytes(info.file_name)
+            header = image_header(data)
+            upright = header is not None and _is_size_of_turned(header, info)
+            if header is not None and not upright:
+                self._check_size(image_id, header.width, header.height)
+            image = read_image(data, name, honour_exif=upright)
+        except ImageError as error:
+            text = str(error)
+            line = text if text.startswith(f"image {image_id}: ") else f"image {image_id}: {text}"
+            raise ImageError(line) from None
+        self._check_size(image_id, image.shape[1], image.shape[0])
+        if header is None or header.orientation == UPRIGHT or upright:
+            return image, ""
+        return image, (
+            f"image {image_id}: {name}: its EXIF orientation {header.orientation} is ignored, "
+            "because annotations refer to the stored pixels, as in COCO"
+        )
+
+    def _check_size(self, image_id: int, width: int, height: int) -> None:
+        info = self.image_info(image_id)
+        if (width, height) != (info.width, info.height):
+            raise ImageError(
+                f"{self.describe_image(image_id)}: the file has {width} x {height} pixels, "
+                f"the annotation file says {info.width} x {info.height}"
+            )
+
     def joints(self, image_id: int) -> NDArray[np.float32]:
-        """(N, K, 3) x, y in px and visibility (> 0: labelled), with sigma (N, K, 4). Crowds without
-        keypoints are left out.
+        """(N, K, 3): x, y in px and visibility (> 0: labelled) of the people; with sigma (N, K, 4).
+        Crowds without keypoints are not among them.
         """
-        people = self.table.rows(image_id, self.table.is_person)
-        joints = self.table.keypoints[people]
+        people = self.arrays.rows(image_id, self.arrays.is_person)
+        joints = self.arrays.keypoints[people]
         if self.with_center:
-            joints = np.concatenate([joints, _centers(joints)], 1)
+            joints = np.concatenate([joints, joint_centers(joints)], 1)
         if self.sigma is not None:
             sigma = np.broadcast_to(
-                self.sigma(self.table.boxes[people])[:, None, None], (*joints.shape[:2], 1)
+                self.sigma(self.arrays.boxes[people])[:, None, None], (*joints.shape[:2], 1)
             )
             joints = np.concatenate([joints, sigma], 2)
         return joints
 
     def mask(self, image_id: int) -> NDArray[np.uint8]:
-        """(H, W): 0 on crowds and on people without keypoints, as far as they have outlines, 1
+        """(H, W): 0 on crowds and on people without keypoints, as far as they have outlines; 1
         elsewhere.
         """
         info = self.image_info(image_id)
-        outlines = self.table.outlines(image_id)
+        outlines = self.arrays.outlines(image_id)
         if not outlines:
             return np.ones((info.height, info.width), np.uint8)
         try:
-            return _outside(outlines, info.height, info.width)
+            return draw_mask(outlines, info.height, info.width)
         except (TypeError, ValueError, IndexError, KeyError) as error:
             raise ImageError(
-                f"{self.where(image_id)}: a segmentation of its annotations is broken ({error})"
+                f"{self.describe_image(image_id)}: a segmentation of its annotations is broken "
+                f"({error})"
             ) from None
 
     @property
-    def coco(self) -> Path | dict[str, Any]:
-        """What results are scored against: the annotation file or, where it was repaired, its
-        repaired contents.
+    def coco(self) -> dict[str, Any]:
+        """The annotations that results are scored against, in COCO's format: those that this data
+        set uses, repaired as it repaired them. The file is read again, so that they take no memory
+        in the meantime.
         """
-        if not self.report.count:
-            return self.annotation_file
-        data = _load(self.annotation_file, self.skeleton)[0]
+        data = load_annotations(self.annotation_file, self.skeleton, self.categories).data
         used = set(self.image_ids)
         data["images"] = [image for image in data["images"] if image["id"] in used]
         data["annotations"] = [a for a in data.get("annotations", []) if a["image_id"] in used]
         return data
 
 
-def _load(path: Path, skeleton: Skeleton) -> tuple[dict[str, Any], Report, int]:
-    data = read_annotations(path)
-    report = Report(path)
-    category_id = person_category(data, skeleton, path)
-    repair(data, category_id, skeleton, report)
-    return data, report, category_id
-
-
-def _centers(joints: NDArray[np.float32]) -> NDArray[np.float32]:
-    """(N, K, 3) -> (N, 1, 3): the mean of each person's labelled joints, labelled where there is
-    one.
-    """
-    labelled = joints[..., 2:] > 0
-    count = labelled.sum(1, keepdims=True)
-    mean = (joints[..., :2] * labelled).sum(1, keepdims=True) / np.maximum(count, 1)
-    return np.concatenate([mean, count > 0], 2, dtype=np.float32)
-
-
-def _outside(outlines: Sequence[Any], height: int, width: int) -> NDArray[np.uint8]:
-    """(H, W), 0 inside the outlines: lists of polygons, or run lengths, packed into text or not
-    (COCO's formats).
-    """
-    parts: list[Any] = []
-    for outline in outlines:
-        if isinstance(outline, dict) and isinstance(outline["counts"], str):
-            parts.append(outline)
-        else:
-            runs = run_lengths.frPyObjects(outline, height, width)
-            parts += runs if isinstance(runs, list) else [runs]
-    return np.ascontiguousarray(1 - run_lengths.decode(run_lengths.merge(parts)))
-
-
-@dataclass(frozen=True)
-class DatasetSpec:
-    """Where the files of a data set are below its root, as patterns of the split's name; of
-    several, the first that exists.
-    """
-
-    protocol: str  # of scoring, see swahr.evaluation.metrics
-    annotations: tuple[str, ...]
-    images: tuple[str, ...]
-    test_images: tuple[str, ...] = ()  # the same for splits called test-something
-
-
-_COCO = DatasetSpec(
-    protocol="coco",
-    annotations=(
-        "annotations/person_keypoints_{split}.json",
-        "annotations/image_info_{split}.json",
-    ),
-    images=("images/{split}",),
-    test_images=("images/{split}", "images/test2017"),
-)
-_CROWD_POSE = DatasetSpec(
-    protocol="crowd_pose", annotations=("json/crowdpose_{split}.json",), images=("images",)
-)
-DATASETS = {
-    "coco": _COCO,
-    "coco_kpt": _COCO,
-    "crowd_pose": _CROWD_POSE,
-    "crowd_pose_kpt": _CROWD_POSE,
-}
-
-
-def dataset_spec(cfg: CfgNode, train: bool) -> DatasetSpec:
-    """The tree and scoring protocol of DATASET.DATASET or DATASET.DATASET_TEST; sets of your own
-    have COCO's.
-    """
-    name = cfg.DATASET.DATASET if train else cfg.DATASET.DATASET_TEST
-    if name not in DATASETS and not cfg.DATASET.SKELETON:
-        known = ", ".join(DATASETS)
-        raise AnnotationError(
-            f"unknown data set {name!r}: it is one of {known}, or any name with DATASET.SKELETON"
-        )
-    return DATASETS.get(name, _COCO)
+def _is_size_of_turned(header: ImageHeader, info: ImageInfo) -> bool:
+    """Whether the annotation file gives the size of the image as its EXIF orientation turns it."""
+    size = (info.width, info.height)
+    return (
+        header.orientation in TURNED
+        and (header.width, header.height) != size
+        and (header.height, header.width) == size
+    )
 
 
 def build_dataset(
@@ -255,36 +220,36 @@ def build_dataset(
     *,
     root: str | Path | None = None,
     skeleton: Skeleton | None = None,
+    need_images: bool = True,
 ) -> KeypointDataset:
-    """The split of the configured data set, for training (images with people) or testing (all).
+    """The split of the configured data set, for training (images with people, unless
+    DATASET.NEGATIVES) or testing (all).
 
-    root, skeleton: what the paths DATASET.ROOT and DATASET.SKELETON stand for, where they were
-    looked up already; the skeleton is that of the annotations, without centre. Raises
-    AnnotationError, ImageError, SkeletonError.
+    root, skeleton: what the paths DATASET.ROOT and DATASET.SKELETON stand for, if they were
+    resolved already; the skeleton is that of the annotations, without centre. need_images: False
+    allows that the images are not there at all, for scoring. Raises AnnotationError, ImageError,
+    SkeletonError.
     """
     data = cfg.DATASET
     spec = dataset_spec(cfg, train)
-    name = data.DATASET if train else data.DATASET_TEST
     root = Path(data.ROOT if root is None else root)
-    suffix = ".zip" if data.DATA_FORMAT == "zip" else ""
-    folders = spec.test_images if spec.test_images and "test" in split else spec.images
-    sigma = (
-        ScaleSigma(data.BASE_SIZE, data.BASE_SIGMA, data.INT_SIGMA)
-        if data.SCALE_AWARE_SIGMA
-        else None
-    )
+    name = data.DATASET if train else data.DATASET_TEST
+    skeleton = skeleton or get_skeleton(data.SKELETON or SKELETON_OF[name])
+    if train and data.FLIP > 0 and (problem := flip_problem(skeleton)):
+        logger.warning("%s (DATASET.FLIP is %g)", problem, data.FLIP)
+    sigma = None
+    if data.SCALE_AWARE_SIGMA:
+        sigma = ScaleSigma(data.BASE_SIZE, data.BASE_SIGMA, data.INT_SIGMA)
+    images = spec.image_folder(root, split, ".zip" if data.DATA_FORMAT == "zip" else "")
     return KeypointDataset(
-        _first(root, spec.annotations, split),
-        _first(root, [folder + suffix for folder in folders], split),
-        skeleton or get_skeleton(data.SKELETON or SKELETON_OF[name]),
+        spec.annotation_file(root, split),
+        ImageStore(images) if need_images or images.exists() else AbsentImages(images),
+        skeleton,
+        categories=[category for category in data.CATEGORIES if category],
         require_people=train,
+        negatives=train and data.NEGATIVES,
         strict=data.STRICT,
         min_keypoints=data.MIN_KEYPOINTS if train else 0,
         with_center=data.WITH_CENTER,
         sigma=sigma,
     )
-
-
-def _first(root: Path, patterns: Sequence[str], split: str) -> Path:
-    paths = [root / pattern.format(split=split) for pattern in patterns]
-    return next((path for path in paths if path.exists()), paths[0])

@@ -1,13 +1,12 @@
-"""Training batches: which image comes when, on which replica, and how samples are put together.
+"""Training batches: the order of the images, their distribution over ranks, and how samples are
+collated.
 
-Everything about a sample follows from (seed, epoch, index), so that runs agree whatever the number
-of workers and processes, and a run can go on in the middle of an epoch.
+Everything about a sample follows from (seed, epoch, index), so that runs agree for every number of
+workers and processes, and can resume in the middle of an epoch.
 """
 
 from __future__ import annotations
 
-import ctypes
-import sys
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
@@ -19,31 +18,33 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler, default_collate
 from yacs.config import CfgNode
 
-from swahr.data.images import Image, ImageError
+from swahr.allocator import keep_memory
+from swahr.data.images import ImageError
 from swahr.data.keypoints import KeypointDataset
-from swahr.data.transforms import Joints, Mask, TrainTransform, build_transform
+from swahr.data.transforms import Joints, Sample, Transform, build_transforms
 
-M_TRIM_THRESHOLD = -1
-M_MMAP_THRESHOLD = -3  # of mallopt(3)
-KEPT_MEMORY = 32 * 2**20  # bytes; glibc takes no more for M_MMAP_THRESHOLD
+KEPT_MEMORY = 32 * 2**20  # bytes that a loading worker keeps when they are freed
 
 
-class Sample(NamedTuple):
-    """One image, augmented: image (S, S, 3) uint8; for each output joints (N, K, 3|4) and mask (h,
-    w) uint8; the ids of images that could not be read and that it stands in for.
+class LoadedSample(NamedTuple):
+    """One augmented image.
+
+    bad_ids: of the images that could not be read and that it replaces.
     """
 
-    image: Image
-    joints: list[Joints]
-    masks: list[Mask]
+    sample: Sample
     image_id: int
     bad_ids: list[int]
 
 
 class Batch(NamedTuple):
-    """B samples: images (B, S, S, 3) uint8; for each output joints (B, N, K, 3|4) float32 in its
-    px, zero where a sample has fewer people, N >= 1, and masks (B, h, w) uint8; image_ids (B,)
-    int64; bad_ids of images that could not be read and were replaced.
+    """B samples.
+
+    images: (B, S, S, 3) uint8.
+    joints: for each output (B, N, K, 3|4) float32 in its px, N >= 1, 0 where a sample has fewer
+    people.
+    masks: for each output (B, h, w) uint8.
+    image_ids: (B,) int64. bad_ids: of images that could not be read and were replaced.
     """
 
     images: Tensor
@@ -53,6 +54,8 @@ class Batch(NamedTuple):
     bad_ids: list[int]
 
     def to(self, device: torch.device | str, non_blocking: bool = False) -> Batch:
+        """The batch on a device."""
+
         def move(tensor: Tensor) -> Tensor:
             return tensor.to(device, non_blocking=non_blocking)
 
@@ -61,34 +64,33 @@ class Batch(NamedTuple):
         return Batch(move(self.images), joints, masks, move(self.image_ids), self.bad_ids)
 
 
-class TrainingSet(Dataset[Sample]):
+class TrainingSet(Dataset[LoadedSample]):
     """Augmented samples of a data set, by (epoch, index)."""
 
     def __init__(
         self,
         dataset: KeypointDataset,
-        transform: TrainTransform,
+        transform: Transform,
         *,
         seed: int = 0,
         skip_bad: bool = False,
         repeat: int = 1,
     ) -> None:
-        """skip_bad: an image that cannot be read is replaced by the next one that can, instead of
-        raising its ImageError. repeat: times each image comes in an epoch.
+        """skip_bad: replace an image that cannot be read by the next one that can, instead of
+        raising its ImageError. repeat: times that each image occurs in an epoch.
         """
         self.dataset = dataset
         self.transform = transform
         self.seed = seed
         self.skip_bad = skip_bad
         self.repeat = repeat
-        self._image_ids = np.array(
-            dataset.image_ids, np.int64
-        )  # a list's numbers would be copied to every worker
+        # An array: the numbers of a list would be copied to every worker.
+        self._image_ids = np.array(dataset.image_ids, np.int64)
 
     def __len__(self) -> int:
         return len(self._image_ids) * self.repeat
 
-    def __getitem__(self, key: tuple[int, int]) -> Sample:
+    def __getitem__(self, key: tuple[int, int]) -> LoadedSample:
         epoch, index = key
         rng = np.random.default_rng(np.random.SeedSequence([self.seed, epoch, index]))
         bad_ids: list[int] = []
@@ -103,28 +105,24 @@ class TrainingSet(Dataset[Sample]):
                     raise
                 bad_ids.append(image_id)
                 continue
-            return Sample(
-                *self.transform(image, self.dataset.joints(image_id), mask, rng), image_id, bad_ids
-            )
-        raise ImageError(
-            f"{self.dataset.annotation_file}: not one of its {images} images can be read"
-        )
+            sample = Sample(image, [self.dataset.joints(image_id)], [mask])
+            return LoadedSample(self.transform(sample, rng), image_id, bad_ids)
+        raise ImageError(f"{self.dataset.annotation_file}: none of its {images} images can be read")
 
 
-def collate(samples: Sequence[Sample]) -> Batch:
-    """Stack samples; people are padded with zeros (no joint visible) to the batch's most, at least
-    one.
+def collate(loaded: Sequence[LoadedSample]) -> Batch:
+    """Stack samples; people are padded with zeros (no joint visible) to the largest number in the
+    batch, at least one.
     """
+    samples = [item.sample for item in loaded]
     outputs = range(len(samples[0].masks))
     joints = [torch.from_numpy(_pad([sample.joints[i] for sample in samples])) for i in outputs]
     masks = [default_collate([sample.masks[i] for sample in samples]) for i in outputs]
-    images = default_collate(
-        [sample.image for sample in samples]
-    )  # in a worker: straight into memory that is shared
-    ids = torch.tensor([sample.image_id for sample in samples], dtype=torch.int64)
-    return Batch(
-        images, joints, masks, ids, [image_id for sample in samples for image_id in sample.bad_ids]
-    )
+    # In a worker, default_collate writes straight into shared memory.
+    images = default_collate([sample.image for sample in samples])
+    ids = torch.tensor([item.image_id for item in loaded], dtype=torch.int64)
+    bad_ids = [image_id for item in loaded for image_id in item.bad_ids]
+    return Batch(images, joints, masks, ids, bad_ids)
 
 
 def _pad(joints: Sequence[Joints]) -> NDArray[np.float32]:
@@ -135,13 +133,13 @@ def _pad(joints: Sequence[Joints]) -> NDArray[np.float32]:
 
 
 class EpochSampler(Sampler[list[tuple[int, int]]]):
-    """Batches of (epoch, index) for one replica.
+    """Batches of (epoch, index) for one rank.
 
-    An epoch is a permutation of the images drawn from (seed, epoch). Step s takes the next
-    batch_size x world_size of them, of which replica r takes the r-th part: two replicas with half
-    the batch see what one with the whole batch sees. An epoch has as many steps as fit, in whole
-    groups of `group` (accumulated) steps, so that every replica and every update has its full
-    number of images; the few left over differ from epoch to epoch. A set too small for one group is
+    An epoch is a permutation of the images drawn from (seed, epoch). Each step takes the next
+    batch_size x world_size of them, of which rank r takes the r-th part: two ranks with half the
+    batch see what one rank with the whole batch sees. An epoch has as many steps as fit, in whole
+    groups of `group` (accumulated) steps, so that every rank and every update has its full number
+    of images; the remaining images differ from epoch to epoch. A set too small for one group is
     repeated to fill it.
     """
 
@@ -161,11 +159,12 @@ class EpochSampler(Sampler[list[tuple[int, int]]]):
         self.rank = rank
         self.world_size = world_size
         self.steps = max(1, num_images // (batch_size * world_size * group)) * group
-        self.epoch = self.start_step = 0
+        self.epoch = 0
+        self.start_step = 0
 
     def set_epoch(self, epoch: int, start_step: int = 0) -> None:
-        """Choose the epoch to be iterated over, from step start_step on (to go on in the middle of
-        an epoch).
+        """Choose the epoch to iterate over; start_step: the first step, to resume in the middle of
+        an epoch.
         """
         self.epoch = epoch
         self.start_step = start_step
@@ -176,15 +175,16 @@ class EpochSampler(Sampler[list[tuple[int, int]]]):
 
     def __iter__(self) -> Iterator[list[tuple[int, int]]]:
         order = self.permutation(self.epoch)
-        whole = self.batch_size * self.world_size
+        images_per_step = self.batch_size * self.world_size
         for step in range(self.start_step, self.steps):
-            first = step * whole + self.rank * self.batch_size
-            places = np.arange(first, first + self.batch_size) % self.num_images
-            yield [(self.epoch, index) for index in order[places].tolist()]
+            first = step * images_per_step + self.rank * self.batch_size
+            positions = np.arange(first, first + self.batch_size) % self.num_images
+            yield [(self.epoch, index) for index in order[positions].tolist()]
 
     def permutation(self, epoch: int) -> NDArray[np.int64]:
-        """The order of the images in an epoch; its random stream is another than those of the
-        samples, [seed, epoch, index].
+        """The order of the images in an epoch, (num_images,).
+
+        Its random stream differs from those of the samples, [seed, epoch, index].
         """
         rng = np.random.default_rng(np.random.SeedSequence([self.seed, epoch], spawn_key=(0,)))
         return rng.permutation(self.num_images)
@@ -192,15 +192,15 @@ class EpochSampler(Sampler[list[tuple[int, int]]]):
 
 def build_train_loader(
     cfg: CfgNode, dataset: KeypointDataset, rank: int = 0, world_size: int = 1
-) -> DataLoader[Sample]:
-    """The loader of one replica's training batches; choose the epoch by
-    `.batch_sampler.set_epoch(epoch, start_step)`.
+) -> DataLoader[LoadedSample]:
+    """The loader of one rank's training batches; `.batch_sampler.set_epoch(epoch, start_step)`
+    chooses the epoch.
     """
     skeleton = dataset.skeleton.with_center() if dataset.with_center else dataset.skeleton
     skip_bad = cfg.DATASET.ON_BAD_SAMPLE == "skip"
     samples = TrainingSet(
         dataset,
-        build_transform(cfg, skeleton),
+        build_transforms(cfg, skeleton),
         seed=cfg.TRAIN.SEED,
         skip_bad=skip_bad,
         repeat=cfg.DATASET.REPEAT,
@@ -225,16 +225,8 @@ def build_train_loader(
 
 
 def start_worker(_: int) -> None:
-    """Make a process a data loading worker: one thread, for there are many workers, and memory that
-    is used again.
-
-    The C library gives blocks of an image's size back to the system as soon as they are free, and
-    the system clears them each time they are asked for again, which took a fifth of a sample's
-    time.
+    """Make a process a data loading worker: one thread, since there are many workers, and memory
+    that is reused.
     """
     cv2.setNumThreads(0)
-    if sys.platform == "linux":
-        library = ctypes.CDLL(None)
-        if hasattr(library, "mallopt"):  # glibc has it, others have not
-            library.mallopt(M_TRIM_THRESHOLD, KEPT_MEMORY)
-            library.mallopt(M_MMAP_THRESHOLD, KEPT_MEMORY)
+    keep_memory(KEPT_MEMORY)

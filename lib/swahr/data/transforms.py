@@ -1,47 +1,80 @@
-"""Augmentation of a training sample: one affine map around the image's centre, and a mirror.
+"""Augmentation of training samples: a list of transforms, each from a sample to a sample.
 
-The image goes to the network's input size; joints and mask go to every output size, each by its own
-matrix, as in HigherHRNet (Cheng et al., CVPR 2020).
+The published augmentation is "affine" and then "flip": one random affine map around the image's
+centre, which takes the image to the network's input size and joints and mask to every output size,
+each by its own matrix; and a random mirror image (HigherHRNet, Cheng et al., CVPR 2020).
+
+To add a transform, write a function that builds one from the configuration and the skeleton, add it
+to TRANSFORMS, and name it in DATASET.TRANSFORMS. A transform must not change the arrays that it is
+given, and draws all its random numbers from the generator that it is given.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import NamedTuple
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
-from yacs.config import CfgNode
 
 from swahr.data.images import Image
 from swahr.geometry import BOX_UNIT, augment_matrix, transform_points
+from swahr.parts import choose
 from swahr.skeleton import Skeleton
 
 Joints = NDArray[np.float32]
 Mask = NDArray[np.uint8]
 
 
-class Placement(NamedTuple):
-    """What is drawn for one sample: window centre (x, y) in px, its side in units of 200 px and
-    relative to the
-    image's side, rotation in degrees, mirrored or not.
+class TransformError(ValueError):
+    """Transforms that do not fit each other or the network; the message says what is missing."""
+
+    def __init__(self, message: str) -> None:
+        # A DataLoader raises a worker's error again, with a traceback that ends in its message.
+        super().__init__(message.strip().rpartition("TransformError: ")[2])
+
+
+class Sample(NamedTuple):
+    """One image with its joints and masks.
+
+    image: (H, W, 3) uint8.
+    joints: (N, K, 3|4) float32 each: x, y, visibility and, where there is a fourth column, sigma.
+    masks: (h, w) uint8 of 0 and 1 each, 0 where nothing is learnt.
+    Before "affine" the lists have one entry, in pixels of the image; after it, one in pixels of
+    each output of the network.
+    """
+
+    image: Image
+    joints: list[Joints]
+    masks: list[Mask]
+
+
+Transform = Callable[[Sample, np.random.Generator], Sample]
+
+
+class AugmentParams(NamedTuple):
+    """The random numbers of one affine map.
+
+    center: of the window, (x, y) in px of the image. scale: side of the window in units of 200 px.
+    zoom: side of the window relative to the image's side. rotation: degrees.
     """
 
     center: tuple[float, float]
     scale: float
     zoom: float
     rotation: float
-    mirrored: bool
 
     def matrix(self, size: int) -> NDArray[np.float64]:
-        """From the image to an output of `size` px, before it is mirrored."""
+        """The map (2, 3) from the image to an output of `size` px."""
         return augment_matrix(self.center, self.scale, size, self.rotation)
 
 
-class TrainTransform:
-    """Random placement of an image on the network's input, and of its joints and mask on every
-    output.
+class Affine:
+    """A random square window of the image, scaled, rotated and shifted, on the network's input and
+    its outputs.
+
+    What lies outside the image is black, and masked.
     """
 
     def __init__(
@@ -49,88 +82,166 @@ class TrainTransform:
         *,
         input_size: int,
         output_sizes: Sequence[int],
-        flip_index: Sequence[int],
         max_rotation: float = 30,
         min_scale: float = 0.75,
         max_scale: float = 1.5,
         scale_type: str = "short",
         max_translate: float = 40,
-        flip: float = 0.5,
     ) -> None:
-        """input_size, output_sizes: px; flip_index: K indices of the mirrored joints; max_rotation:
-        degrees each way; min_scale, max_scale: side of the window, relative to the image's short or
-        long side (scale_type); max_translate: px each way for a window of 200 px; flip: probability
-        of mirroring.
+        """input_size, output_sizes: px. max_rotation: degrees each way.
+
+        min_scale, max_scale: side of the window, relative to the image's short or long side
+        (scale_type). max_translate: px each way for a window of 200 px.
         """
         if scale_type not in ("short", "long"):
             raise ValueError(f"scale_type is {scale_type!r}; it is 'short' or 'long'")
         self.input_size = input_size
         self.output_sizes = tuple(output_sizes)
-        self.flip_index = np.array(flip_index, np.intp)
         self.max_rotation = max_rotation
         self.min_scale = min_scale
         self.max_scale = max_scale
-        self.side = min if scale_type == "short" else max
+        self.image_side = min if scale_type == "short" else max
         self.max_translate = max_translate
-        self.flip = flip
 
-    def place(self, width: int, height: int, rng: np.random.Generator) -> Placement:
-        """Draw a placement; always the same five numbers, in the same order, whatever the
-        settings.
+    def draw(self, width: int, height: int, rng: np.random.Generator) -> AugmentParams:
+        """Parameters for an image of this size; always four random numbers, in the same order,
+        whatever the settings.
         """
         zoom = rng.uniform(self.min_scale, self.max_scale)
         rotation = rng.uniform(-1, 1) * self.max_rotation
-        scale = self.side(width, height) * zoom / BOX_UNIT
-        reach = int(self.max_translate * scale)
-        dx, dy = rng.integers(-reach, reach, size=2, endpoint=True)
-        return Placement(
-            (width / 2 + dx, height / 2 + dy), scale, zoom, rotation, rng.random() < self.flip
+        scale = self.image_side(width, height) * zoom / BOX_UNIT
+        radius = int(self.max_translate * scale)
+        dx, dy = rng.integers(-radius, radius, size=2, endpoint=True)
+        return AugmentParams((width / 2 + dx, height / 2 + dy), scale, zoom, rotation)
+
+    def __call__(self, sample: Sample, rng: np.random.Generator) -> Sample:
+        """A sample in pixels of its image -> (S, S, 3) image, joints and masks of every output."""
+        if len(sample.joints) != 1 or len(sample.masks) != 1:
+            raise TransformError(
+                "an affine transform needs joints and mask in pixels of the image; "
+                "another transform has already made those of the outputs"
+            )
+        height, width = sample.image.shape[:2]
+        params = self.draw(width, height, rng)
+        opaque = sample.masks[0] * np.uint8(255)
+        return Sample(
+            warp(sample.image, params, self.input_size),
+            [_move(sample.joints[0], params, size) for size in self.output_sizes],
+            [(warp(opaque, params, size) > 127).view(np.uint8) for size in self.output_sizes],
         )
 
-    def __call__(
-        self, image: Image, joints: Joints, mask: Mask, rng: np.random.Generator
-    ) -> tuple[Image, list[Joints], list[Mask]]:
-        """image (H, W, 3) uint8, joints (N, K, 3|4) in px with the optional fourth column a sigma,
-        mask (H, W) of 0 and 1.
 
-        Returns the image (S, S, 3), and for each output its joints (N, K, 3|4) in px of that output
-        and its mask (h, w); what lies outside the image is black, and masked. Depends on the
-        arguments and the generator's state only.
+def warp(image: NDArray[np.uint8], params: AugmentParams, size: int) -> NDArray[np.uint8]:
+    """The image, (H, W) or (H, W, 3), on an output of `size` px: bilinear, black outside."""
+    return cv2.warpAffine(image, params.matrix(size), (size, size))  # type: ignore[return-value]
+
+
+def _move(joints: Joints, params: AugmentParams, size: int) -> Joints:
+    moved = joints.copy()
+    moved[..., :2] = transform_points(joints[..., :2], params.matrix(size))
+    moved[..., 3:] /= np.float32(params.zoom)  # a larger window shows smaller people
+    return moved
+
+
+class Flip:
+    """The mirror image with some probability: x -> width - 1 - x, left and right joints swapped."""
+
+    def __init__(self, *, flip_index: Sequence[int], probability: float = 0.5) -> None:
+        """flip_index: K indices of the mirrored joints."""
+        self.flip_index = np.array(flip_index, np.intp)
+        self.probability = probability
+
+    def __call__(self, sample: Sample, rng: np.random.Generator) -> Sample:
+        """Always one random number."""
+        if not rng.random() < self.probability:
+            return sample
+        return Sample(
+            cv2.flip(sample.image, 1),  # type: ignore[arg-type]
+            [
+                self._mirror(joints, mask.shape[1])
+                for joints, mask in zip(sample.joints, sample.masks)
+            ],
+            [cv2.flip(mask, 1) for mask in sample.masks],  # type: ignore[misc]
+        )
+
+    def _mirror(self, joints: Joints, width: int) -> Joints:
+        mirrored = joints[:, self.flip_index]
+        mirrored[..., 0] = width - 1 - mirrored[..., 0]
+        return mirrored
+
+
+class Compose:
+    """Transforms one after another, with a check that the result fits the network."""
+
+    def __init__(
+        self, transforms: Sequence[Transform], *, input_size: int, output_sizes: Sequence[int]
+    ) -> None:
+        """input_size: side of the network's input, px. output_sizes: sides of its outputs, px."""
+        self.transforms = tuple(transforms)
+        self.input_size = input_size
+        self.output_sizes = tuple(output_sizes)
+
+    def __call__(self, sample: Sample, rng: np.random.Generator) -> Sample:
+        """A sample in pixels of its image -> one of the network's sizes.
+
+        It depends on the arguments and the generator's state only. Raises TransformError where the
+        result has other sizes.
         """
-        place = self.place(image.shape[1], image.shape[0], rng)
-        image = _warp(image, place, self.input_size)
-        opaque = mask * np.uint8(255)
-        masks = [(_warp(opaque, place, size) > 127).view(np.uint8) for size in self.output_sizes]
-        return image, [self._move(joints, place, size) for size in self.output_sizes], masks
+        for transform in self.transforms:
+            sample = transform(sample, rng)
+        self._check(sample)
+        return sample
 
-    def _move(self, joints: Joints, place: Placement, size: int) -> Joints:
-        moved = joints.copy()
-        moved[..., :2] = transform_points(joints[..., :2], place.matrix(size))
-        moved[..., 3:] /= np.float32(place.zoom)  # a larger window shows smaller people
-        if place.mirrored:
-            moved = moved[:, self.flip_index]
-            moved[..., 0] = size - 1 - moved[..., 0]
-        return moved
+    def _check(self, sample: Sample) -> None:
+        sizes = [mask.shape for mask in sample.masks]
+        fits = (
+            sample.image.shape == (self.input_size, self.input_size, 3)
+            and sizes == [(size, size) for size in self.output_sizes]
+            and len(sample.joints) == len(sizes)
+        )
+        if not fits:
+            height, width = sample.image.shape[:2]
+            given = ", ".join(f"{shape[1]} x {shape[0]}" for shape in sizes)
+            raise TransformError(
+                f"the transforms give an image of {width} x {height} px, masks of {given} px and "
+                f"{len(sample.joints)} lists of joints; the network needs an image with sides of "
+                f"{self.input_size} px and outputs with sides of {list(self.output_sizes)} px, "
+                "which the transform 'affine' makes"
+            )
 
 
-def _warp(image: NDArray[np.uint8], place: Placement, size: int) -> NDArray[np.uint8]:
-    warped = cv2.warpAffine(image, place.matrix(size), (size, size))  # bilinear, black outside
-    return cv2.flip(warped, 1) if place.mirrored else warped  # type: ignore[return-value]
-
-
-def build_transform(cfg: CfgNode, skeleton: Skeleton) -> TrainTransform:
-    """The augmentation of DATASET.*; the skeleton has the centre joint already where
-    DATASET.WITH_CENTER is set.
-    """
+def build_affine(cfg: Any, skeleton: Skeleton) -> Affine:
+    """The affine map of DATASET.*."""
     data = cfg.DATASET
-    return TrainTransform(
+    return Affine(
         input_size=data.INPUT_SIZE,
         output_sizes=data.OUTPUT_SIZE,
-        flip_index=skeleton.flip_index,
         max_rotation=data.MAX_ROTATION,
         min_scale=data.MIN_SCALE,
         max_scale=data.MAX_SCALE,
         scale_type=data.SCALE_TYPE,
         max_translate=data.MAX_TRANSLATE,
-        flip=data.FLIP,
     )
+
+
+def build_flip(cfg: Any, skeleton: Skeleton) -> Flip:
+    """The mirror image with probability DATASET.FLIP."""
+    return Flip(flip_index=skeleton.flip_index, probability=cfg.DATASET.FLIP)
+
+
+TRANSFORMS: dict[str, Callable[[Any, Skeleton], Transform]] = {
+    "affine": build_affine,
+    "flip": build_flip,
+}
+
+
+def build_transforms(cfg: Any, skeleton: Skeleton) -> Compose:
+    """The transforms that DATASET.TRANSFORMS names, in that order.
+
+    skeleton: has the centre joint already where DATASET.WITH_CENTER is set.
+    """
+    data = cfg.DATASET
+    transforms = [
+        choose(TRANSFORMS, name, "DATASET.TRANSFORMS")(cfg, skeleton) for name in data.TRANSFORMS
+    ]
+    return Compose(transforms, input_size=data.INPUT_SIZE, output_sizes=data.OUTPUT_SIZE)

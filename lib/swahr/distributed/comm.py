@@ -1,19 +1,19 @@
-"""Questions and small collectives of a group of processes, with answers also where there is no
-group.
+"""Rank, world size, device and small collectives, with or without a process group.
 
-Every function works in a plain process (rank 0 of 1), so nothing else has to ask whether training
-is distributed. Processes are started by `swahr.distributed.launch.launch` or by torchrun.
+Every function also works in a plain process, which is rank 0 of 1, so no caller has to ask whether
+training is distributed. Processes are started by `swahr.distributed.launch.launch` or by torchrun.
 """
 
 from __future__ import annotations
 
-import ctypes
 import datetime
 import os
+import socket
 import time
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
@@ -21,19 +21,21 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.distributed.rendezvous import rendezvous
 
+from swahr.allocator import keep_memory
+
 T = TypeVar("T")
 
-TIMEOUT = datetime.timedelta(
-    minutes=30
-)  # the longest that one rank may wait for another, for instance while it scores
+# The longest that one rank may wait for another, for instance while rank 0 scores a validation.
+TIMEOUT = datetime.timedelta(minutes=30)
+KEPT_MEMORY = (1 << 31) - 1  # bytes that a process on the CPU keeps when they are freed
 
 
 class DeviceError(ValueError):
-    """A device that was asked for and is not there; the message says what there is."""
+    """A device that does not exist; the message says which ones do."""
 
 
 def launched() -> bool:
-    """Whether a launcher (torchrun, or ours) started this process and told it its place."""
+    """Whether a launcher (torchrun, or ours) started this process and told it its rank."""
     return all(name in os.environ for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR"))
 
 
@@ -42,65 +44,64 @@ def has_group() -> bool:
 
 
 def rank() -> int:
-    """This process's number among all, 0 where there is one."""
+    """The index of this process among those of all nodes; 0 for a single one."""
     if has_group():
         return dist.get_rank()
     return int(os.environ["RANK"]) if launched() else 0
 
 
 def world_size() -> int:
-    """How many processes there are on all nodes together."""
+    """The number of processes of all nodes together."""
     if has_group():
         return dist.get_world_size()
     return int(os.environ["WORLD_SIZE"]) if launched() else 1
 
 
 def local_rank() -> int:
-    """This process's number on its node: the number of its GPU among the visible ones."""
+    """The index of this process on its node, and of its GPU among the visible ones."""
     return int(os.environ["LOCAL_RANK"]) if launched() else 0
 
 
 def local_world_size() -> int:
-    """How many processes this node has."""
+    """The number of processes on this node."""
     return int(os.environ.get("LOCAL_WORLD_SIZE", 1)) if launched() else 1
 
 
 def is_main() -> bool:
-    """Whether this process is the one that logs and writes."""
+    """Whether this process is rank 0, which logs and writes."""
     return rank() == 0
 
 
 def select_device(name: str = "") -> torch.device:
-    """The device of this process. name: '' (a GPU if there is one), 'cpu', 'cuda' (the GPU of the
-    local rank) or 'cuda:3'.
+    """The device of this process.
 
-    Raises DeviceError where that GPU does not exist. CUDA_VISIBLE_DEVICES is respected, since
-    numbers count the visible GPUs. A process that works on the CPU keeps its memory, see
-    `keep_memory`.
+    name: '' (a GPU if there is one), 'cpu', 'cuda' (the GPU of the local rank) or 'cuda:3'. Indices
+    count the visible GPUs, so CUDA_VISIBLE_DEVICES is respected. On the CPU, freed memory is
+    kept, see `allocator.keep_memory`. Raises DeviceError if the GPU does not exist.
     """
     kind, _, index = (name or ("cuda" if torch.cuda.is_available() else "cpu")).partition(":")
     if kind == "cpu":
-        keep_memory()
+        keep_memory(KEPT_MEMORY)
         return torch.device("cpu")
     if kind != "cuda":
         raise DeviceError(
             f"DEVICE is {name!r}; it must be '' (a GPU if there is one), cpu, cuda or cuda:NUMBER"
         )
-    number = int(index) if index.isdigit() else local_rank()
-    if number >= torch.cuda.device_count():
+    gpu = int(index) if index.isdigit() else local_rank()
+    if gpu >= torch.cuda.device_count():
         raise DeviceError(
-            f"GPU {number} was asked for, but {_count_gpus()}; --device cpu runs without one"
+            f"GPU {gpu} was asked for, but {_count_gpus()}; --device cpu runs without one"
         )
-    device = torch.device("cuda", number)
+    device = torch.device("cuda", gpu)
     torch.cuda.set_device(device)
     return device
 
 
 def count_processes(device: str = "", gpus: int | None = None) -> int:
-    """How many processes to start on this node: gpus if given, else one for every visible GPU, else
-    one.
+    """The number of processes to start on this node.
 
-    Raises DeviceError for more processes than visible GPUs, unless they run on the CPU.
+    gpus: that number if given; otherwise one for each visible GPU, or one on the CPU. Raises
+    DeviceError for more processes than visible GPUs, unless they run on the CPU.
     """
     on_gpu = device.startswith("cuda") or (not device and torch.cuda.is_available())
     available = torch.cuda.device_count() if on_gpu else 0
@@ -112,51 +113,26 @@ def count_processes(device: str = "", gpus: int | None = None) -> int:
         return max(available, 1)
     if gpus < 1 or (on_gpu and gpus > available):
         raise DeviceError(
-            f"--gpus {gpus} was asked for, but {_count_gpus()}; --device cpu takes any number from 1"
+            f"--gpus {gpus} was asked for, but {_count_gpus()}; "
+            "--device cpu takes any number from 1"
         )
     return gpus
 
 
 def limit_threads() -> None:
-    """Shares the cores of this node among its processes; OMP_NUM_THREADS, where it is set, decides
-    instead.
-    """
-    if local_world_size() > 1 and "OMP_NUM_THREADS" not in os.environ:
-        cores = (
-            len(os.sched_getaffinity(0))
-            if hasattr(os, "sched_getaffinity")
-            else os.cpu_count() or 1
-        )
-        torch.set_num_threads(max(1, cores // local_world_size()))
-
-
-def keep_memory() -> None:
-    """Has this process keep what it frees, up to 1 GiB at a time, for what it needs next.
-
-    glibc gives large maps back to the system, which clears them anew, page by page, in every pass:
-    up to a quarter of the time of training. Its own variables, where one is set, decide instead;
-    other C libraries are left as they are.
-    """
-    if any(
-        name in os.environ
-        for name in ("MALLOC_MMAP_THRESHOLD_", "MALLOC_TRIM_THRESHOLD_", "GLIBC_TUNABLES")
-    ):
+    """Divide the cores of this node among its processes, unless OMP_NUM_THREADS is set."""
+    if local_world_size() == 1 or "OMP_NUM_THREADS" in os.environ:
         return
-    try:
-        mallopt = ctypes.CDLL(None).mallopt
-    except (AttributeError, OSError, TypeError):
-        return
-    trim_threshold = -1
-    mmap_threshold = -3  # malloc.h
-    mallopt(mmap_threshold, 1 << 30)
-    mallopt(trim_threshold, (1 << 31) - 1)
+    has_affinity = hasattr(os, "sched_getaffinity")  # not on macOS
+    cores = len(os.sched_getaffinity(0)) if has_affinity else os.cpu_count() or 1
+    torch.set_num_threads(max(1, cores // local_world_size()))
 
 
 def init_process_group(device: torch.device, backend: str = "") -> None:
-    """Joins the other processes a launcher started; does nothing in a plain process or where there
-    is a group already.
+    """Join the processes that a launcher started.
 
-    backend: that of the GPU tensors ('' is nccl); objects and CPU tensors always travel by gloo.
+    Does nothing in a plain process, or if there is a group already. backend: of GPU tensors ('' is
+    nccl); objects and CPU tensors always use gloo.
     """
     limit_threads()
     if has_group() or not launched() or world_size() == 1:
@@ -178,8 +154,9 @@ def destroy_process_group() -> None:
 
 @contextmanager
 def process_group(device: torch.device, backend: str = "") -> Iterator[None]:
-    """`init_process_group`, while the block runs. An error leaves at once: the others may never
-    answer again.
+    """A process group while the block runs.
+
+    After an error it is not destroyed: that would wait for processes that may never answer.
     """
     init_process_group(device, backend)
     yield
@@ -187,9 +164,7 @@ def process_group(device: torch.device, backend: str = "") -> Iterator[None]:
 
 
 def barrier() -> None:
-    """Waits until every process is here. Goes over the CPU, so that it is not taken for GPU
-    work.
-    """
+    """Wait until every process gets here. Uses the CPU, so that it does not wait for a GPU."""
     if has_group():
         dist.all_reduce(torch.zeros(1))
 
@@ -204,8 +179,9 @@ def all_gather(value: T) -> list[T]:
 
 
 def reduce_max(values: Tensor) -> Tensor:
-    """The element-wise maximum over all processes, in place and returned; on a GPU nothing waits
-    for it.
+    """The element-wise maximum over all processes, in-place and returned.
+
+    On a GPU the processor does not wait for it.
     """
     if has_group():
         dist.all_reduce(values, op=dist.ReduceOp.MAX)
@@ -213,8 +189,9 @@ def reduce_max(values: Tensor) -> Tensor:
 
 
 def reduce_mean(values: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Scalars by name -> their means over all processes, in one exchange; every process must name
-    the same ones.
+    """Scalars by name -> their means over all processes, in one collective.
+
+    Every process must give the same names.
     """
     if not has_group() or not values:
         return values
@@ -224,8 +201,9 @@ def reduce_mean(values: dict[str, Tensor]) -> dict[str, Tensor]:
 
 
 def broadcast_buffers(model: nn.Module) -> None:
-    """Give all processes rank 0's buffers: replicas have seen other images, so their batch norms'
-    means differ.
+    """Copy the buffers of rank 0 to all processes.
+
+    Running statistics of batch norms differ, as each process has trained on other images.
     """
     if has_group():
         for buffer in model.buffers():
@@ -233,11 +211,11 @@ def broadcast_buffers(model: nn.Module) -> None:
 
 
 def _fresh_store() -> dist.Store:
-    """The launcher's store, under a name that only this start of the processes uses.
+    """The launcher's store, under a prefix that only this start of the processes uses.
 
-    Processes that an elastic launcher starts again get the store of those that died, and may take
-    the dead ones' addresses for those of their peers. So rank 0 draws a name, and gives it to
-    whoever asks until all have confirmed.
+    Processes that an elastic launcher restarts get the store of those that died, and could take
+    their addresses for those of live peers. So rank 0 draws a prefix, and answers every request for
+    it until all ranks have confirmed.
     """
     store, rank, size = next(rendezvous("env://", timeout=TIMEOUT))
     name = uuid.uuid4().hex
@@ -254,6 +232,20 @@ def _fresh_store() -> dist.Store:
         time.sleep(0.02)
         waiting = {other for other in waiting if not store.check([f"confirmed/{name}/{other}"])}
     return dist.PrefixStore(name, store)
+
+
+def launcher_id() -> str:
+    """Identifies the process that started this one: host, process id and, on Linux, start time.
+
+    Processes that an elastic launcher restarts have the same launcher as those before.
+    """
+    parent = os.getppid()
+    try:
+        stat = Path(f"/proc/{parent}/stat").read_text()
+        started = stat.rpartition(")")[2].split()[19]  # clock ticks since the system started
+    except (OSError, IndexError):
+        started = ""
+    return f"{socket.gethostname()}:{parent}:{started}"
 
 
 def _count_gpus() -> str:

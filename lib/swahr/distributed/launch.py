@@ -1,8 +1,6 @@
-"""Starting one process per GPU through torch's elastic launcher, and saying in one place how a run
-went wrong.
+"""Starts one process per GPU through torch's elastic launcher, and reports how a run failed.
 
-A rank that dies takes the others down: the launcher notices it, ends the rest, and prints the
-culprit's own traceback last.
+If a rank dies, the launcher ends the others and prints the traceback of the failing rank last.
 """
 
 from __future__ import annotations
@@ -37,17 +35,16 @@ from swahr.distributed.signals import Interrupted
 
 T = TypeVar("T")
 
-LOST_PEER_GRACE = 5.0  # seconds that a rank which lost another waits, so that the other one's end is what is reported
+# Seconds that a rank waits after it lost another one, so that the failing rank is reported first.
+LOST_PEER_GRACE = 5.0
 
 
 class LaunchError(ValueError):
-    """Addresses or numbers of nodes that make no sense."""
+    """Addresses or numbers of nodes that cannot be used."""
 
 
 class WorkerError(RuntimeError):
-    """One of the launched processes failed; the text ends with its traceback, or is its one line
-    where it had one.
-    """
+    """A launched process failed; the message is its one line, or ends with its traceback."""
 
     def __init__(self, message: str, exit_status: int = 1) -> None:
         self.exit_status = exit_status
@@ -64,25 +61,25 @@ def launch(
     url: str = "",
     restarts: int = 0,
 ) -> T | None:
-    """Calls function(*args) in `processes` processes on each of `nodes` nodes and returns what rank
-    0 returned (None on other nodes).
+    """Call function(*args) in `processes` processes on each of `nodes` nodes.
 
-    A process that a launcher started already (torchrun) joins, and one process on one node needs no
-    launcher: both call the function here. Otherwise function must be importable and args picklable.
+    Returns what rank 0 returned, None on other nodes. A process that a launcher (torchrun) started
+    joins its group, and one process on one node needs no launcher: both call the function directly.
+    Otherwise function must be importable and args picklable.
+
     url: tcp://host:port of the node of rank 0, the same on all nodes. restarts: how often all
-    processes start again after a failure. Raises WorkerError, Interrupted (a signal, passed on to
-    the processes), LaunchError.
+    processes are started again after a failure.
+    Raises WorkerError, Interrupted (a signal, which is passed on to the processes), LaunchError.
     """
     if comm.launched():
-        return record(_wait_for_culprit)(function, args)
+        return record(_call_and_report)(function, args)
     if processes == 1 and nodes == 1:
         return function(*args)
     _quieten()
     with tempfile.TemporaryDirectory(prefix="swahr_launch_") as folder:
         config = _launch_config(processes, nodes, node_rank, url, restarts, folder)
-        signal.signal(
-            signal.SIGUSR1, _pass_on
-        )  # the launcher itself passes on SIGTERM, SIGINT, SIGHUP and SIGQUIT
+        # The launcher itself passes on SIGTERM, SIGINT, SIGHUP and SIGQUIT.
+        signal.signal(signal.SIGUSR1, _pass_on)
         try:
             return elastic_launch(config, _run_rank)(function, args).get(0)
         except SignalException as stop:
@@ -92,15 +89,15 @@ def launch(
 
 
 def main_with_exit_status(main: Callable[[], Any]) -> NoReturn:
-    """Run a tool's main function and exit: 0 done, else see `exit_status`; 128 + n after signal n.
+    """Run a tool's main function and exit: 0 if it returns, else with `exit_status`.
 
-    Known errors are told in their one line; those that nobody foresaw keep their traceback.
+    Known errors print their one line, unknown errors their traceback.
     """
     try:
         main()
     except Exception as error:
         if is_known(error):
-            print(f"{_place()}{error}", file=sys.stderr)
+            print(f"{_rank_prefix()}{error}", file=sys.stderr)
         elif comm.has_group():
             traceback.print_exc()
         else:
@@ -110,24 +107,18 @@ def main_with_exit_status(main: Callable[[], Any]) -> NoReturn:
 
 
 def is_known(error: BaseException) -> bool:
-    """Whether it is one of this project's own errors, whose message says everything: no traceback
-    is needed.
-    """
+    """Whether it is one of this project's own errors, whose message needs no traceback."""
     return type(error).__module__.split(".")[0] == __name__.split(".")[0]
 
 
 def exit_status(error: BaseException) -> int:
-    """1 for errors that nobody foresaw; for known ones their own, or 2 where what was put in is
-    wrong, otherwise 3.
-    """
+    """1 for unknown errors; for known ones their own, else 2 for wrong input, else 3."""
     known = getattr(error, "exit_status", 2 if isinstance(error, ValueError) else 3)
     return int(known) if is_known(error) else 1
 
 
 def _quieten() -> None:
-    """Let the culprit's words be the last: torch's launcher comments on each end, Python on what
-    the dead left.
-    """
+    """Silence torch's launcher and Python's resource tracker, so that the error is printed last."""
     for name in list(logging.root.manager.loggerDict):
         if name.startswith(("torch.distributed.elastic", "torch.multiprocessing")):
             logging.getLogger(name).setLevel(logging.CRITICAL)
@@ -151,7 +142,7 @@ def _launch_config(
         start_method="spawn",
         logs_specs=DefaultLogsSpecs(log_dir=folder),
     )
-    if nodes == 1:  # a name that resolves on every machine, and any free port
+    if nodes == 1:  # localhost resolves on every machine; port 0 is any free one
         settings.update(
             run_id=uuid.uuid4().hex, rdzv_endpoint="localhost:0", local_addr="localhost"
         )
@@ -171,30 +162,29 @@ def _host_and_port(url: str) -> tuple[str, int]:
         parts = urlsplit(url)
         if parts.scheme == "tcp" and parts.hostname and parts.port:
             return parts.hostname, parts.port
-    except ValueError:  # a port that is no number
+    except ValueError:  # the port is not a number
         pass
     raise LaunchError(
-        f"--dist-url is {url!r}; several nodes need tcp://HOST:PORT of node 0, such as tcp://10.0.0.1:2345"
+        f"--dist-url is {url!r}; several nodes need tcp://HOST:PORT of node 0, "
+        "such as tcp://10.0.0.1:2345"
     )
 
 
 def _run_rank(function: Callable[..., T], args: tuple) -> T:
-    """What each launched process calls: errors go to the launcher, by the error file and the exit
-    status.
-    """
+    """What each launched process calls. Errors reach the launcher by error file and exit status."""
     try:
-        return _wait_for_culprit(function, args)
+        return _call_and_report(function, args)
     except Exception as error:
         get_error_handler().record_exception(error)
         _leave(exit_status(error))
 
 
 def _leave(status: int) -> NoReturn:
-    """End the process; where it has others, without the interpreter's own way out.
+    """End the process; if it has peers, without the interpreter's shutdown.
 
-    That may abort: gloo's threads let go of tensors, and of the Python objects in them, when they
-    get to it, which may be while the interpreter is no longer there. In a group the others may also
-    still wait, so not even what was registered for the end is done.
+    The shutdown may abort: gloo's threads release tensors, and the Python objects in them, possibly
+    after the interpreter is gone. In a group, peers may also still wait, so exit functions are not
+    called either.
     """
     if not comm.launched():
         sys.exit(status)
@@ -205,7 +195,8 @@ def _leave(status: int) -> NoReturn:
     os._exit(status)
 
 
-def _wait_for_culprit(function: Callable[..., T], args: tuple) -> T:
+def _call_and_report(function: Callable[..., T], args: tuple) -> T:
+    """Call the function; if a peer was lost, let the failing rank report first."""
     try:
         return function(*args)
     except Exception as error:
@@ -215,7 +206,7 @@ def _wait_for_culprit(function: Callable[..., T], args: tuple) -> T:
 
 
 def _lost_peer(error: BaseException) -> bool:
-    """Whether the error only says that another process is gone (gloo's are plain RuntimeErrors)."""
+    """Whether the error only says that a peer is gone (gloo's are plain RuntimeErrors)."""
     text = str(error).lower()
     known = any(part in text for part in ("gloo", "connection closed", "connection reset"))
     return isinstance(error, DistError) or (isinstance(error, RuntimeError) and known)
@@ -237,5 +228,5 @@ def _worker_error(failed: ChildFailedError) -> WorkerError:
     return WorkerError("\n".join(lines), 1 if failure.exitcode > 0 else 128 - failure.exitcode)
 
 
-def _place() -> str:
+def _rank_prefix() -> str:
     return f"rank {comm.rank()}: " if comm.world_size() > 1 else ""

@@ -1,6 +1,4 @@
-"""Stopping on request: what schedulers send before they take a machine away becomes a flag, seen
-between steps.
-"""
+"""Signals that ask a run to stop, as a flag that is read between two steps."""
 
 from __future__ import annotations
 
@@ -19,8 +17,9 @@ SIGNALS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT)
 
 
 class Interrupted(RuntimeError):
-    """A signal ended the run in good order. `exit_status` is 128 + its number, as shells have it:
-    143 after SIGTERM.
+    """A signal ended the run in good order.
+
+    `exit_status` is 128 + the signal's number, as in shells: 143 after SIGTERM.
     """
 
     def __init__(self, number: int, detail: str = "") -> None:
@@ -29,12 +28,11 @@ class Interrupted(RuntimeError):
 
 
 class StopRequest:
-    """While entered, SIGTERM, SIGUSR1 and SIGINT (Ctrl-C) only set `signal`, for the loop to see
-    between two steps.
+    """While entered, SIGTERM, SIGUSR1 and SIGINT (Ctrl-C) only set `signal`.
 
-    A second Ctrl-C interrupts at once, as ever, unless a launcher may have sent it: those pass on
-    what the terminal sent already. Outside the main thread signals cannot be caught, and nothing is
-    changed.
+    A second Ctrl-C raises KeyboardInterrupt, unless there is a launcher: it sends each Ctrl-C again
+    to processes that got it from the terminal. Signals can only be caught in the main thread; in
+    other threads nothing is changed.
     """
 
     def __init__(self) -> None:
@@ -55,7 +53,7 @@ class StopRequest:
 
     @contextmanager
     def at_once(self) -> Iterator[None]:
-        """Within this, signals raise Interrupted: for work that has nothing to save."""
+        """While the block runs, signals raise Interrupted: for work that has nothing to save."""
         self._immediate = True
         try:
             self._raise_if_asked()
@@ -68,24 +66,23 @@ class StopRequest:
             raise KeyboardInterrupt
         self.signal = self.signal or number
         if self._immediate:
-            self._immediate = False  # once: a second one must not disturb the way out
+            self._immediate = False  # a second signal must not disturb the exit
             self._raise_if_asked()
 
     def _raise_if_asked(self) -> None:
         if self.signal:
             raise Interrupted(
                 self.signal,
-                "; the same command with AUTO_RESUME True goes on from the last checkpoint",
+                "; the same command with AUTO_RESUME True resumes from the last checkpoint",
             )
 
 
 class LeaveSignalsToParent:
-    """A DataLoader's worker_init_fn whose processes go on after the signals above, until their
-    parent ends them.
+    """A DataLoader's worker_init_fn; its processes ignore the signals until their parent ends them.
 
-    A scheduler, or Ctrl-C, sends the signals to the whole job, and the step in hand needs its data
-    to end. Only a SIGTERM that the parent sends itself, on its way out, ends the worker. then: the
-    worker_init_fn there was.
+    A scheduler or Ctrl-C sends the signals to the whole job, but the current step still needs data.
+    Only a SIGTERM from the parent itself ends the worker. then: another worker_init_fn, called
+    afterwards.
     """
 
     def __init__(self, then: Callable[[int], None] | None = None) -> None:

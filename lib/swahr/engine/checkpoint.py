@@ -1,16 +1,16 @@
-"""Checkpoints that survive: whole or not there at all, the last two kept, enough in them to go on
-exactly.
+"""Checkpoints: written whole or not at all, the last two kept, with all that an exact resume needs.
 
 checkpoint.pth.tar has the layout of the published code, which can read it: epoch, model, state_dict
-(with the 'module.' of DistributedDataParallel), best_state_dict (without), perf, optimizer. What
-else an exact continuation needs stands beside these.
+(with the 'module.' of DistributedDataParallel), best_state_dict (without), perf, optimizer. The
+other entries are this project's: scaler, seed, progress, hooks, config, run_id, launchers.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, fields
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
@@ -22,21 +22,36 @@ from swahr.models.weights import CheckpointError, verify_checksums
 
 NEWEST = "checkpoint.pth.tar"
 PREVIOUS = "checkpoint_previous.pth.tar"
-SET_ASIDE = "checkpoint_replaced.pth.tar"
 BEST = "model_best.pth.tar"
 FINAL = "final_state.pth.tar"
+CONFIG = "config.yaml"
 WRAPPER = "module."
+# Entries of an optimiser's groups that say how it computes, not what; they come and go with
+# PyTorch's versions.
+_IMPLEMENTATION = {
+    "foreach",
+    "fused",
+    "maximize",
+    "capturable",
+    "differentiable",
+    "decoupled_weight_decay",
+}
+_SHAPED_STATE = ("exp_avg", "exp_avg_sq", "max_exp_avg_sq", "momentum_buffer")
+
+
+class RefusedResume(ValueError):
+    """A checkpoint that could be resumed but must not be: older ones are not tried."""
 
 
 @dataclass
 class Progress:
     """How far training has come.
 
-    epoch, step: the next step to take, counted from 0; step counts within the epoch. step_images:
-    images that a step takes, all processes together. perf, best_perf: AP of the last and of the
-    best validation, None before the first. to_validate: whether the epoch before `epoch` still has
-    to be validated. bad_steps: steps left out, since the loss was no finite number. seconds: of
-    training, all starts together.
+    epoch, step: the next step, counted from 0; `step` counts within the epoch. step_images: images
+    of a step, all processes together. perf, best_perf: the deciding figure (TRAIN.BEST_METRIC) of
+    the last and of the best validation, None before the first. to_validate: whether the epoch
+    before `epoch` still has to be validated. bad_steps: steps that were skipped as non-finite.
+    seconds: of training, all starts together.
     """
 
     epoch: int = 0
@@ -49,99 +64,186 @@ class Progress:
     seconds: float = 0.0
 
 
+@dataclass
+class RunIdentity:
+    """What a checkpoint says of the run that wrote it.
+
+    name: MODEL.NAME. seed: TRAIN.SEED, None if unknown. config: the whole configuration as YAML, ''
+    if unknown. run_id: drawn at the run's first start, kept by every resume. launchers: the
+    processes that started this job's processes, see comm.launcher_id.
+    """
+
+    name: str = ""
+    seed: int | None = None
+    config: str = ""
+    run_id: str = ""
+    launchers: list[str] = field(default_factory=list)
+
+
 def write_whole(content: Any, path: Path, previous: Path | None = None) -> None:
-    """torch.save to a file that is whole or not there at all; WriteError if it cannot be written (a
-    full disk).
+    """torch.save to a file that is whole or not there; WriteError if that fails (a full disk).
 
     previous: the name under which the file that was there is kept.
     """
     with replacing(path, previous=previous) as file:
         try:
             torch.save(content, file)
-        except RuntimeError as error:  # what torch.save makes of the system's own error
+        except RuntimeError as error:  # torch.save wraps the system's own error
             raise (error.__context__ if isinstance(error.__context__, OSError) else error) from None
 
 
 def save_checkpoint(
     folder: Path,
     *,
-    name: str,
+    identity: RunIdentity,
     weights: Mapping[str, Tensor],
     optimizer: dict,
     scaler: dict,
-    seed: int,
     progress: Progress,
+    hooks: Mapping[str, dict] | None = None,
 ) -> None:
-    """Write checkpoint.pth.tar; the one before becomes checkpoint_previous.pth.tar. weights: of the
-    bare model.
+    """Write checkpoint.pth.tar; the one before becomes checkpoint_previous.pth.tar.
+
+    weights: of the bare model, under the published names. optimizer, scaler, hooks: state_dicts;
+    those of the hooks by name.
     """
     content = {
         "epoch": progress.epoch,
-        "model": name,
+        "model": identity.name,
         "state_dict": {WRAPPER + key: value for key, value in weights.items()},
         "best_state_dict": dict(weights),
         "perf": -1.0 if progress.perf is None else progress.perf,
         "optimizer": optimizer,
         "scaler": scaler,
-        "seed": seed,
+        "hooks": dict(hooks or {}),
+        "seed": identity.seed,
+        "config": identity.config,
+        "run_id": identity.run_id,
+        "launchers": list(identity.launchers),
         "progress": asdict(progress),
     }
     write_whole(content, folder / NEWEST, previous=folder / PREVIOUS)
 
 
 def read_checkpoint(path: Path) -> dict[str, Any]:
-    """The content of a checkpoint, ours or the published code's, on the CPU, with the file's
-    `path`; CheckpointError.
+    """The content of a checkpoint, ours or the published code's, on the CPU; CheckpointError.
 
-    `state_dict` is that of the bare model, `progress` a Progress.
+    `state_dict` is that of the bare model, `progress` a Progress, `identity` a RunIdentity, and
+    `path` the file.
     """
+    if not path.is_file():
+        raise CheckpointError(f"{path}: no such file")
     verify_checksums(path)
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
-    except (
-        Exception
-    ) as error:  # damaged files fail in as many ways as there are readers in torch.load
+    except Exception as error:  # torch.load fails in as many ways as it has readers
         kind = type(error).__name__
         raise CheckpointError(
             f"{path}: damaged, cut short, or more than plain data, so refused ({kind})"
         ) from None
-    for key in ("epoch", "state_dict", "optimizer"):
-        if not isinstance(content, dict) or key not in content:
-            raise CheckpointError(f"{path}: is no checkpoint of training, for it has no {key!r}")
+    _check_types(content, path)
     content["state_dict"] = {
         key.removeprefix(WRAPPER): value for key, value in content["state_dict"].items()
     }
+    saved = content.get("progress", {"epoch": content["epoch"]})
     known = {field.name for field in fields(Progress)}
-    saved = {
-        key: value
-        for key, value in content.get("progress", {"epoch": content["epoch"]}).items()
-        if key in known
-    }
-    content["progress"], content["path"] = Progress(**saved), path
+    content["progress"] = Progress(**{key: saved[key] for key in saved if key in known})
+    content["identity"] = RunIdentity(
+        content.get("model", ""),
+        content.get("seed"),
+        content.get("config", ""),
+        content.get("run_id", ""),
+        content.get("launchers", []),
+    )
+    content["path"] = path
     return content
+
+
+def _check_types(content: Any, path: Path) -> None:
+    """CheckpointError unless every entry has the type that resuming relies on."""
+    required: dict[str, Any] = {"epoch": int, "state_dict": Mapping, "optimizer": Mapping}
+    optional: dict[str, Any] = {
+        "scaler": Mapping,
+        "hooks": Mapping,
+        "seed": int,
+        "config": str,
+        "run_id": str,
+        "launchers": list,
+        "progress": Mapping,
+    }
+    for key in required:
+        if not isinstance(content, dict) or key not in content:
+            raise CheckpointError(f"{path}: not a training checkpoint: it has no {key!r}")
+    for key, kind in (required | optional).items():
+        if key in content and not isinstance(content[key], kind):
+            found = type(content[key]).__name__
+            raise CheckpointError(f"{path}: not a training checkpoint: its {key!r} is a {found}")
+    for name, value in content["state_dict"].items():
+        if not isinstance(name, str) or not isinstance(value, Tensor):
+            raise CheckpointError(
+                f"{path}: not a training checkpoint: its 'state_dict' has an entry "
+                f"{str(name)[:80]!r} that is a {type(value).__name__}, not a tensor"
+            )
+    progress = content.get("progress", {})
+    types: dict[str, Any] = dict.fromkeys(("perf", "best_perf"), int | float | None)
+    types["seconds"] = int | float
+    for entry in fields(Progress):
+        value = progress.get(entry.name, entry.default)
+        if not isinstance(value, types.get(entry.name, int)):
+            raise CheckpointError(
+                f"{path}: not a training checkpoint: its progress has {entry.name} {value!r}"
+            )
+
+
+def restore_optimizer(
+    optimizer: torch.optim.Optimizer, state: Mapping[str, Any], path: Path
+) -> None:
+    """Load an optimiser's state_dict; CheckpointError if it is of another optimiser or network."""
+    kind = type(optimizer).__name__
+    groups = state.get("param_groups")
+    if not isinstance(groups, list) or not all(isinstance(group, Mapping) for group in groups):
+        raise CheckpointError(f"{path}: not a training checkpoint: its optimizer has no groups")
+    known = set(optimizer.param_groups[0]) | _IMPLEMENTATION
+    foreign = sorted({str(key) for group in groups for key in group} - known)
+    if foreign:
+        raise CheckpointError(
+            f"{path}: written with another optimizer than {kind}: it has {', '.join(foreign)}"
+        )
+    try:
+        optimizer.load_state_dict(dict(state))
+    except (ValueError, KeyError, TypeError, AttributeError, IndexError) as error:
+        raise CheckpointError(
+            f"{path}: its optimizer does not fit the network: {_reason(error)}"
+        ) from None
+    for parameter, values in optimizer.state.items():
+        for name in _SHAPED_STATE:
+            value = values.get(name)
+            if isinstance(value, Tensor) and value.shape != parameter.shape:
+                raise CheckpointError(
+                    f"{path}: its optimizer does not fit the network: {name} is of shape "
+                    f"{list(value.shape)} for a parameter of {list(parameter.shape)}"
+                )
 
 
 def resume(
     folder: Path, restore: Callable[[dict[str, Any]], None], warn: Callable[[str], None]
 ) -> Path | None:
-    """Restore the newest checkpoint that can be used, and return its path; None where there is none
-    at all.
+    """Restore the newest usable checkpoint and return its path; None if the folder has none at all.
 
-    restore puts the content of `read_checkpoint` to use, or raises CheckpointError or ValueError
-    where it does not fit. A checkpoint that cannot be used is named through warn; CheckpointError
-    if there are checkpoints and none can be used.
+    restore: puts the content of `read_checkpoint` to use, or raises CheckpointError, ValueError,
+    KeyError, TypeError or AttributeError if it does not fit. warn: gets a line for each checkpoint
+    that cannot be used. Raises CheckpointError if there are checkpoints and none can be used.
     """
-    paths = [path for path in (folder / NEWEST, folder / PREVIOUS) if path.exists()]
+    paths = existing(folder)
     for path in paths:
         try:
             restore(read_checkpoint(path))
             return path
-        except (ValueError, KeyError, TypeError) as error:
-            warn(
-                str(error)
-                if isinstance(error, CheckpointError)
-                else f"{path}: is of another run ({_reason(error)})"
-            )
+        except RefusedResume:
+            raise
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            known = isinstance(error, CheckpointError)
+            warn(str(error) if known else f"{path}: is of another run ({_reason(error)})")
     if paths:
         raise CheckpointError(
             f"{folder}: no checkpoint there can be used; AUTO_RESUME False starts anew"
@@ -149,21 +251,53 @@ def resume(
     return None
 
 
+def existing(folder: Path) -> list[Path]:
+    """The checkpoints in a folder, newest first."""
+    return [path for path in (folder / NEWEST, folder / PREVIOUS) if path.exists()]
+
+
+def is_of_job(folder: Path, launchers: Sequence[str]) -> bool:
+    """Whether the newest readable checkpoint was written by a job that these launchers started."""
+    for path in existing(folder):
+        try:
+            written_by = read_checkpoint(path)["identity"].launchers
+        except CheckpointError:
+            continue
+        return bool(set(written_by) & set(launchers))
+    return False
+
+
 def remove_parts(folder: Path) -> None:
-    """Remove what a run that was killed had written of its next file."""
+    """Remove incomplete files of a run that was killed while it wrote them."""
     for path in folder.glob(".*.pth.tar.*"):
         path.unlink(missing_ok=True)
 
 
 def set_aside(folder: Path) -> Path | None:
-    """Move an earlier run's checkpoints out of a new one's way; the newest is kept, under the path
-    returned.
+    """Move an earlier run's checkpoints, weights and config.yaml to a new dated folder.
+
+    Nothing that was set aside before is overwritten. Returns the new folder; None if there is
+    nothing to keep.
     """
-    (folder / PREVIOUS).unlink(missing_ok=True)
-    if not (folder / NEWEST).exists():
+    weights = [folder / name for name in (NEWEST, PREVIOUS, BEST, FINAL)]
+    kept = [path for path in weights if path.exists()]
+    if not kept:
         return None
-    os.replace(folder / NEWEST, folder / SET_ASIDE)
-    return folder / SET_ASIDE
+    aside = unused_path(folder / time.strftime("replaced_%Y-%m-%d_%H-%M-%S"))
+    aside.mkdir()
+    for path in [*kept, *(path for path in [folder / CONFIG] if path.exists())]:
+        os.replace(path, aside / path.name)
+    return aside
+
+
+def unused_path(path: Path) -> Path:
+    """The path, or the first of NAME_2, NAME_3 ... (before the suffix) that does not exist."""
+    candidate = path
+    number = 2
+    while candidate.exists():
+        candidate = path.with_name(f"{path.stem}_{number}{path.suffix}")
+        number += 1
+    return candidate
 
 
 def _reason(error: BaseException) -> str:

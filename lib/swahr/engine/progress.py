@@ -1,4 +1,4 @@
-"""What a run says about itself: log lines, a progress bar where somebody watches, TensorBoard."""
+"""What a run reports: log lines, a progress bar on a terminal, TensorBoard."""
 
 from __future__ import annotations
 
@@ -31,16 +31,14 @@ logger = logging.getLogger("swahr")
 
 
 class _AboveBar(logging.Handler):
-    """Log lines that leave a progress bar where it is."""
+    """Writes log lines above a progress bar."""
 
     def emit(self, record: logging.LogRecord) -> None:
         tqdm.write(self.format(record), file=sys.stderr)
 
 
 def setup_logging(file: Path | None = None) -> None:
-    """The main process logs to stderr and appends to the file; the others only speak up about
-    errors.
-    """
+    """The main process logs to stderr and appends to the file; the others log errors only."""
     logger.handlers.clear()
     logger.propagate = False
     logger.setLevel(logging.DEBUG if comm.is_main() else logging.ERROR)
@@ -51,16 +49,17 @@ def setup_logging(file: Path | None = None) -> None:
         make_folder(file.parent)
         handler = logging.FileHandler(file, encoding="utf-8")
         handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
-        handler.handleError = lambda record: None  # type: ignore[method-assign]  # a full disk: stderr still tells
+        # On a full disk the lines still go to stderr.
+        handler.handleError = lambda record: None  # type: ignore[method-assign]
         logger.addHandler(handler)
 
 
 class TensorBoard:
-    """A TensorBoard log, written at once and by the calling thread.
+    """A TensorBoard log, written at once by the calling thread.
 
-    tensorboardX's own writer does it from a thread which a full disk ends, whereupon everybody
-    waits for it for ever. Here a file that cannot be written costs one log line, and the log.
-    folder: None writes nothing (processes other than the main one).
+    tensorboardX's own writer uses a thread; a full disk ends that thread, and then the program
+    waits for it forever. Here a file that cannot be written ends the log with one line, and
+    training continues. folder: None writes nothing (processes other than the main one).
     """
 
     def __init__(self, folder: Path | None) -> None:
@@ -74,7 +73,7 @@ class TensorBoard:
                 self._give_up(error)
 
     def scalars(self, values: dict[str, float], step: int) -> None:
-        """Numbers by name; those that are not finite (every step was left out) are not shown."""
+        """Numbers by name; non-finite ones (every step was skipped) are not written."""
         finite = {name: number for name, number in values.items() if math.isfinite(number)}
         self._write(
             [
@@ -87,7 +86,7 @@ class TensorBoard:
 
     def image(self, name: str, image: NDArray[np.uint8], step: int) -> None:
         """image: (H, W, 3) uint8 RGB."""
-        # Encoded here: tensorboardX does it with Pillow, which nothing else needs.
+        # Encoded here, as tensorboardX needs Pillow for it, which nothing else does.
         content = Summary.Image(
             height=image.shape[0],
             width=image.shape[1],
@@ -109,19 +108,56 @@ class TensorBoard:
     def _give_up(self, error: OSError) -> None:
         self._writer = None
         logger.error(
-            "%s: the TensorBoard log cannot be written (%s); training goes on without it",
+            "%s: the TensorBoard log cannot be written (%s); training continues without it",
             self.folder,
             error.strerror or error,
         )
 
 
+class PanelWriter:
+    """Panels of training images with their maps, once an epoch at most, by the main process.
+
+    folder: gets epoch_001.jpg and so on. board: gets the panels too. print_freq: steps between two
+    occasions for a panel. scales, tags: whether these maps are drawn. images: of a panel.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        board: TensorBoard,
+        *,
+        print_freq: int,
+        scales: bool = True,
+        tags: bool = True,
+        images: int = 4,
+    ) -> None:
+        self.folder = folder
+        self.board = board
+        self.print_freq = print_freq
+        self.scales = scales
+        self.tags = tags
+        self.images = images
+        self._drawn_epoch = -1
+
+    def sample_size(self, step: int, epoch: int) -> int:
+        """How many images of the step are drawn; 0 if no panel is due."""
+        is_due = (step + 1) % self.print_freq == 0 and self._drawn_epoch != epoch
+        return self.images if is_due and comm.is_main() else 0
+
+    def draw(self, sample: Sample, step: int, epoch: int) -> None:
+        """Draw the sample of a step."""
+        self._drawn_epoch = epoch
+        path = self.folder / f"epoch_{epoch + 1:03}.jpg"
+        save_panel(path, self.board, sample, step, scales=self.scales, tags=self.tags)
+
+
 def save_panel(
     path: Path, board: TensorBoard, sample: Sample, step: int, *, scales: bool, tags: bool
 ) -> None:
-    """Draw a sample's input, target, heatmap and, if wanted and there, scale and tag maps, to a
-    file and to TensorBoard.
+    """Draw a sample's input, target, heatmap, scale and tag maps, to a file and to TensorBoard.
 
-    Maps are those of the highest resolution, tags those of the first stage that has any.
+    Maps are those of the highest resolution, tags those of the first stage that has any. scales,
+    tags: whether these maps are drawn, if there are any.
     """
 
     def maps(values: Tensor | None, wanted: bool = True) -> NDArray[np.float32] | None:
@@ -144,8 +180,9 @@ def save_panel(
 
 
 class Meter:
-    """Means of the losses since they were last read, and the speed; nothing waits for the GPU
-    before `read`.
+    """Means of the losses since they were last read, and the speed.
+
+    Only `read` waits for the GPU.
     """
 
     def __init__(self) -> None:
@@ -158,8 +195,8 @@ class Meter:
         self._start = time.perf_counter()
 
     def add(self, losses: dict[str, Tensor], bad: Tensor) -> None:
-        """losses: scalars by name, the same names each time; steps that were left out (bad) do not
-        count.
+        """Add a step. losses: scalars by name, the same names each time. bad: a skipped step, which
+        does not count.
         """
         values = torch.stack([*losses.values(), torch.ones_like(bad, dtype=torch.float32)])
         values = torch.where(bad, 0.0, values)
@@ -168,9 +205,7 @@ class Meter:
         self._steps += 1
 
     def read(self) -> tuple[dict[str, float], float]:
-        """Mean losses over all processes, with their sum as `total`, and steps a second; all
-        processes together.
-        """
+        """Mean losses, with their sum as `total`, and steps a second; all processes together."""
         assert self._sum is not None, "read before add"
         sums = comm.reduce_mean(dict(zip(self._names, self._sum, strict=True)))
         *values, counted = torch.stack(list(sums.values())).tolist()
@@ -183,8 +218,9 @@ class Meter:
 
 
 class EpochBar:
-    """The steps of an epoch: a bar on the main process if stderr is a terminal, else a log line for
-    each `tell`.
+    """The steps of an epoch: a bar on the main process if stderr is a terminal, else log lines.
+
+    title: of the bar and the lines. steps: of the epoch. done: steps before this start.
     """
 
     def __init__(self, title: str, steps: int, done: int) -> None:
@@ -200,9 +236,8 @@ class EpochBar:
         self._title = title
         self._steps = steps
         self._done = done
-        self._level = (
-            logging.DEBUG if shown else logging.INFO
-        )  # beside a bar only the file gets the lines
+        # If a bar is shown, only the log file gets the lines.
+        self._level = logging.DEBUG if shown else logging.INFO
 
     def __enter__(self) -> EpochBar:
         return self
@@ -217,7 +252,7 @@ class EpochBar:
     def tell(
         self, losses: dict[str, float], rate: float, images_per_second: float, seconds_left: float
     ) -> None:
-        """rate: the learning rate."""
+        """Report a mean of steps. losses: by name, with `total`. rate: the learning rate."""
         left = timedelta(seconds=round(seconds_left))
         self._bar.set_postfix_str(
             f"loss {losses['total']:.3e}, {images_per_second:.1f} images/s, {left} left"

@@ -1,8 +1,12 @@
-"""Learning rates as pure functions of the step, so that a run which was interrupted goes on exactly
-where it was.
+"""Learning rates as pure functions of the step, and optimisers; both by name.
 
-A step is one update of the weights; steps are counted from 0 over the whole run. A rate is set
-before the step it belongs to.
+A step is one update of the weights. Steps are counted from 0 over the whole run, so that a resumed
+run continues exactly. A rate is set before the step it belongs to.
+
+A module of yours adds to SCHEDULES and OPTIMIZERS:
+
+    from swahr.engine.schedule import SCHEDULES
+    SCHEDULES["cosine"] = build_cosine
 """
 
 from __future__ import annotations
@@ -12,11 +16,21 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
+import torch
+from torch import nn
+
+from swahr.engine.train_step import LossScaler
+from swahr.parts import choose
+
+Schedule = Callable[[int], float]  # step -> learning rate
+
+
+class TrainingError(ValueError):
+    """A setting of training that cannot be used; the message says which, and what can."""
+
 
 def linear_factor(step: int, steps_per_epoch: int, *, warm_up_epochs: int, end_epoch: int) -> float:
-    """SWAHR's: 0.1 -> 1 linearly over the epochs of warm-up, then linearly to 0, reached after the
-    last step.
-    """
+    """SWAHR's: linearly 0.1 -> 1 during warm-up, then linearly to 0 after the last step."""
     warm_up = warm_up_epochs * steps_per_epoch
     end = end_epoch * steps_per_epoch
     if step < warm_up:
@@ -27,25 +41,97 @@ def linear_factor(step: int, steps_per_epoch: int, *, warm_up_epochs: int, end_e
 def step_factor(
     step: int, steps_per_epoch: int, *, milestones: Sequence[int], factor: float
 ) -> float:
-    """factor to the number of milestones (epochs, rising) reached, as HigherHRNet has it."""
+    """HigherHRNet's: factor to the power of the milestones (epochs, rising) that were reached."""
     return factor ** bisect_right(milestones, step // steps_per_epoch)
 
 
-def build_schedule(cfg: Any, steps_per_epoch: int, replicas: int) -> Callable[[int], float]:
-    """The learning rate of each step.
+def build_linear_schedule(
+    cfg: Any, steps_per_epoch: int, world_size: int, micro_batches_per_step: int
+) -> Schedule:
+    """linear_factor times TRAIN.LR times the number of batches in a step.
 
-    linear: TRAIN.LR counts for one replica, so it is multiplied by WORLD_SIZE, or where that is 0
-    by `replicas` (processes x accumulation steps). step: TRAIN.LR is taken as it stands, as
-    HigherHRNet does.
+    That number is world_size x micro_batches_per_step, or WORLD_SIZE if it is set.
     """
     train = cfg.TRAIN
-    factor: Callable[[int, int], float]
-    if train.LR_SCHEDULE == "step":
-        rate = train.LR
-        factor = partial(step_factor, milestones=tuple(train.LR_STEP), factor=train.LR_FACTOR)
-    else:
-        rate = train.LR * (cfg.WORLD_SIZE or replicas)
-        factor = partial(
-            linear_factor, warm_up_epochs=train.WARM_UP_EPOCH, end_epoch=train.END_EPOCH
-        )
+    rate = train.LR * (cfg.WORLD_SIZE or world_size * micro_batches_per_step)
+    factor = partial(linear_factor, warm_up_epochs=train.WARM_UP_EPOCH, end_epoch=train.END_EPOCH)
     return lambda step: rate * factor(step, steps_per_epoch)
+
+
+def build_step_schedule(
+    cfg: Any, steps_per_epoch: int, world_size: int, micro_batches_per_step: int
+) -> Schedule:
+    """step_factor times TRAIN.LR, whatever the number of batches in a step, as in HigherHRNet."""
+    train = cfg.TRAIN
+    factor = partial(step_factor, milestones=tuple(train.LR_STEP), factor=train.LR_FACTOR)
+    return lambda step: train.LR * factor(step, steps_per_epoch)
+
+
+# Name -> function(cfg, steps_per_epoch, world_size, micro_batches_per_step) -> Schedule.
+SCHEDULES: dict[str, Callable[[Any, int, int, int], Schedule]] = {
+    "linear": build_linear_schedule,
+    "step": build_step_schedule,
+}
+
+
+def build_schedule(
+    cfg: Any, steps_per_epoch: int, *, world_size: int, micro_batches_per_step: int
+) -> Schedule:
+    """The schedule of TRAIN.LR_SCHEDULE.
+
+    world_size: number of processes. micro_batches_per_step: batches that a process accumulates.
+    """
+    build = choose(SCHEDULES, cfg.TRAIN.LR_SCHEDULE, "TRAIN.LR_SCHEDULE")
+    return build(cfg, steps_per_epoch, world_size, micro_batches_per_step)
+
+
+def build_adam(cfg: Any, parameters: Sequence[nn.Parameter]) -> torch.optim.Optimizer:
+    """Adam without weight decay: TRAIN.WD is not applied to it, as published."""
+    return torch.optim.Adam(parameters, lr=cfg.TRAIN.LR, fused=True)
+
+
+def build_sgd(cfg: Any, parameters: Sequence[nn.Parameter]) -> torch.optim.Optimizer:
+    """SGD with momentum, weight decay and Nesterov.
+
+    Not fused: if its first step is skipped, the fused one uses momentum that was never written.
+    """
+    train = cfg.TRAIN
+    return torch.optim.SGD(
+        parameters,
+        lr=train.LR,
+        momentum=train.MOMENTUM,
+        weight_decay=train.WD,
+        nesterov=train.NESTEROV and train.MOMENTUM > 0,
+    )
+
+
+# Name -> function(cfg, parameters) -> optimiser.
+OPTIMIZERS: dict[str, Callable[[Any, Sequence[nn.Parameter]], torch.optim.Optimizer]] = {
+    "adam": build_adam,
+    "sgd": build_sgd,
+}
+
+
+def build_optimizer(cfg: Any, model: nn.Module) -> torch.optim.Optimizer:
+    """The optimiser of TRAIN.OPTIMIZER for all parameters that are trained."""
+    parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    return choose(OPTIMIZERS, cfg.TRAIN.OPTIMIZER, "TRAIN.OPTIMIZER")(cfg, parameters)
+
+
+def build_scaler(cfg: Any, device: torch.device) -> LossScaler:
+    """The loss scale of AMP.DTYPE fp16; 1 for other types, which do not need one.
+
+    load_config makes the scale of fp16 dynamic unless a static one is given. TrainingError for a
+    static scale of 1: small gradients are 0 in fp16 without scaling.
+    """
+    if not (cfg.AMP.ENABLED and cfg.AMP.DTYPE == "fp16"):
+        return LossScaler(device)
+    static = cfg.FP16.STATIC_LOSS_SCALE
+    if cfg.FP16.DYNAMIC_LOSS_SCALE:
+        return LossScaler(device, None)
+    if static == 1:
+        raise TrainingError(
+            "FP16.STATIC_LOSS_SCALE is 1, with which small gradients become 0 in fp16; "
+            "leave it out for a dynamic scale, or give one such as 1024"
+        )
+    return LossScaler(device, static)

@@ -1,237 +1,352 @@
-"""The parts of a training run, built from the configuration and set to where its last checkpoint
-was.
-"""
+"""Builds the Trainer from the configuration, as it was at the run's last checkpoint."""
 
 from __future__ import annotations
 
 import logging
 import os
-import time
-from collections.abc import Callable
-from dataclasses import dataclass, field
+import uuid
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
-from torch.utils.data import DataLoader
 
 from swahr.codec.targets import build_target_encoder
-from swahr.config import configured_skeleton, resolve_path
-from swahr.data.keypoints import KeypointDataset, build_dataset
-from swahr.data.loaders import EpochSampler, build_train_loader
+from swahr.config import configured_skeleton, defaults, fit_to_network, resolve_path
+from swahr.data.keypoints import KeypointDataset, build_dataset, dataset_spec
+from swahr.data.loaders import build_train_loader
 from swahr.distributed import comm
 from swahr.distributed.signals import LeaveSignalsToParent, StopRequest
 from swahr.engine import checkpoint
-from swahr.engine.checkpoint import Progress
-from swahr.engine.progress import TensorBoard
-from swahr.engine.schedule import build_schedule
+from swahr.engine.checkpoint import Progress, RefusedResume, RunIdentity, restore_optimizer
+from swahr.engine.hooks import Hook, build_hooks
+from swahr.engine.progress import PanelWriter, TensorBoard
+from swahr.engine.run_folder import changed_settings, changes_what_is_learnt
+from swahr.engine.schedule import TrainingError, build_optimizer, build_scaler, build_schedule
 from swahr.engine.step_monitor import StepMonitor
-from swahr.engine.train_step import LossScaler, TrainStep, build_optimizer, build_scaler
+from swahr.engine.train_step import LossScaler, TrainStep
+from swahr.engine.trainer import Trainer
+from swahr.engine.validate import build_validation_set
+from swahr.evaluation.metrics import METRICS, NAMES
+from swahr.inference.load import set_cudnn
 from swahr.losses.criterion import build_criterion
 from swahr.models.build import amp_dtype, build_model
-from swahr.models.heads.higher_hrnet import HigherHRNet
-from swahr.models.weights import CheckpointError, load_pretrained, load_state
+from swahr.models.network import PoseNetwork
+from swahr.models.weights import CheckpointError, load_pretrained, load_state, published_state
 
 logger = logging.getLogger("swahr")
 
 
-@dataclass
-class Run:
-    """folder: of checkpoints and results. model: bare, without wrappers. steps: of an epoch.
-    validation_set: opened before training, so that what is wrong with it is said then and not after
-    hours.
+def build_trainer(
+    cfg: Any,
+    folder: Path,
+    logs: Path | None,
+    device: torch.device,
+    stop: StopRequest,
+    validate: Callable[..., dict[str, float]],
+) -> Trainer:
+    """The trainer that the configuration describes, at the position of the run's last checkpoint.
+
+    folder: of checkpoints and results. logs: of TensorBoard, None for no log. validate:
+    function(cfg, model, *, folder, dataset) -> figures by name. Raises ValueError, in one line, for
+    data, weights, checkpoints and settings that cannot be used.
     """
-
-    cfg: Any
-    folder: Path
-    device: torch.device
-    model: HigherHRNet
-    stepper: TrainStep
-    loader: DataLoader
-    sampler: EpochSampler
-    steps: int
-    validation_set: KeypointDataset
-    schedule: Callable[[int], float]
-    progress: Progress
-    guard: StepMonitor
-    stop: StopRequest
-    board: TensorBoard
-    saved_at: float = field(default_factory=time.monotonic)  # of the last checkpoint
-    drawn_epoch: int = -1  # of the last panel of images
-
-
-def build_run(
-    cfg: Any, folder: Path, device: torch.device, stop: StopRequest, board: TensorBoard
-) -> Run:
-    """Everything built from the configuration, as it was at the run's last checkpoint if there is
-    one.
-    """
+    world_size = comm.world_size()
     accumulation = cfg.TRAIN.ACCUMULATION_STEPS
-    replicas = comm.world_size() * cfg.TRAIN.ACCUMULATION_STEPS
-    torch.backends.cudnn.enabled = cfg.CUDNN.ENABLED
-    torch.backends.cudnn.benchmark = cfg.CUDNN.BENCHMARK
-    torch.backends.cudnn.deterministic = cfg.CUDNN.DETERMINISTIC
-    dataset, validation_set = (
-        build_dataset(
-            cfg,
-            split,
-            train=train,
-            root=resolve_path(cfg.DATASET.ROOT),
-            skeleton=configured_skeleton(cfg),
-        )
-        for split, train in ((cfg.DATASET.TRAIN, True), (cfg.DATASET.TEST, False))
+    set_cudnn(cfg)
+    model = build_network(cfg, device)
+    cfg = fit_to_network(cfg, model.strides, model.size_divisor)
+    dataset = build_dataset(
+        cfg,
+        cfg.DATASET.TRAIN,
+        train=True,
+        root=resolve_path(cfg.DATASET.ROOT),
+        skeleton=configured_skeleton(cfg),
     )
-    loader = build_train_loader(cfg, dataset, comm.rank(), comm.world_size())
+    validation_set = open_validation_set(cfg)
+    if validation_set is not None:
+        check_best_metric(cfg)
+    loader = build_train_loader(cfg, dataset, comm.rank(), world_size)
     loader.worker_init_fn = LeaveSignalsToParent(loader.worker_init_fn)
-    steps = len(loader) // accumulation
-    model = build_replica(cfg, device)
+    steps_per_epoch = len(loader) // accumulation
+    criterion = build_criterion(cfg)
     optimizer = build_optimizer(cfg, model)
     scaler = build_scaler(cfg, device)
-    progress = start_or_resume(cfg, folder, model, optimizer, scaler)
-    adopt_position(progress, replicas * cfg.TRAIN.IMAGES_PER_GPU, steps)
-    stepper = TrainStep(
-        model=parallel(cfg, model, device),
-        encoder=build_target_encoder(cfg),
-        criterion=build_criterion(cfg),
-        optimizer=optimizer,
-        scaler=scaler,
-        device=device,
-        channels_last=cfg.TRAIN.CHANNELS_LAST,
-        dtype=amp_dtype(cfg),
-    )
-    guard = StepMonitor(
-        device,
-        cfg.TRAIN.MAX_BAD_STEPS,
-        folder,
-        bad_steps=progress.bad_steps,
-        replay=lambda: {"state_dict": model.state_dict(), "config": cfg.dump()},
-    )
+    hooks = build_hooks(cfg, model)
+    progress, identity = start_or_resume(cfg, folder, model, optimizer, scaler, hooks)
+    step_images = world_size * accumulation * cfg.TRAIN.IMAGES_PER_GPU
+    adopt_position(progress, step_images, steps_per_epoch)
     logger.info(
         "%d images; an epoch is %d steps of %d images; processes: %d on %s",
         len(dataset),
-        steps,
-        progress.step_images,
-        comm.world_size(),
+        steps_per_epoch,
+        step_images,
+        world_size,
         device.type,
     )
-    return Run(
-        cfg,
-        folder,
-        device,
-        model,
-        stepper,
-        loader,
-        loader.batch_sampler,  # type: ignore[arg-type]
-        steps,
-        validation_set,
-        build_schedule(cfg, steps, replicas),
-        progress,
-        guard,
-        stop,
-        board,
+    board = TensorBoard(logs if comm.is_main() else None)
+    return Trainer(
+        model=model,
+        train_step=TrainStep(
+            model=wrap_model(model, device, criterion.reads, compiled=cfg.TRAIN.COMPILE),
+            encoder=build_target_encoder(cfg),
+            criterion=criterion,
+            optimizer=optimizer,
+            scaler=scaler,
+            device=device,
+            channels_last=cfg.TRAIN.CHANNELS_LAST,
+            dtype=amp_dtype(cfg),
+        ),
+        loader=loader,
+        sampler=loader.batch_sampler,  # type: ignore[arg-type]
+        schedule=build_schedule(
+            cfg, steps_per_epoch, world_size=world_size, micro_batches_per_step=accumulation
+        ),
+        validate=build_validation(cfg, folder, validation_set, validate),
+        monitor=StepMonitor(
+            device,
+            cfg.TRAIN.MAX_BAD_STEPS,
+            folder,
+            bad_steps=progress.bad_steps,
+            replay=lambda: {"state_dict": published_state(model), "config": cfg.dump()},
+        ),
+        stop=stop,
+        board=board,
+        progress=progress,
+        hooks=hooks,
+        identity=identity,
+        folder=folder,
+        end_epoch=cfg.TRAIN.END_EPOCH,
+        val_interval=cfg.TRAIN.VAL_INTERVAL,
+        print_freq=cfg.PRINT_FREQ,
+        checkpoint_minutes=cfg.TRAIN.CHECKPOINT_MINUTES,
+        accumulation=accumulation,
+        panels=build_panels(cfg, folder, board),
     )
 
 
-def build_replica(cfg: Any, device: torch.device) -> HigherHRNet:
-    """The network on its device, with the same fresh weights on every process; SyncBN where
-    MODEL.SYNC_BN.
+def open_validation_set(cfg: Any) -> KeypointDataset | None:
+    """DATASET.TEST, opened before training so that its problems are named before hours have passed.
+
+    None if TRAIN.VAL_INTERVAL is 0 and there is no annotation file of it.
+    """
+    if cfg.TRAIN.VAL_INTERVAL == 0:
+        root = resolve_path(cfg.DATASET.ROOT)
+        patterns = dataset_spec(cfg, train=False).annotations
+        files = [root / pattern.format(split=cfg.DATASET.TEST) for pattern in patterns]
+        if not any(file.exists() for file in files):
+            logger.info("no validation, not even after the last epoch: %s does not exist", files[0])
+            return None
+    return build_validation_set(cfg)
+
+
+def check_best_metric(cfg: Any) -> None:
+    """TrainingError if no figure of validation is called TRAIN.BEST_METRIC.
+
+    Hooks of TRAIN.HOOKS may add figures; with those, a name can only be checked when validating.
+    """
+    known = [*NAMES[dataset_spec(cfg, train=False).protocol], *METRICS]
+    if cfg.TRAIN.BEST_METRIC not in known and not any(cfg.TRAIN.HOOKS):
+        raise TrainingError(
+            f"TRAIN.BEST_METRIC is {cfg.TRAIN.BEST_METRIC!r}; validation gives {', '.join(known)}"
+        )
+
+
+def build_validation(
+    cfg: Any,
+    folder: Path,
+    dataset: KeypointDataset | None,
+    validate: Callable[..., dict[str, float]],
+) -> Callable[[nn.Module], dict[str, float]] | None:
+    """Network -> figures by name; None without a data set."""
+    if dataset is None:
+        return None
+    return lambda model: validate(cfg, model, folder=folder, dataset=dataset)
+
+
+def build_panels(cfg: Any, folder: Path, board: TensorBoard) -> PanelWriter | None:
+    """DEBUG.*; None if they ask for no panels."""
+    debug = cfg.DEBUG
+    if not (debug.DEBUG and (debug.SAVE_HEATMAPS_GT or debug.SAVE_HEATMAPS_PRED)):
+        return None
+    return PanelWriter(
+        folder / "panels",
+        board,
+        print_freq=cfg.PRINT_FREQ,
+        scales=debug.SAVE_HEATMAPS_PRED,
+        tags=debug.SAVE_TAGMAPS_PRED,
+    )
+
+
+def build_network(cfg: Any, device: torch.device) -> PoseNetwork:
+    """The network on its device, with the same fresh weights on every process.
+
+    MODEL.SYNC_BN turns its batch norms into SyncBatchNorm if there are several GPUs.
     """
     torch.manual_seed(cfg.TRAIN.SEED)
-    model = build_model(cfg)
+    model: Any = build_model(cfg)
     if cfg.MODEL.SYNC_BN and device.type == "cuda" and comm.has_group():
         model = nn.SyncBatchNorm.convert_sync_batchnorm(model)
     elif cfg.MODEL.SYNC_BN and device.type != "cuda":
         logger.info(
-            "MODEL.SYNC_BN needs GPUs: on the CPU each process has the batch statistics of its own images"
+            "MODEL.SYNC_BN needs GPUs: on the CPU, batch statistics are those of each process"
         )
     if cfg.TRAIN.CHANNELS_LAST:
         model = model.to(memory_format=torch.channels_last)
     return model.to(device)
 
 
-def parallel(cfg: Any, model: nn.Module, device: torch.device) -> nn.Module:
-    """The model as training calls it: compiled where TRAIN.COMPILE, and in DistributedDataParallel
-    in a group.
+def wrap_model(
+    model: PoseNetwork,
+    device: torch.device,
+    terms_read: set[tuple[str, int]],
+    *,
+    compiled: bool = False,
+) -> nn.Module:
+    """The model as training calls it: in DistributedDataParallel if there are several processes.
+
+    terms_read: the maps that the criterion reads, (name, stage). compiled: with torch.compile.
+    Buffers are not broadcast in each step: batch norms use them in testing only, and `Trainer`
+    broadcasts them before a validation.
     """
-    module: nn.Module = torch.compile(model) if cfg.TRAIN.COMPILE else model  # type: ignore[assignment]
+    module: nn.Module = torch.compile(model) if compiled else model  # type: ignore[assignment]
     if not comm.has_group():
         return module
-    idle_heads = not all(cfg.LOSS.WITH_HEATMAPS_LOSS) or (
-        cfg.MODEL.SCALE_HEADS and not cfg.LOSS.SCALE_ADAPTIVE
-    )
     return DistributedDataParallel(
         module,
         device_ids=[device] if device.type == "cuda" else None,
-        find_unused_parameters=idle_heads,
+        broadcast_buffers=False,
+        find_unused_parameters=model.head.is_idle(terms_read),
         gradient_as_bucket_view=True,
     )
 
 
 def start_or_resume(
-    cfg: Any, folder: Path, model: HigherHRNet, optimizer: torch.optim.Optimizer, scaler: LossScaler
-) -> Progress:
-    """Fill the parts from the last checkpoint, or else the network from MODEL.PRETRAINED, and say
-    where to go on.
+    cfg: Any,
+    folder: Path,
+    model: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    scaler: LossScaler,
+    hooks: Mapping[str, Hook],
+) -> tuple[Progress, RunIdentity]:
+    """Fill the parts from a checkpoint, or else the network from MODEL.PRETRAINED.
 
-    A process that an elastic launcher has started again goes on even without AUTO_RESUME: it is the
-    same run.
+    Returns the position in training, and what the run's checkpoints say of it. In this order:
+
+    1. AUTO_RESUME: the run's last checkpoint. A process that an elastic launcher restarted uses it
+       without AUTO_RESUME too, if it was written by the same job.
+    2. TRAIN.RESUME: the file TRAIN.CHECKPOINT.
+    3. A fresh start.
+
+    In the last two cases, what an earlier run left in the folder is moved to a folder of its own.
     """
+    identity = RunIdentity(
+        name=cfg.MODEL.NAME,
+        seed=cfg.TRAIN.SEED,
+        config=cfg.dump(),
+        run_id=comm.all_gather(uuid.uuid4().hex)[0],
+        launchers=sorted(set(comm.all_gather(comm.launcher_id()))),
+    )
     progress = Progress(epoch=cfg.TRAIN.BEGIN_EPOCH)
+    resumed_id = ""
 
     def restore(content: dict[str, Any]) -> None:
-        nonlocal progress
-        load_state(model, content["state_dict"], str(content["path"]))
-        optimizer.load_state_dict(content["optimizer"])
+        nonlocal progress, resumed_id
+        path = content["path"]
+        refuse_other_settings(cfg, content["identity"], path)
+        load_state(model, content["state_dict"], str(path))  # type: ignore[arg-type]
+        restore_optimizer(optimizer, content["optimizer"], path)
         scaler.load_state_dict(content.get("scaler", {}))
+        for name, hook in hooks.items():
+            hook.load_state_dict(content.get("hooks", {}).get(name, {}))
         progress = content["progress"]
-        if content.get("seed", cfg.TRAIN.SEED) != cfg.TRAIN.SEED:
-            logger.warning(
-                "TRAIN.SEED was %d: the order of the images changes from here on", content["seed"]
-            )
+        resumed_id = content["identity"].run_id
 
-    path = None
     if comm.is_main():
         checkpoint.remove_parts(folder)
-    if cfg.AUTO_RESUME or int(os.environ.get("TORCHELASTIC_RESTART_COUNT", 0)) > 0:
+    path = None
+    resumes_own = cfg.AUTO_RESUME or (
+        was_restarted() and checkpoint.is_of_job(folder, identity.launchers)
+    )
+    if resumes_own:
         path = checkpoint.resume(folder, restore, logger.warning)
-    elif comm.is_main() and (old := checkpoint.set_aside(folder)):
-        logger.info(
-            "AUTO_RESUME is False: starting anew; the checkpoint of the run before is kept as %s",
-            old,
-        )
+        identity.run_id = resumed_id or identity.run_id
+    if path is None and cfg.TRAIN.RESUME:
+        path = _named_checkpoint(cfg)
+        restore(checkpoint.read_checkpoint(path))
+        progress.best_perf = None  # the best weights of that run are not in this folder
+    # Every process has read its checkpoint once all have answered here.
     if len(set(comm.all_gather((progress.epoch, progress.step)))) > 1:
         raise CheckpointError(
             f"{folder}: not every process finds the same checkpoint there; OUTPUT_DIR must be on a "
             "file system that all nodes share"
         )
+    if not resumes_own and comm.is_main() and (aside := checkpoint.set_aside(folder)):
+        logger.info("AUTO_RESUME is False: what an earlier run left is kept in %s", aside)
     if path is not None:
         logger.info(
-            "going on from %s: epoch %d after step %d", path, progress.epoch + 1, progress.step
+            "resuming from %s: epoch %d after step %d", path, progress.epoch + 1, progress.step
         )
     elif cfg.MODEL.PRETRAINED:
         source = resolve_path(cfg.MODEL.PRETRAINED)
-        logger.info(
-            "%s: %s", source, load_pretrained(model, source, cfg.MODEL.EXTRA.PRETRAINED_LAYERS)
+        layers = cfg.MODEL.EXTRA.PRETRAINED_LAYERS
+        logger.info("%s: %s", source, load_pretrained(model, source, layers))  # type: ignore[arg-type]
+    return progress, identity
+
+
+def was_restarted() -> bool:
+    """Whether an elastic launcher (torchrun) started this process again after a failure."""
+    return int(os.environ.get("TORCHELASTIC_RESTART_COUNT", 0)) > 0
+
+
+def _named_checkpoint(cfg: Any) -> Path:
+    if not cfg.TRAIN.CHECKPOINT:
+        raise TrainingError(
+            "TRAIN.RESUME is True and TRAIN.CHECKPOINT names no file to resume from; "
+            "AUTO_RESUME True resumes from the run's own last checkpoint"
         )
-    return progress
+    return resolve_path(cfg.TRAIN.CHECKPOINT)
 
 
-def adopt_position(progress: Progress, step_images: int, steps: int) -> None:
-    """Turn a position in an epoch that was counted in steps of another size into one in steps of
-    ours.
+def refuse_other_settings(cfg: Any, written_by: RunIdentity, path: Path) -> None:
+    """Name the settings in which a checkpoint's run differs from this one.
 
-    Steps change their size with the number of processes, images or accumulation steps. step_images:
-    images of one of ours, all processes together. steps: of ours in an epoch.
+    Raises RefusedResume if they change what the network learns, unless RESUME_CHANGED.
+    """
+    if not written_by.config:  # the published code's, or an older version's
+        if written_by.seed not in (None, cfg.TRAIN.SEED):
+            logger.warning("TRAIN.SEED is %d in %s, and is now another", written_by.seed, path)
+        return
+    changed = changed_settings(written_by.config, cfg.dump(), defaults().dump())
+    for key, (before, now) in changed.items():
+        logger.warning("%s: %s in %s, now %s", key, before, path.name, now)
+    refused = [
+        f"{key} {before} (now {now})"
+        for key, (before, now) in changed.items()
+        if changes_what_is_learnt(key)
+    ]
+    if refused and not cfg.RESUME_CHANGED:
+        raise RefusedResume(
+            f"{path}: was written with other settings: {', '.join(refused)}; RESUME_CHANGED True "
+            "(--allow-changes) resumes with the new ones, AUTO_RESUME False starts anew"
+        )
+
+
+def adopt_position(progress: Progress, step_images: int, steps_per_epoch: int) -> None:
+    """Convert a position in an epoch from steps of another size to steps of this run's, in-place.
+
+    The size changes with the number of processes, images or accumulated batches. step_images:
+    images of a step of this run, all processes together. steps_per_epoch: of this run.
     """
     if progress.step_images not in (0, step_images):
         seen = progress.step * progress.step_images
         logger.info(
-            "a step was %d images and is %d: going on after %d images",
+            "a step was %d images and is now %d: resuming after %d images",
             progress.step_images,
             step_images,
             seen,
         )
-        progress.step = min(seen // step_images, steps)
+        progress.step = min(seen // step_images, steps_per_epoch)
     progress.step_images = step_images

@@ -1,6 +1,4 @@
-"""What all processes agree on after each step: whether it was left out, and whether one was asked
-to stop.
-"""
+"""What all processes agree on after each step: whether it was skipped, and whether to stop."""
 
 from __future__ import annotations
 
@@ -17,15 +15,15 @@ from swahr.engine import checkpoint
 if TYPE_CHECKING:
     from swahr.data.loaders import Batch
 
+MAX_NAMED_IMAGES = 50
+
 
 class NonFiniteLossError(RuntimeError):
-    """Too many steps in a row had a loss that is no finite number; the message names the last one's
-    images.
-    """
+    """Too many consecutive steps were non-finite; the message names the images of the last one."""
 
 
 class _Step(NamedTuple):
-    flags: Tensor  # left out (0 or 1), signal number (0 for none); maximum over the processes
+    flags: Tensor  # skipped (0 or 1), signal number (0 for none); maximum over the processes
     copied: torch.cuda.Event | None  # passed once `flags` has reached the host
     step: int
     batches: Sequence[Batch]
@@ -33,12 +31,15 @@ class _Step(NamedTuple):
 
 
 class StepMonitor:
-    """Counts steps that were left out, and passes signals on.
+    """Counts skipped steps, and makes a signal to one process known to all.
 
-    On a GPU the answer about a step is read when the next one has been queued, so that nothing
-    waits for it.
-    limit: steps left out in a row after which NonFiniteLossError is raised, on all processes
-    together. folder: where the last batch is saved then, with what replay() returns.
+    On a GPU, the answer about a step is read when the next step has been queued, so that the
+    processor does not wait for the GPU. Only a step that may be the last one allowed is waited for:
+    the network saved with it is then the one that computed it.
+
+    limit: consecutive skipped steps at which NonFiniteLossError is raised, on all processes
+    together. folder: where the last step is saved then, with what replay() returns. bad_steps:
+    skipped steps so far.
     """
 
     def __init__(
@@ -67,54 +68,62 @@ class StepMonitor:
         batches: Sequence[Batch],
         losses: dict[str, Tensor],
     ) -> None:
-        """Note a step: `bad_steps`, `consecutive` and `stop_signal` are then those of it, or on a
-        GPU of the one before.
+        """Note a step, on all processes together.
 
-        bad: bool, whether it was left out. signal: number of the signal this process got, 0 for
-        none. losses: scalars.
+        `bad_steps`, `consecutive` and `stop_signal` then include it; on a GPU they may lack it
+        until the next check, or until flush.
+
+        step: its index. bad: scalar bool, whether it was skipped. signal: number of the signal that
+        this process got, 0 for none. losses: scalars by name.
         """
-        flags = comm.reduce_max(
-            torch.stack([bad.float(), bad.new_full((), signal, dtype=torch.float32)])
-        )
+        signal_flag = bad.new_full((), signal, dtype=torch.float32)
+        flags = comm.reduce_max(torch.stack([bad.float(), signal_flag]))
         copied = None
         if self.device.type == "cuda":
             flags = flags.to("cpu", non_blocking=True)
             copied = torch.cuda.Event()
             copied.record()
-        due: _Step | None = _Step(flags, copied, step, batches, losses)
-        if copied is not None:
-            due, self._pending = self._pending, due
-        if due is not None:
-            self._read(due)
+        self.flush()
+        self._pending = _Step(flags, copied, step, batches, losses)
+        if copied is None or self.consecutive >= self.limit - 1:
+            self.flush()
 
-    def _read(self, due: _Step) -> None:
-        if due.copied is not None:
-            due.copied.synchronize()
-        bad, signal = due.flags.tolist()
+    def flush(self) -> None:
+        """Read the answer about the latest step, if that was not done yet; waits for the GPU.
+
+        Processes may call this at different times: only `check` can raise NonFiniteLossError.
+        """
+        latest, self._pending = self._pending, None
+        if latest is None:
+            return
+        if latest.copied is not None:
+            latest.copied.synchronize()
+        bad, signal = latest.flags.tolist()
         self.stop_signal = int(signal)
         self.bad_steps += int(bad)
         self.consecutive = self.consecutive + 1 if bad else 0
         if self.consecutive >= self.limit:
-            self._fail(due)
+            self._fail(latest)
 
     def _fail(self, latest: _Step) -> None:
         losses = {name: float(value) for name, value in latest.losses.items()}
-        images = [number for batch in latest.batches for number in batch.image_ids.tolist()]
-        culprit = any(value - value != 0 for value in losses.values())  # infinity or NaN
-        everyone = comm.all_gather((culprit, images))
-        blamed = [rank for rank, (guilty, _) in enumerate(everyone) if guilty] or list(
-            range(len(everyone))
-        )
+        image_ids = [image_id for batch in latest.batches for image_id in batch.image_ids.tolist()]
+        is_bad = any(value - value != 0 for value in losses.values())  # infinity or NaN
+        of_all_ranks = comm.all_gather((is_bad, image_ids))
+        bad_ranks = [rank for rank, (rank_is_bad, _) in enumerate(of_all_ranks) if rank_is_bad]
+        if not bad_ranks:  # the losses are finite, a gradient is not
+            bad_ranks = list(range(len(of_all_ranks)))
         path = self.folder / f"bad_step_rank{comm.rank()}.pth.tar"
-        if comm.rank() in blamed:
+        if comm.rank() in bad_ranks:
             batches = [batch._asdict() for batch in latest.batches]
-            checkpoint.write_whole(
-                {"step": latest.step, "losses": losses, "batches": batches, **self.replay()}, path
-            )
-        named = [number for rank in blamed for number in everyone[rank][1]]
-        files = ", ".join(str(path.with_name(f"bad_step_rank{rank}.pth.tar")) for rank in blamed)
+            content = {"step": latest.step, "losses": losses, "batches": batches}
+            checkpoint.write_whole({**content, **self.replay()}, path)
+        bad_ids = [image_id for rank in bad_ranks for image_id in of_all_ranks[rank][1]]
+        named = ", ".join(map(str, bad_ids[:MAX_NAMED_IMAGES]))
+        more = " ..." if len(bad_ids) > MAX_NAMED_IMAGES else ""
+        files = [str(path.with_name(f"bad_step_rank{rank}.pth.tar")) for rank in bad_ranks]
         raise NonFiniteLossError(
-            f"the loss or its gradient was not finite for {self.consecutive} steps in a row (TRAIN.MAX_BAD_STEPS), the "
-            f"last of them step {latest.step} with images {', '.join(map(str, named[:50]))}"
-            f"{' ...' if len(named) > 50 else ''}; its batches, losses and the network are in {files}"
+            f"the loss or its gradient was non-finite in {self.consecutive} consecutive steps "
+            f"(TRAIN.MAX_BAD_STEPS); the last is step {latest.step} with images {named}{more}; "
+            f"its batches, losses and the network are in {', '.join(files)}"
         )

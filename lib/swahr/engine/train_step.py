@@ -1,6 +1,4 @@
-"""One update of the weights: accumulation, mixed precision, and what is left out as the loss is no
-finite number.
-"""
+"""One update of the weights: gradient accumulation, mixed precision, skipped steps."""
 
 from __future__ import annotations
 
@@ -21,10 +19,13 @@ from swahr.models.network import StageOutput
 if TYPE_CHECKING:
     from swahr.data.loaders import Batch
 
+DYNAMIC_INIT_SCALE = 65536.0
+
 
 class Sample(NamedTuple):
-    """The first B images of a batch and what became of them, detached: images (B, S, S, 3)
-    uint8.
+    """The first B images of a batch, with their targets and outputs, detached.
+
+    images: (B, S, S, 3) uint8.
     """
 
     images: Tensor
@@ -33,8 +34,10 @@ class Sample(NamedTuple):
 
 
 class StepResult(NamedTuple):
-    """Losses by name, means over this process's images; whether the step was left out (bool); a
-    sample if wanted.
+    """What a step gives.
+
+    losses: scalars by name, means over the images of this process. bad: scalar bool, whether the
+    step was skipped. sample: the first images of the last micro-batch, if wanted.
     """
 
     losses: dict[str, Tensor]
@@ -43,19 +46,25 @@ class StepResult(NamedTuple):
 
 
 class LossScaler:
-    """The factor of the loss under fp16, and what leaves a step out without asking the GPU. fixed:
-    None for dynamic.
+    """The factor of the loss under fp16. It skips non-finite steps without waiting for the GPU.
+
+    fixed: a static scale; None for a dynamic one, which grows until gradients overflow.
     """
 
     def __init__(self, device: torch.device, fixed: float | None = 1.0) -> None:
-        self.fixed = fixed  # None: dynamic
-        self.scaler = GradScaler(device.type, init_scale=65536.0 if fixed is None else fixed)
+        self.fixed = fixed
+        init_scale = DYNAMIC_INIT_SCALE if fixed is None else fixed
+        self.scaler = GradScaler(device.type, init_scale=init_scale)
 
     def scale(self, loss: Tensor) -> Tensor:
         return self.scaler.scale(loss)
 
+    def unscale(self, optimizer: torch.optim.Optimizer) -> None:
+        """Divide the gradients by the scale, in-place, once a step: for whatever reads them."""
+        self.scaler.unscale_(optimizer)
+
     def step(self, optimizer: torch.optim.Optimizer) -> None:
-        """The optimiser's step, unless a gradient is not finite."""
+        """The optimiser's step, unless a gradient is non-finite."""
         self.scaler.step(optimizer)
         self.scaler.update(self.fixed)
 
@@ -63,18 +72,18 @@ class LossScaler:
         return self.scaler.state_dict()
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """A fixed scale stays the one that was asked for."""
+        """Restore a dynamic scale. A static scale stays as it was given."""
         if state and self.fixed is None:
             self.scaler.load_state_dict(state)
 
 
 class TrainStep:
-    """Callable: the batches of one step, on the device, and its learning rate -> StepResult, with
-    the weights updated.
+    """Callable: the micro-batches of one step and its learning rate -> StepResult.
 
-    model: bare, or in DistributedDataParallel, whose gradients are exchanged with the last of the
-    batches only. encoder: joints and masks of the stages -> their targets. dtype: of the network's
-    convolutions, None for float32; losses are float32 always.
+    model: bare, or in DistributedDataParallel, which exchanges gradients after the last micro-batch
+    only. encoder: joints and masks of all stages -> their targets. scaler: see LossScaler. dtype:
+    of the network's convolutions, None for float32; losses are always float32. channels_last: the
+    memory layout of the images.
     """
 
     def __init__(
@@ -96,110 +105,102 @@ class TrainStep:
         self.scaler = scaler
         self.device = device
         self.dtype = dtype
-        self.layout = torch.channels_last if channels_last else torch.contiguous_format
+        self.memory_format = torch.channels_last if channels_last else torch.contiguous_format
         self.parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
-        self.statistics = [buffer for buffer in model.buffers() if buffer.is_floating_point()]
+        self.bn_buffers = [buffer for buffer in model.buffers() if buffer.is_floating_point()]
 
-    def __call__(self, batches: Sequence[Batch], lr: float, sample_size: int = 0) -> StepResult:
+    def __call__(
+        self,
+        batches: Sequence[Batch],
+        lr: float,
+        sample_size: int = 0,
+        after_backward: Callable[[], None] | None = None,
+    ) -> StepResult:
+        """Update the weights.
+
+        batches: on the device. lr: learning rate. sample_size: images of the result's sample.
+        after_backward: called once gradients are complete and the result's `bad` is known to the
+        device, before the optimiser's step.
+        """
         for group in self.optimizer.param_groups:
             group["lr"] = lr
         self.optimizer.zero_grad(set_to_none=True)
-        before = self._flat_statistics()
-        parts = []
-        for number, batch in enumerate(batches, 1):
-            with self._exchange(last=number == len(batches)):
+        buffers_before = self._flat_bn_buffers()
+        micro_losses = []
+        for index, batch in enumerate(batches, 1):
+            with self.maybe_no_sync(last=index == len(batches)):
                 targets, outputs = self.forward(batch)
-                parts.append(self._backward(self.criterion(outputs, targets), len(batches)))
-        # A limit of infinity changes no finite gradient, and one that is not finite becomes NaN
-        # throughout: either the scaler lets the whole step through or nothing of it, and `bad` says
-        # which, with no wait for the GPU.
-        bad = ~nn.utils.clip_grad_norm_(self.parameters, float("inf")).isfinite()
+                losses = self.criterion(outputs, targets)
+                loss = total_loss(losses)
+                self.scaler.scale(loss * nan_if_bad(loss) / len(batches)).backward()
+            micro_losses.append({name: value.detach().mean() for name, value in losses.items()})
+        bad = self._spread_non_finite_gradients()
+        if after_backward is not None:
+            after_backward()
         self.scaler.step(self.optimizer)
-        self._restore_statistics(before, bad)
-        means = {name: torch.stack([part[name] for part in parts]).mean() for name in parts[0]}
-        return StepResult(
-            means,
-            bad,
-            _sample(batch.images, targets, outputs, sample_size) if sample_size else None,
-        )
+        self._restore_bn_buffers(buffers_before, bad)
+        sample = _sample(batch.images, targets, outputs, sample_size) if sample_size else None
+        return StepResult(_mean_losses(micro_losses), bad, sample)
 
     def forward(self, batch: Batch) -> tuple[list[StageTarget], list[StageOutput]]:
-        """What a batch, on the device, should give in each stage, and what the network gives."""
+        """The targets of a batch on the device, and the network's outputs, for each stage."""
         targets = self.encoder(batch.joints, batch.masks)
-        images = normalize(batch.images).contiguous(memory_format=self.layout)
+        images = normalize(batch.images).contiguous(memory_format=self.memory_format)
         with torch.autocast(self.device.type, dtype=self.dtype, enabled=self.dtype is not None):
             return targets, self.model(images)
 
-    def _backward(self, losses: dict[str, Tensor], parts: int) -> dict[str, Tensor]:
-        loss = total_loss(losses)
-        # A loss that is not finite makes every gradient NaN, and through their exchange those of
-        # all processes.
-        poison = torch.where(loss.detach().isfinite(), 1.0, float("nan"))
-        self.scaler.scale(loss * poison / parts).backward()
-        return {name: value.detach().mean() for name, value in losses.items()}
+    def maybe_no_sync(self, last: bool) -> AbstractContextManager[Any]:
+        """DistributedDataParallel's no_sync for all micro-batches but the last."""
+        if isinstance(self.model, DistributedDataParallel) and not last:
+            return self.model.no_sync()
+        return nullcontext()
 
-    def _exchange(self, last: bool) -> AbstractContextManager[Any]:
-        return (
-            self.model.no_sync()
-            if isinstance(self.model, DistributedDataParallel) and not last
-            else nullcontext()
-        )
+    def _spread_non_finite_gradients(self) -> Tensor:
+        """Whether the step is bad; all gradients are NaN then.
 
-    def _flat_statistics(self) -> Tensor | None:
-        return (
-            torch.cat([buffer.flatten() for buffer in self.statistics]) if self.statistics else None
-        )
-
-    def _restore_statistics(self, before: Tensor | None, bad: Tensor) -> None:
-        """Undo what a step that is left out did to the batch norms, where one NaN would stay for
-        ever.
+        A limit of infinity changes no finite gradient, and makes all of them NaN if one is
+        non-finite. So the scaler skips the whole step or nothing of it, and the GPU is not waited
+        for.
         """
-        now = self._flat_statistics()
-        if before is not None and now is not None:
-            kept = torch.where(bad, before, now).split(
-                [buffer.numel() for buffer in self.statistics]
-            )
-            torch._foreach_copy_(
-                self.statistics, [part.view_as(like) for part, like in zip(kept, self.statistics)]
-            )
+        return ~nn.utils.clip_grad_norm_(self.parameters, float("inf")).isfinite()
+
+    def _flat_bn_buffers(self) -> Tensor | None:
+        if not self.bn_buffers:
+            return None
+        return torch.cat([buffer.flatten() for buffer in self.bn_buffers])
+
+    def _restore_bn_buffers(self, before: Tensor | None, bad: Tensor) -> None:
+        """Undo what a skipped step did to running statistics: a NaN would stay in them forever."""
+        now = self._flat_bn_buffers()
+        if before is None or now is None:
+            return
+        sizes = [buffer.numel() for buffer in self.bn_buffers]
+        values = torch.where(bad, before, now).split(sizes)
+        shaped = [value.view_as(buffer) for value, buffer in zip(values, self.bn_buffers)]
+        torch._foreach_copy_(self.bn_buffers, shaped)
+
+
+def nan_if_bad(loss: Tensor) -> Tensor:
+    """1 for a finite loss, else NaN: the factor that makes every gradient NaN.
+
+    The exchange of gradients then makes those of all processes NaN.
+    """
+    return torch.where(loss.detach().isfinite(), 1.0, float("nan"))
+
+
+def _mean_losses(micro_losses: Sequence[dict[str, Tensor]]) -> dict[str, Tensor]:
+    names = micro_losses[0]
+    return {name: torch.stack([losses[name] for losses in micro_losses]).mean() for name in names}
 
 
 def _sample(
     images: Tensor, targets: list[StageTarget], outputs: list[StageOutput], size: int
 ) -> Sample:
-    def cut(maps: Tensor) -> Tensor:
-        return maps[:size].detach()
+    def cut(maps: Tensor | None) -> Any:
+        return None if maps is None else maps[:size].detach()
 
     return Sample(
         images[:size],
-        [StageTarget(*map(cut, stage)) for stage in targets],
+        [stage.map(cut) for stage in targets],
         [stage.map(cut) for stage in outputs],
     )
-
-
-def build_optimizer(cfg: Any, model: nn.Module) -> torch.optim.Optimizer:
-    """Adam, to which TRAIN.WD is not applied, as published; or SGD with momentum, weight decay and
-    Nesterov.
-    """
-    parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    train = cfg.TRAIN
-    if train.OPTIMIZER == "sgd":
-        # Not fused: if its first step is left out, the fused one goes on with a momentum that was
-        # never written.
-        return torch.optim.SGD(
-            parameters,
-            lr=train.LR,
-            momentum=train.MOMENTUM,
-            weight_decay=train.WD,
-            nesterov=train.NESTEROV and train.MOMENTUM > 0,
-        )
-    return torch.optim.Adam(parameters, lr=train.LR, fused=True)
-
-
-def build_scaler(cfg: Any, device: torch.device) -> LossScaler:
-    """FP16.STATIC_LOSS_SCALE or FP16.DYNAMIC_LOSS_SCALE where AMP.DTYPE is fp16; otherwise the
-    scale is 1.
-    """
-    if not (cfg.AMP.ENABLED and cfg.AMP.DTYPE == "fp16"):
-        return LossScaler(device)
-    return LossScaler(device, None if cfg.FP16.DYNAMIC_LOSS_SCALE else cfg.FP16.STATIC_LOSS_SCALE)

@@ -1,63 +1,292 @@
-"""Training: what one process of a run does, from the first weights to the last."""
+"""Training: the loop over epochs, steps and validations."""
 
 from __future__ import annotations
 
 import gc
 import logging
-import os
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import timedelta
 from pathlib import Path
-from typing import Any
 
-from torch.utils.data import DataLoader
+import torch
+from torch import nn
 
-from swahr.config import log_dir, output_dir, save_config
-from swahr.data.loaders import Batch
+from swahr.data.loaders import Batch, EpochSampler
 from swahr.distributed import comm
 from swahr.distributed.signals import Interrupted, StopRequest
 from swahr.engine import checkpoint
-from swahr.engine.progress import EpochBar, Meter, TensorBoard, save_panel, setup_logging
-from swahr.engine.setup import Run, build_run
-from swahr.engine.train_step import Sample
+from swahr.engine.checkpoint import Progress, RunIdentity
+from swahr.engine.hooks import Hook, Stats
+from swahr.engine.progress import EpochBar, Meter, PanelWriter, TensorBoard
+from swahr.engine.step_monitor import StepMonitor
+from swahr.engine.train_step import TrainStep
+from swahr.models.weights import published_state
 
 logger = logging.getLogger("swahr")
-PANEL_IMAGES = 4
+MAX_NAMED_IMAGES = 50
 
 
-def train(cfg: Any, cfg_path: str | os.PathLike[str]) -> None:
-    """Train as the configuration says, going on from the run's last checkpoint where AUTO_RESUME
-    says so. Every process calls it.
+class Trainer:
+    """Trains a network from where its progress is to the last epoch.
 
-    cfg_path: the YAML file, whose name names the run. Raises Interrupted after a signal, once a
-    checkpoint is written.
+    model: bare, without wrappers, on its device. train_step: updates its weights. loader: batches
+    of this process. sampler: chooses the loader's epoch. schedule: step -> learning rate. validate:
+    network -> figures by name, called on all processes; None trains without validation. monitor,
+    stop: skipped steps, and signals. board: TensorBoard. panels: images of training, or None.
+    progress: where to start. hooks: by name, in the order in which they are called. identity: what
+    checkpoints say of the run. folder: of checkpoints and weights. end_epoch: epochs in all.
+    val_interval: epochs between two validations, 0 for only after the last. print_freq: steps
+    between two reports. checkpoint_minutes: between two checkpoints within an epoch, 0 for only at
+    its end. accumulation: batches of a step, of each process.
     """
-    device = comm.select_device(cfg.DEVICE)
-    with comm.process_group(device, cfg.DIST_BACKEND), StopRequest() as stop:
-        folder = output_dir(cfg, cfg_path)
-        logs = log_dir(cfg, cfg_path)
-        setup_logging(folder / "train.log")
-        run = build_run(cfg, folder, device, stop, TensorBoard(logs if comm.is_main() else None))
-        if comm.is_main():
-            save_config(cfg, folder / "config.yaml")
+
+    def __init__(
+        self,
+        *,
+        model: nn.Module,
+        train_step: TrainStep,
+        loader: Iterable[Batch],
+        sampler: EpochSampler,
+        schedule: Callable[[int], float],
+        validate: Callable[[nn.Module], Stats] | None,
+        monitor: StepMonitor,
+        stop: StopRequest,
+        board: TensorBoard,
+        progress: Progress,
+        hooks: Mapping[str, Hook],
+        identity: RunIdentity,
+        folder: Path,
+        end_epoch: int,
+        val_interval: int = 0,
+        print_freq: int = 20,
+        checkpoint_minutes: float = 0.0,
+        accumulation: int = 1,
+        panels: PanelWriter | None = None,
+    ) -> None:
+        self.model = model
+        self.train_step = train_step
+        self.loader = loader
+        self.sampler = sampler
+        self.schedule = schedule
+        self.validate = validate
+        self.monitor = monitor
+        self.stop = stop
+        self.board = board
+        self.progress = progress
+        self.hooks = dict(hooks)
+        self.identity = identity
+        self.folder = folder
+        self.end_epoch = end_epoch
+        self.val_interval = val_interval
+        self.print_freq = print_freq
+        self.checkpoint_minutes = checkpoint_minutes
+        self.accumulation = accumulation
+        self.panels = panels
+        self.steps_per_epoch = len(sampler) // accumulation
+        self._saved_at = time.monotonic()  # time of the last checkpoint
+        if validate is None:
+            progress.to_validate = False
+
+    @property
+    def device(self) -> torch.device:
+        return self.train_step.device
+
+    @property
+    def step(self) -> int:
+        """Index of the next step, counted from 0 over the whole run."""
+        return self.progress.epoch * self.steps_per_epoch + self.progress.step
+
+    @property
+    def evaluated_model(self) -> nn.Module:
+        """The network that is validated and kept: `model`, unless a hook has another one."""
+        model = self.model
+        for hook in self.hooks.values():
+            model = hook.evaluated_model(model)
+        return model
+
+    def train(self) -> None:
+        """Train and validate until the last epoch, or until a hook ends training.
+
+        Raises Interrupted after a signal, NonFiniteLossError, and what validate raises.
+        """
         with shared_with_workers():
-            while run.progress.to_validate or run.progress.epoch < cfg.TRAIN.END_EPOCH:
-                if run.progress.to_validate:
-                    validate_run(run)
+            while not self.is_done():
+                if self.progress.to_validate:
+                    self.run_validation()
                 else:
-                    train_one_epoch(run)
+                    self.train_one_epoch()
+
+    def is_done(self) -> bool:
+        if self.progress.to_validate:
+            return False
+        stopped = any(hook.should_stop() for hook in self.hooks.values())
+        return stopped or self.progress.epoch >= self.end_epoch
+
+    def train_one_epoch(self) -> None:
+        """Train from the current step to the end of the epoch, and write a checkpoint.
+
+        A checkpoint is also written when a signal stops the epoch, and every checkpoint_minutes.
+        """
+        progress = self.progress
+        meter = Meter()
+        unreadable: set[int] = set()
+        self.sampler.set_epoch(progress.epoch, progress.step * self.accumulation)
+        title = f"epoch {progress.epoch + 1}/{self.end_epoch}"
+        with EpochBar(title, self.steps_per_epoch, progress.step) as bar:
+            for batches in grouped(self.loader, self.accumulation):
+                step = self.step
+                lr = self.schedule(step)
+                batches = [batch.to(self.device, non_blocking=True) for batch in batches]
+                sample_size = self.panels.sample_size(step, progress.epoch) if self.panels else 0
+                result = self.train_step(
+                    batches, lr, sample_size=sample_size, after_backward=self._after_backward
+                )
+                self._call_hooks(lambda hook: hook.after_step(self))
+                self.monitor.check(step, result.bad, self.stop.signal, batches, result.losses)
+                meter.add(result.losses, result.bad)
+                unreadable.update(image_id for batch in batches for image_id in batch.bad_ids)
+                progress.step += 1
+                bar.advance()
+                if progress.step % self.print_freq == 0 or progress.step == self.steps_per_epoch:
+                    self.report(bar, meter, lr)
+                if self.panels and result.sample is not None:
+                    self.panels.draw(result.sample, step, progress.epoch)
+                if self.monitor.stop_signal:
+                    self.save_and_stop()
+                self.save_if_due()
+        report_unreadable_images(unreadable)
+        progress.epoch += 1
+        progress.step = 0
+        progress.to_validate = self.validation_is_due()
+        self._call_hooks(lambda hook: hook.after_epoch(self))
+        self.save()
+        if self.monitor.stop_signal:  # of the last step, which on a GPU is known only now
+            self.save_and_stop()
+
+    def validation_is_due(self) -> bool:
+        """Whether the epoch that just ended is followed by a validation."""
+        if self.validate is None:
+            return False
+        epoch = self.progress.epoch
+        due = self.val_interval > 0 and epoch % self.val_interval == 0
+        return due or epoch >= self.end_epoch
+
+    def run_validation(self) -> None:
+        """Validate the weights, call the hooks with the figures, and write a checkpoint."""
+        assert self.validate is not None, "a validation is due, but there is none"
+        model = self.evaluated_model
+        # Running statistics differ between processes, as each has trained on images of its own.
+        comm.broadcast_buffers(self.model)
+        if model is not self.model:
+            comm.broadcast_buffers(model)
+        with self.stop.at_once():
+            stats = self.validate(model)
+        self._call_hooks(lambda hook: hook.after_validation(self, stats))
+        figures = {f"validation/{name}": value for name, value in stats.items()}
+        self.board.scalars(figures, self.step)
+        self.progress.to_validate = False
+        self.save()
+
+    def report(self, bar: EpochBar, meter: Meter, lr: float) -> None:
+        """Losses, learning rate, speed and time left, to the bar or the log, and to TensorBoard.
+
+        All processes together.
+        """
+        losses, steps_per_second = meter.read()
+        images_per_second = steps_per_second * self.progress.step_images
+        steps_left = self.end_epoch * self.steps_per_epoch - self.step
+        bar.tell(losses, lr, images_per_second, steps_left / steps_per_second)
+        values = {f"train/{name}": value for name, value in losses.items()}
+        values["train/learning_rate"] = lr
+        values["train/images_per_second"] = images_per_second
+        values["train/skipped_steps"] = self.monitor.bad_steps
+        self.board.scalars(values, self.step)
+        if self.monitor.consecutive:
+            logger.warning(
+                "the loss or its gradient was non-finite: %d steps skipped so far, "
+                "the last %d consecutive",
+                self.monitor.bad_steps,
+                self.monitor.consecutive,
+            )
+
+    def save(self) -> None:
+        """Write a checkpoint, on the main process."""
+        self.monitor.flush()
+        now = time.monotonic()
+        self.progress.seconds += now - self._saved_at
+        self._saved_at = now
+        self.progress.bad_steps = self.monitor.bad_steps
         if comm.is_main():
-            finish(run, logs)
+            checkpoint.save_checkpoint(
+                self.folder,
+                identity=self.identity,
+                weights=published_state(self.model),
+                optimizer=self.train_step.optimizer.state_dict(),
+                scaler=self.train_step.scaler.state_dict(),
+                hooks={name: hook.state_dict() for name, hook in self.hooks.items()},
+                progress=self.progress,
+            )
+
+    def save_if_due(self) -> None:
+        """Write a checkpoint if the last one is checkpoint_minutes old.
+
+        The other processes wait for the main one in their next step.
+        """
+        minutes = self.checkpoint_minutes
+        if minutes > 0 and time.monotonic() - self._saved_at > 60 * minutes:
+            self.save()
+
+    def save_and_stop(self) -> None:
+        """Write a checkpoint and raise Interrupted, on all processes together."""
+        self.save()
+        comm.barrier()  # a process that left early would end the one that writes
+        raise Interrupted(
+            self.monitor.stop_signal,
+            f" in epoch {self.progress.epoch + 1} after step {self.progress.step}; the same "
+            f"command with AUTO_RESUME True resumes from {self.folder / checkpoint.NEWEST}",
+        )
+
+    def finish(self, logs: Path) -> None:
+        """Write the final weights and print a summary, on the main process.
+
+        logs: folder of the TensorBoard log.
+        """
+        if not comm.is_main():
+            return
+        checkpoint.write_whole(
+            published_state(self.evaluated_model), self.folder / checkpoint.FINAL
+        )
+        best = self.folder / checkpoint.BEST
+        best_perf = self.progress.best_perf
+        rows = {
+            "epochs": self.progress.epoch,
+            "time": timedelta(seconds=round(self.progress.seconds)),
+            "skipped steps": self.progress.bad_steps,
+            "best figure": "unknown" if best_perf is None else f"{best_perf:.4f}",
+            "best weights": best if best.exists() else "none",
+            "final weights": self.folder / checkpoint.FINAL,
+            "checkpoint": self.folder / checkpoint.NEWEST,
+            "TensorBoard": logs,
+        }
+        width = max(map(len, rows))
+        print("\n".join(f"{name:<{width}}  {value}" for name, value in rows.items()), flush=True)
+
+    def _after_backward(self) -> None:
+        self._call_hooks(lambda hook: hook.after_backward(self))
+
+    def _call_hooks(self, call: Callable[[Hook], None]) -> None:
+        for hook in self.hooks.values():
+            call(hook)
 
 
 @contextmanager
 def shared_with_workers() -> Iterator[None]:
-    """Keep garbage collection away from what there is already, while the block runs.
+    """Keep the garbage collector away from all present objects while the block runs.
 
-    It writes into every object that it looks at, and what is written to is no longer shared with
-    the loading workers.
+    It writes into every object that it visits, and memory that is written to is no longer shared
+    with the loading workers.
     """
     gc.collect()
     gc.freeze()
@@ -67,45 +296,7 @@ def shared_with_workers() -> Iterator[None]:
         gc.unfreeze()
 
 
-def train_one_epoch(run: Run) -> None:
-    """The epoch at hand, from the step at hand; leaves a checkpoint behind, at its end or where a
-    signal stops it.
-    """
-    settings = run.cfg.TRAIN
-    progress = run.progress
-    meter = Meter()
-    bad_images: set[int] = set()
-    run.sampler.set_epoch(progress.epoch, progress.step * settings.ACCUMULATION_STEPS)
-    with EpochBar(
-        f"epoch {progress.epoch + 1}/{settings.END_EPOCH}", run.steps, progress.step
-    ) as bar:
-        for batches in grouped(run.loader, settings.ACCUMULATION_STEPS):
-            step = progress.epoch * run.steps + progress.step
-            rate = run.schedule(step)
-            batches = [batch.to(run.device, non_blocking=True) for batch in batches]
-            draw = panel_is_due(run, step)
-            result = run.stepper(batches, rate, sample_size=PANEL_IMAGES if draw else 0)
-            run.guard.check(step, result.bad, run.stop.signal, batches, result.losses)
-            meter.add(result.losses, result.bad)
-            bad_images.update(image for batch in batches for image in batch.bad_ids)
-            progress.step += 1
-            bar.advance()
-            if progress.step % run.cfg.PRINT_FREQ == 0 or progress.step == run.steps:
-                report(run, bar, meter, rate)
-            if result.sample is not None:
-                draw_panel(run, result.sample, step)
-            if run.guard.stop_signal:
-                stop_here(run)
-            save_if_due(run)
-    report_bad_images(bad_images)
-    progress.epoch = progress.epoch + 1
-    progress.step = 0
-    due = settings.VAL_INTERVAL > 0 and progress.epoch % settings.VAL_INTERVAL == 0
-    progress.to_validate = due or progress.epoch >= settings.END_EPOCH
-    save(run)
-
-
-def grouped(loader: DataLoader, size: int) -> Iterator[list[Batch]]:
+def grouped(loader: Iterable[Batch], size: int) -> Iterator[list[Batch]]:
     """Batches, `size` at a time."""
     batches: list[Batch] = []
     for batch in loader:
@@ -115,144 +306,13 @@ def grouped(loader: DataLoader, size: int) -> Iterator[list[Batch]]:
             batches = []
 
 
-def validate_run(run: Run) -> None:
-    """Validate the weights as they are, keep them if they are the best so far, and note that it is
-    done.
-    """
-    from swahr.engine.validate import validate
-
-    comm.broadcast_buffers(run.model)
-    with run.stop.at_once():
-        stats = validate(run.cfg, run.model, folder=run.folder, dataset=run.validation_set)
-    progress = run.progress
-    progress.perf = stats.get("AP")
-    progress.to_validate = False
-    run.board.scalars(
-        {f"validation/{name}": value for name, value in stats.items()}, progress.epoch * run.steps
-    )
-    best = progress.perf is None or progress.best_perf is None or progress.perf > progress.best_perf
-    if best:
-        progress.best_perf = progress.perf
-        if comm.is_main():
-            checkpoint.write_whole(run.model.state_dict(), run.folder / checkpoint.BEST)
-    if progress.perf is not None:
-        logger.info(
-            "epoch %d: AP %.4f%s",
-            progress.epoch,
-            progress.perf,
-            ", the best so far" if best else "",
-        )
-    save(run)
-
-
-def report(run: Run, bar: EpochBar, meter: Meter, rate: float) -> None:
-    """Losses, learning rate, speed and time left, to the bar or the log and to TensorBoard. All
-    processes together.
-    """
-    losses, speed = meter.read()
-    step = run.progress.epoch * run.steps + run.progress.step
-    images = speed * run.progress.step_images
-    bar.tell(losses, rate, images, (run.cfg.TRAIN.END_EPOCH * run.steps - step) / speed)
-    run.board.scalars(
-        {f"train/{name}": value for name, value in losses.items()}
-        | {
-            "train/learning_rate": rate,
-            "train/images_per_second": images,
-            "train/steps_left_out": run.guard.bad_steps,
-        },
-        step,
-    )
-    if run.guard.consecutive:
-        logger.warning(
-            "the loss or its gradient was not finite: %d steps left out so far, the last %d in a row",
-            run.guard.bad_steps,
-            run.guard.consecutive,
-        )
-
-
-def panel_is_due(run: Run, step: int) -> bool:
-    """Every PRINT_FREQ steps, but once an epoch at most, on the main process."""
-    debug = run.cfg.DEBUG
-    epoch = run.progress.epoch
-    wanted = debug.DEBUG and (debug.SAVE_HEATMAPS_GT or debug.SAVE_HEATMAPS_PRED) and comm.is_main()
-    return wanted and (step + 1) % run.cfg.PRINT_FREQ == 0 and run.drawn_epoch != epoch
-
-
-def draw_panel(run: Run, sample: Sample, step: int) -> None:
-    run.drawn_epoch = run.progress.epoch
-    save_panel(
-        run.folder / "panels" / f"epoch_{run.drawn_epoch + 1:03}.jpg",
-        run.board,
-        sample,
-        step,
-        scales=run.cfg.DEBUG.SAVE_HEATMAPS_PRED,
-        tags=run.cfg.DEBUG.SAVE_TAGMAPS_PRED,
-    )
-
-
-def report_bad_images(mine: set[int]) -> None:
-    """Name the images that could not be read this epoch, of all processes."""
-    bad = sorted(set().union(*comm.all_gather(mine)))
-    if bad:
+def report_unreadable_images(image_ids: set[int]) -> None:
+    """Name the images of all processes that could not be read in this epoch."""
+    unreadable = sorted(set().union(*comm.all_gather(image_ids)))
+    if unreadable:
         logger.warning(
             "%d images could not be read, and others were taken in their place: %s%s",
-            len(bad),
-            ", ".join(map(str, bad[:50])),
-            " ..." if len(bad) > 50 else "",
+            len(unreadable),
+            ", ".join(map(str, unreadable[:MAX_NAMED_IMAGES])),
+            " ..." if len(unreadable) > MAX_NAMED_IMAGES else "",
         )
-
-
-def save(run: Run) -> None:
-    """A checkpoint, written by the main process."""
-    now = time.monotonic()
-    run.progress.seconds = run.progress.seconds + now - run.saved_at
-    run.saved_at = now
-    run.progress.bad_steps = run.guard.bad_steps
-    if comm.is_main():
-        checkpoint.save_checkpoint(
-            run.folder,
-            name=run.cfg.MODEL.NAME,
-            weights=run.model.state_dict(),
-            seed=run.cfg.TRAIN.SEED,
-            optimizer=run.stepper.optimizer.state_dict(),
-            scaler=run.stepper.scaler.state_dict(),
-            progress=run.progress,
-        )
-
-
-def save_if_due(run: Run) -> None:
-    """The checkpoint of every TRAIN.CHECKPOINT_MINUTES; the others wait for the main process with
-    their next step.
-    """
-    minutes = run.cfg.TRAIN.CHECKPOINT_MINUTES
-    if minutes > 0 and time.monotonic() - run.saved_at > 60 * minutes:
-        save(run)
-
-
-def stop_here(run: Run) -> None:
-    """A checkpoint, and the end, on all processes together."""
-    save(run)
-    comm.barrier()  # a process that left early would take the one that writes with it
-    raise Interrupted(
-        run.guard.stop_signal,
-        f" in epoch {run.progress.epoch + 1} after step {run.progress.step}; the same command with "
-        f"AUTO_RESUME True goes on from {run.folder / checkpoint.NEWEST}",
-    )
-
-
-def finish(run: Run, logs: Path) -> None:
-    """The final weights, and a table of what came of it all, on stdout."""
-    checkpoint.write_whole(run.model.state_dict(), run.folder / checkpoint.FINAL)
-    progress = run.progress
-    rows = {
-        "epochs": progress.epoch,
-        "time": timedelta(seconds=round(progress.seconds)),
-        "steps left out": progress.bad_steps,
-        "best AP": "not known" if progress.best_perf is None else f"{progress.best_perf:.4f}",
-        "best weights": run.folder / checkpoint.BEST,
-        "final weights": run.folder / checkpoint.FINAL,
-        "checkpoint": run.folder / checkpoint.NEWEST,
-        "TensorBoard": logs,
-    }
-    width = max(map(len, rows))
-    print("\n".join(f"{name:<{width}}  {value}" for name, value in rows.items()), flush=True)

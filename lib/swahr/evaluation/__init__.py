@@ -1,3 +1,4 @@
-"""People found against people labelled: COCO result files and the average precision tables of COCO
-and CrowdPose.
+"""COCO result files, and average precision by the protocols of COCO and CrowdPose.
+
+May be imported by engine and tools; imports nothing of data, engine or config.
 """

@@ -1,18 +1,17 @@
-"""Average precision and recall over object keypoint similarity (OKS), by the protocols of COCO and
-CrowdPose.
+"""Average precision (AP) and recall (AR) over object keypoint similarity (OKS), by the protocols of
+COCO and CrowdPose.
 
-COCO: the ten figures of pycocotools, with the annotations' areas (the COCO keypoint challenge; Lin
-et al., ECCV 2014). CrowdPose: a person's area is 0.53 of its box, and AP is also given for images
+COCO: the ten figures of pycocotools, with the areas of the annotations (COCO keypoint challenge;
+Lin et al., ECCV 2014). CrowdPose: a person's area is 0.53 of its box. AP is also given for images
 with a crowd index below 0.2 (easy), below 0.8 (medium) and the rest (hard), rounded to four digits
-like the published tool's (Li et al., CVPR 2019).
-A figure is -1 where the annotations hold nobody whom it could count.
+like that of the published tool (Li et al., CVPR 2019).
+A figure is -1 if the annotations have nobody who counts for it.
 """
 
 from __future__ import annotations
 
-import json
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,13 +19,21 @@ import numpy as np
 from faster_coco_eval import COCO, COCOeval_faster
 from numpy.typing import NDArray
 
+from swahr.evaluation.records import (
+    EvaluationError,
+    Record,
+    checked_records,
+    labelled_people,
+    read_json,
+)
 from swahr.skeleton import Skeleton
 
 logger = logging.getLogger(__name__)
 
-BOX_TO_AREA = 0.53  # of a person without a segmentation
-EASY = 0.2
-MEDIUM = 0.8  # crowd indices that the levels stay below
+__all__ = ["NAMES", "EvaluationError", "evaluate", "format_table"]
+
+EASY = 0.2  # images with a crowd index below this are easy
+MEDIUM = 0.8  # those below this are medium
 NAMES = {
     "coco": (
         "AP",
@@ -52,14 +59,13 @@ NAMES = {
         "AP (hard)",
     ),
 }
-# Rows of the scorer's tables: OKS thresholds 0.5, 0.55 .. 0.95, and areas of all sizes, 32^2 ..
-# 96^2 px, and above.
+# Further figures of a validation: name -> function(dataset, records), called on the main process. A
+# module of yours adds to it; TRAIN.BEST_METRIC may name such a figure.
+METRICS: dict[str, Callable[[Any, list[dict[str, Any]]], float]] = {}
+# Rows of the scorer's tables. OKS thresholds: 0.5, 0.55 .. 0.95. Areas: 0 = all, 1 = 32^2 .. 96^2
+# px, 2 = larger.
 _THRESHOLDS = {"": slice(None), " .5": slice(0, 1), " .75": slice(5, 6)}
 _AREAS = {" (M)": 1, " (L)": 2}
-
-
-class EvaluationError(ValueError):
-    """Results that cannot be scored; the message says why and what would be right."""
 
 
 def evaluate(
@@ -68,30 +74,35 @@ def evaluate(
     skeleton: Skeleton,
     protocol: str = "coco",
 ) -> dict[str, float]:
-    """Score result records against annotations in COCO's format; either may be a file or its
-    contents.
+    """Score result records against annotations in COCO's format.
 
-    protocol: "coco" or "crowd_pose"; the skeleton gives the sigmas of the similarity. Returns the
-    figures of NAMES[protocol], all 0 where there are no records. Raises EvaluationError for files
-    and records that do not fit.
+    ground_truth: the annotations; where a KeypointDataset is at work these are its `coco`, so that
+    what was repaired or skipped there is scored that way. records: the results. Both may be files
+    or their contents. skeleton: gives the sigmas of OKS. protocol: "coco" or "crowd_pose".
+
+    Returns the figures of NAMES[protocol]; all are 0 if there are no records. Raises
+    EvaluationError for files and records that do not fit.
     """
     if protocol not in NAMES:
         raise EvaluationError(
             f"unknown scoring protocol {protocol!r}: it is one of {', '.join(NAMES)}"
         )
-    truth = _load(ground_truth, "annotations", dict)
-    found = _load(records, "results", list)
-    labelled = COCO(_labels(truth, skeleton), print_function=logger.debug)
-    _check_records(found, labelled, skeleton)
+    truth = read_json(ground_truth, "annotations", dict)
+    people = labelled_people(truth, skeleton)
+    labelled = COCO(people, print_function=logger.debug)
+    found = checked_records(
+        read_json(records, "results", list),
+        labelled.imgs,
+        {category["id"] for category in people["categories"]},
+        3 * skeleton.num_keypoints,
+    )
     if not found:
         logger.warning("nobody was found in any image: every figure is 0")
         return dict.fromkeys(NAMES[protocol], 0.0)
     if not labelled.anns:
         logger.warning("nobody is labelled in any image: there are no figures")
         return dict.fromkeys(NAMES[protocol], -1.0)
-    scorer = _Scorer(
-        labelled, [dict(record) for record in found], skeleton.sigmas, protocol == "crowd_pose"
-    )
+    scorer = _Scorer(labelled, found, skeleton.sigmas, protocol == "crowd_pose")
     precision, recall = scorer.tables()
     stats: dict[str, float] = {}
     for name, rows in _THRESHOLDS.items():
@@ -113,8 +124,8 @@ def evaluate(
 
 
 def format_table(name: str, stats: Mapping[str, float]) -> str:
-    """The figures as a Markdown table of one line, with the three decimals that papers print; -
-    where undefined.
+    """The figures as a Markdown table of one row, with three decimals as in papers; undefined
+    figures are "-".
     """
     head = f"| Arch | {' | '.join(stats)} |"
     values = " | ".join("-" if value < 0 else f"{value:.3f}" for value in stats.values())
@@ -122,10 +133,10 @@ def format_table(name: str, stats: Mapping[str, float]) -> str:
 
 
 class _Scorer:
-    """faster-coco-eval's scorer without its summary, which overwrites what it sums up."""
+    """faster-coco-eval's scorer without its summary, which overwrites the tables it sums up."""
 
     def __init__(
-        self, labelled: COCO, found: list[dict[str, Any]], sigmas: Sequence[float], crowd: bool
+        self, labelled: COCO, found: list[Record], sigmas: Sequence[float], crowd: bool
     ) -> None:
         self._sets = (labelled, labelled.loadRes(found))
         self._settings: dict[str, Any] = {
@@ -138,10 +149,10 @@ class _Scorer:
     def tables(
         self, image_ids: Sequence[int] | None = None
     ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        """Precision (threshold, recall, category, area, 1), recall (threshold, category, area, 1);
-        -1 where undefined.
+        """Precision (threshold, recall, category, area, 1) and recall (threshold, category, area,
+        1); undefined entries are -1.
 
-        image_ids: the images that count; None is all.
+        image_ids: the images that count; None means all.
         """
         scorer = COCOeval_faster(*self._sets, **self._settings)
         if image_ids is not None:
@@ -151,6 +162,7 @@ class _Scorer:
         return np.asarray(scorer.eval["precision"]), np.asarray(scorer.eval["recall"])
 
     def rounded_ap(self, image_ids: Sequence[int]) -> float:
+        """AP over some of the images, rounded to four digits; -1 without images."""
         return round(_mean(self.tables(image_ids)[0][:, :, :, 0, -1]), 4) if image_ids else -1.0
 
 
@@ -159,76 +171,8 @@ def _mean(values: NDArray[np.float64]) -> float:
     return float(defined.mean()) if defined.size else -1.0
 
 
-def _load(source: Any, what: str, kind: type) -> Any:
-    if isinstance(source, str | Path):
-        try:
-            source = json.loads(Path(source).read_text(encoding="utf-8"))
-        except (OSError, ValueError) as error:
-            raise EvaluationError(
-                f"{what} {source}: cannot be read ({str(error).splitlines()[0]})"
-            ) from None
-    if not isinstance(source, kind):
-        raise EvaluationError(
-            f"{what} must be a JSON {'object' if kind is dict else 'list'}, "
-            f"not a {type(source).__name__}"
-        )
-    return source
-
-
-def _labels(truth: Mapping[str, Any], skeleton: Skeleton) -> dict[str, Any]:
-    """The annotations with every field the scorer reads, numbered from 1, since it takes an id of 0
-    for "not matched".
-
-    Those without keypoints are not this scorer's affair and left out; so are segmentations.
-    """
-    for key in ("images", "annotations", "categories"):
-        if key not in truth:
-            raise EvaluationError(
-                f"the annotations have no {key}, so there is nothing to score against"
-            )
-    people = [annotation for annotation in truth["annotations"] if "keypoints" in annotation]
-    annotations = []
-    for number, person in enumerate(people, 1):
-        if len(person["keypoints"]) != 3 * skeleton.num_keypoints:
-            raise EvaluationError(
-                f"annotation {person.get('id')} has {len(person['keypoints'])} keypoint numbers; "
-                f"the skeleton {skeleton.name} needs 3 x {skeleton.num_keypoints}"
-            )
-        _, _, width, height = person["bbox"]
-        full = {
-            "area": BOX_TO_AREA * width * height,
-            "iscrowd": 0,
-            "num_keypoints": sum(flag > 0 for flag in person["keypoints"][2::3]),
-            **person,
-            "id": number,
-        }
-        annotations.append({key: value for key, value in full.items() if key != "segmentation"})
-    images = [dict(image) for image in truth["images"]]
-    return {"images": images, "annotations": annotations, "categories": truth["categories"]}
-
-
-def _check_records(
-    records: Sequence[Mapping[str, Any]], labelled: COCO, skeleton: Skeleton
-) -> None:
-    for number, record in enumerate(records):
-        missing = [
-            key for key in ("image_id", "category_id", "keypoints", "score") if key not in record
-        ]
-        if missing:
-            raise EvaluationError(f"result {number} has no {missing[0]}")
-        if len(record["keypoints"]) != 3 * skeleton.num_keypoints:
-            raise EvaluationError(
-                f"result {number} has {len(record['keypoints'])} keypoint numbers; "
-                f"the skeleton {skeleton.name} needs 3 x {skeleton.num_keypoints}"
-            )
-        if record["image_id"] not in labelled.imgs:
-            raise EvaluationError(
-                f"result {number} is of image {record['image_id']}, which is not among the annotated"
-            )
-
-
 def _by_crowding(images: Sequence[Mapping[str, Any]]) -> dict[str, list[int]]:
-    """Image ids by crowd index; images without one are on no level."""
+    """Image ids by level of crowding; images without a crowd index have no level."""
     levels: dict[str, list[int]] = {"easy": [], "medium": [], "hard": []}
     for image in images:
         if "crowdIndex" in image:

@@ -1,9 +1,9 @@
-"""COCO result records: made from predictions, written whole or not at all, and kept as they are
-produced.
+"""COCO result records: made from predictions, written atomically, and kept while a run produces
+them.
 
-A record is what the servers of COCO take: image_id, category_id, keypoints [x, y, score] * K in
-image pixels, score; and bbox, the box (x, y, width, height) around the K points, as the published
-results have it.
+A record has the fields that COCO's server accepts: image_id, category_id, keypoints
+[x, y, score] * K in image pixels, and score. It also has bbox, the box (x, y, width, height) around
+the K points, as in the published results.
 """
 
 from __future__ import annotations
@@ -17,16 +17,14 @@ import json_tricks
 import numpy as np
 from numpy.typing import NDArray
 
+from swahr.evaluation.records import Record
 from swahr.files import WriteError, write_text
 
-Record = dict[str, Any]
-DECIMALS = 4  # of a pixel; more would only make the files longer
+DECIMALS = 4  # of a pixel; more only makes files longer
 
 
 class PeopleFound(Protocol):
-    """What records are made from: keypoints (P, K, 3) as x, y, score in image pixels, and scores
-    (P,).
-    """
+    """The people of one image: keypoints (P, K, 3) as x, y, score in image pixels; scores (P,)."""
 
     @property
     def keypoints(self) -> NDArray[np.floating]: ...
@@ -36,9 +34,7 @@ class PeopleFound(Protocol):
 
 
 def to_records(image_id: int, prediction: PeopleFound, category_id: int = 1) -> list[Record]:
-    """One record for each of the P people found in an image, in their order; [] where there is
-    nobody.
-    """
+    """One record for each of the P people found in an image, in their order."""
     keypoints = np.asarray(prediction.keypoints, np.float64)
     if not len(keypoints):
         return []
@@ -60,29 +56,29 @@ def to_records(image_id: int, prediction: PeopleFound, category_id: int = 1) -> 
 
 
 def write_results(path: str | Path, records: Iterable[Mapping[str, Any]]) -> None:
-    """Write records as one JSON list that can be uploaded; NumPy numbers and arrays are written as
-    plain ones.
+    """Write records as one JSON list that can be uploaded; NumPy numbers and arrays become plain
+    ones.
     """
     write_text(path, json_tricks.dumps(list(records), primitives=True))
 
 
 class PartFiles:
-    """The records of a run in progress: a file of JSON lines [image_id, records] for each process,
-    in one folder.
+    """The records of a run in progress: in one folder, a file of JSON lines [image_id, records] for
+    each rank.
 
-    run: what sets this run apart from others in the folder, as part of a file name; files of other
-    runs are not read, and removed by `clear`. A line that a killed process left half written counts
-    as not there.
+    fingerprint: part of the file names that tells this run from others in the folder. Files of
+    other runs are not read; `clear` removes them. An incomplete line of a killed process is
+    ignored.
     """
 
-    def __init__(self, folder: str | Path, run: str) -> None:
+    def __init__(self, folder: str | Path, fingerprint: str) -> None:
         self.folder = Path(folder)
-        self.run = run
+        self.fingerprint = fingerprint
 
     def read(self) -> dict[int, list[Record]]:
-        """Records by image, of all processes of this run so far."""
+        """Records by image id, of all ranks of this run so far."""
         found: dict[int, list[Record]] = {}
-        for path in sorted(self.folder.glob(f"part-{self.run}-*.jsonl")):
+        for path in sorted(self.folder.glob(f"part-{self.fingerprint}-*.jsonl")):
             for line in path.read_text(encoding="utf-8").splitlines():
                 try:
                     image_id, records = json.loads(line)
@@ -92,21 +88,19 @@ class PartFiles:
         return found
 
     def clear(self, keep: Mapping[int, Sequence[Record]] | None = None) -> None:
-        """Remove the parts of every run; what is to be kept is in one file before, so that nothing
-        is ever lost.
+        """Remove the files of every run. What is to be kept is written to one file first, so that
+        nothing is ever lost.
         """
-        kept = self.folder / f"part-{self.run}-kept.jsonl"
+        kept = self.folder / f"part-{self.fingerprint}-kept.jsonl"
         if keep:
             write_text(kept, "".join(_line(*item) for item in keep.items()))
         for path in self.folder.glob("part-*.jsonl"):
             if not keep or path != kept:
                 path.unlink(missing_ok=True)
 
-    def append(self, process: int, image_id: int, records: Sequence[Record]) -> None:
-        """Keep the records of an image, in the file of process number `process`. WriteError where
-        the disk is full.
-        """
-        path = self.folder / f"part-{self.run}-{process}.jsonl"
+    def append(self, rank: int, image_id: int, records: Sequence[Record]) -> None:
+        """Add the records of an image to the file of a rank. WriteError if the disk is full."""
+        path = self.folder / f"part-{self.fingerprint}-{rank}.jsonl"
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             with open(path, "a", encoding="utf-8") as file:

@@ -1,14 +1,13 @@
 """Images in, people out: warping, the network with its test-time augmentation, decoding, and the
-way back.
+mapping back to the image.
 
 Validation and users run the same code. The three steps can be called one by one (`prepare`, `maps`,
-`decode`), so that images are prepared by one thread and people decoded by another while the network
-runs.
+`decode`), so that one thread prepares images and another decodes people while the network runs.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import cv2
@@ -19,57 +18,95 @@ from torch import Tensor
 
 from swahr import geometry
 from swahr.acceleration.cuda_graphs import CudaGraphs
-from swahr.acceleration.fuse import fold_batch_norms, optimize_for_inference, supports_dtype
+from swahr.acceleration.fuse import (
+    fold_batch_norms,
+    optimize_for_inference,
+    supports_dtype,
+    verified,
+)
 from swahr.codec.decode import Decoder, build_decoder
+from swahr.codec.maps import MapRule, Maps
 from swahr.data.images import Image, normalize
-from swahr.inference.tta import Maps, average_flips, average_scales, average_stages
+from swahr.geometry import SIZE_STEP, InputGeometry
+from swahr.inference.tta import (
+    PassMaps,
+    average_flips,
+    average_scales,
+    average_stages,
+    drop_last_joint,
+    mirror_back,
+)
 from swahr.models.build import amp_dtype
-from swahr.models.heads.higher_hrnet import HigherHRNet
-from swahr.models.network import StageOutput
+from swahr.models.network import PoseNetwork, StageOutput
 from swahr.skeleton import Skeleton
 
-# Of one image at its largest scale: a thread of pixels, stretched to the short side, would fill all
-# memory.
+# Of one image at its largest scale. A very thin image, whose short side becomes input_size, would
+# fill the memory.
 MAX_INPUT_PIXELS = 1 << 25
 
 
 class PredictionError(ValueError):
-    """An image that cannot be looked at; the message says why."""
+    """An image that cannot be used; the message says why."""
+
+
+class ScaleError(ValueError):
+    """Test scales that the network cannot run at; the message says which scales it can."""
 
 
 class Prediction(NamedTuple):
-    """The P people found in one image: keypoints (P, K, 3) as x, y in image pixels and score, and
-    scores (P,).
+    """The P people found in one image.
+
+    keypoints: (P, K, 3), x and y in image pixels and the score. scores: (P,).
     """
 
     keypoints: NDArray[np.float32]
     scores: NDArray[np.float32]
 
 
-class PreparedBatch(NamedTuple):
-    """B images that share their input sizes, warped.
+class ImageGeometry(NamedTuple):
+    """Where one image lies on the network's inputs.
 
-    images: (B, h, w, 3) uint8 of every scale, largest first. places: where each image lies on the
-    input of the
-    smallest scale. size: (w, h) of the input at scale 1.
+    scales: its geometry at each test scale, largest first.
+    full_size: (w, h) of the input at scale 1, which need not be a test scale.
+    """
+
+    scales: tuple[InputGeometry, ...]
+    full_size: tuple[int, int]
+
+    @property
+    def input_size(self) -> tuple[int, int]:
+        """(w, h) of the largest input; images that share it share all their input sizes."""
+        return self.scales[0].size
+
+
+class PreparedBatch(NamedTuple):
+    """B warped images that share their input sizes.
+
+    images: (B, h, w, 3) uint8 at each scale, largest first.
+    geometries: of each image.
     """
 
     images: list[Tensor]
-    places: list[geometry.InputGeometry]
-    size: tuple[int, int]
+    geometries: list[ImageGeometry]
 
 
 class Predictor:
-    """A network and a decoder, with the way in between.
+    """A network, a decoder and the steps between them.
 
-    model: images (B, 3, h, w) -> a StageOutput for each resolution, in evaluation mode on `device`.
-    decoder: maps -> people. num_keypoints: K of what is returned; a centre behind them is left out.
-    input_size: px of the short side at scale 1. scales: test scales. project: all maps are resized
-    to the input at scale 1, else to the maps of the largest scale. flip_index: of all joints, for
-    flip testing; None is without. use_heatmaps, use_tags: for each resolution whether its maps
-    count. drop_center: the last joint is not decoded. batch_size: most images in one pass (twice as
-    many with flip testing). input_dtype: of the images that the model takes. amp_dtype: of mixed
-    precision by autocast, if any.
+    model: images (B, 3, h, w) -> a StageOutput for each resolution, low to high; in evaluation mode
+    on `device`.
+    decoder: maps -> people.
+    num_keypoints: K of the result; a centre joint after them is dropped.
+    input_size: px of the short side at scale 1. scales: test scales.
+    use_heatmaps, use_tags: for each resolution, whether its maps are used.
+    map_rules: of the maps of StageOutput.extra that the decoder reads.
+    project: resize all maps to the input at scale 1, else to the maps of the largest scale.
+    flip_index: of all joints, for flip testing; None for none.
+    drop_center: the last joint is not decoded.
+    batch_size: most images in one pass (twice as many with flip testing).
+    size_divisor: the sides of the model's inputs must be multiples of it.
+    input_dtype: of the images that the model takes.
+    amp_dtype: of mixed precision by autocast; None for none.
     """
 
     def __init__(
@@ -81,20 +118,23 @@ class Predictor:
         input_size: int,
         use_heatmaps: Sequence[bool],
         use_tags: Sequence[bool],
+        map_rules: Mapping[str, MapRule] | None = None,
         scales: Sequence[float] = (1.0,),
         flip_index: Sequence[int] | None = None,
         drop_center: bool = False,
         project: bool = True,
         batch_size: int = 1,
+        size_divisor: int = 1,
         device: torch.device | str = "cpu",
         input_dtype: torch.dtype = torch.float32,
         amp_dtype: torch.dtype | None = None,
     ) -> None:
+        """Raises ScaleError where images would not fit the model at the scales, ValueError where no
+        heatmaps are used.
+        """
         if not any(use_heatmaps):
-            raise ValueError(
-                "no resolution's heatmaps are both learnt and used (LOSS.WITH_HEATMAPS_LOSS, "
-                "TEST.WITH_HEATMAPS)"
-            )
+            raise ValueError("use_heatmaps must be true for at least one resolution")
+        check_scales(scales, size_divisor)
         self.model = model
         self.decoder = decoder
         self.num_keypoints = num_keypoints
@@ -102,6 +142,7 @@ class Predictor:
         self.scales = sorted(scales, reverse=True)
         self.use_heatmaps = list(use_heatmaps)
         self.use_tags = list(use_tags)
+        self.map_rules = dict(map_rules or {})
         self.flip_index = flip_index
         self.drop_center = drop_center
         self.project = project
@@ -113,41 +154,78 @@ class Predictor:
     def __call__(self, images: Sequence[Image]) -> list[Prediction]:
         """Images (H, W, 3) uint8 RGB of any sizes -> the people of each, in the same order."""
         found: dict[int, Prediction] = {}
-        for numbers, batch in self.prepare(images):
-            found |= zip(numbers, self.decode(batch, *self.maps(batch)))
-        return [found[number] for number in range(len(images))]
+        for indices, batch in self.prepare(images):
+            found |= zip(indices, self.decode(batch, self.maps(batch)))
+        return [found[index] for index in range(len(images))]
 
-    def prepare(self, images: Sequence[Image]) -> Iterator[tuple[list[int], PreparedBatch]]:
-        """Batches of at most `batch_size` images of one input size, each with the numbers of its
+    def geometries(self, width: int, height: int) -> ImageGeometry:
+        """Where an image of this size lies on the network's inputs, at every scale."""
+
+        def at(scale: float) -> InputGeometry:
+            return geometry.input_geometry(width, height, self.input_size, scale, self.scales[-1])
+
+        return ImageGeometry(tuple(at(scale) for scale in self.scales), at(1.0).size)
+
+    def geometries_of(self, image: Image) -> ImageGeometry:
+        """`geometries` of an image.
+
+        Raises PredictionError where it is not an image, or so long and thin that its input would be
+        too large.
+        """
+        if not _is_image(image):
+            is_array = isinstance(image, np.ndarray)
+            given = f"{image.dtype} {image.shape}" if is_array else type(image).__name__
+            raise PredictionError(
+                f"an image must be a uint8 array (height, width, 3) in RGB, not {given}"
+            )
+        height, width = image.shape[:2]
+        geometries = self.geometries(width, height)
+        size = geometries.input_size
+        if size[0] * size[1] > MAX_INPUT_PIXELS:
+            raise PredictionError(
+                f"an image of {width} x {height} pixels is too long and thin: with a short side of "
+                f"{self.input_size} pixels it would become {size[0]} x {size[1]}"
+            )
+        return geometries
+
+    def prepare(
+        self, images: Sequence[Image], geometries: Sequence[ImageGeometry] | None = None
+    ) -> Iterator[tuple[list[int], PreparedBatch]]:
+        """Batches of at most `batch_size` images of one input size, each with the indices of its
         images.
 
-        Raises PredictionError as input_size_of.
+        geometries: of the images, where the caller has them from geometries_of. Raises
+        PredictionError like geometries_of.
         """
+        if geometries is None:
+            geometries = [self.geometries_of(image) for image in images]
         by_size: dict[tuple[int, int], list[int]] = {}
-        for number, image in enumerate(images):
-            by_size.setdefault(self.input_size_of(image), []).append(number)
-        for numbers in by_size.values():
-            for start in range(0, len(numbers), self.batch_size):
-                chosen = numbers[start : start + self.batch_size]
-                yield chosen, self._collate([images[number] for number in chosen])
+        for index, image_geometry in enumerate(geometries):
+            by_size.setdefault(image_geometry.input_size, []).append(index)
+        for indices in by_size.values():
+            for start in range(0, len(indices), self.batch_size):
+                chosen = indices[start : start + self.batch_size]
+                yield (
+                    chosen,
+                    self._collate([images[i] for i in chosen], [geometries[i] for i in chosen]),
+                )
 
     @torch.inference_mode()
-    def maps(self, batch: PreparedBatch) -> tuple[Tensor, Tensor]:
-        """Heatmaps (B, K, h, w) and tags (B, K or 1, h, w, T) of a batch over all passes, float32
-        on the device.
-        """
+    def maps(self, batch: PreparedBatch) -> Maps:
+        """The maps of a batch over all passes, float32 on the device."""
+        full_size = batch.geometries[0].full_size
         return average_scales(
-            self._maps_at(scale, images, batch.size[::-1])
+            self._maps_at(scale, images, full_size[::-1])
             for scale, images in zip(self.scales, batch.images)
         )
 
     @torch.inference_mode()
-    def decode(self, batch: PreparedBatch, heatmaps: Tensor, tags: Tensor) -> list[Prediction]:
+    def decode(self, batch: PreparedBatch, maps: Maps) -> list[Prediction]:
         """The people in the maps of a batch, in image pixels."""
-        size = (heatmaps.shape[3], heatmaps.shape[2])
+        height, width = maps.heatmaps.shape[2:]
         return [
-            self._to_image(people.keypoints, people.scores, place, size)
-            for people, place in zip(self.decoder(heatmaps, tags), batch.places)
+            self._to_image(people.keypoints, people.scores, image_geometry, (width, height))
+            for people, image_geometry in zip(self.decoder(maps), batch.geometries)
         ]
 
     def aggregate(
@@ -156,161 +234,178 @@ class Predictor:
         outputs: Sequence[StageOutput],
         mirrored: Sequence[StageOutput] | None,
         size: Sequence[int],
-    ) -> Maps:
-        """What the network said of images at one scale, and of them mirrored -> their maps. size:
-        (h, w) at scale 1.
+    ) -> PassMaps:
+        """The maps of images at one scale, from the network's outputs for them and for the mirrored
+        images.
 
-        Tags are comparable within one pass only, so those of scale 1 are all that is used.
+        size: (h, w) of the input at scale 1. Tags are comparable within one pass only, so that only
+        those of scale 1 are used.
         """
-        use_tags = self.use_tags if scale == 1 or len(self.scales) == 1 else ()
-        passes = [average_stages(outputs, use_heatmaps=self.use_heatmaps, use_tags=use_tags)]
-        if mirrored is not None:
-            passes.append(
-                average_stages(
-                    mirrored,
-                    use_heatmaps=self.use_heatmaps,
-                    use_tags=use_tags,
-                    mirrored_by=self.flip_index,
-                )
-            )
-        return average_flips(
-            passes, size=size if self.project else None, drop_center=self.drop_center
+        is_tag_scale = scale == 1 or len(self.scales) == 1
+        use_tags = self.use_tags if is_tag_scale else ()
+        averaged = {name: rule for name, rule in self.map_rules.items() if rule.average}
+        maps = average_stages(
+            outputs,
+            use_heatmaps=self.use_heatmaps,
+            use_tags=use_tags,
+            map_rules=self.map_rules if is_tag_scale else averaged,
         )
-
-    def input_size_of(self, image: Image) -> tuple[int, int]:
-        """Size (w, h) of the network's largest input for an image; images that share it can share a
-        batch.
-
-        Raises PredictionError for what is no image, and for one so long and thin that its input
-        would be too large.
-        """
-        if (
-            getattr(image, "dtype", None) != np.uint8
-            or image.ndim != 3
-            or image.shape[2] != 3
-            or not image.size
-        ):
-            given = (
-                f"{image.dtype} {image.shape}"
-                if isinstance(image, np.ndarray)
-                else type(image).__name__
+        passes = [maps]
+        if mirrored is not None and self.flip_index is not None:
+            maps = average_stages(
+                mirrored,
+                use_heatmaps=self.use_heatmaps,
+                use_tags=use_tags,
+                map_rules=averaged,
             )
-            raise PredictionError(
-                f"an image must be a uint8 array (height, width, 3) in RGB, not {given}"
-            )
-        height, width = image.shape[:2]
-        size = self.place(width, height, self.scales[0]).size
-        if size[0] * size[1] > MAX_INPUT_PIXELS:
-            raise PredictionError(
-                f"an image of {width} x {height} pixels is too long and thin: with a short side of "
-                f"{self.input_size} pixels it would become {size[0]} x {size[1]}"
-            )
-        return size
+            passes.append(mirror_back(maps, self.flip_index, averaged))
+        if self.drop_center:
+            passes = [drop_last_joint(maps, self.map_rules) for maps in passes]
+        return average_flips(passes, size=size if self.project else None)
 
-    def place(self, width: int, height: int, scale: float) -> geometry.InputGeometry:
-        """Where an image of this size lies on the network's input at one of the scales."""
-        return geometry.input_geometry(width, height, self.input_size, scale, self.scales[-1])
-
-    def _collate(self, images: Sequence[Image]) -> PreparedBatch:
-        sizes = [(image.shape[1], image.shape[0]) for image in images]
-        warped = []
-        for scale in self.scales:
-            places = [self.place(*size, scale) for size in sizes]
-            warped.append(
-                torch.from_numpy(np.stack([_warp(*pair) for pair in zip(images, places)]))
-            )
+    def _collate(
+        self, images: Sequence[Image], geometries: Sequence[ImageGeometry]
+    ) -> PreparedBatch:
+        inputs = []
+        for at_scale in zip(*(image_geometry.scales for image_geometry in geometries)):
+            warped = np.stack([_warp(*pair) for pair in zip(images, at_scale)])
+            inputs.append(torch.from_numpy(warped))
         if self.device.type == "cuda":
-            warped = [inputs.pin_memory() for inputs in warped]
-        return PreparedBatch(warped, places, self.place(*sizes[0], 1.0).size)
+            inputs = [batch.pin_memory() for batch in inputs]
+        return PreparedBatch(inputs, list(geometries))
 
-    def _maps_at(self, scale: float, images: Tensor, size: Sequence[int]) -> Maps:
-        inputs = normalize(images.to(self.device, non_blocking=True), torch.channels_last).to(
-            self.input_dtype
-        )
+    def _maps_at(self, scale: float, images: Tensor, size: Sequence[int]) -> PassMaps:
+        inputs = normalize(images.to(self.device, non_blocking=True), torch.channels_last)
+        inputs = inputs.to(self.input_dtype)
         if self.flip_index is not None:
             inputs = torch.cat([inputs, inputs.flip(3)])
         with torch.autocast(self.device.type, self.amp_dtype, enabled=self.amp_dtype is not None):
             outputs = self.model(inputs)
-        plain = [_part(stage, slice(len(images))) for stage in outputs]
-        mirrored = [_part(stage, slice(len(images), None)) for stage in outputs]
-        return self.aggregate(scale, plain, None if self.flip_index is None else mirrored, size)
+        plain = [_select_images(stage, slice(len(images))) for stage in outputs]
+        if self.flip_index is None:
+            return self.aggregate(scale, plain, None, size)
+        mirrored = [_select_images(stage, slice(len(images), None)) for stage in outputs]
+        return self.aggregate(scale, plain, mirrored, size)
 
     def _to_image(
         self,
         keypoints: NDArray[np.float32],
         scores: NDArray[np.float32],
-        place: geometry.InputGeometry,
+        image_geometry: ImageGeometry,
         size: tuple[int, int],
     ) -> Prediction:
+        smallest = image_geometry.scales[-1]
         keypoints = keypoints[:, : self.num_keypoints].copy()
-        keypoints[..., :2] = geometry.to_image(keypoints, place.center, place.box_scale, size)
+        keypoints[..., :2] = geometry.to_image(keypoints, smallest.center, smallest.box_scale, size)
         return Prediction(keypoints, scores)
 
 
+def check_scales(scales: Sequence[float], size_divisor: int) -> None:
+    """Raises ScaleError unless the sides of every input are multiples of size_divisor.
+
+    The sides are multiples of SIZE_STEP at the smallest scale, and grow in proportion to the scale.
+    """
+    if SIZE_STEP % size_divisor:
+        raise ScaleError(
+            f"the sides of test inputs are multiples of {SIZE_STEP}; "
+            f"the network needs multiples of {size_divisor}"
+        )
+    longest = MAX_INPUT_PIXELS // SIZE_STEP
+    for scale in scales:
+        for side in range(SIZE_STEP, longest + 1, SIZE_STEP):
+            if int(side * scale / min(scales)) % size_divisor:
+                ratio = size_divisor / SIZE_STEP
+                steps = range(int(1 / ratio) + 1)
+                possible = ", ".join(f"{0.5 * (1 + n * ratio):g}" for n in steps)
+                raise ScaleError(
+                    f"most images cannot be tested at the scales {list(scales)}: the network needs "
+                    f"sides that are multiples of {size_divisor}, so that each scale must be a "
+                    f"multiple of {ratio:g} times the smallest one, for example {possible}"
+                )
+
+
 def build_predictor(
-    cfg: Any, model: HigherHRNet, skeleton: Skeleton, device: torch.device | str = "cpu"
+    cfg: Any, model: PoseNetwork, skeleton: Skeleton, device: torch.device | str = "cpu"
 ) -> Predictor:
     """The predictor of a configuration; skeleton is that of the annotations, without a centre.
 
     The model is moved to the device and set to evaluation mode; with TEST.FUSE a copy of it does
-    the work.
+    the work. Raises ScaleError where TEST.SCALE_FACTOR does not fit the network.
     """
     device = torch.device(device)
     test = cfg.TEST
     loss = cfg.LOSS
     model = model.to(device).eval()
-    dtype = torch.float32
-    autocast = amp_dtype(cfg)
-    if test.FUSE:
-        if autocast is not None and supports_dtype(autocast, device):
-            dtype = autocast
-            autocast = None
-        # torch.compile fuses by itself what optimize_for_inference would on a CPU.
-        model = (
-            fold_batch_norms(model).to(dtype)
-            if test.COMPILE
-            else optimize_for_inference(model, dtype=dtype)
+    network, input_dtype, autocast_dtype = _fast_network(cfg, model, device)
+    network_skeleton = skeleton.with_center() if cfg.DATASET.WITH_CENTER else skeleton
+    decoded_skeleton = skeleton if test.IGNORE_CENTER else network_skeleton
+    try:
+        return Predictor(
+            network,
+            build_decoder(cfg, decoded_skeleton),
+            num_keypoints=skeleton.num_keypoints,
+            input_size=cfg.DATASET.INPUT_SIZE,
+            scales=test.SCALE_FACTOR,
+            flip_index=network_skeleton.flip_index if test.FLIP_TEST else None,
+            drop_center=network_skeleton.num_keypoints > decoded_skeleton.num_keypoints,
+            use_heatmaps=list(map(all, zip(loss.WITH_HEATMAPS_LOSS, test.WITH_HEATMAPS))),
+            use_tags=list(map(all, zip(loss.WITH_AE_LOSS, test.WITH_AE))),
+            map_rules=getattr(getattr(model, "head", None), "map_rules", {}),
+            project=test.PROJECT2IMAGE,
+            device=device,
+            size_divisor=getattr(model, "size_divisor", 1),
+            input_dtype=input_dtype,
+            amp_dtype=autocast_dtype,
+            # One image keeps the cores of a CPU busy; larger batches only leave its caches.
+            batch_size=test.IMAGES_PER_GPU if device.type == "cuda" else 1,
         )
+    except ScaleError as error:
+        raise ScaleError(f"TEST.SCALE_FACTOR: {error}") from None
+
+
+def _fast_network(
+    cfg: Any, model: Any, device: torch.device
+) -> tuple[Any, torch.dtype, torch.dtype | None]:
+    """The network as TEST.* wants it run, the dtype of its inputs, and that of autocast, if any."""
+    test = cfg.TEST
+    input_dtype = torch.float32
+    autocast_dtype = amp_dtype(cfg)
+    if test.FUSE:
+        if autocast_dtype is not None and supports_dtype(autocast_dtype, device):
+            input_dtype = autocast_dtype
+            autocast_dtype = None
+        # torch.compile fuses by itself what optimize_for_inference would fuse on a CPU.
+        fast: PoseNetwork = (
+            fold_batch_norms(model).to(input_dtype)
+            if test.COMPILE
+            else optimize_for_inference(model, dtype=input_dtype)
+        )
+        model = verified(fast, model, (4 * model.size_divisor,) * 2)
     network: Any = torch.compile(model) if test.COMPILE else model
     if test.CUDA_GRAPHS and device.type == "cuda":
         network = CudaGraphs(network)
-    seen = skeleton.with_center() if cfg.DATASET.WITH_CENTER else skeleton
-    kept = skeleton if test.IGNORE_CENTER else seen
-    return Predictor(
-        network,
-        build_decoder(cfg, kept),
-        num_keypoints=skeleton.num_keypoints,
-        input_size=cfg.DATASET.INPUT_SIZE,
-        scales=test.SCALE_FACTOR,
-        flip_index=seen.flip_index if test.FLIP_TEST else None,
-        drop_center=seen.num_keypoints > kept.num_keypoints,
-        use_heatmaps=[
-            learnt and used for learnt, used in zip(loss.WITH_HEATMAPS_LOSS, test.WITH_HEATMAPS)
-        ],
-        use_tags=[learnt and used for learnt, used in zip(loss.WITH_AE_LOSS, test.WITH_AE)],
-        project=test.PROJECT2IMAGE,
-        device=device,
-        input_dtype=dtype,
-        amp_dtype=autocast,
-        # One image fills the cores of a CPU; larger batches only leave its caches.
-        batch_size=test.IMAGES_PER_GPU if device.type == "cuda" else 1,
-    )
+    return network, input_dtype, autocast_dtype
 
 
-def _warp(image: Image, place: geometry.InputGeometry) -> Image:
-    """The network's input for an image; what lies beyond the image is black."""
-    matrix = geometry.input_matrix(place.center, place.box_scale, place.size)
-    return cv2.warpAffine(image, matrix, place.size)  # type: ignore[return-value]
+def _is_image(image: Any) -> bool:
+    if not isinstance(image, np.ndarray) or image.dtype != np.uint8:
+        return False
+    return image.ndim == 3 and image.shape[2] == 3 and image.size > 0
 
 
-def _part(stage: StageOutput, part: slice) -> StageOutput:
-    """Some of the images, as plain float32: what follows comes out the same, whatever layout the
-    network works in.
+def _warp(image: Image, placement: InputGeometry) -> Image:
+    """The network's input for an image; what lies outside the image is black."""
+    matrix = geometry.input_matrix(placement.center, placement.box_scale, placement.size)
+    return cv2.warpAffine(image, matrix, placement.size)  # type: ignore[return-value]
+
+
+def _select_images(stage: StageOutput, images: slice) -> StageOutput:
+    """The maps of some of the images as contiguous float32, without the scale maps.
+
+    Later steps then give the same results for every memory layout of the network.
     """
 
     def plain(maps: Tensor) -> Tensor:
-        return maps[part].to(torch.float32, memory_format=torch.contiguous_format)
+        return maps[images].to(torch.float32, memory_format=torch.contiguous_format)
 
-    return StageOutput(
-        None, plain(stage.heatmaps), None if stage.tags is None else plain(stage.tags)
-    )
+    return stage._replace(scales=None).map(plain)

@@ -2,13 +2,14 @@
 and over scales.
 
 The rules, and the order of the float32 operations, are those of HigherHRNet (Cheng et al., CVPR
-2020), so that the same peaks come out. Heatmaps are averaged over everything; tags of different
-passes cannot be compared, so they are kept side by side.
+2020), so that the same peaks result. Heatmaps are averaged over all passes. Tags of different
+passes cannot be compared, so they are kept side by side. Maps of StageOutput.extra follow their
+MapRule.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import reduce
 from typing import NamedTuple
 
@@ -16,25 +17,34 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from swahr.codec.maps import MapRule, Maps
 from swahr.models.network import StageOutput
 
 
-class Maps(NamedTuple):
-    """The maps of one or more passes over B images.
+class PassMaps(NamedTuple):
+    """The maps of one pass over B images, or of the passes at one scale.
 
-    heatmaps: (B, K, h, w). tags: T of (B, K, h, w), or of (B, 1, h, w) where the joints share them.
+    heatmaps: (B, K, h, w).
+    tags: T maps (B, K, h, w), or (B, 1, h, w) where the joints share them.
+    extra: further maps (B, C, h, w) by name.
     """
 
     heatmaps: Tensor
     tags: list[Tensor]
+    extra: dict[str, Tensor]
 
-    def each(self, change: Callable[[Tensor], Tensor]) -> Maps:
-        return Maps(change(self.heatmaps), [change(tags) for tags in self.tags])
+    def map(self, function: Callable[[Tensor], Tensor]) -> PassMaps:
+        """The same with `function` applied to every tensor."""
+        return PassMaps(
+            function(self.heatmaps),
+            [function(tags) for tags in self.tags],
+            {name: function(maps) for name, maps in self.extra.items()},
+        )
 
 
 def resize(maps: Tensor, size: Sequence[int]) -> Tensor:
-    """Maps (B, C, h, w) resized bilinearly to (height, width), the maps' outer edges kept
-    (align_corners False).
+    """Maps (B, C, h, w) resized bilinearly to (height, width); the outer edges of the maps stay in
+    place (align_corners False).
     """
     if tuple(maps.shape[2:]) == tuple(size):
         return maps
@@ -46,15 +56,14 @@ def average_stages(
     *,
     use_heatmaps: Sequence[bool],
     use_tags: Sequence[bool] = (),
-    mirrored_by: Sequence[int] | None = None,
-) -> Maps:
+    map_rules: Mapping[str, MapRule] | None = None,
+) -> PassMaps:
     """The mean heatmaps of the resolutions in use and the tags of those in use, all at the size of
     the last resolution.
 
     use_heatmaps, use_tags: for each resolution, low to high, whether its heatmaps and its tags
-    count.
-    mirrored_by: the skeleton's flip index where the network saw the mirrored image: its maps are
-    mirrored back, and left and right joints change places.
+    are used.
+    map_rules: of the further maps that are used, each from the highest resolution that gives it.
     """
     size = outputs[-1].heatmaps.shape[2:]
     heatmaps = [resize(stage.heatmaps, size) for stage, use in zip(outputs, use_heatmaps) if use]
@@ -63,65 +72,106 @@ def average_stages(
         for stage, use in zip(outputs, use_tags)
         if use and stage.tags is not None
     ]
-    maps = Maps(_mean(heatmaps), tags)
-    if mirrored_by is None:
-        return maps
-    index = torch.as_tensor(mirrored_by, device=maps.heatmaps.device)
-    return maps.each(lambda a: a.flip(3)[:, index] if a.shape[1] == len(index) else a.flip(3))
+    given = {name: maps for stage in outputs for name, maps in (stage.extra or {}).items()}
+    extra = {name: resize(given[name], size) for name in map_rules or {} if name in given}
+    return PassMaps(_mean(heatmaps), tags, extra)
 
 
-def average_flips(
-    passes: Sequence[Maps], *, size: Sequence[int] | None = None, drop_center: bool = False
-) -> Maps:
-    """The maps of one scale from its passes: the image and, in flip testing, the mirrored one,
+def mirror_back(
+    maps: PassMaps, flip_index: Sequence[int], map_rules: Mapping[str, MapRule] | None = None
+) -> PassMaps:
+    """The maps of a mirrored image as maps of the image: left and right joints change places.
+
+    flip_index: K indices of the mirrored joints. map_rules: of every map in maps.extra.
+    """
+    index = torch.as_tensor(flip_index, device=maps.heatmaps.device)
+
+    def mirror(joint_maps: Tensor) -> Tensor:
+        mirrored = joint_maps.flip(3)
+        return mirrored[:, index] if joint_maps.shape[1] == len(index) else mirrored
+
+    rules = map_rules or {}
+    extra = {name: rules[name].mirror(values, flip_index) for name, values in maps.extra.items()}
+    return PassMaps(mirror(maps.heatmaps), [mirror(tags) for tags in maps.tags], extra)
+
+
+def drop_last_joint(maps: PassMaps, map_rules: Mapping[str, MapRule] | None = None) -> PassMaps:
+    """The maps without those of the last joint, which is the centre.
+
+    map_rules: of every map in maps.extra.
+    """
+    joints = maps.heatmaps.shape[1]
+    rules = map_rules or {}
+    tags = [tags[:, :-1] if tags.shape[1] == joints else tags for tags in maps.tags]
+    extra = {name: rules[name].drop_last_joint(values) for name, values in maps.extra.items()}
+    return PassMaps(maps.heatmaps[:, :-1], tags, extra)
+
+
+def average_flips(passes: Sequence[PassMaps], *, size: Sequence[int] | None = None) -> PassMaps:
+    """The maps of one scale from its passes: the image and, in flip testing, the mirrored image,
     already mirrored back.
 
-    size: (height, width) to which all maps are resized first (TEST.PROJECT2IMAGE). drop_center:
-    leave out the maps of the last joint.
+    size: (height, width) to which all maps are resized first; None keeps their size.
     """
-    if drop_center:
-        joints = passes[0].heatmaps.shape[1]
-        passes = [maps.each(lambda a: a[:, :-1] if a.shape[1] == joints else a) for maps in passes]
     if size is not None:
-        passes = [maps.each(lambda a: resize(a, size)) for maps in passes]
-    return Maps(
-        _mean([maps.heatmaps for maps in passes]), [tags for maps in passes for tags in maps.tags]
+        passes = [maps.map(lambda values: resize(values, size)) for maps in passes]
+    names = passes[0].extra
+    return PassMaps(
+        _mean([maps.heatmaps for maps in passes]),
+        [tags for maps in passes for tags in maps.tags],
+        {
+            name: _mean([maps.extra[name] for maps in passes if name in maps.extra])
+            for name in names
+        },
     )
 
 
-def average_scales(scales: Iterable[Maps]) -> tuple[Tensor, Tensor]:
-    """Mean heatmaps (B, K, h, w) of the scales and the tags (B, K or 1, h, w, T) of the scale that
-    has any.
+def average_scales(scales: Iterable[PassMaps]) -> Maps:
+    """The maps that are decoded: mean heatmaps of the scales, the tags of the scale that has any,
+    and the mean of every other map over the scales that have it.
 
-    Maps of other sizes are resized to those of the first scale, which is the largest. The iterable
-    is read as it goes, so that one scale at a time is in memory. ValueError where no scale has
-    tags.
+    Maps are resized to those of the first scale, which is the largest. The iterable is consumed
+    step by step, so that only one scale at a time is in memory.
     """
-    total = None
+    size: Sequence[int] | None = None
+    heatmaps = _RunningMean()
+    extra: dict[str, _RunningMean] = {}
     tags = None
-    count = 0
     for maps in scales:
-        size = maps.heatmaps.shape[2:] if total is None else total.shape[2:]
-        heatmaps = resize(maps.heatmaps, size)
-        total = heatmaps if total is None else total + heatmaps
+        size = size or maps.heatmaps.shape[2:]
+        heatmaps.add(resize(maps.heatmaps, size))
         if maps.tags:
-            tags = _side_by_side([resize(a, size) for a in maps.tags])
-        count += 1
-    if total is None or tags is None:
-        raise ValueError(
-            "the maps have no tags to group joints by: TEST.SCALE_FACTOR must hold 1 (or one scale only), "
-            "and a resolution must have both LOSS.WITH_AE_LOSS and TEST.WITH_AE"
-        )
-    return total / count if count > 1 else total, tags
+            tags = _stack_last([resize(values, size) for values in maps.tags])
+        for name, values in maps.extra.items():
+            extra.setdefault(name, _RunningMean()).add(resize(values, size))
+    return Maps(heatmaps.mean(), tags, {name: sums.mean() for name, sums in extra.items()})
+
+
+class _RunningMean:
+    """The mean of tensors that come one after another."""
+
+    def __init__(self) -> None:
+        self.total: Tensor | None = None
+        self.count = 0
+
+    def add(self, values: Tensor) -> None:
+        self.total = values if self.total is None else self.total + values
+        self.count += 1
+
+    def mean(self) -> Tensor:
+        """Raises ValueError where nothing was added."""
+        if self.total is None:
+            raise ValueError("there are no maps to average")
+        return self.total / self.count if self.count > 1 else self.total
 
 
 def _mean(maps: Sequence[Tensor]) -> Tensor:
     return reduce(torch.add, maps).div_(len(maps)) if len(maps) > 1 else maps[0]
 
 
-def _side_by_side(maps: Sequence[Tensor]) -> Tensor:
+def _stack_last(maps: Sequence[Tensor]) -> Tensor:
     """torch.stack(maps, dim=-1), four times as fast on a CPU."""
     stacked = maps[0].new_empty((*maps[0].shape, len(maps)))
-    for place, each in enumerate(maps):
-        stacked[..., place] = each
+    for index, values in enumerate(maps):
+        stacked[..., index] = values
     return stacked

@@ -1,9 +1,19 @@
-"""All the losses of all the stages, by name."""
+"""The criterion: a list of terms, whose losses are returned by name.
+
+To add a loss, write a function that builds a Term from the configuration, add it to LOSSES, and
+name it in LOSS.TERMS:
+
+    def build_center_term(cfg):
+        return Term(center_loss, weights={"center": [1.0]}, reads=["center"])
+
+    LOSSES["center"] = build_center_term
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -12,106 +22,131 @@ from swahr.codec.targets import StageTarget
 from swahr.losses.associative import associative_loss, check_push_kind
 from swahr.losses.heatmap import heatmap_loss
 from swahr.losses.scale import scale_loss
+from swahr.models.network import StageOutput
+from swahr.parts import choose
 
-if TYPE_CHECKING:
-    from swahr.models.network import StageOutput
+StageLoss = Callable[[StageOutput, StageTarget], Tensor | Sequence[Tensor]]
+
+
+@dataclass(frozen=True)
+class Term:
+    """A function that gives one or several losses of a stage, and the weight of each loss.
+
+    function: output and target of a stage -> a tensor (B,) for one loss, or one (B,) for each.
+    weights: of each loss by name, in the order in which function returns them, one entry for each
+    stage, low resolution to high; a single entry counts for all stages. None or 0: the stage has no
+    such loss.
+    reads: the maps that function uses: "heatmaps", "tags", "scales" or a name in StageOutput.extra.
+    """
+
+    function: StageLoss
+    weights: Mapping[str, Sequence[float | None]]
+    reads: Sequence[str] = ("heatmaps",)
 
 
 class Criterion(nn.Module):
-    """The network's outputs and what they should be -> the losses of each image.
+    """The losses of each image by name, from the network's outputs and their targets."""
 
-    Lists have one entry for each stage, low resolution to high: whether it has the loss, and the
-    factor of the loss. ae_type: "exp" or "max", see associative_loss.
-    scale_adaptive, weight_adaptive: the two parts of SWAHR, see losses.heatmap; gamma is the
-    exponent of the weights. scale_factor: of the loss on scale maps, where a stage has any; unless
-    scale_adaptive they are not looked at.
-    """
-
-    def __init__(
-        self,
-        *,
-        with_heatmaps: Sequence[bool],
-        heatmap_factors: Sequence[float],
-        with_ae: Sequence[bool],
-        push_factors: Sequence[float],
-        pull_factors: Sequence[float],
-        ae_type: str = "exp",
-        scale_adaptive: bool = True,
-        weight_adaptive: bool = True,
-        gamma: float = 0.01,
-        scale_factor: float = 1.0,
-    ) -> None:
+    def __init__(self, terms: Iterable[Term], num_stages: int) -> None:
+        """Raises ValueError where weights do not fit the stages, two losses share a name, or no
+        stage has a loss.
+        """
         super().__init__()
-        stages = len(with_heatmaps)
-        lists = {
-            "heatmap_factors": heatmap_factors,
-            "with_ae": with_ae,
-            "push_factors": push_factors,
-            "pull_factors": pull_factors,
+        self.num_stages = num_stages
+        self.terms = [_spread_weights(term, num_stages) for term in terms]
+        names = [name for term in self.terms for name in term.weights]
+        for name in names:
+            if names.count(name) > 1:
+                raise ValueError(f"two losses have the name {name!r}")
+        if not self.reads:
+            raise ValueError("no stage has a loss: some weight must be other than None and 0")
+
+    @property
+    def reads(self) -> set[tuple[str, int]]:
+        """The maps that get a gradient, as (name, stage)."""
+        return {
+            (name, stage)
+            for stage in range(self.num_stages)
+            for term in self.terms
+            if _weights_at(term, stage)
+            for name in term.reads
         }
-        for name, values in lists.items():
-            if len(values) != stages:
-                raise ValueError(
-                    f"{name} has {len(values)} entries, with_heatmaps {stages}: both need one a stage"
-                )
-        if not any(with_heatmaps) and not any(with_ae):
-            raise ValueError(
-                "no stage has a loss: with_heatmaps or with_ae must be true for one of them"
-            )
-        self.with_heatmaps = tuple(with_heatmaps)
-        self.heatmap_factors = tuple(heatmap_factors)
-        self.with_ae = tuple(with_ae)
-        self.ae_type = check_push_kind(ae_type)
-        self.push_factors = tuple(push_factors)
-        self.pull_factors = tuple(pull_factors)
-        self.scale_adaptive = scale_adaptive
-        self.scale_factor = scale_factor
-        self.gamma = gamma if weight_adaptive else None
 
     def forward(
         self, outputs: Sequence[StageOutput], targets: Sequence[StageTarget]
     ) -> dict[str, Tensor]:
-        """Output and target of each stage -> heatmap0, scale0, push0, pull0, heatmap1...: (B,)
-        float32, factored.
+        """Output and target of each stage -> weighted losses (B,) in float32, named by loss and
+        stage: heatmap0, scale0, push0, pull0, heatmap1...
+
+        Stages come first and then the terms in their order. Raises ValueError where an output lacks
+        a map that a term reads.
         """
-        stages = len(self.with_heatmaps)
-        if not len(outputs) == len(targets) == stages:
+        if not len(outputs) == len(targets) == self.num_stages:
             raise ValueError(
-                f"{len(outputs)} outputs, {len(targets)} targets: the criterion is for {stages} stages"
+                f"{len(outputs)} outputs and {len(targets)} targets: "
+                f"the criterion is for {self.num_stages} stages"
             )
         losses: dict[str, Tensor] = {}
         with torch.autocast(outputs[0].heatmaps.device.type, enabled=False):
             for stage, (output, target) in enumerate(zip(outputs, targets)):
-                if self.with_heatmaps[stage]:
-                    losses.update(self._heatmap_losses(stage, output, target))
-                if self.with_ae[stage]:
-                    losses.update(self._tag_losses(stage, output, target))
+                for term in self.terms:
+                    losses.update(_losses_of(term, stage, output, target))
         return losses
 
-    def _heatmap_losses(
-        self, stage: int, output: StageOutput, target: StageTarget
-    ) -> dict[str, Tensor]:
-        scales = output.scales if self.scale_adaptive else None
-        loss = heatmap_loss(output.heatmaps, target.heatmaps, target.mask, scales, self.gamma)
-        losses = {f"heatmap{stage}": self.heatmap_factors[stage] * loss}
-        if scales is not None:
-            losses[f"scale{stage}"] = self.scale_factor * scale_loss(
-                scales, target.heatmaps, target.mask
-            )
-        return losses
 
-    def _tag_losses(
-        self, stage: int, output: StageOutput, target: StageTarget
-    ) -> dict[str, Tensor]:
-        if output.tags is None:
+def _spread_weights(term: Term, num_stages: int) -> Term:
+    weights = {
+        name: spread(values, num_stages, f"weights of {name!r}")
+        for name, values in term.weights.items()
+    }
+    return Term(term.function, weights, tuple(term.reads))
+
+
+def spread(values: Sequence[Any], num_stages: int, what: str) -> list[Any]:
+    """One entry for each stage: a single entry is repeated, and of a longer list the first count.
+
+    what: what a ValueError calls the values.
+    """
+    if len(values) == 1:
+        return list(values) * num_stages
+    if len(values) < num_stages:
+        raise ValueError(f"{what}: {len(values)} entries for {num_stages} stages")
+    return list(values[:num_stages])
+
+
+def _weights_at(term: Term, stage: int) -> dict[str, float]:
+    """The weights of the losses that the stage has."""
+    at_stage = {name: weights[stage] for name, weights in term.weights.items()}
+    return {name: weight for name, weight in at_stage.items() if weight}
+
+
+def _losses_of(
+    term: Term, stage: int, output: StageOutput, target: StageTarget
+) -> Iterator[tuple[str, Tensor]]:
+    weights = _weights_at(term, stage)
+    if not weights:
+        return
+    names = ", ".join(term.weights)
+    for map_name in term.reads:
+        if not _has_map(output, map_name):
             raise ValueError(
-                f"LOSS.WITH_AE_LOSS is true for stage {stage}, whose output has no tags"
+                f"the loss {names} reads the map {map_name!r}, "
+                f"which the network does not give at stage {stage}"
             )
-        push, pull = associative_loss(output.tags, target.index, target.present, self.ae_type)
-        return {
-            f"push{stage}": self.push_factors[stage] * push,
-            f"pull{stage}": self.pull_factors[stage] * pull,
-        }
+    values = term.function(output, target)
+    if isinstance(values, Tensor):
+        values = [values]
+    if len(values) != len(term.weights):
+        raise ValueError(f"the function of the loss {names} gives {len(values)} tensors")
+    for name, value in zip(term.weights, values):
+        if name in weights:
+            yield f"{name}{stage}", weights[name] * value
+
+
+def _has_map(output: StageOutput, name: str) -> bool:
+    if name in ("scales", "heatmaps", "tags"):
+        return getattr(output, name) is not None
+    return name in (output.extra or {})
 
 
 def total_loss(losses: dict[str, Tensor]) -> Tensor:
@@ -119,29 +154,65 @@ def total_loss(losses: dict[str, Tensor]) -> Tensor:
     return torch.stack([loss.mean() for loss in losses.values()]).sum()
 
 
+def build_heatmap_term(cfg: Any) -> Term:
+    """Heatmap regression with the parts LOSS.SCALE_ADAPTIVE and LOSS.WEIGHT_ADAPTIVE of SWAHR."""
+    scale_adaptive = cfg.LOSS.SCALE_ADAPTIVE
+    gamma = cfg.LOSS.GAMMA if cfg.LOSS.WEIGHT_ADAPTIVE else None
+
+    def function(output: StageOutput, target: StageTarget) -> Tensor:
+        scales = output.scales if scale_adaptive else None
+        return heatmap_loss(output.heatmaps, target.heatmaps, target.mask, scales, gamma)
+
+    weights = _where(cfg, "WITH_HEATMAPS_LOSS", _stage_values(cfg, "HEATMAPS_LOSS_FACTOR"))
+    reads = ["heatmaps", "scales"] if scale_adaptive else ["heatmaps"]
+    return Term(function, {"heatmap": weights}, reads)
+
+
+def build_scale_term(cfg: Any) -> Term:
+    """The loss on the scale maps of the stages with a heatmap loss, if LOSS.SCALE_ADAPTIVE."""
+
+    def function(output: StageOutput, target: StageTarget) -> Tensor:
+        assert output.scales is not None  # the criterion has checked it
+        return scale_loss(output.scales, target.heatmaps, target.mask)
+
+    factor = cfg.LOSS.SCALE_LOSS_FACTOR if cfg.LOSS.SCALE_ADAPTIVE else None
+    weights = _where(cfg, "WITH_HEATMAPS_LOSS", [factor] * cfg.LOSS.NUM_STAGES)
+    return Term(function, {"scale": weights}, ["scales"])
+
+
+def build_associative_term(cfg: Any) -> Term:
+    """Push and pull on the tags of the stages with LOSS.WITH_AE_LOSS."""
+    push_kind = check_push_kind(cfg.LOSS.AE_LOSS_TYPE)
+
+    def function(output: StageOutput, target: StageTarget) -> tuple[Tensor, Tensor]:
+        assert output.tags is not None  # the criterion has checked it
+        return associative_loss(output.tags, target.index, target.present, push_kind)
+
+    weights = {
+        name: _where(cfg, "WITH_AE_LOSS", _stage_values(cfg, f"{name.upper()}_LOSS_FACTOR"))
+        for name in ("push", "pull")
+    }
+    return Term(function, weights, ["tags"])
+
+
+def _stage_values(cfg: Any, key: str) -> list[Any]:
+    return spread(list(cfg.LOSS[key]), cfg.LOSS.NUM_STAGES, f"LOSS.{key}")
+
+
+def _where(cfg: Any, key: str, weights: Sequence[float | None]) -> list[float | None]:
+    """The weights at stages where a switch of LOSS is on, else None."""
+    switches = _stage_values(cfg, key)
+    return [weight if switch else None for switch, weight in zip(switches, weights)]
+
+
+LOSSES: dict[str, Callable[[Any], Term]] = {
+    "heatmap": build_heatmap_term,
+    "scale": build_scale_term,
+    "associative": build_associative_term,
+}
+
+
 def build_criterion(cfg: Any) -> Criterion:
-    """The criterion that cfg.LOSS describes; of lists longer than LOSS.NUM_STAGES the first entries
-    count.
-    """
-    loss = cfg.LOSS
-
-    def entries(key: str) -> list[Any]:
-        values = list(loss[key])
-        if len(values) < loss.NUM_STAGES:
-            raise ValueError(
-                f"LOSS.{key} has {len(values)} entries: LOSS.NUM_STAGES is {loss.NUM_STAGES}"
-            )
-        return values[: loss.NUM_STAGES]
-
-    return Criterion(
-        with_heatmaps=entries("WITH_HEATMAPS_LOSS"),
-        heatmap_factors=entries("HEATMAPS_LOSS_FACTOR"),
-        with_ae=entries("WITH_AE_LOSS"),
-        push_factors=entries("PUSH_LOSS_FACTOR"),
-        pull_factors=entries("PULL_LOSS_FACTOR"),
-        ae_type=loss.AE_LOSS_TYPE,
-        scale_adaptive=loss.SCALE_ADAPTIVE,
-        weight_adaptive=loss.WEIGHT_ADAPTIVE,
-        gamma=loss.GAMMA,
-        scale_factor=loss.SCALE_LOSS_FACTOR,
-    )
+    """The criterion of the terms that LOSS.TERMS names, in that order."""
+    terms = [choose(LOSSES, name, "LOSS.TERMS")(cfg) for name in cfg.LOSS.TERMS]
+    return Criterion(terms, cfg.LOSS.NUM_STAGES)

@@ -1,3 +1,5 @@
-"""HRNet and HigherHRNet with the scale heads of SWAHR: network, weights, size, and a faster copy
-for testing.
+"""Networks: backbone and head, how they are built from the configuration, their weights and size.
+
+Everything above may import models.build, models.network and models.weights; models import only
+modules of the ground floor (skeleton, geometry, files, distributed).
 """

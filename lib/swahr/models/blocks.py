@@ -1,19 +1,37 @@
-"""Residual blocks and the small convolution groups HRNet is made of.
+"""Residual blocks and small groups of convolutions, of which HRNet is made.
 
-Deep Residual Learning for Image Recognition (He et al., CVPR 2016), in the arrangement of HRNet
+He et al., Deep Residual Learning for Image Recognition, CVPR 2016, in the arrangement of HRNet
 (Sun et al., CVPR 2019). The attribute names are those of the published checkpoints.
 """
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor, nn
+
+
+@torch.no_grad()
+def init_normal(module: nn.Module, std: float = 0.001) -> None:
+    """Initialise in-place as HigherHRNet does: convolutions N(0, std^2), biases 0, norms 1 and 0.
+
+    Convolutions are drawn in the order in which they are registered.
+    """
+    for layer in module.modules():
+        if isinstance(layer, nn.Conv2d | nn.ConvTranspose2d):
+            nn.init.normal_(layer.weight, std=std)
+            if layer.bias is not None:
+                nn.init.zeros_(layer.bias)
+        elif isinstance(layer, nn.modules.batchnorm._BatchNorm):
+            nn.init.ones_(layer.weight)
+            nn.init.zeros_(layer.bias)
 
 
 def conv_bn(
     in_channels: int, out_channels: int, kernel: int = 3, stride: int = 1, relu: bool = True
 ) -> nn.Sequential:
-    """Convolution without bias that keeps the size (divided by stride), batch norm, and a ReLU if
-    asked for.
+    """Convolution without bias, batch norm, and a ReLU if asked for.
+
+    (B, in_channels, h, w) -> (B, out_channels, h / stride, w / stride).
     """
     conv = nn.Conv2d(in_channels, out_channels, kernel, stride, padding=kernel // 2, bias=False)
     layers = nn.Sequential(conv, nn.BatchNorm2d(out_channels))
@@ -41,8 +59,9 @@ class BasicBlock(nn.Module):
 
 
 class Bottleneck(nn.Module):
-    """1x1, 3x3 and 1x1 convolutions beside a shortcut: (B, in_channels, h, w) -> (B, 4 channels, h,
-    w).
+    """1x1, 3x3 and 1x1 convolutions beside a shortcut.
+
+    (B, in_channels, h, w) -> (B, 4 * channels, h, w).
     """
 
     expansion = 4
@@ -73,17 +92,16 @@ BLOCKS: dict[str, type[BasicBlock] | type[Bottleneck]] = {
 
 
 def _shortcut(in_channels: int, out_channels: int) -> nn.Sequential | None:
-    """The identity needs no module, and no name in the checkpoint; other widths are projected."""
-    return (
-        None
-        if in_channels == out_channels
-        else conv_bn(in_channels, out_channels, kernel=1, relu=False)
-    )
+    """None for the identity, which has no name in checkpoints; otherwise a 1x1 projection."""
+    if in_channels == out_channels:
+        return None
+    return conv_bn(in_channels, out_channels, kernel=1, relu=False)
 
 
 def residual_blocks(block: str, in_channels: int, channels: int, count: int) -> nn.Sequential:
-    """`count` blocks of a kind, a name in BLOCKS: (B, in_channels, h, w) -> (B, channels *
-    expansion, h, w).
+    """`count` blocks of one kind, a name in BLOCKS.
+
+    (B, in_channels, h, w) -> (B, channels * expansion, h, w).
     """
     kind = BLOCKS[block]
     widths = [in_channels] + [channels * kind.expansion] * (count - 1)

@@ -1,4 +1,4 @@
-"""How large a network is, and how many multiply-accumulates (MACs) it takes for an image."""
+"""The size of a network, and its multiply-accumulates (MACs) for an image."""
 
 from __future__ import annotations
 
@@ -9,17 +9,16 @@ from torch import Tensor, nn
 
 
 def count_parameters(model: nn.Module) -> int:
-    """Learnt numbers; the running statistics of batch norms are not among them."""
+    """Number of learnt values; the running statistics of batch norms are not counted."""
     return sum(parameter.numel() for parameter in model.parameters())
 
 
 def count_macs(model: nn.Module, size: int | tuple[int, int]) -> tuple[int, int]:
-    """MACs of the convolutions for one image of `size`, px, or (height, width) -> (by the published
-    rule, exactly).
+    """MACs of the convolutions for one image: (by the published rule, exactly).
 
-    The published rule is weight elements times output pixels for every convolution. That is exact
-    but for transposed ones, whose weights meet every input pixel once, and there are fewer of
-    those. Only shapes run through the network.
+    size: side or (height, width) of the image, px. The published rule is weight elements times
+    output pixels for every convolution. It is exact except for transposed ones, whose weights meet
+    every input pixel once, and there are fewer of those. Only shapes run through the network.
     """
     height, width = (size, size) if isinstance(size, int) else size
     shapes_only = copy.deepcopy(model).to("meta").eval()

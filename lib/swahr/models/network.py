@@ -1,15 +1,15 @@
-"""What a pose network gives, whatever its backbone and head."""
+"""A pose network: a backbone that computes features and a head that turns them into maps."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
-from torch import Tensor
+from torch import Tensor, nn
 
 
 class ModelError(ValueError):
-    """Settings that make no network, or images that do not fit it; one line that says what is right."""
+    """Settings that make no network, or images that do not fit it; the message is one line."""
 
 
 class StageOutput(NamedTuple):
@@ -33,3 +33,86 @@ class StageOutput(NamedTuple):
             None if self.tags is None else function(self.tags),
             None if self.extra is None else {name: function(m) for name, m in self.extra.items()},
         )
+
+
+class Backbone(nn.Module):
+    """Base class of backbones: images (B, 3, H, W) -> features (B, channels, H/stride, W/stride).
+
+    H and W are multiples of size_divisor, which PoseNetwork checks. pretrained_prefix: what the
+    names of a file of pretrained weights lack in front, as the backbone has them.
+    """
+
+    channels: int
+    stride: int
+    size_divisor: int
+    pretrained_prefix = ""
+
+    def init_weights(self) -> None:
+        """Draw fresh weights in-place; by default those of the constructor are kept."""
+
+
+class Head(nn.Module):
+    """Base class of heads: features (B, C, h, w) -> one StageOutput per resolution, low to high.
+
+    upsampling: size of the maps of each resolution in units of the features' size, such as (1, 2).
+    map_rules: how testing treats maps of StageOutput.extra, by name.
+    """
+
+    upsampling: tuple[int, ...]
+    map_rules: dict[str, Any] = {}
+
+    def init_weights(self) -> None:
+        """Draw fresh weights in-place; by default those of the constructor are kept."""
+
+    def for_testing(self) -> None:
+        """Drop, in-place, what testing does not need; nothing by default."""
+
+    def is_idle(self, terms_read: set[tuple[str, int]]) -> bool:
+        """Whether some parameters get no gradient if the loss reads only these maps.
+
+        terms_read: (field of StageOutput or name in its extra, stage). True is always safe: it
+        makes DistributedDataParallel look for such parameters, which takes a little time.
+        """
+        return True
+
+
+class PoseNetwork(nn.Module):
+    """images (B, 3, H, W) -> one StageOutput per resolution, low to high.
+
+    Raises ModelError for a head whose maps are finer than the images.
+    """
+
+    def __init__(self, backbone: Backbone, head: Head) -> None:
+        super().__init__()
+        for factor in head.upsampling:
+            if backbone.stride % factor:
+                raise ModelError(
+                    f"features of stride {backbone.stride} cannot be upsampled by {factor}"
+                )
+        self.backbone = backbone
+        self.head = head
+
+    @property
+    def strides(self) -> tuple[int, ...]:
+        """Image pixels to a pixel of each resolution's maps, low resolution to high."""
+        return tuple(self.backbone.stride // factor for factor in self.head.upsampling)
+
+    @property
+    def size_divisor(self) -> int:
+        """Height and width of images must be multiples of this."""
+        return self.backbone.size_divisor
+
+    def init_weights(self) -> None:
+        """Draw fresh weights in-place, the backbone's first."""
+        self.backbone.init_weights()
+        self.head.init_weights()
+
+    def forward(self, images: Tensor) -> list[StageOutput]:
+        """Normalised images; raises ModelError for sizes that are no multiples of size_divisor."""
+        height, width = images.shape[-2:]
+        if height % self.size_divisor or width % self.size_divisor:
+            raise ModelError(
+                f"images are {width} x {height} px; "
+                f"width and height must be multiples of {self.size_divisor}"
+            )
+        return self.head(self.backbone(images))

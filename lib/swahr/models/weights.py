@@ -1,8 +1,7 @@
-"""Fresh weights (HigherHRNet's initialisation), and weights out of files: published, of ImageNet
-backbones, our own.
+"""Weights from and for files: published ones, ImageNet backbones, and those that training writes.
 
-Files are read with weights_only=True, so nothing in them is ever run. Whatever is wrong with one is
-said in one line.
+Files are read with weights_only=True, so no code in them is executed. Every problem of a file is
+reported in one line.
 """
 
 from __future__ import annotations
@@ -12,31 +11,26 @@ import warnings
 import zipfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
-from swahr.models.heads.higher_hrnet import HigherHRNet
+from swahr.models.published_names import advice, file_names, to_file_names
 
-# The parts of the network whose shapes follow from the keypoints; the rest is the backbone, which
-# data sets share.
-HEADS = ("final_layers", "deconv_layers", "conv_scale_layers")
-# What DistributedDataParallel and torch.compile put in front of every name.
+# Prefixes that DistributedDataParallel and torch.compile add to every name.
 WRAPPERS = ("module.", "_orig_mod.")
 
 
 class CheckpointError(ValueError):
-    """A file of weights that cannot be used; the message says which file, what is wrong and what
-    would fit.
-    """
+    """A file of weights that cannot be used; the message names the file and what would fit."""
 
 
 class PretrainedReport(NamedTuple):
-    """How many of a file's tensors were taken, or left out: heads of another shape, and what was
-    not asked for.
+    """How many of a file's tensors were taken or skipped.
 
-    total: tensors of the network.
+    reshaped: skipped, tensors of the head with another shape. unasked: skipped, tensors that were
+    not asked for or that the network lacks. total: tensors of the network.
     """
 
     taken: int
@@ -46,35 +40,18 @@ class PretrainedReport(NamedTuple):
 
     def __str__(self) -> str:
         return (
-            f"took {self.taken} of the network's {self.total} tensors; left out {self.reshaped} of another shape "
-            f"and {self.unasked} that the network lacks or PRETRAINED_LAYERS does not name"
+            f"took {self.taken} of the network's {self.total} tensors; skipped {self.reshaped} of "
+            f"another shape and {self.unasked} that the network lacks or PRETRAINED_LAYERS does "
+            "not name"
         )
 
 
-@torch.no_grad()
-def init_weights(model: nn.Module) -> None:
-    """In place: convolutions drawn from N(0, 0.001^2), biases 0, batch norms 1 and 0; scale maps
-    start as exactly 0.
-    """
-    for module in model.modules():
-        if isinstance(module, nn.Conv2d | nn.ConvTranspose2d):
-            nn.init.normal_(module.weight, std=0.001)
-            if module.bias is not None:
-                nn.init.zeros_(module.bias)
-        elif isinstance(module, nn.modules.batchnorm._BatchNorm):
-            nn.init.ones_(module.weight)
-            nn.init.zeros_(module.bias)
-    for name, module in model.named_modules():
-        if re.fullmatch(r"conv_scale_layers\.\d+\.3", name):
-            nn.init.zeros_(module.get_parameter("weight"))
-
-
 def read_state_dict(path: str | Path) -> dict[str, Tensor]:
-    """Names and tensors, on the CPU, of a bare state_dict, of {'state_dict': ...}, or of either
-    from a wrapped model.
+    """Names and tensors, on the CPU, of a file of weights.
 
-    Raises CheckpointError for files that are missing, cut short, no checkpoint, or hold more than
-    plain data.
+    The file holds a bare state_dict or {'state_dict': ...}, also of a wrapped model. Raises
+    CheckpointError for files that are missing, truncated, no checkpoint, or hold more than plain
+    data.
     """
     content = _read(Path(path))
     if isinstance(content, Mapping) and isinstance(content.get("state_dict"), Mapping):
@@ -88,8 +65,8 @@ def read_state_dict(path: str | Path) -> dict[str, Tensor]:
     for name, value in content.items():
         if not isinstance(name, str) or not isinstance(value, Tensor):
             raise CheckpointError(
-                f"{path}: entry {str(name)[:80]!r} is of type {type(value).__name__}, not a tensor; "
-                "files of weights hold names and tensors, or have them under 'state_dict'"
+                f"{path}: entry {str(name)[:80]!r} is of type {type(value).__name__}, not a "
+                "tensor; files of weights hold names and tensors, or have them under 'state_dict'"
             )
     return _unwrapped(content)
 
@@ -104,30 +81,31 @@ def _read(path: Path) -> object:
         if plain:
             verify_checksums(path)
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of formats that are refused a line later
-            # Mapped, a file of any size takes no memory until its tensors have proved to be the
-            # network's.
+            warnings.simplefilter("ignore")  # about formats that are refused below
+            # A mapped file takes no memory until its tensors are known to fit the network.
             return torch.load(path, map_location="cpu", weights_only=True, mmap=plain)
     except CheckpointError:
         raise
     except PermissionError:
         raise CheckpointError(f"{path}: may not be read by this user") from None
-    except (
-        Exception
-    ) as error:  # torch.load answers damaged files with whatever its many readers happen to raise
-        code = re.search(r"GLOBAL `?([\w.]+)", str(error))
-        if code:
-            problem = f"refused: it holds Python objects ({code[1]}) that could run code; only plain tensors are read"
-        else:
-            problem = "no PyTorch checkpoint, or only a part of one (was the download or the copy cut short?)"
-        raise CheckpointError(f"{path}: {problem}") from None
+    except Exception as error:  # torch.load raises many types for damaged files
+        raise CheckpointError(f"{path}: {_load_problem(error)}") from None
+
+
+def _load_problem(error: Exception) -> str:
+    code = re.search(r"GLOBAL `?([\w.]+)", str(error))
+    if code:
+        return (
+            f"refused: it holds Python objects ({code[1]}) that could run code; "
+            "only plain tensors are read"
+        )
+    return "no PyTorch checkpoint, or only a part of one (was the download or the copy cut short?)"
 
 
 def verify_checksums(path: Path) -> None:
-    """CheckpointError where a byte of PyTorch's archive is not the one that was written; torch.load
-    takes any.
+    """Raise CheckpointError if bytes of PyTorch's archive differ from those that were written.
 
-    Nothing is said of files that are no such archives: torch.load notices that itself.
+    torch.load does not check this. Files that are no such archives pass; torch.load refuses them.
     """
     try:
         with zipfile.ZipFile(path) as archive:
@@ -142,8 +120,9 @@ def verify_checksums(path: Path) -> None:
 
 
 def _is_plain_archive(path: Path) -> bool:
-    """True for the format PyTorch writes since 1.6, False for older ones; raises for compressed
-    archives, a third.
+    """True for the format that PyTorch writes since 1.6, False for older ones.
+
+    Raises BadZipFile for compressed archives, which are neither.
     """
     if not zipfile.is_zipfile(path):
         return False
@@ -162,23 +141,26 @@ def _unwrapped(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 def published_state(model: nn.Module) -> dict[str, Tensor]:
     """Names and tensors of a bare network as files hold them: under the published names."""
-    return model.state_dict()
+    state = model.state_dict()
+    return {file: state[name] for name, file in file_names(model).items()}
 
 
-def load_weights(model: HigherHRNet, path: str | Path) -> None:
-    """Fill the model from a file with exactly its tensors; CheckpointError says what differs and
-    what would fit.
+def load_weights(model: nn.Module, path: str | Path) -> None:
+    """Fill the model from a file with exactly its tensors.
+
+    CheckpointError says what differs and which settings would fit.
     """
     load_state(model, read_state_dict(path), str(path))
 
 
-def load_state(model: HigherHRNet, state: Mapping[str, Tensor], source: str = "state_dict") -> None:
-    """As load_weights, from names and tensors at hand; `source` is what a message calls them.
+def load_state(model: nn.Module, state: Mapping[str, Tensor], source: str = "state_dict") -> None:
+    """Fill the model from names and tensors; messages call them `source`.
 
-    Counters of batches (num_batches_tracked) may be missing: checkpoints older than PyTorch 0.4.1
-    have none.
+    Names are those of files; the network's own names are understood too. Counters of batches
+    (num_batches_tracked) may be missing: checkpoints older than PyTorch 0.4.1 have none.
     """
-    own = model.state_dict()
+    own = published_state(model)
+    state = _renamed(model, state)
     missing = [
         name for name in own if name not in state and not name.endswith("num_batches_tracked")
     ]
@@ -195,133 +177,72 @@ def load_state(model: HigherHRNet, state: Mapping[str, Tensor], source: str = "s
                 f"{len(reshaped)} are of another shape ({_shapes(reshaped[0], state, own)})"
             )
         raise CheckpointError(
-            f"{source}: does not fit the network: {', '.join(parts)}{_advice(model, state)}"
+            f"{source}: does not fit the network: {', '.join(parts)}{advice(own, state)}"
         )
-    _refuse_spoilt(state, source)
-    model.load_state_dict(state, strict=False)
+    _reject_non_finite(state, source)
+    _fill(model, state)
 
 
-def _refuse_spoilt(state: Mapping[str, Tensor], source: str | Path) -> None:
-    spoilt = [name for name, tensor in state.items() if not tensor.isfinite().all()]
-    if spoilt:
+def _renamed(model: nn.Module, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    names = to_file_names(model, state)
+    return {names[name]: tensor for name, tensor in state.items()}
+
+
+def _fill(model: nn.Module, state: Mapping[str, Tensor]) -> None:
+    """Load tensors under their names in files; all of them exist in the model."""
+    names = {file: name for name, file in file_names(model).items()}
+    model.load_state_dict({names[file]: tensor for file, tensor in state.items()}, strict=False)
+
+
+def _reject_non_finite(state: Mapping[str, Tensor], source: str | Path) -> None:
+    bad = [name for name, tensor in state.items() if not tensor.isfinite().all()]
+    if bad:
         raise CheckpointError(
-            f"{source}: {len(spoilt)} tensors hold values that are no finite numbers "
-            f"(first {spoilt[0]}); no network works with those"
+            f"{source}: {len(bad)} tensors hold values that are no finite numbers "
+            f"(first {bad[0]}); no network works with those"
         )
 
 
 def load_pretrained(
-    model: HigherHRNet, path: str | Path, layers: Sequence[str] = ("*",)
+    model: nn.Module, path: str | Path, layers: Sequence[str] = ("*",)
 ) -> PretrainedReport:
-    """Start from a file's tensors where they fit: ImageNet backbones, or the network of another set
-    of keypoints.
+    """Start from a file's tensors where they fit.
 
-    layers: first components of the names to take (conv1, stage2, ...;
-    MODEL.EXTRA.PRETRAINED_LAYERS), or "*" for all. Heads of another shape keep their fresh weights.
-    CheckpointError where the backbone is of another shape, or nothing is taken.
+    The file is of an ImageNet backbone, or of a network for another set of keypoints. layers: first
+    components of names in the file (conv1, stage2, ...; MODEL.EXTRA.PRETRAINED_LAYERS), or "*" for
+    all. A head of another shape keeps its fresh weights. Raises CheckpointError if the backbone has
+    another shape, or if no tensor is taken.
     """
-    own = model.state_dict()
-    state = read_state_dict(path)
+    own = published_state(model)
+    given = read_state_dict(path)
+    names = to_file_names(model, given)
+    state = {names[name]: tensor for name, tensor in given.items()}
     wanted = [
-        name for name in state if name in own and ("*" in layers or name.split(".")[0] in layers)
+        file
+        for name, file in names.items()
+        if file in own and ("*" in layers or name.split(".")[0] in layers)
     ]
-    reshaped = [name for name in wanted if state[name].shape != own[name].shape]
-    foreign = [name for name in reshaped if name.split(".")[0] not in HEADS]
+    reshaped = [file for file in wanted if state[file].shape != own[file].shape]
+    head = {file for name, file in file_names(model).items() if name.startswith("head.")}
+    foreign = [file for file in reshaped if file not in head]
     if foreign:
         raise CheckpointError(
             f"{path}: the backbone is another one: {len(foreign)} tensors are of another shape "
-            f"({_shapes(foreign[0], state, own)}){_advice(model, state, heads=False)}"
+            f"({_shapes(foreign[0], state, own)}){advice(own, state, head=False)}"
         )
-    taken = {name: state[name] for name in wanted if name not in reshaped}
+    taken = {file: state[file] for file in wanted if file not in reshaped}
     if not taken:
         raise CheckpointError(
             f"{path}: none of its {len(state)} tensors (first {next(iter(state))}) is one of the "
             f"network's in PRETRAINED_LAYERS ({', '.join(layers) or 'which is empty'})"
         )
-    _refuse_spoilt(taken, path)
-    model.load_state_dict(taken, strict=False)
+    _reject_non_finite(taken, path)
+    _fill(model, taken)
     return PretrainedReport(len(taken), len(reshaped), len(state) - len(wanted), len(own))
 
 
 def _shapes(name: str, state: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> str:
-    return f"first {name}, {list(state[name].shape)} in the file, {list(own[name].shape)} in the network"
-
-
-def _advice(model: HigherHRNet, state: Mapping[str, Tensor], heads: bool = True) -> str:
-    """The settings under which these weights would fit, as the end of a sentence; empty where names
-    tell nothing.
-    """
-    mine = describe_settings(model.state_dict())
-    theirs = describe_settings(state)
-    if not theirs:
-        return "; these are not the weights of an HRNet"
-    differing = {key: f"{key} {value}" for key, value in theirs.items() if mine.get(key) != value}
-    stages = [text for key, text in differing.items() if ".STAGE" in key]
-    others = [text for key, text in differing.items() if ".STAGE" not in key] if heads else []
-    name = f"; these are W{theirs['MODEL.EXTRA.STAGE2.NUM_CHANNELS'][0]} weights" if stages else ""
-    if heads and "MODEL.NUM_JOINTS" not in theirs:
-        return f"{name}; they are of a backbone without keypoint heads, which MODEL.PRETRAINED can start from"
-    return f"{name}; settings that would fit: {', '.join(others + stages)}" if differing else name
-
-
-def describe_settings(state: Mapping[str, Tensor]) -> dict[str, Any]:
-    """The settings tensors were made with, by key, as far as their names and shapes tell; {} where
-    it is no HRNet.
-    """
-    shapes = {name: tuple(tensor.shape) for name, tensor in state.items() if tensor.dim() == 4}
-    if "stage2.0.branches.0.0.conv1.weight" not in shapes:
-        return {}
-    found: dict[str, Any] = {}
-    for stage in (2, 3, 4):
-        key = f"MODEL.EXTRA.STAGE{stage}"
-        name = rf"stage{stage}\.0\.branches"
-        branches = _numbered(shapes, name + r"\.(\d+)\.0\.conv1\.weight")
-        blocks = (
-            _numbered(shapes, rf"{name}\.{branch}\.(\d+)\.conv1\.weight")
-            for branch in range(len(branches))
-        )
-        found[f"{key}.NUM_MODULES"] = len(
-            _numbered(shapes, rf"stage{stage}\.(\d+)\.branches\.0\.0\.conv1\.weight")
-        )
-        found[f"{key}.NUM_CHANNELS"] = [shape[0] for shape in branches]
-        found[f"{key}.NUM_BLOCKS"] = [len(names) for names in blocks]
-        found[f"{key}.BLOCK"] = (
-            "BOTTLENECK" if f"stage{stage}.0.branches.0.0.conv3.weight" in shapes else "BASIC"
-        )
-    return found | _describe_heads(shapes)
-
-
-def _describe_heads(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Any]:
-    heads = _numbered(shapes, r"final_layers\.(\d+)\.weight")
-    if not heads:
-        return {}
-    deconvs = _numbered(shapes, r"deconv_layers\.(\d+)\.0\.0\.weight")
-    scales = _numbered(shapes, r"conv_scale_layers\.(\d+)\.0\.weight")
-    outputs = [shape[0] for shape in heads]
-    # Scale heads have a channel for each joint. Without them the resolution without tags tells; if
-    # all have tags, half.
-    halve = len(set(outputs)) == 1 and outputs[0] % 2 == 0
-    joints = scales[0][0] if scales else min(outputs) // (2 if halve else 1)
-    found: dict[str, Any] = {"MODEL.NUM_JOINTS": joints, "MODEL.SCALE_HEADS": bool(scales)}
-    if max(outputs) > joints:
-        found["MODEL.TAG_PER_JOINT"] = max(outputs) == 2 * joints
-    found["LOSS.WITH_AE_LOSS"] = [count > joints for count in outputs]
-    found["MODEL.EXTRA.FINAL_CONV_KERNEL"] = heads[0][2]
-    found["MODEL.EXTRA.DECONV.NUM_DECONVS"] = len(deconvs)
-    if deconvs:
-        blocks = _numbered(shapes, r"deconv_layers\.0\.(\d+)\.0\.conv1\.weight")
-        found["MODEL.EXTRA.DECONV.NUM_BASIC_BLOCKS"] = len(blocks)
-        found["MODEL.EXTRA.DECONV.NUM_CHANNELS"] = [shape[1] for shape in deconvs]
-        found["MODEL.EXTRA.DECONV.KERNEL_SIZE"] = [shape[2] for shape in deconvs]
-        found["MODEL.EXTRA.DECONV.CAT_OUTPUT"] = [
-            d[0] > head[1] for d, head in zip(deconvs, heads, strict=False)
-        ]
-    return found
-
-
-def _numbered(shapes: Mapping[str, tuple[int, ...]], pattern: str) -> list[tuple[int, ...]]:
-    """The shapes of the names that match, in the order of the number in them."""
-    matches = ((re.fullmatch(pattern, name), shape) for name, shape in shapes.items())
-    return [
-        shape for _, shape in sorted((int(match[1]), shape) for match, shape in matches if match)
-    ]
+    return (
+        f"first {name}, {list(state[name].shape)} in the file, "
+        f"{list(own[name].shape)} in the network"
+    )

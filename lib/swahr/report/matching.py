@@ -20,7 +20,7 @@ import numpy as np
 from faster_coco_eval import COCO, COCOeval_faster
 from numpy.typing import NDArray
 
-from swahr.evaluation.metrics import BOX_TO_AREA, EvaluationError
+from swahr.evaluation.records import BOX_TO_AREA, EvaluationError
 from swahr.jit import kernel
 from swahr.skeleton import Skeleton
 

@@ -1,13 +1,29 @@
-"""Synthetic people: labelled images from a seed, the same on every machine.
+"""Synthetic people: labelled images and videos from a seed, the same on every machine.
 
-figure.py poses a person in space, outfit.py dresses it, paint.py and head.py turn it into shapes,
-placing.py says where it stands before which background.py; scene.py makes that an image with
-labels, annotate.py puts them in COCO's or CrowdPose's words, writer.py writes the files. The
-settings are in settings.py.
+figure.py poses a person in space, outfit.py draws its clothes, paint.py turns both into shapes.
+scene.py puts people before a background and labels them. dataset.py and video.py write files. This
+package imports swahr.skeleton and swahr.files only; tools and benchmarks use it.
 """
 
-from swahr.synthetic.scene import Person, render_scene
-from swahr.synthetic.settings import PRESETS, SceneSettings, SyntheticError
-from swahr.synthetic.writer import write_dataset
+from swahr.synthetic.dataset import (
+    BENCHMARKS,
+    verify_benchmark,
+    write_benchmark,
+    write_dataset,
+)
+from swahr.synthetic.scene import PRESETS, Person, SceneSettings, SyntheticError, render_scene
+from swahr.synthetic.video import render_walk, write_video
 
-__all__ = ["PRESETS", "Person", "SceneSettings", "SyntheticError", "render_scene", "write_dataset"]
+__all__ = [
+    "BENCHMARKS",
+    "PRESETS",
+    "Person",
+    "SceneSettings",
+    "SyntheticError",
+    "render_scene",
+    "render_walk",
+    "verify_benchmark",
+    "write_benchmark",
+    "write_dataset",
+    "write_video",
+]

@@ -1,5 +1,6 @@
-"""What people stand before: sky and ground, walls, foliage, and shapes that could be mistaken for
-parts of people.
+"""Backgrounds of scenes: sky and ground, walls, foliage, and distractors.
+
+Distractors are objects that a network could mistake for parts of people.
 """
 
 from __future__ import annotations
@@ -10,17 +11,18 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from swahr.synthetic.colors import CLOTH, COOL, HAIR, SKIN, WARM, Color, dark, light, mix, pick
+from swahr.synthetic.outfit import CLOTH, COOL, HAIR, SKIN, WARM, Color, dark, light, mix, pick
 from swahr.synthetic.shapes import SHIFT, Array, Image, capsules, ellipses, fixed
 
-TILE = 512  # side of a stored texture, pixels; larger ones repeat
+TEXTURE_SIZE = 512  # pixels; a texture is repeated over larger areas
 
 
 def background(
     rng: np.random.Generator, width: int, height: int, clutter: float
 ) -> tuple[Image, int]:
-    """An empty scene (height, width, 3) and the row of its horizon. clutter: share of walls with
-    something on them.
+    """Draw an empty scene (height, width, 3); return it and the row of its horizon.
+
+    clutter: probability that the wall, and the ground, has a pattern.
     """
     image = _gradient(pick(rng, CLOTH), pick(rng, CLOTH), width, height)
     horizon = int(height * rng.uniform(0.35, 0.85))
@@ -35,7 +37,7 @@ def background(
         image,
         np.full((height, width), 255, np.uint8),
         texture(int(rng.integers(NUM_TEXTURES))),
-        (int(rng.integers(TILE)), int(rng.integers(TILE))),
+        (int(rng.integers(TEXTURE_SIZE)), int(rng.integers(TEXTURE_SIZE))),
     )
     return image, horizon
 
@@ -43,8 +45,9 @@ def background(
 def distractors(
     rng: np.random.Generator, image: Image, count: int, owner: NDArray[np.int16] | None = None
 ) -> None:
-    """Paint poles, balls, boxes and letters; where owner (H, W) is given, they take what they cover
-    from its people.
+    """Paint `count` poles, balls, boxes, bare limbs, dummies' heads and letters, in place.
+
+    Where owner (H, W) is given, they stand before its people: the pixels they cover become 0 in it.
     """
     height, width = image.shape[:2]
     for _ in range(count):
@@ -72,7 +75,7 @@ def distractors(
 
 
 def _object(rng: np.random.Generator, at: Array, size: float) -> list[tuple[Array, Color]]:
-    """One thing of several convex pieces: a pole, a ball, a box, a bare limb, or a dummy's head."""
+    """One object as convex polygons: a pole, a ball, a box, a bare limb, or a dummy's head."""
     color = pick(rng, (*CLOTH, *WARM, *COOL))
     angle = rng.uniform(0, 2 * np.pi)
     across = np.array([np.cos(angle), np.sin(angle)]) * size
@@ -99,7 +102,7 @@ def _object(rng: np.random.Generator, at: Array, size: float) -> list[tuple[Arra
             (at + (corners - at) * 0.9, color),
             (at + (corners - at) * 0.45, light(color)),
         ]
-    if kind == 3:  # something jointed, the colours of an arm
+    if kind == 3:  # two bars with a joint, in the colours of an arm
         joint = at + across
         end = at + across + side * 0.8
         skin = pick(rng, SKIN)
@@ -125,7 +128,6 @@ def _oval(center: Array, wide: float, high: float) -> Array:
 
 
 # -- walls and floors
-# --------------------------------------------------------------------------------------------------
 
 
 def _gradient(top: Color, bottom: Color, width: int, height: int) -> Image:
@@ -135,7 +137,7 @@ def _gradient(top: Color, bottom: Color, width: int, height: int) -> Image:
 
 
 def _clouds(rng: np.random.Generator, image: Image, horizon: int) -> None:
-    """Coloured noise of three sizes."""
+    """Coloured noise at three scales."""
     height, width = image.shape[:2]
     total = np.zeros((height, width, 3), np.uint8)
     for cells, weight in ((4, 2), (11, 4), (40, 8)):
@@ -204,7 +206,7 @@ def _stripes(rng: np.random.Generator, image: Image, horizon: int) -> None:
 
 
 def _floor(rng: np.random.Generator, image: Image, horizon: int) -> None:
-    """Lines that run to a vanishing point, or across."""
+    """Lines that run to a vanishing point, and sometimes lines across."""
     height, width = image.shape[:2]
     color = pick(rng, CLOTH)
     middle = width * rng.uniform(0.2, 0.8)
@@ -221,19 +223,19 @@ _WALLS = (_clouds, _leaves, _bricks, _houses, _stripes)
 
 
 # -- texture
-# -----------------------------------------------------------------------------------------------------------
 
 NUM_TEXTURES = 5
 
 
 @lru_cache(maxsize=NUM_TEXTURES)
 def texture(kind: int) -> Image:
-    """A grey texture (TILE, TILE, 3) whose value 128 keeps a colour as it is: noise, weave, knit,
-    check, or spots.
+    """A grey texture (TEXTURE_SIZE, TEXTURE_SIZE, 3) for `shade`; 128 leaves a colour unchanged.
+
+    kind: 0 noise, 1 weave, 2 knit, 3 checks, 4 spots.
     """
     rng = np.random.default_rng(kind)
-    noise = rng.integers(123, 134, (TILE, TILE))
-    y, x = np.mgrid[:TILE, :TILE]
+    noise = rng.integers(123, 134, (TEXTURE_SIZE, TEXTURE_SIZE))
+    y, x = np.mgrid[:TEXTURE_SIZE, :TEXTURE_SIZE]
     if kind == 1:
         noise = noise + 4 * ((x + y) % 4 < 2) - 2
     elif kind == 2:
@@ -242,18 +244,22 @@ def texture(kind: int) -> Image:
         noise = noise + 6 * ((x // 8 + y // 8) % 2) - 3
     elif kind == 4:
         spots = np.tile(rng.integers(100, 157, (24, 24)).astype(np.uint8), (3, 3))
-        nine = cv2.resize(spots, (3 * TILE, 3 * TILE), interpolation=cv2.INTER_LINEAR_EXACT)
+        nine = cv2.resize(
+            spots, (3 * TEXTURE_SIZE, 3 * TEXTURE_SIZE), interpolation=cv2.INTER_LINEAR_EXACT
+        )
         noise = (
-            noise + nine[TILE : 2 * TILE, TILE : 2 * TILE].astype(int)
-        ) // 2  # the middle one repeats seamlessly
+            noise
+            + nine[TEXTURE_SIZE : 2 * TEXTURE_SIZE, TEXTURE_SIZE : 2 * TEXTURE_SIZE].astype(int)
+        ) // 2  # the middle copy tiles seamlessly
     return np.repeat(noise.astype(np.uint8)[..., None], 3, axis=2)
 
 
 def shade(image: Image, mask: Image, tone: Image, start: tuple[int, int]) -> None:
-    """Multiply image (H, W, 3) by tone / 128, taken from `start` (y, x) on, where mask (H, W) is
-    not 0; in place.
+    """Multiply image (H, W, 3) by tone / 128 where mask (H, W) is not 0, in place.
+
+    start: row and column of the texture `tone` at the image's top left corner.
     """
     height, width = image.shape[:2]
-    rows = (np.arange(height) + start[0]) % TILE
-    columns = (np.arange(width) + start[1]) % TILE
+    rows = (np.arange(height) + start[0]) % TEXTURE_SIZE
+    columns = (np.arange(width) + start[1]) % TEXTURE_SIZE
     cv2.copyTo(cv2.multiply(image, tone[rows[:, None], columns], scale=1 / 128), mask, image)

@@ -1,19 +1,85 @@
-"""What synthetic people look like: skin, hair and clothes."""
+"""Colours of synthetic scenes (RGB), and the clothes, hair and skin of synthetic people."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
 
-from swahr.synthetic.colors import CLOTH, COOL, HAIR, SKIN, WARM, Color, dark, light, pick
+Color = tuple[int, int, int]
+
+SKIN = (
+    (255, 219, 190),
+    (240, 200, 165),
+    (224, 172, 130),
+    (198, 140, 98),
+    (160, 105, 70),
+    (120, 78, 52),
+    (92, 62, 46),
+)
+HAIR = (
+    (30, 25, 25),
+    (60, 40, 28),
+    (95, 60, 35),
+    (150, 100, 50),
+    (215, 175, 95),
+    (165, 60, 35),
+    (150, 150, 150),
+    (225, 222, 215),
+)
+CLOTH = (
+    (238, 238, 232),
+    (45, 48, 58),
+    (120, 125, 135),
+    (70, 90, 125),
+    (190, 60, 60),
+    (222, 150, 60),
+    (235, 205, 95),
+    (90, 140, 85),
+    (60, 120, 150),
+    (125, 85, 140),
+    (205, 120, 140),
+    (150, 110, 80),
+    (95, 180, 175),
+    (60, 70, 50),
+    (220, 190, 160),
+)
+WARM = ((226, 56, 52), (244, 120, 36), (250, 190, 40), (232, 70, 140))  # marks on the left side
+COOL = ((36, 92, 220), (30, 160, 200), (40, 165, 95), (96, 70, 205))  # marks on the right side
+
+
+def pick(rng: np.random.Generator, colors: Sequence[Color]) -> Color:
+    """Draw one of the colours."""
+    return colors[int(rng.integers(len(colors)))]
+
+
+def mix(color: Color, other: Color, eighths: int) -> Color:
+    """The mixture of (8 - eighths) / 8 of `color` and eighths / 8 of `other`."""
+    red, green, blue = (
+        (a * (8 - eighths) + b * eighths) // 8 for a, b in zip(color, other, strict=True)
+    )
+    return red, green, blue
+
+
+def dark(color: Color, eighths: int = 3) -> Color:
+    """The colour mixed with eighths / 8 of near black."""
+    return mix(color, (12, 10, 18), eighths)
+
+
+def light(color: Color, eighths: int = 2) -> Color:
+    """The colour mixed with eighths / 8 of near white."""
+    return mix(color, (255, 252, 240), eighths)
+
 
 PATTERNS = ("plain", "stripes", "stripes", "halves", "dots", "number")
 
 
 class Outfit(NamedTuple):
-    """Colours are pairs (front, back) of cloth, (left, right) of marks and shoes; sleeves: none,
-    short or long.
+    """Skin, hair and clothes of one person.
+
+    top, legs: colours of the front and the back. marks, shoes: colours of the left and the right
+    side. sleeves: "none", "short" or "long".
     """
 
     skin: Color
@@ -29,12 +95,12 @@ class Outfit(NamedTuple):
     pattern: str
     long_hair: bool
     cap: bool
-    pack: bool
+    backpack: bool
 
 
 def sample_outfit(rng: np.random.Generator, *, marked: bool) -> Outfit:
-    """Clothes, hair and skin. marked: pads, gloves, seams and shoes, warm colours on the left and
-    cool on the right.
+    """Draw an outfit. marked: pads, gloves, seams and shoes are warm on the person's left and cool
+    on the right.
     """
     front = pick(rng, CLOTH)
     legs = pick(rng, CLOTH)
@@ -56,5 +122,5 @@ def sample_outfit(rng: np.random.Generator, *, marked: bool) -> Outfit:
         pattern=PATTERNS[rng.integers(len(PATTERNS))],
         long_hair=rng.random() < 0.35,
         cap=rng.random() < 0.15,
-        pack=rng.random() < 0.25,
+        backpack=rng.random() < 0.25,
     )

@@ -1,7 +1,7 @@
-"""Convex shapes with a depth, painted from back to front.
+"""Convex shapes with a depth, and painting them from back to front.
 
-Positions are rounded to 1/16 px and drawn with integers by OpenCV, so pixels do not depend on a
-machine's last bits.
+Positions are rounded to 1/16 px, and OpenCV draws them with integers. So the pixels do not depend
+on how a machine rounds the last bits of its floating-point numbers.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import cv2
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from swahr.synthetic.colors import Color
+from swahr.synthetic.outfit import Color
 
 Array = NDArray[np.float64]
 Image = NDArray[np.uint8]
@@ -46,8 +46,10 @@ _CIRCLE = np.stack([np.cos(_TURN), np.sin(_TURN)], axis=1)
 
 
 class Shape(NamedTuple):
-    """A convex polygon (n, 2) in 1/16 px, its colour, the part it belongs to (0: paint only), and
-    its depth.
+    """A convex polygon (n, 2) in 1/16 px.
+
+    part: index in PARTS of the body part that it belongs to; 0 for colour only. depth: larger is
+    nearer to the camera.
     """
 
     polygon: NDArray[np.int32]
@@ -57,25 +59,25 @@ class Shape(NamedTuple):
 
 
 def fixed(points: ArrayLike) -> NDArray[np.int32]:
-    """Pixels to 1/16 px, kept within what OpenCV can draw."""
+    """Pixels as integers in 1/16 px, clipped to the range that OpenCV can draw."""
     return np.clip(np.round(np.asarray(points) * (1 << SHIFT)), -(1 << 24), 1 << 24).astype(
         np.int32
     )
 
 
 def unit(vectors: Array) -> Array:
-    """Vectors (..., d) of length 1 (or 0, where there is no direction)."""
+    """Vectors (..., d) scaled to length 1; zero vectors stay zero."""
     return vectors / np.maximum(np.sqrt((vectors * vectors).sum(axis=-1, keepdims=True)), 1e-6)
 
 
 def capsules(p: Array, q: Array, rp: Array, rq: Array) -> Array:
-    """Hulls (n, 14, 2) of pairs of circles: centres p, q (n, 2), radii rp, rq (n,)."""
+    """Convex hulls (n, 14, 2) of pairs of circles: centres p, q (n, 2), radii rp, rq (n,)."""
     along = q - p
     length = np.maximum(np.hypot(along[:, 0], along[:, 1]), 1e-6)
     heading = np.arctan2(along[:, 1], along[:, 0])[:, None]
     taper = np.arcsin(np.clip((rp - rq) / length, -1, 1))[:, None] * (2 / np.pi)
-    # The common tangents touch the circles at a right angle plus the taper: the thinner circle
-    # shows less than half.
+    # The common tangents touch the circles at 90 degrees plus the taper, so less than half of the
+    # thinner circle is on the hull.
     ends = ((q, rq, heading + _ARC * (1 - taper)), (p, rp, heading + np.pi + _ARC * (1 + taper)))
     arcs = [
         center[:, None] + radius[:, None, None] * np.stack([np.cos(angle), np.sin(angle)], axis=-1)
@@ -97,8 +99,9 @@ def hull(centers: Array, radii: ArrayLike) -> Array:
 
 
 def paint(shapes: Sequence[Shape], image: Image, parts: Image) -> None:
-    """Paint on image (H, W, 3) and write part numbers into parts (H, W), the farthest first, ties
-    in their order.
+    """Paint the shapes on image (H, W, 3) and write their parts into parts (H, W), both in place.
+
+    The farthest shape is painted first; shapes of equal depth in the order given.
     """
     for shape in sorted(shapes, key=lambda shape: round(shape.depth, 6)):
         cv2.fillConvexPoly(image, shape.polygon, shape.color, cv2.LINE_AA, SHIFT)

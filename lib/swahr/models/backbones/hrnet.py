@@ -1,27 +1,28 @@
-"""HRNet: parallel branches of falling resolution that exchange what they see.
+"""HRNet: parallel branches of falling resolution that exchange their features.
 
 Sun et al., CVPR 2019; Wang et al., TPAMI 2020. Branch b works at 1 / 2^(2 + b) of the image's size.
-Names, and the order of modules, are those of the published checkpoints.
+Attribute names and the order of modules are those of the published checkpoints.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import reduce
-from typing import NamedTuple, cast
+from typing import Any, NamedTuple, cast
 
 import torch
 from torch import Tensor, nn
 
-from swahr.models.blocks import BLOCKS, conv_bn, residual_blocks
-from swahr.models.network import ModelError
+from swahr.models.blocks import BLOCKS, conv_bn, init_normal, residual_blocks
+from swahr.models.network import Backbone, ModelError
 
 STEM_CHANNELS = 64
 
 
 class StageSettings(NamedTuple):
-    """One stage; num_blocks and num_channels have an entry for each branch of its modules, highest
-    resolution first.
+    """The settings of one stage.
+
+    num_blocks and num_channels have an entry for each branch, highest resolution first.
     """
 
     num_modules: int
@@ -31,7 +32,7 @@ class StageSettings(NamedTuple):
 
     @property
     def widths(self) -> tuple[int, ...]:
-        """Channels that leave each branch."""
+        """Output channels of each branch."""
         return tuple(channels * BLOCKS[self.block].expansion for channels in self.num_channels)
 
 
@@ -46,10 +47,10 @@ def hrnet_stages(width: int) -> tuple[StageSettings, StageSettings, StageSetting
 
 
 class HighResolutionModule(nn.Module):
-    """Residual blocks on every branch; then each branch that comes out is the sum of all, brought
-    to its resolution.
+    """Residual blocks on every branch, then an exchange between the branches.
 
-    A list of (B, C_b, h / 2^b, w / 2^b) in, the first `num_outputs` of such a list out.
+    Each output is the sum of all branches, resized to its resolution. Takes a list of
+    (B, C_b, h / 2^b, w / 2^b) and returns the first `num_outputs` entries of such a list.
     """
 
     def __init__(self, in_channels: Sequence[int], stage: StageSettings, num_outputs: int) -> None:
@@ -79,7 +80,7 @@ def _sum_of(layers: nn.ModuleList, features: list[Tensor]) -> Tensor:
 
 
 def _exchange(widths: Sequence[int], source: int, target: int) -> nn.Module:
-    """What takes branch `source` to the width and resolution of branch `target`."""
+    """Layers from the width and resolution of branch `source` to those of branch `target`."""
     if source == target:
         return nn.Identity()
     if source > target:
@@ -92,8 +93,9 @@ def _exchange(widths: Sequence[int], source: int, target: int) -> nn.Module:
 
 
 def _transition(before: Sequence[int], after: Sequence[int]) -> nn.ModuleList:
-    """Bring the branches of a stage to the widths of the next one, and make its new branches out of
-    the lowest.
+    """Layers from the branches of one stage to those of the next.
+
+    Existing branches change their width; new branches are made from the lowest resolution.
     """
     layers: list[nn.Module] = [
         nn.Identity() if old == new else conv_bn(old, new) for old, new in zip(before, after)
@@ -109,7 +111,7 @@ def _apply_transition(layers: nn.ModuleList, features: list[Tensor]) -> list[Ten
 
 
 def _stage(in_channels: Sequence[int], stage: StageSettings, num_outputs: int) -> nn.Sequential:
-    """All modules of a stage; only the last may leave branches out."""
+    """All modules of a stage; only the last may return fewer branches than there are."""
     inputs = [in_channels] + [stage.widths] * (stage.num_modules - 1)
     outputs = [len(stage.widths)] * (stage.num_modules - 1) + [num_outputs]
     return nn.Sequential(
@@ -117,15 +119,16 @@ def _stage(in_channels: Sequence[int], stage: StageSettings, num_outputs: int) -
     )
 
 
-class HRNet(nn.Module):
+class HRNet(Backbone):
     """The backbone up to its features at a quarter of the image's size.
 
-    stages: stages 2, 3 and 4. Other than in the classification network, stage 4 ends in its highest
-    resolution alone.
+    stages: the settings of stages 2, 3 and 4. Unlike the classification network, stage 4 returns
+    its highest resolution only. Raises ModelError for settings that make no network.
     """
 
     def __init__(self, *, stages: Sequence[StageSettings]) -> None:
         super().__init__()
+        _check(stages)
         stage2, stage3, stage4 = stages
         self.conv1 = nn.Conv2d(3, STEM_CHANNELS, 3, stride=2, padding=1, bias=False)
         self.bn1 = nn.BatchNorm2d(STEM_CHANNELS)
@@ -139,21 +142,49 @@ class HRNet(nn.Module):
         self.stage3 = _stage(stage3.widths, stage3, len(stage3.widths))
         self.transition3 = _transition(stage3.widths, stage4.widths)
         self.stage4 = _stage(stage4.widths, stage4, 1)
-        self.num_features = stage4.widths[0]
-        self.stride = 4 * 2 ** (len(stage4.widths) - 1)  # of the lowest resolution
+        self.channels = stage4.widths[0]
+        self.stride = 4
+        self.size_divisor = 4 * 2 ** (len(stage4.widths) - 1)  # stride of the lowest resolution
 
-    def features(self, images: Tensor) -> Tensor:
-        """(B, 3, H, W) -> (B, num_features, H / 4, W / 4); H and W are multiples of self.stride,
-        else ModelError.
-        """
-        height, width = images.shape[-2:]
-        if height % self.stride or width % self.stride:
-            raise ModelError(
-                f"images are {width} x {height} px; width and height must be multiples of {self.stride}"
-            )
+    def init_weights(self) -> None:
+        """Draw fresh weights in-place, see `init_normal`."""
+        init_normal(self)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """(B, 3, H, W) -> (B, channels, H / 4, W / 4); H and W are multiples of size_divisor."""
         x = self.relu(self.bn1(self.conv1(images)))
         x = self.relu(self.bn2(self.conv2(x)))
         branches = [self.layer1(x)]
         branches = self.stage2(_apply_transition(self.transition1, branches))
         branches = self.stage3(_apply_transition(self.transition2, branches))
         return self.stage4(_apply_transition(self.transition3, branches))[0]
+
+
+def _check(stages: Sequence[StageSettings]) -> None:
+    if len(stages) != 3:
+        raise ModelError(f"stages has {len(stages)} entries; HRNet needs those of stages 2, 3, 4")
+    for branches, stage in enumerate(stages, 2):  # stage n has n branches
+        name = f"stage {branches}"
+        if stage.block not in BLOCKS:
+            raise ModelError(f"{name}: block is {stage.block!r}; it is one of {', '.join(BLOCKS)}")
+        if stage.num_modules < 1:
+            raise ModelError(f"{name}: num_modules is {stage.num_modules}; it must be at least 1")
+        for key, values in (("num_blocks", stage.num_blocks), ("num_channels", stage.num_channels)):
+            if len(values) != branches or min(values) < 1:
+                raise ModelError(
+                    f"{name}: {key} is {list(values)}; "
+                    f"it must have {branches} entries of at least 1"
+                )
+
+
+def build_hrnet(cfg: Any) -> HRNet:
+    """The HRNet of MODEL.EXTRA.STAGE2, STAGE3 and STAGE4."""
+    stages = [cfg.MODEL.EXTRA[f"STAGE{number}"] for number in (2, 3, 4)]
+    return HRNet(
+        stages=[
+            StageSettings(
+                stage.NUM_MODULES, tuple(stage.NUM_BLOCKS), tuple(stage.NUM_CHANNELS), stage.BLOCK
+            )
+            for stage in stages
+        ]
+    )

@@ -1,0 +1,65 @@
+"""What a decoder gets, and how testing treats maps that only some heads have."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+from torch import Tensor
+
+
+@dataclass
+class Maps:
+    """The maps of B images, aggregated over stages, flips and scales; K joints.
+
+    heatmaps: (B, K, h, w).
+    tags: (B, K, h, w, T), or (B, 1, h, w, T) where the joints share them; None without tags.
+    extra: further maps (B, C, h, w) by name, of a head that gives more.
+    """
+
+    heatmaps: Tensor
+    tags: Tensor | None = None
+    extra: Mapping[str, Tensor] = field(default_factory=dict)
+
+
+class MapRule(NamedTuple):
+    """How testing treats the maps of one name in StageOutput.extra.
+
+    The maps come from the highest resolution that gives them, and are resized to the size of the
+    heatmaps. Their values are not scaled with the size, so lengths must be given in a unit that
+    does not depend on it, or taken from one scale only (average False).
+
+    signs: factors by which the channels of a mirrored image's maps are multiplied, repeated over
+    all channels: (-1, 1) for vectors whose x and y are channels that follow each other.
+    swap_joints: each joint has len(signs) channels, one joint after another; after mirroring, those
+    of left and right joints change places.
+    average: take the mean over flips and scales; else the maps of the image as it is at scale 1.
+    """
+
+    signs: tuple[int, ...] = (1,)
+    swap_joints: bool = False
+    average: bool = True
+
+    def mirror(self, maps: Tensor, flip_index: Sequence[int]) -> Tensor:
+        """Maps (B, C, h, w) of the mirrored image -> of the image.
+
+        flip_index: K indices of the mirrored joints. Raises ValueError where C does not fit.
+        """
+        parts = len(self.signs)
+        channels = maps.shape[1]
+        if self.swap_joints and channels != len(flip_index) * parts:
+            raise ValueError(
+                f"maps have {channels} channels; with swap_joints they need "
+                f"{parts} for each of {len(flip_index)} joints"
+            )
+        if channels % parts:
+            raise ValueError(f"maps have {channels} channels, which {parts} signs do not divide")
+        groups = maps.flip(3).unflatten(1, (-1, parts))
+        if self.swap_joints:
+            groups = groups[:, list(flip_index)]
+        return (groups * maps.new_tensor(self.signs)[:, None, None]).flatten(1, 2)
+
+    def drop_last_joint(self, maps: Tensor) -> Tensor:
+        """Maps (B, C, h, w) without the channels of the last joint, if joints have channels."""
+        return maps[:, : -len(self.signs)] if self.swap_joints else maps

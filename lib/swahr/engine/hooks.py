@@ -1,0 +1,258 @@
+"""What training does besides its steps, as hooks of the Trainer: averaged weights, clipping, best
+weights, early stopping, and hooks of yours.
+
+A module of yours adds a hook, which TRAIN.HOOKS then names:
+
+    from swahr.engine.hooks import HOOKS, Hook
+
+    class GradientNorm(Hook):
+        def after_step(self, trainer):
+            ...
+
+    HOOKS["gradient_norm"] = lambda cfg, model: GradientNorm()
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any
+
+from torch import nn
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+
+from swahr.distributed import comm
+from swahr.engine import checkpoint
+from swahr.engine.schedule import TrainingError
+from swahr.models.weights import load_state, published_state
+from swahr.parts import choose
+
+if TYPE_CHECKING:
+    from swahr.engine.trainer import Trainer
+
+logger = logging.getLogger("swahr")
+
+Stats = dict[str, float]  # figures of a validation by name; the same on every process
+
+
+class Hook:
+    """Called by the Trainer, on all processes alike; each method does nothing by default."""
+
+    def after_backward(self, trainer: Trainer) -> None:
+        """Gradients are complete, multiplied by the loss scale; the optimiser's step is next.
+
+        In a step that will be skipped, every gradient is NaN.
+        """
+
+    def after_step(self, trainer: Trainer) -> None:
+        """The weights are updated."""
+
+    def after_epoch(self, trainer: Trainer) -> None:
+        """trainer.progress.epoch epochs are done; validation and checkpoint come next."""
+
+    def after_validation(self, trainer: Trainer, stats: Stats) -> None:
+        """stats: the figures; a hook may add its own."""
+
+    def evaluated_model(self, model: nn.Module) -> nn.Module:
+        """The network that is validated and kept in place of `model`, the trained one."""
+        return model
+
+    def should_stop(self) -> bool:
+        """Whether training ends now, before TRAIN.END_EPOCH."""
+        return False
+
+    def state_dict(self) -> dict[str, Any]:
+        """What a resumed run needs, as plain data and tensors."""
+        return {}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Restore what state_dict gave; {} if the checkpoint was written without this hook."""
+
+
+class EMA(Hook):
+    """Exponential moving average of weights and running statistics.
+
+    average = decay x average + (1 - decay) x weights after each step, starting with the weights
+    after the first one. The average is what is validated and kept.
+
+    model: the bare network that is trained. decay: 0 to 1.
+    """
+
+    def __init__(self, model: nn.Module, decay: float) -> None:
+        if not 0 < decay < 1:
+            raise ValueError(f"decay is {decay}; it must be above 0 and below 1")
+        self.average = AveragedModel(
+            model, multi_avg_fn=get_ema_multi_avg_fn(decay), use_buffers=True
+        )
+        self._begun = False
+
+    def after_step(self, trainer: Trainer) -> None:
+        self.average.update_parameters(trainer.model)
+        self._begun = True
+
+    def evaluated_model(self, model: nn.Module) -> nn.Module:
+        return self.average.module if self._begun else model
+
+    def state_dict(self) -> dict[str, Any]:
+        if not self._begun:
+            return {}
+        return {
+            "steps": int(self.average.n_averaged),
+            "state_dict": published_state(self.average.module),
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        if state:
+            load_state(self.average.module, state["state_dict"], "the checkpoint's average")  # type: ignore[arg-type]
+            self.average.n_averaged.fill_(state["steps"])
+            self._begun = True
+
+
+class ClipNorm(Hook):
+    """Limits the norm of the gradient of all parameters.
+
+    max_norm: above 0, of the gradient without the loss scale.
+    """
+
+    def __init__(self, max_norm: float) -> None:
+        if max_norm <= 0:
+            raise ValueError(f"max_norm is {max_norm}; it must be above 0")
+        self.max_norm = max_norm
+
+    def after_backward(self, trainer: Trainer) -> None:
+        step = trainer.train_step
+        step.scaler.unscale(step.optimizer)
+        nn.utils.clip_grad_norm_(step.parameters, self.max_norm)
+
+
+class BestWeights(Hook):
+    """Keeps the weights whose figure is the highest in model_best.pth.tar; the newer of equal ones.
+
+    A validation without figures (a set without annotations), or with an undefined one, counts as
+    best as long as no figure was defined. metric: name of the figure.
+    """
+
+    def __init__(self, metric: str) -> None:
+        self.metric = metric
+
+    def after_validation(self, trainer: Trainer, stats: Stats) -> None:
+        progress = trainer.progress
+        progress.perf = read_metric(stats, self.metric)
+        is_best = is_defined(progress.perf) or not is_defined(progress.best_perf)
+        if is_defined(progress.perf) and is_defined(progress.best_perf):
+            is_best = progress.perf >= progress.best_perf  # type: ignore[operator]
+        if is_best:
+            progress.best_perf = progress.perf
+            if comm.is_main():
+                weights = published_state(trainer.evaluated_model)
+                checkpoint.write_whole(weights, trainer.folder / checkpoint.BEST)
+        if progress.perf is not None:
+            logger.info(
+                "epoch %d: %s %.4f%s",
+                progress.epoch,
+                self.metric,
+                progress.perf,
+                ", the best so far" if is_best else "",
+            )
+
+
+class EarlyStopping(Hook):
+    """Ends training after `patience` consecutive validations without a higher figure.
+
+    metric: name of the figure. Undefined figures do not count.
+    """
+
+    def __init__(self, metric: str, patience: int) -> None:
+        if patience < 1:
+            raise ValueError(f"patience is {patience}; it must be at least 1")
+        self.metric = metric
+        self.patience = patience
+        self.best: float | None = None
+        self.validations_since_best = 0
+
+    def after_validation(self, trainer: Trainer, stats: Stats) -> None:
+        value = read_metric(stats, self.metric)
+        if value is None or not is_defined(value):
+            return
+        if self.best is None or value > self.best:
+            self.best = value
+            self.validations_since_best = 0
+        else:
+            self.validations_since_best += 1
+        if self.should_stop():
+            logger.info(
+                "no higher %s in %d validations: training stops",
+                self.metric,
+                self.validations_since_best,
+            )
+
+    def should_stop(self) -> bool:
+        return self.validations_since_best >= self.patience
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"best": self.best, "validations_since_best": self.validations_since_best}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        self.best = state.get("best")
+        self.validations_since_best = int(state.get("validations_since_best", 0))
+
+
+def read_metric(stats: Stats, metric: str) -> float | None:
+    """The figure; None if validation gave none at all. TrainingError names those it gave."""
+    if not stats:
+        return None
+    if metric not in stats:
+        raise TrainingError(f"TRAIN.BEST_METRIC is {metric!r}; validation gives {', '.join(stats)}")
+    return stats[metric]
+
+
+def is_defined(value: float | None) -> bool:
+    """False for None, NaN and -1, which scoring gives if nobody counts."""
+    return value is not None and not math.isnan(value) and value != -1
+
+
+def build_ema(cfg: Any, model: nn.Module) -> Hook | None:
+    """TRAIN.EMA; 0 is off."""
+    return EMA(model, cfg.TRAIN.EMA) if cfg.TRAIN.EMA else None
+
+
+def build_clip_norm(cfg: Any, model: nn.Module) -> Hook | None:
+    """TRAIN.CLIP_NORM; 0 is off."""
+    return ClipNorm(cfg.TRAIN.CLIP_NORM) if cfg.TRAIN.CLIP_NORM else None
+
+
+def build_best_weights(cfg: Any, model: nn.Module) -> Hook | None:
+    """TRAIN.BEST_METRIC."""
+    return BestWeights(cfg.TRAIN.BEST_METRIC)
+
+
+def build_early_stopping(cfg: Any, model: nn.Module) -> Hook | None:
+    """TRAIN.PATIENCE; 0 is off."""
+    patience = cfg.TRAIN.PATIENCE
+    return EarlyStopping(cfg.TRAIN.BEST_METRIC, patience) if patience else None
+
+
+# Name -> function(cfg, model) -> Hook, or None if the settings switch it off. model: bare, on its
+# device, with the weights that training starts from.
+HOOKS: dict[str, Callable[[Any, nn.Module], Hook | None]] = {
+    "ema": build_ema,
+    "clip_norm": build_clip_norm,
+    "best_weights": build_best_weights,
+    "early_stopping": build_early_stopping,
+}
+FIRST = ("ema", "clip_norm")  # hooks of the settings that change gradients and weights
+LAST = ("best_weights", "early_stopping")  # these read figures that other hooks may add
+
+
+def build_hooks(cfg: Any, model: nn.Module) -> dict[str, Hook]:
+    """Hooks by name, in the order in which they are called: those of the settings TRAIN.EMA and
+    TRAIN.CLIP_NORM, then those that TRAIN.HOOKS names, then those that read figures.
+    """
+    named = [name for name in cfg.TRAIN.HOOKS if name and name not in FIRST + LAST]
+    hooks = {}
+    for name in [*FIRST, *named, *LAST]:
+        hook = choose(HOOKS, name, "TRAIN.HOOKS")(cfg, model)
+        if hook is not None:
+            hooks[name] = hook
+    return hooks

@@ -1,0 +1,150 @@
+"""What inference reads: image files, folders and globs of them, and videos."""
+
+from __future__ import annotations
+
+import glob
+import os
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import cv2
+
+from swahr.data.images import Image, read_image
+
+WRITABLE = (".jpg", ".jpeg", ".png")  # images of other formats are drawn as .png
+
+
+class InferenceError(ValueError):
+    """Images that do not exist, or a place that results cannot be written to; the message names
+    it.
+    """
+
+
+class ImageFiles:
+    """Image files, by names that are their paths below the folder that holds them all.
+
+    sources: image files, folders, and globs such as 'photos/**/*.jpg'. recursive: also read the
+    folders in a folder; otherwise they are in `skipped_folders`. exclude: a folder that is never
+    read, such as that of the results. Hidden files and folders in a folder are ignored, and files
+    that several sources name are read once. Raises InferenceError if a source does not exist or
+    has no files.
+    """
+
+    def __init__(
+        self,
+        sources: Sequence[str | Path],
+        *,
+        recursive: bool = False,
+        exclude: str | Path | None = None,
+    ) -> None:
+        self.title = ", ".join(map(str, sources[:3])) + (", ..." if len(sources) > 3 else "")
+        self.skipped_folders: list[Path] = []
+        self._recursive = recursive
+        self._exclude = "" if exclude is None else os.path.realpath(exclude)
+        paths: dict[Path, None] = {}  # an ordered set
+        folders: list[Path] = []
+        for source in sources:
+            for path in _expand(source):
+                if path.is_dir():
+                    folders.append(path)
+                    paths |= dict.fromkeys(self._files_in(path))
+                else:
+                    folders.append(path.parent)
+                    paths[path] = None
+        if not paths:
+            deeper = len(self.skipped_folders)
+            hint = f" outside its {deeper} folder(s); --recursive reads these" if deeper else ""
+            raise InferenceError(f"{self.title}: the folder holds no files{hint}")
+        root = os.path.commonpath(folders)
+        self.paths = {path.relative_to(root).as_posix(): path for path in paths}
+        self.names = list(self.paths)
+
+    def read(self, name: str) -> Image:
+        """The image as viewers show it: turned as its EXIF orientation says."""
+        return read_image(self.paths[name], honour_exif=True)
+
+    def drawn_names(self) -> dict[str, str]:
+        """The name under which each image is drawn: its own name if that is a format that can be
+        written, else with .png behind it, or -2.png if there is such an image, and so on.
+        """
+        drawn = {name: name for name in self.names if name.lower().endswith(WRITABLE)}
+        used = set(drawn)
+        for name in self.names:
+            if name in drawn:
+                continue
+            target = f"{name}.png"
+            count = 2
+            while target in used:
+                target = f"{name}-{count}.png"
+                count += 1
+            drawn[name] = target
+            used.add(target)
+        return drawn
+
+    def _files_in(self, folder: Path) -> Iterator[Path]:
+        """The files of a folder in the order of their paths."""
+        files: list[Path] = []
+        seen = {os.path.realpath(folder)}  # links to folders can lead back
+        for parent, children, names in os.walk(folder, followlinks=True):
+            files += [Path(parent, name) for name in names if name[0] != "."]
+            deeper = []
+            for child in children:
+                place = os.path.realpath(os.path.join(parent, child))
+                if child[0] != "." and place not in seen and place != self._exclude:
+                    seen.add(place)
+                    deeper.append(child)
+            if not self._recursive:
+                self.skipped_folders += [Path(parent, child) for child in sorted(deeper)]
+                deeper = []
+            children[:] = deeper
+        yield from sorted(files)
+
+
+def _expand(source: str | Path) -> list[Path]:
+    """The absolute paths that a source names: itself if it exists, else what it matches as a
+    glob.
+    """
+    text = os.path.expanduser(source)
+    found = [text] if os.path.lexists(text) else sorted(glob.glob(text, recursive=True))
+    if not found:
+        raise InferenceError(f"{source}: there is no such file or folder, and nothing matches it")
+    return [Path(os.path.abspath(path)) for path in found]
+
+
+class Video:
+    """A video's frames by their indices, from 0. A frame can be read until it is forgotten.
+
+    length: number of frames as the file claims, 0 if it is unknown. Raises InferenceError if the
+    file cannot be opened as a video.
+    """
+
+    def __init__(self, path: str | Path) -> None:
+        self._capture = cv2.VideoCapture(str(path))
+        if not self._capture.isOpened():
+            raise InferenceError(f"--video {path}: cannot be opened as a video")
+        self.fps = self._capture.get(cv2.CAP_PROP_FPS) or 25.0
+        self.length = max(int(self._capture.get(cv2.CAP_PROP_FRAME_COUNT)), 0)
+        self._frames: dict[int, Image] = {}
+
+    def groups(self, size: int) -> Iterator[list[int]]:
+        """The indices of up to `size` frames at a time, which are then kept in memory."""
+        count = 0
+        while True:
+            group: list[int] = []
+            while len(group) < size:
+                read, frame = self._capture.read()
+                if not read:
+                    break
+                self._frames[count] = cv2.cvtColor(frame, cv2.COLOR_BGR2RGB)  # type: ignore[assignment]
+                group.append(count)
+                count += 1
+            if not group:
+                return
+            yield group
+
+    def read(self, index: int) -> Image:
+        return self._frames[index]
+
+    def forget(self, index: int) -> None:
+        """Free the memory of a frame."""
+        del self._frames[index]

@@ -1,0 +1,117 @@
+"""What a result was made with: the file of weights, the settings of the test, and a fingerprint of
+both.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import zipfile
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+
+from swahr.config import output_dir, resolve_path
+from swahr.engine import checkpoint
+from swahr.models.weights import CheckpointError
+
+RUN_WEIGHTS = (checkpoint.BEST, checkpoint.FINAL)  # files of a run, in order of preference
+DIGEST_LENGTH = 12  # hexadecimal digits of SHA-256 that are shown
+# The settings that decide which people are found, apart from the weights.
+RESULT_SECTIONS = ("DATASET", "MODEL", "LOSS", "AMP", "TEST")
+# Keys of these sections that only decide how fast they are found.
+SPEED_KEYS = ("MODEL_FILE", "IMAGES_PER_GPU", "LOG_PROGRESS", "CUDA_GRAPHS", "RESUME")
+
+
+class Weights(NamedTuple):
+    """A file of weights.
+
+    epoch: finished epochs of training if the file is a checkpoint that holds them, else None.
+    digest: SHA-256 of the file in hexadecimal digits.
+    """
+
+    path: Path
+    epoch: int | None
+    digest: str
+
+    def __str__(self) -> str:
+        epoch = "unknown" if self.epoch is None else self.epoch
+        return f"{self.path} (epoch {epoch}, sha256 {self.digest[:DIGEST_LENGTH]})"
+
+
+def find_weights(cfg: Any, cfg_path: str | Path) -> Path:
+    """The file TEST.MODEL_FILE, otherwise the best or the last weights of the configuration's own
+    run. Raises CheckpointError if there are none.
+    """
+    if cfg.TEST.MODEL_FILE:
+        return resolve_path(cfg.TEST.MODEL_FILE)
+    run = output_dir(cfg, cfg_path)
+    for name in RUN_WEIGHTS:
+        if (run / name).is_file():
+            return run / name
+    raise CheckpointError(
+        f"no weights to test with: TEST.MODEL_FILE is empty, and {run} has neither "
+        f"{' nor '.join(RUN_WEIGHTS)}"
+    )
+
+
+def describe_weights(path: str | Path) -> Weights:
+    """The path, epoch and digest of a file of weights. Raises CheckpointError if it cannot be
+    read.
+    """
+    return Weights(Path(path), _epoch(path), _sha256(path))
+
+
+def describe_test(cfg: Any) -> str:
+    """The settings that tests of one network are told apart by, in one line."""
+    scales = ", ".join(f"{scale:g}" for scale in cfg.TEST.SCALE_FACTOR)
+    flip = "flip test" if cfg.TEST.FLIP_TEST else "no flip test"
+    return f"{flip}, scales {scales}, input size {cfg.DATASET.INPUT_SIZE} px"
+
+
+def results_name(cfg: Any) -> str:
+    """The name, without ending, of the results of DATASET.TEST: the published
+    keypoints_<TEST>_results for the published default test (flip test, scale 1). Other tests get
+    the suffix _noflip, or their scales such as _scales0.5-1-2, or both.
+    """
+    scales = [float(scale) for scale in cfg.TEST.SCALE_FACTOR]
+    name = f"keypoints_{cfg.DATASET.TEST}_results"
+    if not cfg.TEST.FLIP_TEST:
+        name += "_noflip"
+    if scales != [1.0]:
+        name += "_scales" + "-".join(f"{scale:g}" for scale in scales)
+    return name
+
+
+def fingerprint(cfg: Any, weights: str | Path) -> str:
+    """Hexadecimal digits that two tests share if they find the same people with the same
+    weights. Raises CheckpointError if the file cannot be read.
+    """
+    digest = hashlib.sha256()
+    for section in RESULT_SECTIONS:
+        settings = [item for item in cfg[section].items() if item[0] not in SPEED_KEYS]
+        digest.update(repr(settings).encode())
+    digest.update(_sha256(weights).encode())
+    return digest.hexdigest()[:16]
+
+
+def _sha256(path: str | Path) -> str:
+    digest = hashlib.sha256()
+    try:
+        with open(path, "rb") as file:
+            while block := file.read(1 << 20):
+                digest.update(block)
+    except OSError as error:
+        raise CheckpointError(f"{path}: cannot be read ({error.strerror or error})") from None
+    return digest.hexdigest()
+
+
+def _epoch(path: str | Path) -> int | None:
+    """The entry `epoch` of a checkpoint of training; None for other files."""
+    try:
+        mapped = zipfile.is_zipfile(path)  # the tensors then stay on the disk
+        content = torch.load(path, map_location="cpu", weights_only=True, mmap=mapped)
+    except Exception:  # loading the weights says what is wrong with the file
+        return None
+    epoch = content.get("epoch") if isinstance(content, dict) else None
+    return epoch if type(epoch) is int else None

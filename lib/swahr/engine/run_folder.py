@@ -1,0 +1,181 @@
+"""The folder of a run: one live run at a time, earlier configurations kept, differences named."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from swahr.engine.checkpoint import CONFIG, unused_path
+from swahr.files import WriteError, make_folder, write_text
+
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None  # type: ignore[assignment]
+
+LOCK = "run.lock"
+# Settings that decide where, how fast and how verbosely a run works, how it is validated and when
+# it is saved, but not what the network learns. A trailing dot stands for a whole section.
+NOT_LEARNT = (
+    "OUTPUT_DIR",
+    "LOG_DIR",
+    "DATA_DIR",
+    "RUN_NAME",
+    "GPUS",
+    "DEVICE",
+    "WORKERS",
+    "PRINT_FREQ",
+    "AUTO_RESUME",
+    "RESUME_CHANGED",
+    "REQUIRES",
+    "PIN_MEMORY",
+    "RANK",
+    "VERBOSE",
+    "DIST_BACKEND",
+    "MULTIPROCESSING_DISTRIBUTED",
+    "CUDNN.",
+    "MODEL.PRETRAINED",
+    "DATASET.ROOT",
+    "DATASET.DATA_FORMAT",
+    "DATASET.DATASET_TEST",
+    "DATASET.TEST",
+    "DATASET.MAX_NUM_PEOPLE",
+    "TRAIN.RESUME",
+    "TRAIN.CHECKPOINT",
+    "TRAIN.VAL_INTERVAL",
+    "TRAIN.CHECKPOINT_MINUTES",
+    "TRAIN.MAX_BAD_STEPS",
+    "TRAIN.BEST_METRIC",
+    "TRAIN.PATIENCE",
+    "TRAIN.CHANNELS_LAST",
+    "TRAIN.COMPILE",
+    "TEST.",
+    "DEBUG.",
+)
+
+
+class RunInUseError(ValueError):
+    """Another live run works in the folder; the message says which."""
+
+
+@contextmanager
+def run_lock(folder: Path) -> Iterator[None]:
+    """Hold the folder for this process while the block runs; RunInUseError if another one has it.
+
+    The system's file lock decides where there is one: it ends with the process that holds it.
+    Elsewhere the process id in the file decides, and the lock of a process of this host that is
+    gone is taken over.
+    """
+    path = make_folder(folder) / LOCK
+    try:
+        file = open(path, "a+", encoding="utf-8")  # noqa: SIM115  (open as long as the lock is held)
+    except OSError as error:
+        raise WriteError(f"{path}: cannot be written ({error.strerror or error})") from error
+    with file:
+        _acquire(file, path)
+        try:
+            file.seek(0)
+            file.truncate()
+            json.dump({"host": socket.gethostname(), "pid": os.getpid()}, file)
+            file.flush()
+            yield
+        finally:
+            with suppress(OSError):
+                path.unlink()
+
+
+def _acquire(file: Any, path: Path) -> None:
+    file.seek(0)
+    owner = _parse_owner(file.read())
+    try:
+        if fcntl is None:
+            raise OSError("no file locks on this system")
+        fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except (BlockingIOError, PermissionError):
+        raise _in_use(path, owner) from None
+    except OSError:  # a file system without locks
+        if owner.get("host") not in (None, socket.gethostname()):
+            raise _in_use(path, owner) from None
+        if owner.get("pid") != os.getpid() and _is_alive(owner.get("pid")):
+            raise _in_use(path, owner) from None
+    if not path.exists() or not os.path.samestat(os.stat(path), os.fstat(file.fileno())):
+        raise _in_use(path, owner)  # its owner removed it, and another run may have made a new one
+
+
+def _parse_owner(text: str) -> dict[str, Any]:
+    try:
+        owner = json.loads(text)
+    except ValueError:  # the file is new
+        return {}
+    return owner if isinstance(owner, dict) else {}
+
+
+def _is_alive(pid: Any) -> bool:
+    if not isinstance(pid, int):
+        return False
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True
+
+
+def _in_use(path: Path, owner: dict[str, Any]) -> RunInUseError:
+    who = f"process {owner.get('pid', '?')} on {owner.get('host', 'another host')}"
+    return RunInUseError(
+        f"{path.parent}: {who} is training there; give this run a name or an OUTPUT_DIR of its own "
+        f"(if that process is gone, remove {path.name})"
+    )
+
+
+def keep_config(folder: Path, text: str) -> None:
+    """Write config.yaml; one that differs is kept as config_<date of its writing>.yaml."""
+    path = folder / CONFIG
+    if path.exists():
+        if path.read_text(encoding="utf-8") == text:
+            return
+        written = time.localtime(path.stat().st_mtime)
+        path.rename(unused_path(folder / time.strftime("config_%Y-%m-%d_%H-%M-%S.yaml", written)))
+    write_text(path, text)
+
+
+def changed_settings(before: str, now: str, defaults: str) -> dict[str, tuple[Any, Any]]:
+    """{key: (value before, value now)} of two configurations, given as YAML.
+
+    defaults: the default of every key, as YAML; it stands for keys that `before` lacks, as it was
+    written by an older version. Keys that `now` lacks do not count.
+    """
+    old = _flatten(yaml.safe_load(defaults)) | _flatten(yaml.safe_load(before))
+    new = _flatten(yaml.safe_load(now))
+    return {
+        key: (old.get(key), value)
+        for key, value in new.items()
+        if key not in old or old[key] != value
+    }
+
+
+def changes_what_is_learnt(key: str) -> bool:
+    """Whether a setting decides what the network learns; see NOT_LEARNT."""
+    return not any(
+        key == known or (known[-1] == "." and key.startswith(known)) for known in NOT_LEARNT
+    )
+
+
+def _flatten(tree: Any, prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for key, value in (tree or {}).items():
+        if isinstance(value, dict):
+            flat |= _flatten(value, f"{prefix}{key}.")
+        else:
+            flat[prefix + str(key)] = value
+    return flat

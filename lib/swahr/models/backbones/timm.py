@@ -1,0 +1,96 @@
+"""Backbones of timm (Wightman, PyTorch Image Models), joined to stride 4 by a feature pyramid.
+
+Lin et al., Feature Pyramid Networks for Object Detection, CVPR 2017. Needs timm and torchvision,
+which are imported only when such a backbone is built. No weights are downloaded: MODEL.PRETRAINED
+may name a file of timm's weights.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections import OrderedDict
+from types import ModuleType
+from typing import Any
+
+from torch import Tensor, nn
+
+from swahr.models.network import Backbone, ModelError
+
+STRIDE = 4  # of the features
+
+
+class TimmBackbone(Backbone):
+    """images (B, 3, H, W) -> features (B, channels, H / 4, W / 4).
+
+    name: a network of timm whose features have stride 4 and more, such as resnet18. channels: width
+    of the feature pyramid. Weights are initialised by timm and torchvision. Raises ModelError for
+    unknown names, networks that give no such features, and missing packages.
+    """
+
+    pretrained_prefix = "body."
+
+    def __init__(self, name: str, channels: int = 64) -> None:
+        super().__init__()
+        self.body = _create(name)
+        info = self.body.feature_info
+        strides = info.reduction()
+        if STRIDE not in strides or getattr(self.body, "output_fmt", "NCHW") != "NCHW":
+            raise ModelError(
+                f"timm's {name} gives features of strides {strides}; "
+                f"a backbone needs convolutional features from stride {STRIDE} on"
+            )
+        self.first = strides.index(STRIDE)
+        self.pyramid = _pyramid(info.channels()[self.first :], channels)
+        self.channels = channels
+        self.stride = STRIDE
+        self.size_divisor = max(strides)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """H and W are multiples of size_divisor."""
+        features = self.body(images)[self.first :]
+        levels = OrderedDict((str(level), maps) for level, maps in enumerate(features))
+        return self.pyramid(levels)["0"]
+
+
+def _create(name: str) -> Any:
+    timm = _import_timm()
+    if not timm.is_model(name):
+        near = difflib.get_close_matches(name, timm.list_models(), n=3)
+        known = f"; the nearest are {', '.join(near)}" if near else ""
+        raise ModelError(f"timm has no network {name!r}{known}")
+    try:
+        return timm.create_model(name, pretrained=False, features_only=True)
+    except RuntimeError as error:  # such as: features_only not implemented for ... models
+        raise ModelError(f"timm's {name} cannot be a backbone: {error}") from None
+
+
+def _import_timm() -> ModuleType:
+    try:
+        import timm
+        import torchvision.ops  # noqa: F401
+    except ImportError as error:
+        raise ModelError(
+            f"backbones of timm need a package that is missing ({error}); "
+            "install it with: pip install 'swahr[timm]'"
+        ) from None
+    return timm
+
+
+def _pyramid(in_channels: list[int], channels: int) -> nn.Module:
+    """Levels {"0": (B, C_0, h, w), "1": (B, C_1, h / 2, w / 2), ...} -> the same, `channels` wide.
+
+    Only level 0 is used, so the output convolutions of the others are dropped: they would be
+    parameters without a gradient.
+    """
+    from torchvision.ops import FeaturePyramidNetwork
+
+    pyramid = FeaturePyramidNetwork(in_channels, channels)
+    for level in range(1, len(in_channels)):
+        pyramid.layer_blocks[level] = nn.Identity()
+    return pyramid
+
+
+def build_timm(cfg: Any) -> TimmBackbone:
+    """The backbone of MODEL.BACKBONE "timm/NAME", MODEL.EXTRA.FPN_CHANNELS wide."""
+    _, _, name = cfg.MODEL.BACKBONE.partition("/")
+    return TimmBackbone(name, cfg.MODEL.EXTRA.FPN_CHANNELS)

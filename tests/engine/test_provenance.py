@@ -1,0 +1,117 @@
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from swahr.config import load_config, save_config
+from swahr.engine.provenance import (
+    describe_test,
+    describe_weights,
+    find_weights,
+    fingerprint,
+    results_name,
+)
+from swahr.models.weights import CheckpointError
+
+
+def loaded(config_file: Path, *opts: Any) -> Any:
+    return load_config(config_file, [str(opt) for opt in opts])
+
+
+@pytest.fixture
+def weights(tmp_path: Path) -> Path:
+    torch.save({"layer": torch.ones(3)}, tmp_path / "weights.pth")
+    return tmp_path / "weights.pth"
+
+
+def test_the_weights_are_those_named_or_the_best_of_the_run(
+    config_file: Path, weights: Path, tmp_path: Path
+) -> None:
+    assert find_weights(loaded(config_file, "TEST.MODEL_FILE", weights), config_file) == weights
+    cfg = loaded(config_file)
+    run = tmp_path / "output/coco_kpt/pose_higher_hrnet/tiny"
+    with pytest.raises(
+        CheckpointError,
+        match=r"no weights to test with: TEST.MODEL_FILE is empty, and .*/tiny has neither "
+        r"model_best.pth.tar nor final_state.pth.tar",
+    ):
+        find_weights(cfg, config_file)
+    run.mkdir(parents=True)
+    for name in ("final_state.pth.tar", "model_best.pth.tar"):
+        (run / name).touch()
+        assert find_weights(cfg, config_file) == run / name
+
+
+def test_the_configuration_of_a_run_finds_the_weights_of_that_run(
+    config_file: Path, tmp_path: Path
+) -> None:
+    run = tmp_path / "elsewhere/tiny"
+    save_config(loaded(config_file, "RUN_NAME", "tiny"), run / "config.yaml")
+    (run / "model_best.pth.tar").touch()
+    saved = run / "config.yaml"
+    assert find_weights(load_config(saved), saved) == run / "model_best.pth.tar"
+
+
+@pytest.mark.parametrize("old_format", [False, True])
+def test_weights_are_described_by_path_epoch_and_digest(tmp_path: Path, old_format: bool) -> None:
+    path = tmp_path / "checkpoint.pth.tar"
+    content = {"epoch": 12, "state_dict": {"layer": torch.ones(3)}}
+    torch.save(content, path, _use_new_zipfile_serialization=not old_format)
+    digest = hashlib.sha256(path.read_bytes()).hexdigest()
+    described = describe_weights(path)
+    assert described == (path, 12, digest)
+    assert str(described) == f"{path} (epoch 12, sha256 {digest[:12]})"
+
+
+def test_the_epoch_of_plain_weights_is_unknown(weights: Path, tmp_path: Path) -> None:
+    assert ".pth (epoch unknown, sha256 " in str(describe_weights(weights))
+    (tmp_path / "damaged.pth").write_bytes(b"damaged")
+    assert describe_weights(tmp_path / "damaged.pth").epoch is None
+
+
+def test_a_file_of_weights_that_cannot_be_read_is_named(config_file: Path, tmp_path: Path) -> None:
+    message = r"none.pth: cannot be read \(No such file or directory\)"
+    with pytest.raises(CheckpointError, match=message):
+        describe_weights(tmp_path / "none.pth")
+    with pytest.raises(CheckpointError, match=message):
+        fingerprint(loaded(config_file), tmp_path / "none.pth")
+
+
+@pytest.mark.parametrize(
+    ("flip", "scales", "name", "description"),
+    [
+        (True, [1], "", "flip test, scales 1, input size 64 px"),
+        (False, [1], "_noflip", "no flip test, scales 1, input size 64 px"),
+        (True, [0.5, 1, 2], "_scales0.5-1-2", "flip test, scales 0.5, 1, 2, input size 64 px"),
+        (False, [1, 2], "_noflip_scales1-2", "no flip test, scales 1, 2, input size 64 px"),
+    ],
+)
+def test_tests_have_names_and_descriptions_of_their_own(
+    config_file: Path, flip: bool, scales: list[float], name: str, description: str
+) -> None:
+    cfg = loaded(config_file, "TEST.FLIP_TEST", flip, "TEST.SCALE_FACTOR", scales)
+    assert results_name(cfg) == f"keypoints_val2017_results{name}"
+    assert describe_test(cfg) == description
+
+
+def test_the_fingerprint_depends_on_what_decides_the_people(
+    config_file: Path, weights: Path
+) -> None:
+    def of(*opts: Any) -> str:
+        return fingerprint(loaded(config_file, *opts), weights)
+
+    same = [("TEST.RESUME", True), ("TEST.IMAGES_PER_GPU", 3), ("WORKERS", 7), ("TRAIN.LR", 0.5)]
+    others = [
+        ("TEST.FLIP_TEST", True),
+        ("TEST.SCALE_FACTOR", [0.5, 1]),
+        ("DATASET.TEST", "x"),
+    ]
+    assert {of(*opts) for opts in same} == {of()}
+    assert len({of(), *(of(*opts) for opts in others)}) == 4
+    before = of()
+    weights.write_bytes(weights.read_bytes() + b"0")
+    assert of() != before

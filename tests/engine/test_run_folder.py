@@ -1,0 +1,119 @@
+"""One live run a folder; earlier configurations are kept; changed settings are found."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from swahr.config import defaults
+from swahr.engine import run_folder
+from swahr.engine.run_folder import (
+    RunInUseError,
+    changed_settings,
+    changes_what_is_learnt,
+    keep_config,
+    run_lock,
+)
+
+HOLD = (
+    "import sys; from pathlib import Path; from swahr.engine.run_folder import run_lock\n"
+    "with run_lock(Path(sys.argv[1])): print('held', flush=True); sys.stdin.read()"
+)
+
+
+def holder(folder: Path) -> subprocess.Popen[str]:
+    """A process that holds the folder until its input is closed."""
+    command = [sys.executable, "-c", HOLD, str(folder)]
+    process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    assert process.stdout is not None and process.stdout.readline() == "held\n"
+    return process
+
+
+def test_a_second_live_run_is_refused(tmp_path: Path) -> None:
+    other = holder(tmp_path)
+    with (
+        pytest.raises(RunInUseError, match=f"process {other.pid} on {socket.gethostname()} is"),
+        run_lock(tmp_path),
+    ):
+        pytest.fail("two runs in one folder")
+    other.communicate()
+    with run_lock(tmp_path):
+        assert os.listdir(tmp_path) == ["run.lock"]
+    assert not os.listdir(tmp_path)
+
+
+def test_the_lock_of_a_killed_process_is_taken_over(tmp_path: Path) -> None:
+    other = holder(tmp_path)
+    other.kill()
+    other.communicate()
+    assert os.listdir(tmp_path) == ["run.lock"]
+    with run_lock(tmp_path):
+        assert json.loads((tmp_path / "run.lock").read_text())["pid"] == os.getpid()
+
+
+@pytest.mark.parametrize(
+    ("host", "alive", "refused"),
+    [("here", True, True), ("here", False, False), ("elsewhere", False, True)],
+)
+def test_without_file_locks_the_process_id_decides(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, host: str, alive: bool, refused: bool
+) -> None:
+    def no_locks(*args: object) -> None:
+        raise OSError(errno.ENOLCK, "no locks available")
+
+    monkeypatch.setattr(run_folder.fcntl, "lockf", no_locks)
+    other = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
+    if not alive:
+        other.communicate()
+    owner = {"host": socket.gethostname() if host == "here" else host, "pid": other.pid}
+    (tmp_path / "run.lock").write_text(json.dumps(owner))
+    if refused:
+        with pytest.raises(RunInUseError, match=f"process {other.pid} on "), run_lock(tmp_path):
+            pytest.fail("two runs in one folder")
+    else:
+        with run_lock(tmp_path):
+            pass
+    other.communicate()
+
+
+def test_earlier_configurations_are_kept(tmp_path: Path) -> None:
+    for text in ("A: 1", "A: 1", "A: 2", "A: 3"):
+        keep_config(tmp_path, text)
+    assert (tmp_path / "config.yaml").read_text() == "A: 3"
+    earlier = sorted(tmp_path.glob("config_*.yaml"))
+    assert sorted(path.read_text() for path in earlier) == ["A: 1", "A: 2"]
+
+
+def test_changed_settings() -> None:
+    plain = "A: {B: 1, C: [1, 2]}\nNEW: 0"
+    before = "A: {B: 2, C: [1, 2]}\nGONE: 1"
+    assert changed_settings(before, "A: {B: 2, C: [1, 2]}\nNEW: 0", plain) == {}
+    now = "A: {B: 3, C: [1]}\nNEW: 5"
+    expected = {"A.B": (2, 3), "A.C": ([1, 2], [1]), "NEW": (0, 5)}
+    assert changed_settings(before, now, plain) == expected
+    text = defaults().dump()
+    assert changed_settings(text, text, text) == {}
+
+
+@pytest.mark.parametrize(
+    ("key", "learnt"),
+    [
+        ("TRAIN.LR", True),
+        ("TRAIN.END_EPOCH", True),
+        ("TRAIN.EMA", True),
+        ("MODEL.NUM_JOINTS", True),
+        ("A_KEY_OF_YOURS", True),
+        ("WORKERS", False),
+        ("TEST.FLIP_TEST", False),
+        ("TRAIN.VAL_INTERVAL", False),
+    ],
+)
+def test_what_is_learnt(key: str, learnt: bool) -> None:
+    assert changes_what_is_learnt(key) == learnt

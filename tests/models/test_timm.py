@@ -1,0 +1,130 @@
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+
+from swahr.acceleration.fuse import fold_batch_norms, optimize_for_inference
+from swahr.config import load_config
+from swahr.models.backbones.timm import TimmBackbone
+from swahr.models.build import build_model
+from swahr.models.flops import count_macs
+from swahr.models.network import ModelError, PoseNetwork
+from swahr.models.weights import load_pretrained, load_weights, published_state
+from tests.models.tiny_networks import EXPERIMENTS, images, network, randomized
+
+EXPERIMENT = EXPERIMENTS / "synthetic/resnet18_192_cpu.yaml"
+
+
+def built(*opts: str) -> PoseNetwork:
+    pytest.importorskip("timm")
+    return build_model(load_config(EXPERIMENT, opts))
+
+
+def same(one: dict[str, Tensor], other: dict[str, Tensor]) -> bool:
+    return one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
+
+
+def test_maps_of_the_experiment() -> None:
+    model = built()
+    assert model.strides == (4, 2) and model.size_divisor == 32 and model.backbone.channels == 32
+    first, second = model.eval()(images(1, 64, 96))
+    assert first.heatmaps.shape == (1, 17, 16, 24) and second.heatmaps.shape == (1, 17, 32, 48)
+    with pytest.raises(ModelError, match="^images are 96 x 48 px; .* multiples of 32$"):
+        model(images(1, 48, 96))
+
+
+def test_strides_that_networks_have() -> None:
+    """Some begin at stride 2, some at 4; some end before 32."""
+    pytest.importorskip("timm")
+    for name in ("resnet10t", "convnext_atto", "mobilenetv3_small_050"):
+        backbone = TimmBackbone(name, 8)
+        features = backbone(images(1, 64, 32))
+        assert features.shape == (1, 8, 16, 8) and backbone.size_divisor == 32
+
+
+def test_every_parameter_learns() -> None:
+    """DistributedDataParallel need not look for idle ones: is_idle speaks for the whole network."""
+    model = built("MODEL.INIT_WEIGHTS", "False").train()
+    outputs = model(images(2, 64, 64))
+    maps = [part for stage in outputs for part in (stage.scales, stage.heatmaps, stage.tags)]
+    torch.stack([part.square().mean() for part in maps if part is not None]).sum().backward()
+    assert [name for name, p in model.named_parameters() if p.grad is None] == []
+
+
+def test_the_initialisation_is_that_of_timm() -> None:
+    """Only the head is initialised as HigherHRNet's."""
+    model = built()
+    assert model.backbone.body.conv1.weight.std() > 0.01
+    assert model.head.final_layers[0].weight.std() < 0.002
+
+
+def test_files(tmp_path: Path) -> None:
+    source = randomized(built(), seed=1)
+    path = tmp_path / "ours.pth"
+    torch.save(published_state(source), path)
+    model = built()
+    load_weights(model, path)
+    assert same(published_state(model), published_state(source))
+
+
+def test_pretrained_from_a_file_of_timm(tmp_path: Path) -> None:
+    timm = pytest.importorskip("timm")
+    published = timm.create_model("resnet18").state_dict()  # with a classifier
+    path = tmp_path / "resnet18.pth"
+    torch.save(published, path)
+    model = built()
+    report = load_pretrained(model, path)
+    assert torch.equal(
+        model.backbone.body.layer4[1].conv2.weight, published["layer4.1.conv2.weight"]
+    )
+    assert (report.taken, report.unasked) == (len(published) - 2, 2)
+
+
+@torch.inference_mode()
+def test_fused_copies_compute_the_same() -> None:
+    model = randomized(built())
+    batch = images(1, 64, 96)
+    for fast in (fold_batch_norms(model), optimize_for_inference(model)):
+        for output, expected in zip(fast(batch), model(batch), strict=True):
+            limit = 1e-4 * float(expected.heatmaps.abs().max())
+            torch.testing.assert_close(output.heatmaps, expected.heatmaps, rtol=0, atol=limit)
+
+
+def test_size_is_counted_without_weights() -> None:
+    pytest.importorskip("timm")
+    with torch.device("meta"):
+        model = build_model(load_config(EXPERIMENT))
+    assert count_macs(model, 64)[1] > 1e8
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("resnet19", r"^timm has no network 'resnet19'; the nearest are .*resnet18"),
+        ("xqzj", r"^timm has no network 'xqzj'$"),
+        ("", r"^timm has no network ''$"),
+        ("vit_tiny_patch16_224", r"features of strides \[16, 16, 16\]; a backbone needs conv"),
+        ("swin_tiny_patch4_window7_224", r"a backbone needs convolutional features from stride 4"),
+    ],
+)
+def test_networks_that_are_no_backbones(name: str, message: str) -> None:
+    pytest.importorskip("timm")
+    with pytest.raises(ModelError, match=message) as error:
+        TimmBackbone(name)
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("package", ["timm", "torchvision.ops"])
+def test_missing_packages(package: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, package, None)
+    with pytest.raises(ModelError, match=r"install it with: pip install 'swahr\[timm\]'$"):
+        TimmBackbone("resnet18")
+
+
+def test_other_networks_do_not_need_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "timm", None)
+    assert network().size_divisor == 32

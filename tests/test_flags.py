@@ -1,0 +1,166 @@
+"""The flags that the tools share: what they mean, and what they say to contradictions."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from swahr.config import SCHEMA, ConfigError, list_keys, load_config
+from swahr.parts import PartError
+
+ROOT = Path(__file__).resolve().parents[1]
+MAIN = "experiments/coco/higher_hrnet/w32_512_adam_lr1e-3.yaml"
+TOOLS = ("dist_train", "dist_valid", "dist_inference")
+INFERENCE = ("--img_dir", "a", "--save_dir", "b")
+
+
+@pytest.fixture
+def tool(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], Any]:
+    monkeypatch.syspath_prepend(str(ROOT / "tools"))
+    for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "LOCAL_WORLD_SIZE"):
+        monkeypatch.delenv(name, raising=False)
+    return importlib.import_module
+
+
+@pytest.fixture
+def parse(tool: Callable[[str], Any], monkeypatch: pytest.MonkeyPatch) -> Callable[..., Any]:
+    """parse(tool's name, *flags) -> the flags as the tool parses them."""
+
+    def call(name: str, *flags: str) -> Any:
+        extra = INFERENCE if name == "dist_inference" else ()
+        monkeypatch.setattr(sys, "argv", [f"{name}.py", "--cfg", MAIN, *extra, *flags])
+        return tool(name).parse_args()
+
+    return call
+
+
+@pytest.fixture
+def config(parse: Callable[..., Any], tool: Callable[[str], Any]) -> Callable[..., Any]:
+    """config(*flags) -> the configuration that dist_train loads for them."""
+    return lambda *flags: tool("_flags").load_run_config(parse("dist_train", *flags))
+
+
+@pytest.fixture
+def launched(tool: Callable[[str], Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    """As in a process that torchrun started, one of two on this node."""
+    place = {"RANK": 0, "WORLD_SIZE": 2, "LOCAL_RANK": 0, "LOCAL_WORLD_SIZE": 2}
+    for name, value in (place | {"GROUP_WORLD_SIZE": 1, "MASTER_ADDR": "localhost"}).items():
+        monkeypatch.setenv(name, str(value))
+
+
+@pytest.mark.parametrize("name", TOOLS)
+def test_flags_have_hyphens_or_underscores(name: str, parse: Callable[..., Any]) -> None:
+    for flag in ("--world-size", "--world_size"):
+        args = parse(name, flag, "3")
+        assert (args.world_size if name == "dist_train" else args.processes) == 3
+    for flag in ("--dist-url", "--dist_url") if name == "dist_train" else ():
+        assert parse(name, flag, "tcp://a:1").dist_url == "tcp://a:1"
+    if name == "dist_inference":
+        assert parse(name, "--img-dir", "a", "--save-dir", "b").img_dir == "a"
+
+
+def test_settings_may_be_joined_and_stand_between_flags(config: Callable[..., Any]) -> None:
+    cfg = config("TRAIN.LR=0.5", "--device", "cpu", "DATASET.SIGMA", "-1", "--name", "mine")
+    assert (cfg.TRAIN.LR, cfg.DEVICE, cfg.DATASET.SIGMA, cfg.RUN_NAME) == (0.5, "cpu", -1, "mine")
+
+
+@pytest.mark.parametrize(
+    ("name", "flags", "line"),
+    [
+        (
+            "dist_train",
+            "--gpu 0 --gpus 4",
+            "--gpu 0 contradicts --gpus 4; give one of them",
+        ),
+        ("dist_valid", "--gpu 0 --world_size 4", "--gpu 0 contradicts --world_size 4"),
+        ("dist_valid", "--gpus 2 --world-size 4", "--gpus 2 contradicts --world-size 4"),
+        ("dist_train", "--dist-url a --dist_url b", "--dist-url a contradicts --dist_url b"),
+        ("dist_train", "--gpu 0 --device cpu", "--gpu 0 contradicts --device cpu"),
+        ("dist_train", "--gpu 0 DEVICE cpu", "--gpu 0 contradicts the setting DEVICE"),
+        ("dist_train", "--device cpu DEVICE=cpu", "--device cpu contradicts the setting DEVICE"),
+        ("dist_train", "--name a RUN_NAME=b", "--name a contradicts the setting RUN_NAME"),
+        ("dist_train", "--rank 1", "--rank 1 contradicts --world-size 1"),
+        ("dist_train", "--rank 2 --world-size 2", "--rank 2 contradicts --world-size 2"),
+        ("dist_inference", "--save_dir c", "--save_dir b contradicts --save_dir c"),
+    ],
+)
+def test_contradictions_are_one_line(
+    name: str, flags: str, line: str, parse: Callable[..., Any]
+) -> None:
+    with pytest.raises(ConfigError) as caught:
+        parse(name, *flags.split())
+    assert str(caught.value) == f"{line.removesuffix('; give one of them')}; give one of them"
+
+
+def test_the_same_value_twice_is_no_contradiction(parse: Callable[..., Any]) -> None:
+    assert parse("dist_valid", "--gpus", "2", "--world-size", "2").processes == 2
+    assert parse("dist_train", "--gpu", "1", "--gpus", "1", "--device", "cuda").gpu == 1
+    assert parse("dist_train", "--rank", "1", "--world-size", "2").rank == 1
+
+
+def test_flags_that_contradict_the_launcher(launched: None, parse: Callable[..., Any]) -> None:
+    assert parse("dist_train", "--gpus", "2", "--world-size", "1").processes == 2
+    with pytest.raises(ConfigError, match="--gpus 4 contradicts the launcher's 2 processes"):
+        parse("dist_train", "--gpus", "4")
+    with pytest.raises(ConfigError, match="--world-size 2 contradicts the launcher's 1 nodes"):
+        parse("dist_train", "--world-size", "2")
+
+
+def test_one_gpu_for_several_processes_is_refused(
+    launched: None, config: Callable[..., Any]
+) -> None:
+    assert config("DEVICE=cuda").DEVICE == "cuda"
+    with pytest.raises(ConfigError, match="^command line: DEVICE: is cuda:0; the launcher started"):
+        config("DEVICE", "cuda:0")
+
+
+def test_keys_are_listed_without_any_other_flag(
+    tool: Callable[[str], Any], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name in (*TOOLS, "count_flops"):
+        for flags, markdown in ((["--list-keys"], False), (["--list-keys", "markdown"], True)):
+            monkeypatch.setattr(sys, "argv", [f"{name}.py", *flags])
+            with pytest.raises(SystemExit) as ended:
+                tool(name).main()
+            assert ended.value.code == 0
+            assert capsys.readouterr().out == list_keys(markdown=markdown)
+
+
+def test_the_configuration_is_printed(
+    config: Callable[..., Any], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as ended:
+        config("--print-config", "TRAIN.LR=0.5")
+    assert ended.value.code == 0
+    printed = capsys.readouterr().out
+    assert yaml.safe_load(printed)["TRAIN"]["LR"] == 0.5
+    (tmp_path / "printed.yaml").write_text(printed)
+    assert load_config(tmp_path / "printed.yaml") == load_config(MAIN, ["TRAIN.LR=0.5"])
+
+
+def test_a_module_adds_its_keys_before_the_configuration_is_loaded(
+    config: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    line = 'SCHEMA["TOY.WIDTH"] = Key(8, above=0, meaning="a width")'
+    source = f"from swahr.config.schema import SCHEMA, Key\n{line}\n"
+    (tmp_path / "toy_flags_module.py").write_text(source)
+    try:
+        cfg = config("--import", "toy_flags_module", "TOY.WIDTH=9", "--import", "json")
+        assert cfg.TOY.WIDTH == 9
+        assert cfg.REQUIRES == ["toy_flags_module", "json"]
+    finally:
+        SCHEMA.pop("TOY.WIDTH", None)
+        sys.modules.pop("toy_flags_module", None)
+
+
+def test_a_module_that_is_missing_is_one_line(parse: Callable[..., Any]) -> None:
+    with pytest.raises(PartError, match="^--import no_such_module: ModuleNotFoundError"):
+        parse("dist_train", "--import", "no_such_module")
