@@ -19,8 +19,8 @@ import _init_paths  # noqa: F401  (first: it puts lib/ on the path)
 # isort: split
 from swahr.data.images import ImageStore
 from swahr.evaluation.metrics import NAMES
+from swahr.evaluation.records import read_json
 from swahr.files import write_text
-from swahr.report.matching import read_json
 from swahr.report.page import check_libraries, make_report
 from swahr.skeleton import get_skeleton
 
@@ -51,8 +51,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         check_libraries()
         page = make_report(
-            read_json(args.annotations, dict, "annotations"),
-            dict(zip(run_names(paths), [read_json(path, list, "results") for path in paths])),
+            read_json(args.annotations, "annotations", dict),
+            dict(zip(run_names(paths), [read_json(path, "results", list) for path in paths])),
             get_skeleton(args.skeleton),
             protocol,
             ImageStore(args.images) if args.images else None,

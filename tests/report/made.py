@@ -42,8 +42,9 @@ def person(number: int, image: int = 1, place: int = 0, **fields: Any) -> dict[s
 
 
 def unlabel(annotation: dict[str, Any], keypoint: int) -> dict[str, Any]:
+    """The annotation with a keypoint that is not labelled, but still has its coordinates."""
     keypoints = list(annotation["keypoints"])
-    keypoints[3 * keypoint : 3 * keypoint + 3] = [0, 0, 0]
+    keypoints[3 * keypoint + 2] = 0
     return {**annotation, "keypoints": keypoints}
 
 

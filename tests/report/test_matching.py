@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import numpy as np
 import pytest
 
@@ -14,7 +12,6 @@ from swahr.report.matching import (
     load_run,
     match,
     precision_recall,
-    read_json,
 )
 from tests.report.made import SKELETON, found, person, random_set, truth, unlabel
 
@@ -148,15 +145,3 @@ def test_an_area_that_is_not_given_is_a_part_of_the_box() -> None:
 def test_people_of_two_categories_are_refused() -> None:
     with pytest.raises(EvaluationError, match=r"2 categories \(ids 1, 2\): a report is about one"):
         load_run(truth(person(1), person(2, category_id=2)), [], SKELETON)
-
-
-def test_files_that_cannot_be_read(tmp_path: Path) -> None:
-    with pytest.raises(EvaluationError, match=r"results .*none.json: cannot be read \(.*No such"):
-        read_json(tmp_path / "none.json", list, "results")
-    path = tmp_path / "some.json"
-    path.write_text("{}")
-    with pytest.raises(EvaluationError, match=r"some.json: a JSON list is needed"):
-        read_json(path, list, "results")
-    path.write_text("[")
-    with pytest.raises(EvaluationError, match=r"some.json: cannot be read \(Expecting"):
-        read_json(path, dict, "annotations")

@@ -124,7 +124,6 @@ def _judge_keypoints(run: Run, person: Ints) -> tuple[Ints, Floats, Floats]:
     truth = run.truth
     sigmas = np.asarray(run.skeleton.sigmas)
     mirror = np.asarray(run.skeleton.flip_index)
-    paired = mirror != np.arange(len(mirror))
     detection, other = run.pairs
     points = run.found.keypoints[detection, :, :2]
     places = truth.keypoints[other]
@@ -136,7 +135,7 @@ def _judge_keypoints(run: Run, person: Ints) -> tuple[Ints, Floats, Floats]:
         return np.where(targets[..., 2] > 0, values, 0.0)
 
     same = similarity(np.arange(len(mirror)))
-    mirrored = np.where(paired, similarity(mirror), 0.0)
+    mirrored = similarity(mirror)  # of a keypoint without mirror image: the same
     is_own = other == person[detection]
     shape = (len(person), len(sigmas))
     own, inverted, swapped = np.zeros(shape), np.zeros(shape), np.zeros(shape)

@@ -8,12 +8,10 @@ weighted for a bootstrap, detections corrected.
 
 from __future__ import annotations
 
-import json
 import logging
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -170,20 +168,6 @@ class Matches:
     person: Ints
     ignored: Bools
     positives: Bools
-
-
-def read_json(path: str | Path, kind: type, what: str) -> Any:
-    """A JSON file's contents; EvaluationError where it cannot be read or is not a `kind`."""
-    try:
-        data = json.loads(Path(path).read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise EvaluationError(
-            f"{what} {path}: cannot be read ({str(error).splitlines()[0]})"
-        ) from None
-    if not isinstance(data, kind):
-        wanted = "object" if kind is dict else "list"
-        raise EvaluationError(f"{what} {path}: a JSON {wanted} is needed")
-    return data
 
 
 def load_run(
