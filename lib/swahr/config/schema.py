@@ -93,7 +93,9 @@ defaults.MODEL.EXTRA.STEM_INPLANES = 64  # [no effect] the stem has 64 channels
 defaults.MODEL.EXTRA.FINAL_CONV_KERNEL = (
     1  # kernel of the heads that give heatmaps and tags, px: 1 or 3
 )
-defaults.MODEL.EXTRA.FPN_CHANNELS = 64  # width of the feature pyramid on a backbone of timm; above 0
+defaults.MODEL.EXTRA.FPN_CHANNELS = (
+    64  # width of the feature pyramid on a backbone of timm; above 0
+)
 defaults.MODEL.EXTRA.PRETRAINED_LAYERS = [
     "*"
 ]  # layers taken from MODEL.PRETRAINED, by name; ['*'] = all that fit
