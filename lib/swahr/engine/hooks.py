@@ -104,7 +104,7 @@ class EMA(Hook):
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         if state:
-            load_state(self.average.module, state["state_dict"], "the checkpoint's average")  # type: ignore[arg-type]
+            load_state(self.average.module, state["state_dict"], "the checkpoint's average")
             self.average.n_averaged.fill_(state["steps"])
             self._begun = True
 

@@ -226,7 +226,7 @@ def wrap_model(
 def start_or_resume(
     cfg: Any,
     folder: Path,
-    model: nn.Module,
+    model: PoseNetwork,
     optimizer: torch.optim.Optimizer,
     scaler: LossScaler,
     hooks: Mapping[str, Hook],
@@ -256,7 +256,7 @@ def start_or_resume(
         nonlocal progress, resumed_id
         path = content["path"]
         refuse_other_settings(cfg, content["identity"], path)
-        load_state(model, content["state_dict"], str(path))  # type: ignore[arg-type]
+        load_state(model, content["state_dict"], str(path))
         restore_optimizer(optimizer, content["optimizer"], path)
         scaler.load_state_dict(content.get("scaler", {}))
         for name, hook in hooks.items():
@@ -292,7 +292,7 @@ def start_or_resume(
     elif cfg.MODEL.PRETRAINED:
         source = resolve_path(cfg.MODEL.PRETRAINED)
         layers = cfg.MODEL.EXTRA.PRETRAINED_LAYERS
-        logger.info("%s: %s", source, load_pretrained(model, source, layers))  # type: ignore[arg-type]
+        logger.info("%s: %s", source, load_pretrained(model, source, layers))
     return progress, identity
 
 
