@@ -1,1 +1,4 @@
-"""What runs for hours: training and validation, on one process or many."""
+"""Training, validation and inference loops, on one process or many.
+
+May be imported by tools and swahr.api; imports every other package but synthetic and converters.
+"""

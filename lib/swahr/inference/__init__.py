@@ -1,3 +1,3 @@
 """From images to people: test-time augmentation around the network, and the predictor that
-validation and the tools use. Imports codec, data, acceleration, models and the ground floor.
+validation and the tools use. Imports codec, data, acceleration, models and the base modules.
 """

@@ -1,5 +1,5 @@
 """Networks: backbone and head, how they are built from the configuration, their weights and size.
 
 Everything above may import models.build, models.network and models.weights; models import only
-modules of the ground floor (skeleton, geometry, files, distributed).
+base modules (skeleton, geometry, files, parts, distributed).
 """

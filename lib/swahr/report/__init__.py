@@ -2,5 +2,6 @@
 
 matching reads annotations and results into arrays and matches them; errors names the kinds of
 errors and what each costs; breakdown groups the figures by size, crowding and keypoint; charts,
-gallery and page turn them into HTML.
+gallery and page turn them into HTML. May be imported by tools and engine; imports evaluation and
+data.
 """

@@ -31,13 +31,13 @@ Image = NDArray[np.uint8]
 class Card:
     """One image of the gallery.
 
-    pictures: (caption, data URI) of the truth and of each run; size: their width and height. kinds:
+    images: (caption, data URI) of the truth and of each run; size: their width and height. kinds:
     number of errors of each kind in the image. note: why the image itself is not there, or "".
     """
 
     title: str
     loss: float
-    pictures: tuple[tuple[str, str], ...]
+    images: tuple[tuple[str, str], ...]
     size: tuple[int, int]
     kinds: dict[str, int]
     note: str
@@ -62,14 +62,14 @@ def make_card(
     scale = np.array([zoom, zoom, 1.0])
     people = truth.keypoints[truth.starts[index] : truth.starts[index + 1]]
     labelled = draw_people(image, people * scale, first.skeleton)
-    pictures = [("truth", _data_uri(labelled))]
+    images = [("truth", _data_uri(labelled))]
     for name, run, found_errors, limit in runs:
         drawn = _draw_found(image, zoom, run, found_errors, shown(run, found_errors, limit), index)
-        pictures.append((name if len(runs) > 1 else "prediction", _data_uri(drawn)))
+        images.append((name if len(runs) > 1 else "prediction", _data_uri(drawn)))
     return Card(
         title=truth.file_names[index],
         loss=loss,
-        pictures=tuple(pictures),
+        images=tuple(images),
         size=(image.shape[1], image.shape[0]),
         kinds=kinds_of_image(first, errors, shown(first, errors, threshold), index),
         note=note,
