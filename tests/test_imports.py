@@ -36,8 +36,11 @@ ALLOWED: dict[str, set[str]] = {
     | {"models", "codec", "losses", "data", "evaluation", "acceleration", "inference", "config"}
     | {"visualize"},
     "results": GROUND | {"visualize"},
-    "api": GROUND | {"models", "data", "inference", "config", "results"},
+    "api": GROUND | {"models", "data", "inference", "engine", "config", "results"},
+    "cli": GROUND | {"config"},
+    "__main__": {"cli"},
 }
+ALLOWED["commands"] = set(ALLOWED) - {"cli", "__main__"}
 FORBIDDEN = ("eval", "exec", "pickle.load", "pickle.loads", "yaml.unsafe_load")
 MODULES = sorted(PACKAGE.rglob("*.py"))
 SOURCES = [
