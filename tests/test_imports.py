@@ -35,7 +35,7 @@ ALLOWED: dict[str, set[str]] = {
     "engine": GROUND
     | {"models", "codec", "losses", "data", "evaluation", "acceleration", "inference", "config"}
     | {"visualize"},
-    "results": GROUND | {"visualize"},
+    "results": GROUND | {"visualize", "data", "inference", "engine"},
     "api": GROUND | {"models", "data", "inference", "engine", "config", "results"},
     "cli": GROUND | {"config"},
     "__main__": {"cli"},
