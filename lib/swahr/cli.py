@@ -26,6 +26,8 @@ COMMANDS = {
     "report": ("report.main", "one HTML file about results: figures, errors, worst images"),
     "check": ("check.run", "say what is wrong with a data set"),
     "score": ("score.run", "score a results file"),
+    "info": ("info.main", "say what a file of weights is"),
+    "publish": ("publish.main", "write a network as a folder that describes itself"),
     "synthetic": ("synthetic.main", "make synthetic people"),
     "benchmark": ("", "time each part against a plain version (in a clone)"),
     "flops": ("flops.main", "parameters and GMACs of a configured network"),
