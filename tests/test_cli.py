@@ -13,7 +13,7 @@ from swahr import cli
 from swahr.cli import COMMANDS, CommandError, run
 
 ROOT = Path(__file__).resolve().parents[1]
-NAMES = ["train", "val", "predict", "report", "check", "score", "benchmark", "synthetic"]
+NAMES = ["train", "val", "predict", "report", "check", "score", "benchmark", "info", "synthetic"]
 
 
 @pytest.fixture(autouse=True)

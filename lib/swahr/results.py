@@ -48,13 +48,12 @@ class Result:
 
     @cached_property
     def boxes(self) -> Floats:
-        """(P, 4): left, top, right and bottom of the found joints, in image pixels."""
-        found = self.keypoint_scores[..., None] > 0
-        corners = [
-            np.where(found, self.keypoints, np.inf).min(1),
-            np.where(found, self.keypoints, -np.inf).max(1),
-        ]
-        return np.concatenate(corners, 1).astype(np.float32)
+        """(P, 4): left, top, right and bottom of the found joints, in image pixels; NaN for people
+        without any.
+        """
+        # Other than nanmin, fmin.reduce does not warn where all are NaN.
+        low, high = (function.reduce(self.keypoints, 1) for function in (np.fmin, np.fmax))
+        return np.concatenate([low, high], 1)
 
     def __len__(self) -> int:
         return len(self.scores)
@@ -89,7 +88,7 @@ class Result:
     def save(self, path: str | Path, threshold: float = 0.0) -> Path:
         """Write the drawn image and return its path, whose ending chooses the format.
 
-        Raises ValueError for other endings than .png and .jpg.
+        Raises ValueError for an ending of no image format.
         """
         visualize.save_image(Path(path), self.draw(threshold))
         return Path(path)
