@@ -14,18 +14,16 @@ import yaml
 from swahr.config import SCHEMA, ConfigError, list_keys, load_config
 from swahr.parts import PartError
 
-ROOT = Path(__file__).resolve().parents[1]
 MAIN = "experiments/coco/higher_hrnet/w32_512_adam_lr1e-3.yaml"
-TOOLS = ("dist_train", "dist_valid", "dist_inference")
+TOOLS = ("train", "val", "predict")
 INFERENCE = ("--img_dir", "a", "--save_dir", "b")
 
 
 @pytest.fixture
 def tool(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], Any]:
-    monkeypatch.syspath_prepend(str(ROOT / "tools"))
     for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "LOCAL_WORLD_SIZE"):
         monkeypatch.delenv(name, raising=False)
-    return importlib.import_module
+    return lambda name: importlib.import_module(f"swahr.commands.{name}")
 
 
 @pytest.fixture
@@ -33,7 +31,7 @@ def parse(tool: Callable[[str], Any], monkeypatch: pytest.MonkeyPatch) -> Callab
     """parse(tool's name, *flags) -> the flags as the tool parses them."""
 
     def call(name: str, *flags: str) -> Any:
-        extra = INFERENCE if name == "dist_inference" else ()
+        extra = INFERENCE if name == "predict" else ()
         monkeypatch.setattr(sys, "argv", [f"{name}.py", "--cfg", MAIN, *extra, *flags])
         return tool(name).parse_args()
 
@@ -42,8 +40,8 @@ def parse(tool: Callable[[str], Any], monkeypatch: pytest.MonkeyPatch) -> Callab
 
 @pytest.fixture
 def config(parse: Callable[..., Any], tool: Callable[[str], Any]) -> Callable[..., Any]:
-    """config(*flags) -> the configuration that dist_train loads for them."""
-    return lambda *flags: tool("_flags").load_run_config(parse("dist_train", *flags))
+    """config(*flags) -> the configuration that `train` loads for them."""
+    return lambda *flags: tool("flags").load_run_config(parse("train", *flags))
 
 
 @pytest.fixture
@@ -58,10 +56,10 @@ def launched(tool: Callable[[str], Any], monkeypatch: pytest.MonkeyPatch) -> Non
 def test_flags_have_hyphens_or_underscores(name: str, parse: Callable[..., Any]) -> None:
     for flag in ("--world-size", "--world_size"):
         args = parse(name, flag, "3")
-        assert (args.world_size if name == "dist_train" else args.processes) == 3
-    for flag in ("--dist-url", "--dist_url") if name == "dist_train" else ():
+        assert (args.world_size if name == "train" else args.processes) == 3
+    for flag in ("--dist-url", "--dist_url") if name == "train" else ():
         assert parse(name, flag, "tcp://a:1").dist_url == "tcp://a:1"
-    if name == "dist_inference":
+    if name == "predict":
         assert parse(name, "--img-dir", "a", "--save-dir", "b").img_dir == "a"
 
 
@@ -74,20 +72,20 @@ def test_settings_may_be_joined_and_stand_between_flags(config: Callable[..., An
     ("name", "flags", "line"),
     [
         (
-            "dist_train",
+            "train",
             "--gpu 0 --gpus 4",
             "--gpu 0 contradicts --gpus 4; give one of them",
         ),
-        ("dist_valid", "--gpu 0 --world_size 4", "--gpu 0 contradicts --world_size 4"),
-        ("dist_valid", "--gpus 2 --world-size 4", "--gpus 2 contradicts --world-size 4"),
-        ("dist_train", "--dist-url a --dist_url b", "--dist-url a contradicts --dist_url b"),
-        ("dist_train", "--gpu 0 --device cpu", "--gpu 0 contradicts --device cpu"),
-        ("dist_train", "--gpu 0 DEVICE cpu", "--gpu 0 contradicts the setting DEVICE"),
-        ("dist_train", "--device cpu DEVICE=cpu", "--device cpu contradicts the setting DEVICE"),
-        ("dist_train", "--name a RUN_NAME=b", "--name a contradicts the setting RUN_NAME"),
-        ("dist_train", "--rank 1", "--rank 1 contradicts --world-size 1"),
-        ("dist_train", "--rank 2 --world-size 2", "--rank 2 contradicts --world-size 2"),
-        ("dist_inference", "--save_dir c", "--save_dir b contradicts --save_dir c"),
+        ("val", "--gpu 0 --world_size 4", "--gpu 0 contradicts --world_size 4"),
+        ("val", "--gpus 2 --world-size 4", "--gpus 2 contradicts --world-size 4"),
+        ("train", "--dist-url a --dist_url b", "--dist-url a contradicts --dist_url b"),
+        ("train", "--gpu 0 --device cpu", "--gpu 0 contradicts --device cpu"),
+        ("train", "--gpu 0 DEVICE cpu", "--gpu 0 contradicts the setting DEVICE"),
+        ("train", "--device cpu DEVICE=cpu", "--device cpu contradicts the setting DEVICE"),
+        ("train", "--name a RUN_NAME=b", "--name a contradicts the setting RUN_NAME"),
+        ("train", "--rank 1", "--rank 1 contradicts --world-size 1"),
+        ("train", "--rank 2 --world-size 2", "--rank 2 contradicts --world-size 2"),
+        ("predict", "--save_dir c", "--save_dir b contradicts --save_dir c"),
     ],
 )
 def test_contradictions_are_one_line(
@@ -99,17 +97,17 @@ def test_contradictions_are_one_line(
 
 
 def test_the_same_value_twice_is_no_contradiction(parse: Callable[..., Any]) -> None:
-    assert parse("dist_valid", "--gpus", "2", "--world-size", "2").processes == 2
-    assert parse("dist_train", "--gpu", "1", "--gpus", "1", "--device", "cuda").gpu == 1
-    assert parse("dist_train", "--rank", "1", "--world-size", "2").rank == 1
+    assert parse("val", "--gpus", "2", "--world-size", "2").processes == 2
+    assert parse("train", "--gpu", "1", "--gpus", "1", "--device", "cuda").gpu == 1
+    assert parse("train", "--rank", "1", "--world-size", "2").rank == 1
 
 
 def test_flags_that_contradict_the_launcher(launched: None, parse: Callable[..., Any]) -> None:
-    assert parse("dist_train", "--gpus", "2", "--world-size", "1").processes == 2
+    assert parse("train", "--gpus", "2", "--world-size", "1").processes == 2
     with pytest.raises(ConfigError, match="--gpus 4 contradicts the launcher's 2 processes"):
-        parse("dist_train", "--gpus", "4")
+        parse("train", "--gpus", "4")
     with pytest.raises(ConfigError, match="--world-size 2 contradicts the launcher's 1 nodes"):
-        parse("dist_train", "--world-size", "2")
+        parse("train", "--world-size", "2")
 
 
 def test_one_gpu_for_several_processes_is_refused(
@@ -123,7 +121,7 @@ def test_one_gpu_for_several_processes_is_refused(
 def test_keys_are_listed_without_any_other_flag(
     tool: Callable[[str], Any], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    for name in (*TOOLS, "count_flops"):
+    for name in (*TOOLS, "flops"):
         for flags, markdown in ((["--list-keys"], False), (["--list-keys", "markdown"], True)):
             monkeypatch.setattr(sys, "argv", [f"{name}.py", *flags])
             with pytest.raises(SystemExit) as ended:
@@ -163,4 +161,4 @@ def test_a_module_adds_its_keys_before_the_configuration_is_loaded(
 
 def test_a_module_that_is_missing_is_one_line(parse: Callable[..., Any]) -> None:
     with pytest.raises(PartError, match="^--import no_such_module: ModuleNotFoundError"):
-        parse("dist_train", "--import", "no_such_module")
+        parse("train", "--import", "no_such_module")

@@ -35,9 +35,12 @@ ALLOWED: dict[str, set[str]] = {
     "engine": BASE
     | {"models", "codec", "losses", "data", "evaluation", "acceleration", "inference", "config"}
     | {"visualize"},
-    "results": BASE | {"visualize"},
-    "api": BASE | {"models", "data", "inference", "config", "results"},
+    "results": BASE | {"visualize", "data", "inference", "engine"},
+    "api": BASE | {"models", "data", "inference", "engine", "config", "results"},
+    "cli": BASE | {"config"},
+    "__main__": {"cli"},
 }
+ALLOWED["commands"] = set(ALLOWED) - {"cli", "__main__"}
 FORBIDDEN = ("eval", "exec", "pickle.load", "pickle.loads", "yaml.unsafe_load")
 MODULES = sorted(PACKAGE.rglob("*.py"))
 SOURCES = [

@@ -1,38 +1,11 @@
 #!/usr/bin/env python
-"""Print the size of a configured network and its MACs for one image of DATASET.INPUT_SIZE.
+"""`swahr flops` from a clone, see lib/swahr/commands/flops.py."""
 
-    python tools/count_flops.py --cfg experiments/coco/higher_hrnet/w32_512_adam_lr1e-3.yaml
+import _init_paths  # noqa: F401  (first: it puts lib/ on the path)
 
-Any setting can be given as KEY VALUE behind the command. MACs are the multiply-accumulates of the
-convolutions, counted by the rule of the published figures and exactly.
-"""
-
-from __future__ import annotations
-
-import _init_paths  # noqa: F401
-import torch
-from _flags import config_parser, load_run_config, parse_flags
-
+# isort: split
+from swahr.commands.flops import main
 from swahr.distributed.launch import main_with_exit_status
-from swahr.models.build import build_model
-from swahr.models.flops import count_macs, count_parameters
-
-
-def main() -> None:
-    cfg = load_run_config(parse_flags(config_parser(__doc__)))
-    size = cfg.DATASET.INPUT_SIZE
-    with torch.device("meta"):  # only shapes are needed
-        model = build_model(cfg)
-    published, exact = count_macs(model, size)
-    rows = [
-        ("input", f"{size} x {size}"),
-        ("parameters", f"{count_parameters(model):,}"),
-        ("GMACs, published rule", f"{published / 1e9:.2f} ({published:,})"),
-        ("GMACs, exact", f"{exact / 1e9:.2f} ({exact:,})"),
-    ]
-    for name, value in rows:
-        print(f"{name:<22} {value}")
-
 
 if __name__ == "__main__":
     main_with_exit_status(main)

@@ -1,71 +1,10 @@
-"""Join CrowdPose's train and val annotations into trainval, on which the published experiments
-train.
-
-python tools/crowdpose_concat_train_val.py --data_dir data/crowd_pose/json
-"""
-
-from __future__ import annotations
-
-import argparse
-import json
-import sys
-from collections import Counter
-from collections.abc import Sequence
-from pathlib import Path
-from typing import Any
+#!/usr/bin/env python
+"""`swahr crowdpose` from a clone, see lib/swahr/commands/crowdpose.py."""
 
 import _init_paths  # noqa: F401  (first: it puts lib/ on the path)
 
 # isort: split
-from swahr.data.annotation_check import read_annotations
-from swahr.data.annotation_report import AnnotationError
-from swahr.files import shorten, write_text
-
-
-def main(arguments: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument(
-        "--data_dir",
-        "--root",
-        type=Path,
-        default=Path("data/crowd_pose/json"),
-        help="folder of crowdpose_train.json and crowdpose_val.json (default: %(default)s)",
-    )
-    folder = parser.parse_args(arguments).data_dir
-    target = folder / "crowdpose_trainval.json"
-    try:
-        joined = join(folder / "crowdpose_train.json", folder / "crowdpose_val.json")
-        write_text(target, json.dumps(joined))
-    except (ValueError, OSError) as error:
-        print(error, file=sys.stderr)
-        return 2
-    print(f"{target}: {len(joined['images'])} images, {len(joined['annotations'])} annotations")
-    return 0
-
-
-def join(first: Path, second: Path) -> dict[str, Any]:
-    """The images and annotations of two annotation files, with the categories of the first.
-
-    Raises AnnotationError if one cannot be read, or if both have the same id (for example because
-    they are the same split).
-    """
-    parts = [read_annotations(path) for path in (first, second)]
-    joined: dict[str, Any] = {"categories": parts[0].get("categories")}
-    for kind in ("images", "annotations"):
-        joined[kind] = [item for part in parts for item in part.get(kind, [])]
-        ids = Counter(
-            shorten(item.get("id") if isinstance(item, dict) else item) for item in joined[kind]
-        )
-        repeated = [value for value, count in ids.items() if count > 1]
-        if repeated:
-            raise AnnotationError(
-                f"{first} and {second.name}: {len(repeated)} ids of {kind} are in both, "
-                f"for example {repeated[0]}"
-            )
-    return joined
-
+from swahr.commands.crowdpose import main
 
 if __name__ == "__main__":
-    sys.exit(main())
+    raise SystemExit(main())

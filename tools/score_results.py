@@ -1,97 +1,10 @@
-"""Score a results file, from this project or from elsewhere, against the annotations of
-DATASET.TEST, by the protocol of DATASET.DATASET_TEST (COCO or CrowdPose).
-
-    python tools/score_results.py --cfg experiments/coco/higher_hrnet/w32_512_adam_lr1e-3.yaml \\
-        results.json DATASET.ROOT data/coco
-
-A results file is a JSON list of records, as COCO's server takes them: image_id, category_id,
-keypoints [x, y, score] * K, score. The images are not needed.
-
-Exit status: 0 done; 2 wrong settings, annotations or results; 1 any other error.
-"""
-
-from __future__ import annotations
-
-import argparse
-import logging
-import sys
-from collections.abc import Sequence
-from pathlib import Path
-from typing import Any
+#!/usr/bin/env python
+"""`swahr score` from a clone, see lib/swahr/commands/score.py."""
 
 import _init_paths  # noqa: F401  (first: it puts lib/ on the path)
 
 # isort: split
-from swahr.config import check_files, configured_skeleton, load_config, resolve_path
-from swahr.data.keypoints import KeypointDataset, build_dataset
-from swahr.data.trees import dataset_spec
-from swahr.data.values import whole_number
-from swahr.evaluation.metrics import EvaluationError, evaluate, format_table
-from swahr.evaluation.records import read_json
-
-logger = logging.getLogger("swahr")
-
-
-def main(arguments: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--cfg", required=True, metavar="FILE", help="YAML file of the experiment")
-    parser.add_argument("results", metavar="RESULTS", help="results file (JSON)")
-    parser.add_argument(
-        "opts", nargs="*", metavar="KEY VALUE", help="settings that replace the file's"
-    )
-    args = parser.parse_intermixed_args(arguments)
-    try:
-        stats = score(load_config(args.cfg, args.opts), args.results)
-    except (ValueError, OSError) as error:
-        print(error, file=sys.stderr)
-        return 2
-    print(format_table(Path(args.results).stem, stats))
-    return 0
-
-
-def score(cfg: Any, results: str | Path) -> dict[str, float]:
-    """The figures of a results file; EvaluationError and the data set's errors in one line each."""
-    check_files(cfg, dataset=True)
-    skeleton = configured_skeleton(cfg)
-    dataset = build_dataset(
-        cfg,
-        cfg.DATASET.TEST,
-        train=False,
-        root=resolve_path(cfg.DATASET.ROOT),
-        skeleton=skeleton,
-        need_images=False,
-    )
-    if not dataset.has_annotations:
-        raise EvaluationError(
-            f"{dataset.annotation_file} has no annotations, so there is nothing to score against"
-        )
-    records = adapt(read_json(results, "results", list), dataset)
-    return evaluate(
-        dataset.coco, records, dataset.skeleton, dataset_spec(cfg, train=False).protocol
-    )
-
-
-def adapt(records: Sequence[Any], dataset: KeypointDataset) -> list[Any]:
-    """The records as the data set's own predictions would be: all in one category, and only of
-    images that it uses.
-    """
-    adapted = []
-    skipped = 0
-    for record in records:
-        if isinstance(record, dict):
-            if whole_number(record.get("image_id")) in dataset.report.skipped_images:
-                skipped += 1
-                continue
-            if whole_number(record.get("category_id")) in dataset.category_ids:
-                record = record | {"category_id": dataset.category_id}
-        adapted.append(record)
-    if skipped:
-        logger.warning("%d results are of images that were skipped, and not scored", skipped)
-    return adapted
-
+from swahr.commands.score import main, run  # noqa: F401
 
 if __name__ == "__main__":
-    logging.basicConfig(format="%(message)s")
-    sys.exit(main())
+    raise SystemExit(run())

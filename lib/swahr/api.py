@@ -2,46 +2,55 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Iterable, Iterator, Sequence
-from glob import glob
 from pathlib import Path
 from threading import Lock
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from swahr.config import ConfigError, configured_skeleton, load_config
-from swahr.data.images import read_image
+from swahr.config import configured_skeleton
+from swahr.data.images import Image, ImageError, read_image
 from swahr.distributed.comm import select_device
+from swahr.engine.image_sources import ImageFiles
+from swahr.engine.model_files import LoadError, find_model
 from swahr.inference.load import load_network
-from swahr.inference.predictor import Predictor, build_predictor
-from swahr.models.published_names import describe_settings
-from swahr.models.weights import read_state_dict
-from swahr.results import Image, Result, make_result
+from swahr.inference.predictor import (
+    ImageGeometry,
+    Prediction,
+    PredictionError,
+    Predictor,
+    build_predictor,
+)
+from swahr.results import Result, make_result
 from swahr.skeleton import Skeleton
 
-IMAGE_ENDINGS = (".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
-RUN_WEIGHTS = ("model_best.pth.tar", "final_state.pth.tar")
-# The published networks, by the channels of their first branch: the file that describes the rest.
-PUBLISHED = {
-    32: "experiments/coco/higher_hrnet/w32_512_adam_lr1e-3.yaml",
-    48: "experiments/coco/higher_hrnet/w48_640_adam_lr1e-3.yaml",
-}
+logger = logging.getLogger(__name__)
+
+# Images that are read before the network runs, as a multiple of its batch: enough for images of one
+# size to find each other.
+READ_AHEAD = 4
 
 
-class LoadError(ValueError):
-    """An argument of `load` or of a model cannot be used; the message says what would be right."""
+class _Named(NamedTuple):
+    """An image with its name, and where it lies on the network's inputs."""
+
+    name: str
+    image: Image
+    geometry: ImageGeometry
 
 
 class PoseModel:
     """A network with its predictor: call it on images, get a `Result` for each.
 
-    skeleton: the keypoints of the results. threshold: people with a lower score are left out.
-    Calls from several threads are taken one after the other.
+    skeleton: the keypoints of the results. threshold: lowest score of the people of a result.
+    source: where the weights are from, for people. Threads may share a model: their images take
+    turns in the network.
     """
 
     def __init__(
@@ -54,7 +63,7 @@ class PoseModel:
         self._lock = Lock()
 
     def __repr__(self) -> str:
-        flip = "flip test" if self.predictor.flip_index is not None else "no flip test"
+        flip = "no flip test" if self.predictor.flip_index is None else "flip test"
         scales = ", ".join(f"{scale:g}" for scale in self.predictor.scales)
         return (
             f"PoseModel({self.source!r}: {self.skeleton.num_keypoints} keypoints, input "
@@ -64,47 +73,67 @@ class PoseModel:
     def __call__(self, images: Any) -> Any:
         """The people of an image -> Result; of several -> a list of Results, in their order.
 
-        images: a path, an array (H, W, 3) uint8 RGB, a PIL image, a tensor (3, H, W), uint8 or
-        float from 0 to 1; or several: a list, a folder, a pattern such as "photos/*.jpg", a
-        generator.
-        LoadError where there is no such file, ImageError where a file is no image.
+        images: a path, an array (H, W, 3) uint8 RGB, a PIL image, a tensor (3, H, W) in RGB, uint8
+        or float from 0 to 1; or several: a list, a folder, a glob such as "photos/*.jpg", a
+        generator, an array or tensor with one more dimension. Files are read as viewers show them
+        (EXIF orientation). Of a folder or glob, files that are no images are skipped with a
+        warning. Raises LoadError, InferenceError, ImageError or PredictionError, all ValueErrors,
+        in one line.
         """
-        several, sources = _sources(images)
-        results = list(self._run(sources))
+        several = _is_several(images)
+        results = list(self.stream(images))
         return results if several else results[0]
 
     def stream(self, images: Any) -> Iterator[Result]:
-        """As a call, one Result after the other, for more images than fit in memory."""
-        return self._run(_sources(images)[1])
+        """As a call, but one Result after the other, for more images than fit in memory."""
+        if isinstance(images, str | os.PathLike):
+            files = ImageFiles([Path(images)])
+            paths: Iterable[Any] = files.paths.values()
+            return self._run(paths, skip_bad=_is_several(images))
+        return self._run(images if _is_several(images) else [images], skip_bad=False)
 
-    def _run(self, sources: Iterable[Any]) -> Iterator[Result]:
-        size = max(self.predictor.batch_size, 1)
-        batch: list[tuple[str, Image]] = []
-        for number, item in enumerate(sources):
-            batch.append(_read(item, number))
-            if len(batch) == size:
-                yield from self._predict(batch)
-                batch = []
-        if batch:
-            yield from self._predict(batch)
+    def _run(self, items: Iterable[Any], *, skip_bad: bool) -> Iterator[Result]:
+        size = self.predictor.batch_size
+        together = size if size == 1 else READ_AHEAD * size
+        group: list[_Named] = []
+        for number, item in enumerate(items):
+            try:
+                group.append(self._read(item, number))
+            except (ImageError, PredictionError) as error:
+                if not skip_bad:
+                    raise
+                logger.warning("skipped: %s", error)
+            if len(group) == together:
+                yield from self._predict(group)
+                group = []
+        yield from self._predict(group)
 
-    def _predict(self, batch: Sequence[tuple[str, Image]]) -> list[Result]:
+    def _read(self, item: Any, number: int) -> _Named:
+        name = _name(item, number)
+        image = _pixels(item, name)
+        try:
+            return _Named(name, image, self.predictor.geometries_of(image))
+        except PredictionError as error:
+            raise PredictionError(f"{name}: {error}") from None
+
+    def _predict(self, group: Sequence[_Named]) -> list[Result]:
+        images = [named.image for named in group]
+        found: dict[int, Prediction] = {}
         with self._lock:
-            predictions = self.predictor([image for _, image in batch])
-        results = []
-        for (name, image), people in zip(batch, predictions):
-            sure = people.scores >= self.threshold
-            results.append(
-                make_result(name, image, people.keypoints[sure], people.scores[sure], self.skeleton)
-            )
-        return results
+            for indices, batch in self.predictor.prepare(images, [n.geometry for n in group]):
+                people = self.predictor.decode(batch, self.predictor.maps(batch))
+                found.update(zip(indices, people))
+        return [
+            make_result(named.name, named.image, found[index], self.skeleton, self.threshold)
+            for index, named in enumerate(group)
+        ]
 
 
 def load(
     source: str | os.PathLike[str],
     weights: str | os.PathLike[str] | None = None,
     *,
-    device: str | None = None,
+    device: str = "",
     flip: bool | None = None,
     scales: Sequence[float] | None = None,
     threshold: float = 0.0,
@@ -114,126 +143,86 @@ def load(
 ) -> PoseModel:
     """A model that is ready to use.
 
-    source: a run's folder, an experiment's YAML file, or a file of weights (one of training's, or a
-    published one, whose width, keypoints and scale heads are told from its tensors).
-    weights: the file of weights for a YAML file; the run's own best ones where it is None.
-    device: "cpu", "cuda" or "cuda:1"; a GPU where there is one if None.
-    flip, scales, max_people, batch_size: of testing, in place of the configuration's.
-    settings: further KEY VALUE pairs. LoadError, ConfigError or CheckpointError say what is wrong.
+    source: the folder of a run or of `swahr publish`, an experiment's YAML file, or a file of
+    weights: one of training's, or a published one, whose width, keypoints and scale heads are told
+    from its tensors (see model_files.published_settings).
+    weights: for a YAML file or a folder; None for the file TEST.MODEL_FILE, or the run's own.
+    device: "cpu", "cuda" or "cuda:1"; a GPU if there is one where it is "".
+    flip, scales, max_people: of testing, in place of the configuration's.
+    threshold: lowest score of the people of a result.
+    batch_size: images in one pass of the network; None for the configuration's on a GPU, 1 on a
+    CPU, which larger batches do not make faster.
+    settings: further KEY VALUE pairs.
+    Raises LoadError, ConfigError, CheckpointError or DeviceError, all ValueErrors.
     """
-    cfg_path, weights_path, described = _find(
-        Path(source), None if weights is None else Path(weights)
-    )
-    chosen: dict[str, Any] = {
+    if batch_size is not None and batch_size < 1:
+        raise LoadError(f"batch_size is {batch_size}; it must be 1 or more")
+    chosen = {
         "TEST.FLIP_TEST": flip,
         "TEST.SCALE_FACTOR": None if scales is None else list(scales),
         "DATASET.MAX_NUM_PEOPLE": max_people,
-        "TEST.IMAGES_PER_GPU": batch_size,
     }
-    pairs = [str(part) for key, value in described.items() for part in (key, value)]
-    pairs += [
-        str(part) for key, value in chosen.items() if value is not None for part in (key, value)
-    ]
-    cfg = load_config(cfg_path, [*pairs, *map(str, settings)])
+    pairs = [part for key, value in chosen.items() if value is not None for part in (key, value)]
+    cfg, path, _ = find_model(Path(source), weights, [*map(str, pairs), *map(str, settings)])
     skeleton = configured_skeleton(cfg)
-    where = select_device(device or cfg.DEVICE)
-    network = load_network(cfg, weights_path, where)
-    predictor = build_predictor(cfg, network, skeleton, where)
-    return PoseModel(predictor, skeleton, threshold=threshold, source=str(weights_path))
+    where = select_device(device)
+    predictor = build_predictor(cfg, load_network(cfg, path, where), skeleton, where)
+    if batch_size is not None:
+        predictor.batch_size = batch_size
+    return PoseModel(predictor, skeleton, threshold=threshold, source=str(path))
 
 
-def _find(source: Path, weights: Path | None) -> tuple[Path, Path, dict[str, Any]]:
-    """The YAML file, the weights, and settings that the weights' tensors tell."""
-    if source.is_dir():
-        cfg_path = source / "config.yaml"
-        if not cfg_path.is_file():
-            raise LoadError(f"{source}: the folder has no config.yaml, so it is not that of a run")
-        return cfg_path, weights or _run_weights(source), {}
-    if source.suffix in (".yaml", ".yml"):
-        if weights is None:
-            raise LoadError(f"{source}: which weights? swahr.load({str(source)!r}, weights=FILE)")
-        return source, weights, {}
-    if not source.exists():
-        raise LoadError(f"{source}: no such file or folder")
-    described = describe_settings(read_state_dict(source))
-    return _published(source, described)
-
-
-def _run_weights(folder: Path) -> Path:
-    for name in RUN_WEIGHTS:
-        if (folder / name).is_file():
-            return folder / name
-    raise LoadError(f"{folder}: the run has neither {' nor '.join(RUN_WEIGHTS)} yet")
-
-
-def _published(source: Path, described: dict[str, Any]) -> tuple[Path, Path, dict[str, Any]]:
-    channels = described.get("MODEL.EXTRA.STAGE2.NUM_CHANNELS", [0])[0]
-    joints = described.get("MODEL.NUM_JOINTS")
-    if joints is None:
-        raise LoadError(
-            f"{source}: its tensors do not tell the network; give the YAML file: "
-            f"swahr.load(YAML, weights={str(source)!r})"
-        )
-    from swahr.config import resolve_path
-
-    sets = {17: ("coco_kpt", "coco", "coco"), 14: ("crowd_pose_kpt", "crowd_pose", "crowd_pose")}
-    if joints not in sets:
-        raise LoadError(
-            f"{source}: has {joints} keypoints, so its skeleton is not known; give the YAML file: "
-            f"swahr.load(YAML, weights={str(source)!r})"
-        )
-    train, test, skeleton = sets[joints]
-    names = {"DATASET.DATASET": train, "DATASET.DATASET_TEST": test, "DATASET.SKELETON": skeleton}
-    cfg_path = resolve_path(PUBLISHED[48 if channels >= 48 else 32])
-    return (
-        cfg_path,
-        source,
-        {**described, **names, "DATASET.NUM_JOINTS": joints, "MODEL.PRETRAINED": ""},
-    )
-
-
-def _sources(images: Any) -> tuple[bool, Iterable[Any]]:
-    """Whether several images were asked for, and what to read, one after the other."""
+def _is_several(images: Any) -> bool:
+    """Whether these are several images. Raises LoadError for what is no image at all."""
     if isinstance(images, str | os.PathLike):
-        path = Path(images)
-        if path.is_dir():
-            files = sorted(file for file in path.iterdir() if file.suffix.lower() in IMAGE_ENDINGS)
-            if not files:
-                raise LoadError(f"{path}: the folder has no images ({', '.join(IMAGE_ENDINGS)})")
-            return True, files
-        if path.exists():
-            return False, [path]
-        found = sorted(glob(str(images)))
-        if found:
-            return True, found
-        raise LoadError(f"{images}: no such file, folder or pattern with files")
-    if isinstance(images, np.ndarray | Tensor) and images.ndim == 3 or hasattr(images, "convert"):
-        return False, [images]
-    if isinstance(images, np.ndarray | Tensor) or not isinstance(images, Iterable):
+        return not Path(images).expanduser().is_file()
+    if isinstance(images, np.ndarray | Tensor):
+        if images.ndim not in (3, 4):
+            raise LoadError(
+                f"an image is an array (height, width, 3) or a tensor (3, height, width), not of "
+                f"shape {tuple(images.shape)}"
+            )
+        return images.ndim == 4
+    if _is_pil(images):
+        return False
+    if isinstance(images, bytes | dict) or not isinstance(images, Iterable):
         raise LoadError(
-            f"an image is a path, an array (H, W, 3), a PIL image or a tensor (3, H, W), not "
-            f"{type(images).__name__} {tuple(getattr(images, 'shape', ()))}".rstrip(" ()")
+            "an image is a path, an array (height, width, 3), a PIL image or a tensor (3, height, "
+            f"width), not {type(images).__name__}"
         )
-    return True, images
+    return True
 
 
-def _read(item: Any, number: int) -> tuple[str, Image]:
-    """An image's name and its pixels (H, W, 3) uint8 RGB."""
+def _is_pil(item: Any) -> bool:
+    """PIL need not be installed."""
+    return type(item).__module__.partition(".")[0] == "PIL"
+
+
+def _name(item: Any, number: int) -> str:
     if isinstance(item, str | os.PathLike):
-        return str(item), read_image(Path(item), honour_exif=True)
-    if hasattr(item, "convert"):  # a PIL image
-        return getattr(item, "filename", "") or f"image {number}", np.asarray(item.convert("RGB"))
+        return str(item)
+    return str(getattr(item, "filename", "")) or f"image {number}"
+
+
+def _pixels(item: Any, name: str) -> Image:
+    """(H, W, 3) uint8 RGB; arrays as they are."""
+    if isinstance(item, str | os.PathLike):
+        return read_image(Path(item).expanduser(), honour_exif=True)
     if isinstance(item, Tensor):
-        return f"image {number}", _from_tensor(item)
-    return f"image {number}", item
+        return _from_tensor(item, name)
+    if _is_pil(item):
+        from PIL import ImageOps
+
+        return np.asarray(ImageOps.exif_transpose(item).convert("RGB"))
+    return item
 
 
-def _from_tensor(image: Tensor) -> NDArray[np.uint8]:
-    if image.ndim != 3 or image.shape[0] != 3:
-        raise LoadError(f"a tensor must have shape (3, H, W), not {tuple(image.shape)}")
+def _from_tensor(image: Tensor, name: str) -> NDArray[np.uint8]:
+    if image.ndim != 3 or len(image) != 3:
+        raise LoadError(f"{name}: a tensor must have shape (3, H, W), not {tuple(image.shape)}")
     if image.dtype.is_floating_point:
         image = (image.clamp(0, 1) * 255).round().to(torch.uint8)
     return image.permute(1, 2, 0).contiguous().cpu().numpy()
 
 
-__all__ = ["ConfigError", "LoadError", "PoseModel", "Result", "load"]
+__all__ = ["LoadError", "PoseModel", "Result", "load"]

@@ -3,21 +3,25 @@
 from __future__ import annotations
 
 import base64
+import math
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import NDArray
 
 from swahr import visualize
+from swahr.data.images import Image
+from swahr.engine.people_file import to_annotations
+from swahr.inference.predictor import Prediction
 from swahr.skeleton import Skeleton
 
-Image = NDArray[np.uint8]
+Floats = NDArray[np.float32]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Result:
     """The P people of one image; K keypoints in the order of `names`.
 
@@ -25,13 +29,16 @@ class Result:
     keypoints: (P, K, 2) float32, x and y in image pixels, NaN where a joint was not found.
     keypoint_scores: (P, K) float32, the heatmap's value at the joint, 0 where it was not found.
     scores: (P,) float32, the mean over the joints' scores before refinement: higher is surer.
+    tags: (P, T) float32, the mean tag of each person, one for each pass of the test; None from
+    decoders without tags.
     """
 
     source: str
     image: Image
-    keypoints: NDArray[np.float32]
-    keypoint_scores: NDArray[np.float32]
-    scores: NDArray[np.float32]
+    keypoints: Floats
+    keypoint_scores: Floats
+    scores: Floats
+    tags: Floats | None
     skeleton: Skeleton
 
     @property
@@ -40,12 +47,13 @@ class Result:
         return self.skeleton.keypoints
 
     @cached_property
-    def boxes(self) -> NDArray[np.float32]:
-        """(P, 4): left, top, right and bottom of the found joints, in image pixels."""
-        if not len(self):
-            return np.zeros((0, 4), np.float32)
-        corners = [np.nanmin(self.keypoints, 1), np.nanmax(self.keypoints, 1)]
-        return np.concatenate(corners, 1).astype(np.float32)
+    def boxes(self) -> Floats:
+        """(P, 4): left, top, right and bottom of the found joints, in image pixels; NaN for people
+        without any.
+        """
+        # Other than nanmin, fmin.reduce does not warn where all are NaN.
+        low, high = (function.reduce(self.keypoints, 1) for function in (np.fmin, np.fmax))
+        return np.concatenate([low, high], 1)
 
     def __len__(self) -> int:
         return len(self.scores)
@@ -54,54 +62,51 @@ class Result:
         height, width = self.image.shape[:2]
         scores = ", ".join(f"{score:.2f}" for score in self.scores[:5])
         more = ", ..." if len(self) > 5 else ""
-        people = "nobody" if not len(self) else f"{len(self)} people (scores {scores}{more})"
+        people = f"{self._people()} (scores {scores}{more})" if len(self) else "nobody"
         return f"Result({self.source!r}, {width} x {height} px: {people})"
 
     def _repr_html_(self) -> str:
         """The drawn image, as notebooks show it."""
         data = base64.b64encode(visualize.encode(self.draw(), ".jpg")).decode()
         source = f"data:image/jpeg;base64,{data}"
-        return f'<img alt="{len(self)} people" style="max-width:100%" src="{source}">'
+        return f'<img alt="{self._people()}" style="max-width:100%" src="{source}">'
+
+    def _people(self) -> str:
+        return "1 person" if len(self) == 1 else f"{len(self)} people"
+
+    def _points(self) -> Floats:
+        """(P, K, 3): x, y and score, all 0 where a joint was not found."""
+        points = np.concatenate([self.keypoints, self.keypoint_scores[..., None]], -1)
+        return np.nan_to_num(points)
 
     def draw(self, threshold: float = 0.0) -> Image:
         """A copy of the image with skeletons on it, without joints at or below the threshold."""
-        points = np.concatenate([self.keypoints, self.keypoint_scores[..., None]], -1)
         return visualize.draw_people(
-            self.image, points, self.skeleton, self.scores, threshold=threshold
+            self.image, self._points(), self.skeleton, self.scores, threshold=threshold
         )
 
     def save(self, path: str | Path, threshold: float = 0.0) -> Path:
-        """Write the drawn image; the ending of the path chooses the format."""
+        """Write the drawn image and return its path, whose ending chooses the format.
+
+        Raises ValueError for an ending of no image format.
+        """
         visualize.save_image(Path(path), self.draw(threshold))
         return Path(path)
 
-    def to_coco(self, image_id: int = 1, category_id: int = 1) -> list[dict[str, Any]]:
-        """One annotation per person as in COCO's files; found joints have visibility 2."""
-        people: list[dict[str, Any]] = []
-        for points, found, score in zip(self.keypoints, self.keypoint_scores, self.scores):
-            present = found > 0
-            rows = np.where(present[:, None], np.nan_to_num(points), 0)
-            flat = np.column_stack([rows, 2 * present]).reshape(-1)
-            corner = rows[present].min(0) if present.any() else np.zeros(2)
-            size = rows[present].max(0) - corner if present.any() else np.zeros(2)
-            people.append(
-                {
-                    "id": len(people) + 1,
-                    "image_id": image_id,
-                    "category_id": category_id,
-                    "keypoints": [round(float(value), 4) for value in flat],
-                    "keypoint_scores": [round(float(value), 6) for value in found],
-                    "num_keypoints": int(present.sum()),
-                    "bbox": [round(float(value), 4) for value in (*corner, *size)],
-                    "area": round(float(size[0] * size[1]), 4),
-                    "iscrowd": 0,
-                    "score": float(score),
-                }
-            )
-        return people
+    def to_coco(self, image_id: int = 1) -> list[dict[str, Any]]:
+        """One annotation a person as in COCO's files, by the rules of `swahr predict`: visibility 2
+        for joints that were found, 0 for others; people with no joint in the image are dropped.
+        """
+        height, width = self.image.shape[:2]
+        prediction = Prediction(self._points(), self.scores)
+        people = to_annotations(prediction, (width, height), -math.inf, 0.0)
+        return [
+            {"id": number, "image_id": image_id, **person}
+            for number, person in enumerate(people, start=1)
+        ]
 
     def to_frame(self) -> Any:
-        """A pandas DataFrame with a row per person and keypoint; needs pandas."""
+        """A pandas DataFrame with a row for each person and keypoint; needs pandas."""
         try:
             import pandas
         except ImportError:
@@ -119,7 +124,7 @@ class Result:
         )
 
     def to_supervision(self) -> Any:
-        """supervision's KeyPoints; needs supervision."""
+        """supervision's KeyPoints, with (0, 0) where a joint was not found; needs supervision."""
         try:
             import supervision
         except ImportError:
@@ -132,21 +137,18 @@ class Result:
 
 
 def make_result(
-    source: str,
-    image: Image,
-    keypoints: NDArray[np.floating],
-    scores: ArrayLike,
-    skeleton: Skeleton,
+    source: str, image: Image, prediction: Prediction, skeleton: Skeleton, threshold: float = 0.0
 ) -> Result:
-    """A Result from the predictor's keypoints (P, K, 3), x, y and score, and its scores (P,)."""
-    values = np.asarray(keypoints, np.float32).reshape(-1, skeleton.num_keypoints, 3)
+    """The people of an image whose score is at least the threshold."""
+    sure = prediction.scores >= threshold
+    values = prediction.keypoints[sure]
     found = values[..., 2] > 0
-    points = np.where(found[..., None], values[..., :2], np.float32(np.nan))
     return Result(
-        source,
-        image,
-        points,
-        np.where(found, values[..., 2], np.float32(0)),
-        np.asarray(scores, np.float32),
-        skeleton,
+        source=source,
+        image=image,
+        keypoints=np.where(found[..., None], values[..., :2], np.float32(np.nan)),
+        keypoint_scores=np.where(found, values[..., 2], np.float32(0)),
+        scores=prediction.scores[sure],
+        tags=None if prediction.tags is None else prediction.tags[sure],
+        skeleton=skeleton,
     )

@@ -20,13 +20,11 @@ from tests.data.test_image_header import jpeg
 
 Tree = Callable[..., Path]
 Made = Callable[..., dict[str, Any]]
-TOOLS = Path(__file__).resolve().parents[2] / "tools"
 
 
 @pytest.fixture
-def tool(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], ModuleType]:
-    monkeypatch.syspath_prepend(str(TOOLS))
-    return importlib.import_module
+def tool() -> Callable[[str], ModuleType]:
+    return lambda name: importlib.import_module(f"swahr.commands.{name}")
 
 
 def paths(root: Path) -> list[str]:
@@ -41,7 +39,7 @@ def test_check_a_sound_set(
 ) -> None:
     sheet = tmp_path / "sheet.jpg"
     arguments = [*paths(tree((1, 0, 2))), "--contact-sheet", str(sheet), "--read-images"]
-    assert tool("check_dataset").main(arguments) == 0
+    assert tool("check").main(arguments) == 0
     lines = dict(line.rsplit(maxsplit=1) for line in capsys.readouterr().out.splitlines())
     assert lines["images"] == lines["annotations"] == lines["  nose"] == "3"
     assert lines["images that cannot be read"] == "0"
@@ -50,7 +48,7 @@ def test_check_a_sound_set(
 
 def test_a_contact_sheet_has_sixteen_annotated_images(tool: Any, tree: Tree) -> None:
     """Spread over the set, and only those with labelled people, in four rows of four."""
-    check = tool("check_dataset")
+    check = tool("check")
     root = tree((1, 0) * 20)
     dataset = KeypointDataset(*paths(root), COCO)
     sheet = check.contact_sheet(dataset)
@@ -75,7 +73,7 @@ def test_check_a_set_with_problems(
     data["annotations"][0]["id"] = 0
     root = tree(data)
     (root / "images/train2017/11.png").write_bytes(b"")
-    check = tool("check_dataset")
+    check = tool("check")
     assert (
         check.main([*paths(root), "--read-images", "--contact-sheet", str(root / "sheet.png")]) == 1
     )
@@ -98,7 +96,7 @@ def test_check_says_everything_when_nothing_is_left(
     for image in data["images"]:
         image["file_name"] = f"train2017\\{image['file_name']}"
     Path(paths(root)[0]).write_text(json.dumps(data))
-    assert tool("check_dataset").main(paths(root)) == 2
+    assert tool("check").main(paths(root)) == 2
     printed = capsys.readouterr().err
     for name in ("10.png", "11.png"):
         looked_for = root / "images/train2017" / f"train2017\\{name}"
@@ -115,7 +113,7 @@ def test_check_prints_notes_and_exif_orientations(
     data["annotations"][0]["keypoints"][:3] = [99, 20, 2]
     root = tree(data)
     (root / "images/train2017/11.jpg").write_bytes(jpeg(6, pixels=np.zeros((48, 64, 3), np.uint8)))
-    assert tool("check_dataset").main([*paths(root), "--read-images"]) == 0
+    assert tool("check").main([*paths(root), "--read-images"]) == 0
     printed = capsys.readouterr().out
     assert "note: 1 of" in printed and "like nose at 99, 20 in image 10 of 64 x 48" in printed
     assert "EXIF orientations ignored    1\n  image 11: " in printed
@@ -128,7 +126,7 @@ def test_check_finds_sides_that_cannot_be_warped(
     root = tree((1, 1))
     long = cv2.imencode(".png", np.zeros((2, 32767, 3), np.uint8))[1]
     (root / "images/train2017/11.png").write_bytes(long.tobytes())
-    assert tool("check_dataset").main([*paths(root), "--read-images"]) == 1
+    assert tool("check").main([*paths(root), "--read-images"]) == 1
     assert "image 11: " in (printed := capsys.readouterr().out)
     assert "the file has 32767 x 2 pixels, the annotation file says 64 x 48" in printed
 
@@ -139,7 +137,7 @@ def test_check_of_chosen_categories(
     data = made((1, 1))
     data["categories"].append({"id": 2, "name": "child", "keypoints": list(COCO.keypoints)})
     data["annotations"][1]["category_id"] = 2
-    check = tool("check_dataset")
+    check = tool("check")
     root = tree(data)
     for options, people in (([], 2), (["--categories", "child"], 1)):
         assert check.main([*paths(root), *options]) == 0
@@ -147,7 +145,7 @@ def test_check_of_chosen_categories(
 
 
 def test_concat(tool: Any, made: Made, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    concat = tool("crowdpose_concat_train_val")
+    concat = tool("crowdpose")
     train = made((1, 2))
     val = made((3,))
     (tmp_path / "crowdpose_train.json").write_text(json.dumps(train))

@@ -16,14 +16,11 @@ from swahr.distributed.signals import Interrupted
 from swahr.files import WriteError
 from tests.engine.distributed_workers import KnownError
 
-TOOLS = Path(__file__).resolve().parents[2] / "tools"
-
 
 @pytest.fixture
 def started(config_file: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., dict[str, Any]]:
     """started(*arguments) -> what the tool would launch."""
-    monkeypatch.syspath_prepend(str(TOOLS))
-    tool = importlib.import_module("dist_train")
+    tool = importlib.import_module("swahr.commands.train")
 
     def call(*arguments: str) -> dict[str, Any]:
         found: dict[str, Any] = {}

@@ -23,10 +23,9 @@ Score = Callable[..., tuple[int, str, str]]
 
 
 @pytest.fixture
-def score(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Score:
+def score(capsys: pytest.CaptureFixture[str]) -> Score:
     """score(protocol, results file, root, KEY, VALUE, ...) -> exit status, output, errors."""
-    monkeypatch.syspath_prepend(str(ROOT / "tools"))
-    tool = importlib.import_module("score_results")
+    tool = importlib.import_module("swahr.commands.score")
 
     def call(protocol: str, results: Path, root: Path, *opts: str) -> tuple[int, str, str]:
         arguments = ["--cfg", str(ROOT / CONFIGS[protocol]), str(results)]

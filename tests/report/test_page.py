@@ -27,7 +27,6 @@ from tests.report.made import OFFSET, SKELETON, found, person, random_set, truth
 
 pytest.importorskip("jinja2")
 pytest.importorskip("matplotlib")
-TOOLS = Path(__file__).resolve().parents[2] / "tools"
 SKELETON_YAML = """
 name: made
 keypoints: [nose, left_hand, right_hand, left_foot, right_foot]
@@ -139,9 +138,8 @@ def test_libraries_are_imported_when_a_report_is_made() -> None:
 
 
 @pytest.fixture
-def tool(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
-    monkeypatch.syspath_prepend(str(TOOLS))
-    return importlib.import_module("report")
+def tool() -> ModuleType:
+    return importlib.import_module("swahr.commands.report")
 
 
 @pytest.fixture

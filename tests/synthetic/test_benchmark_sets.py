@@ -181,9 +181,8 @@ def test_what_is_no_benchmark_is_refused(tmp_path: Path) -> None:
 
 
 @pytest.fixture
-def tool(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.syspath_prepend(str(Path(__file__).resolve().parents[2] / "tools"))
-    return importlib.import_module("make_synthetic")
+def tool():
+    return importlib.import_module("swahr.commands.synthetic")
 
 
 @pytest.mark.usefixtures("part_is_whole")

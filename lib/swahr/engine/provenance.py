@@ -7,7 +7,7 @@ from __future__ import annotations
 import hashlib
 import zipfile
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import torch
 
@@ -15,6 +15,7 @@ from swahr.config import output_dir, resolve_path
 from swahr.engine import checkpoint
 from swahr.models.weights import CheckpointError
 
+Entry = TypeVar("Entry")
 RUN_WEIGHTS = (checkpoint.BEST, checkpoint.FINAL)  # files of a run, in order of preference
 DIGEST_LENGTH = 12  # hexadecimal digits of SHA-256 that are shown
 # The settings that decide which people are found, apart from the weights.
@@ -46,20 +47,24 @@ def find_weights(cfg: Any, cfg_path: str | Path) -> Path:
     if cfg.TEST.MODEL_FILE:
         return resolve_path(cfg.TEST.MODEL_FILE)
     run = output_dir(cfg, cfg_path)
-    for name in RUN_WEIGHTS:
-        if (run / name).is_file():
-            return run / name
+    if found := run_weights(run):
+        return found
     raise CheckpointError(
         f"no weights to test with: TEST.MODEL_FILE is empty, and {run} has neither "
         f"{' nor '.join(RUN_WEIGHTS)}"
     )
 
 
+def run_weights(folder: Path) -> Path | None:
+    """The best or the last weights of the run in a folder; None if it has neither."""
+    return next((folder / name for name in RUN_WEIGHTS if (folder / name).is_file()), None)
+
+
 def describe_weights(path: str | Path) -> Weights:
     """The path, epoch and digest of a file of weights. Raises CheckpointError if it cannot be
     read.
     """
-    return Weights(Path(path), _epoch(path), _sha256(path))
+    return Weights(Path(path), checkpoint_entry(path, "epoch", int), _sha256(path))
 
 
 def describe_test(cfg: Any) -> str:
@@ -106,12 +111,14 @@ def _sha256(path: str | Path) -> str:
     return digest.hexdigest()
 
 
-def _epoch(path: str | Path) -> int | None:
-    """The entry `epoch` of a checkpoint of training; None for other files."""
+def checkpoint_entry(path: str | Path, name: str, kind: type[Entry]) -> Entry | None:
+    """An entry of a checkpoint of training, such as its epoch; None where the file has none of this
+    name and type.
+    """
     try:
         mapped = zipfile.is_zipfile(path)  # the tensors then stay on the disk
         content = torch.load(path, map_location="cpu", weights_only=True, mmap=mapped)
     except Exception:  # loading the weights says what is wrong with the file
         return None
-    epoch = content.get("epoch") if isinstance(content, dict) else None
-    return epoch if type(epoch) is int else None
+    entry = content.get(name) if isinstance(content, dict) else None
+    return entry if type(entry) is kind else None

@@ -24,7 +24,7 @@ from swahr.acceleration.fuse import (
     supports_dtype,
     verified,
 )
-from swahr.codec.decode import Decoder, build_decoder
+from swahr.codec.decode import Decoder, People, build_decoder
 from swahr.codec.maps import MapRule, Maps
 from swahr.data.images import Image, normalize
 from swahr.geometry import SIZE_STEP, InputGeometry
@@ -56,11 +56,13 @@ class ScaleError(ValueError):
 class Prediction(NamedTuple):
     """The P people found in one image.
 
-    keypoints: (P, K, 3), x and y in image pixels and the score. scores: (P,).
+    keypoints: (P, K, 3), x and y in image pixels and the score. scores: (P,). tags: (P, T), the
+    mean tags of the people; None from decoders without tags.
     """
 
     keypoints: NDArray[np.float32]
     scores: NDArray[np.float32]
+    tags: NDArray[np.float32] | None = None
 
 
 class ImageGeometry(NamedTuple):
@@ -224,7 +226,7 @@ class Predictor:
         """The people in the maps of a batch, in image pixels."""
         height, width = maps.heatmaps.shape[2:]
         return [
-            self._to_image(people.keypoints, people.scores, image_geometry, (width, height))
+            self._to_image(people, image_geometry, (width, height))
             for people, image_geometry in zip(self.decoder(maps), batch.geometries)
         ]
 
@@ -288,16 +290,12 @@ class Predictor:
         return self.aggregate(scale, plain, mirrored, size)
 
     def _to_image(
-        self,
-        keypoints: NDArray[np.float32],
-        scores: NDArray[np.float32],
-        image_geometry: ImageGeometry,
-        size: tuple[int, int],
+        self, people: People, image_geometry: ImageGeometry, size: tuple[int, int]
     ) -> Prediction:
         smallest = image_geometry.scales[-1]
-        keypoints = keypoints[:, : self.num_keypoints].copy()
+        keypoints = people.keypoints[:, : self.num_keypoints].copy()
         keypoints[..., :2] = geometry.to_image(keypoints, smallest.center, smallest.box_scale, size)
-        return Prediction(keypoints, scores)
+        return Prediction(keypoints, people.scores, people.tags)
 
 
 def check_scales(scales: Sequence[float], size_divisor: int) -> None:

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from swahr.models.published_names import advice, file_names, to_file_names
 
+SAFETENSORS = ".safetensors"
 # Prefixes that DistributedDataParallel and torch.compile add to every name.
 WRAPPERS = ("module.", "_orig_mod.")
 
@@ -49,9 +50,9 @@ class PretrainedReport(NamedTuple):
 def read_state_dict(path: str | Path) -> dict[str, Tensor]:
     """Names and tensors, on the CPU, of a file of weights.
 
-    The file holds a bare state_dict or {'state_dict': ...}, also of a wrapped model. Raises
-    CheckpointError for files that are missing, truncated, no checkpoint, or hold more than plain
-    data.
+    The file holds a bare state_dict or {'state_dict': ...}, also of a wrapped model, or is a
+    .safetensors file. Raises CheckpointError for files that are missing, truncated, no checkpoint,
+    or hold more than plain data.
     """
     content = _read(Path(path))
     if isinstance(content, Mapping) and isinstance(content.get("state_dict"), Mapping):
@@ -76,6 +77,8 @@ def _read(path: Path) -> object:
         raise CheckpointError(
             f"{path}: {'is a folder, not a file of weights' if path.is_dir() else 'no such file'}"
         )
+    if path.suffix == SAFETENSORS:
+        return _read_safetensors(path)
     try:
         plain = _is_plain_archive(path)
         if plain:
@@ -90,6 +93,20 @@ def _read(path: Path) -> object:
         raise CheckpointError(f"{path}: may not be read by this user") from None
     except Exception as error:  # torch.load raises many types for damaged files
         raise CheckpointError(f"{path}: {_load_problem(error)}") from None
+
+
+def _read_safetensors(path: Path) -> dict[str, Tensor]:
+    try:
+        from safetensors.torch import load_file
+    except ImportError:
+        raise CheckpointError(f"{path}: needs safetensors: pip install 'swahr[hub]'") from None
+    try:
+        return load_file(path)
+    except Exception:  # safetensors raises its own type for damaged files, and the system's
+        raise CheckpointError(
+            f"{path}: no safetensors file, or only a part of one (was the download or the copy cut "
+            "short?)"
+        ) from None
 
 
 def _load_problem(error: Exception) -> str:

@@ -1,0 +1,18 @@
+"""Find the people in one image: print them, and draw them.
+
+python examples/one_image.py RUN_OR_WEIGHTS photo.jpg photo_people.jpg
+"""
+
+import sys
+
+import swahr
+
+source, photo, drawn = sys.argv[1:]
+model = swahr.load(source)
+result = model(photo)
+print(result)
+for score, box, keypoints in zip(result.scores, result.boxes, result.keypoints):
+    print(f"a person with score {score:.2f} in the box {box.round().tolist()}")
+    for name, (x, y) in zip(result.names, keypoints):
+        print(f"  {name:<15} {x:7.1f} {y:7.1f}")  # nan where the joint was not found
+print("drawn in", result.save(drawn))

@@ -1,0 +1,1 @@
+"""The commands of `swahr` and of tools/, one module each."""

@@ -1,0 +1,74 @@
+"""Turn labelled frames of DeepLabCut into COCO's format.
+
+    python tools/dlc_to_coco.py CollectedData_me.csv --images labeled-data --out data/mouse
+    python tools/check_dataset.py data/mouse/annotations/person_keypoints_train.json \
+        data/mouse/images/train --skeleton data/mouse/skeleton.yaml
+
+The CSV file has the header lines scorer, (individuals,) bodyparts and coords, then a line a frame
+with x and y of each part, empty where it is not labelled. OUT gets
+annotations/person_keypoints_{train,val}.json, images/{train,val}/ and skeleton.yaml.
+
+Boxes lie around the labelled parts, a tenth of their longer side away from them; the area is 0.53
+of the box. Flip pairs are found by left and right, or l and r, in the names. The file gives no
+constants of the similarity: all parts get --sigma. It gives no limbs either: add them to
+skeleton.yaml, as pairs of names, to have them drawn.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+
+from swahr.converters.coco import write_dataset
+from swahr.converters.dlc import SIGMA, read_dlc, split_frames
+from swahr.skeleton import Skeleton
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("csv", metavar="CSV", help="labels that DeepLabCut wrote")
+    parser.add_argument("--images", required=True, metavar="DIR", help="folder of the frames")
+    parser.add_argument("--out", required=True, metavar="ROOT", help="folder of the new data set")
+    parser.add_argument(
+        "--val",
+        type=float,
+        default=0.2,
+        metavar="SHARE",
+        help="share of the frames for validation, drawn at random (default: %(default)s)",
+    )
+    parser.add_argument("--seed", type=int, default=0, help="of the draw (default: %(default)s)")
+    parser.add_argument(
+        "--sigma",
+        type=float,
+        default=SIGMA,
+        help="constant of the keypoint similarity, for all parts (default: %(default)s)",
+    )
+    parser.add_argument("--copy", action="store_true", help="copy the images, do not link them")
+    args = parser.parse_args(arguments)
+    try:
+        labels = read_dlc(args.csv, args.images, args.sigma)
+        frames = split_frames(labels.images, args.val, args.seed)
+        written = write_dataset(args.out, frames, labels.skeleton, "animal", args.copy)
+    except (ValueError, OSError) as error:
+        print(error, file=sys.stderr)
+        return 2
+    for split, count in written.images.items():
+        print(f"{split:<6} {count} images, {written.people[split]} animals")
+    if labels.unlabelled:
+        print(f"{labels.unlabelled} frames without labels were left out")
+    if labels.unique:
+        print(f"parts of no animal were left out: {', '.join(labels.unique)}")
+    if written.outside:
+        print(f"{written.outside} parts lie outside their image and count as not labelled")
+    print(f"flip pairs: {pairs_text(labels.skeleton)}")
+    return 0
+
+
+def pairs_text(skeleton: Skeleton) -> str:
+    """The flip pairs by name, or that there are none."""
+    names = skeleton.keypoints
+    pairs = [f"{names[a]} and {names[b]}" for a, b in skeleton.flip_pairs]
+    return ", ".join(pairs) or "none, since no names differ in left and right"

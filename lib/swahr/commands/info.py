@@ -1,0 +1,80 @@
+"""Say what a file of weights is: its network, its size, its test settings, whether it loads.
+
+    swahr info models/pose_coco/pose_higher_hrnet_w32_512.pth
+    swahr info output/coco_kpt/pose_higher_hrnet/w32_512_adam_lr1e-3
+
+SOURCE is a file of weights, the folder of a run or of a published model, or a YAML file; the same
+that swahr.load takes. GMACs are for one image of DATASET.INPUT_SIZE, counted by the published rule.
+Exit status: 0 it loads; 1 it does not; 2 there is no such file.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+
+from swahr.config import configured_skeleton, resolve_path
+from swahr.engine.model_files import LoadError, find_model
+from swahr.engine.provenance import describe_test, describe_weights
+from swahr.inference.load import load_network
+from swahr.models.flops import count_macs, count_parameters
+from swahr.models.weights import read_state_dict
+
+Rows = list[tuple[str, str]]
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("source", metavar="SOURCE", help="weights, a folder or a YAML file")
+    source = parser.parse_args(arguments).source
+    if not resolve_path(source).exists():
+        raise LoadError(f"{source}: no such file or folder")
+    rows, problem = describe(source)
+    for name, value in [*rows, ("loads", f"no: {problem}" if problem else "yes")]:
+        print(f"{name:<12} {value}")
+    return 1 if problem else 0
+
+
+def describe(source: str) -> tuple[Rows, str]:
+    """What is known of a source, and why it cannot be loaded, '' if it can."""
+    rows: Rows = []
+    path = resolve_path(source)
+    try:
+        if path.is_file() and path.suffix.lower() not in (".yaml", ".yml"):
+            rows += _file_rows(path)
+        cfg, weights, kind = find_model(source)
+        if not rows:
+            rows += _file_rows(weights)
+        skeleton = configured_skeleton(cfg)
+        rows += [
+            ("kind", kind),
+            ("network", f"{cfg.MODEL.BACKBONE}, {cfg.MODEL.HEAD}"),
+            ("keypoints", f"{skeleton.num_keypoints} ({skeleton.name})"),
+            ("test", describe_test(cfg)),
+        ]
+        network = load_network(cfg, weights, "cpu")
+        published, _ = count_macs(network, cfg.DATASET.INPUT_SIZE)
+        rows += [
+            ("parameters", f"{count_parameters(network):,}"),
+            ("GMACs", f"{published / 1e9:.2f} for {cfg.DATASET.INPUT_SIZE} px"),
+        ]
+    except ValueError as error:
+        return rows, str(error)
+    return rows, ""
+
+
+def _file_rows(path: Path) -> Rows:
+    """Of any file of weights. Raises CheckpointError."""
+    weights = describe_weights(path)
+    rows = [
+        ("file", f"{path} ({path.stat().st_size / 1e6:.1f} MB)"),
+        ("sha256", weights.digest),
+    ]
+    if weights.epoch is not None:
+        rows.append(("epoch", str(weights.epoch)))
+    state = read_state_dict(path)
+    values = sum(tensor.numel() for tensor in state.values())
+    return [*rows, ("tensors", f"{len(state)} with {values:,} values")]

@@ -1,0 +1,40 @@
+"""Turn photographs listed in joints.csv (Leeds Sports Pose Extended) into COCO's format.
+
+    python tools/lsp_to_coco.py --data lspet --out data/lsp
+    python tools/check_dataset.py data/lsp/annotations/person_keypoints_train.json \
+        data/lsp/images/train --skeleton data/lsp/skeleton.yaml
+
+DATA has joints.csv and images/. OUT gets annotations/person_keypoints_{train,val}.json,
+images/{train,val}/ and skeleton.yaml. A person's box lies around the labelled joints, a tenth of
+its longer side away from them; the area is 0.53 of the box. Joints outside their image count as not
+labelled.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+
+from swahr.converters.coco import write_dataset
+from swahr.converters.lsp import SKELETON, read_lsp
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--data", required=True, metavar="DIR", help="joints.csv and images/")
+    parser.add_argument("--out", required=True, metavar="ROOT", help="folder of the new data set")
+    parser.add_argument("--copy", action="store_true", help="copy the images, do not link them")
+    args = parser.parse_args(arguments)
+    try:
+        written = write_dataset(args.out, read_lsp(args.data), SKELETON, copy=args.copy)
+    except (ValueError, OSError) as error:
+        print(error, file=sys.stderr)
+        return 2
+    for split, count in written.images.items():
+        print(f"{split:<6} {count} images, {written.people[split]} people")
+    if written.outside:
+        print(f"{written.outside} joints lie outside their image and count as not labelled")
+    return 0

@@ -1,0 +1,175 @@
+"""Make synthetic people: a set in COCO's or CrowdPose's format, a fixed benchmark, or a video.
+
+    python tools/make_synthetic.py --out data/synthetic --train 2000 --preset calm --size 256
+    python tools/make_synthetic.py --out data/benchmark --preset benchmark-v1-small
+    python tools/make_synthetic.py --out data/benchmark --verify
+    python tools/make_synthetic.py --out data/walk --video
+
+A second run with the same settings makes only what is missing. benchmark-v1 (20,000 training and
+2,000 validation images of 512 px) and benchmark-v1-small (2,000 and 400 of 256 px) are fixed to the
+byte: both have COCO's and CrowdPose's annotations for the same images, people whose height is
+log-uniform over 1:12, images from one person to dense groups, and a manifest with checksums.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+import time
+from dataclasses import replace
+
+from swahr.synthetic import (
+    BENCHMARKS,
+    PRESETS,
+    SceneSettings,
+    SyntheticError,
+    verify_benchmark,
+    write_benchmark,
+    write_dataset,
+    write_video,
+)
+
+MAX_PROBLEMS_SHOWN = 20
+# Values of the flags that were not given. A benchmark accepts none of these flags.
+DEFAULTS = {"train": 2000, "val": 200, "seed": 0, "format": "coco", "size": None}
+
+
+def parse_args(arguments: list[str] | None = None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--out",
+        default="data/synthetic",
+        help="folder of the set; with --video also a file.mp4 (default: %(default)s)",
+    )
+    parser.add_argument("--train", type=int, metavar="N", help="training images (default: 2000)")
+    parser.add_argument(
+        "--val",
+        type=int,
+        metavar="N",
+        help="validation images, and as many test images for CrowdPose (default: 200)",
+    )
+    parser.add_argument("--seed", type=int, help="other seeds give other images (default: 0)")
+    parser.add_argument(
+        "--format",
+        choices=("coco", "crowd_pose"),
+        help="folders, annotations and keypoints (default: coco)",
+    )
+    parser.add_argument(
+        "--preset",
+        choices=(*PRESETS, *BENCHMARKS),
+        default="benchmark",
+        help="benchmark: every size from 25 px, crowded; calm: one to three large people before "
+        "plain backgrounds; the others are fixed sets, see above (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--size",
+        type=int,
+        nargs="+",
+        metavar="PX",
+        help="image size: one side of a square, or width and height (default: the preset's range; "
+        "640 480 with --video)",
+    )
+    parser.add_argument(
+        "--workers", type=int, default=os.cpu_count() or 1, help="processes (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--verify", action="store_true", help="compare a benchmark in --out with its checksums"
+    )
+    parser.add_argument(
+        "--video", action="store_true", help="make a walk of people with known ids, 10 frames/s"
+    )
+    parser.add_argument(
+        "--frames", type=int, default=100, metavar="N", help="with --video (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--people", type=int, default=5, metavar="N", help="with --video (default: %(default)s)"
+    )
+    args = parser.parse_args(arguments)
+    given = [name for name in DEFAULTS if getattr(args, name) is not None]
+    if args.preset in BENCHMARKS and given:
+        parser.error(f"--{given[0]}: {args.preset} is fixed; choose another --preset to set it")
+    for name, value in DEFAULTS.items():
+        if getattr(args, name) is None:
+            setattr(args, name, value)
+    return args
+
+
+def image_size(args: argparse.Namespace) -> tuple[int, int] | None:
+    """Width and height of --size; None if it was not given."""
+    if not args.size:
+        return None
+    if len(args.size) > 2:
+        raise SyntheticError(
+            f"--size: {len(args.size)} numbers; it takes one (a square) or two (width and height)"
+        )
+    return args.size[0], args.size[-1]
+
+
+def settings_from(args: argparse.Namespace) -> SceneSettings:
+    """The settings of --preset with the image size of --size."""
+    settings = PRESETS[args.preset]
+    size = image_size(args)
+    if size is None:
+        return settings
+    width, height = size
+    return replace(settings, width=(width, width), height=(height, height))
+
+
+def make_set(args: argparse.Namespace) -> None:
+    """Make the set of --preset, and print how many images were made."""
+    start = time.perf_counter()
+    if args.preset in BENCHMARKS:
+        made = write_benchmark(args.out, args.preset, workers=args.workers, progress=True)
+    else:
+        made = write_dataset(
+            args.out,
+            num_train=args.train,
+            num_val=args.val,
+            seed=args.seed,
+            format=args.format,
+            settings=settings_from(args),
+            workers=args.workers,
+            progress=True,
+        )
+    if made:
+        print(f"{args.out}: {made} images, {made / (time.perf_counter() - start):.0f} images/s")
+    else:
+        print(f"{args.out}: complete, nothing to do")
+
+
+def verify(root: str) -> int:
+    """Print the differences between a benchmark and its checksums; return the exit status."""
+    problems = verify_benchmark(root)
+    for problem in problems[:MAX_PROBLEMS_SHOWN]:
+        print(problem)
+    if len(problems) > MAX_PROBLEMS_SHOWN:
+        print(f"... and {len(problems) - MAX_PROBLEMS_SHOWN} more")
+    print(f"{root}: {len(problems)} differences" if problems else f"{root}: verified")
+    return 1 if problems else 0
+
+
+def main(arguments: list[str] | None = None) -> int:
+    args = parse_args(arguments)
+    try:
+        if args.verify:
+            return verify(args.out)
+        if args.video:
+            truth = write_video(
+                args.out,
+                num_frames=args.frames,
+                num_people=args.people,
+                seed=args.seed,
+                size=image_size(args) or (640, 480),
+            )
+            print(f"{args.out}: {args.frames} frames, people in {truth}")
+            return 0
+        make_set(args)
+        if args.preset in BENCHMARKS:
+            return verify(args.out)
+    except (SyntheticError, OSError) as error:
+        print(error, file=sys.stderr)
+        return 2
+    return 0

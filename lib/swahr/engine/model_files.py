@@ -1,0 +1,186 @@
+"""Which configuration and which weights a file or folder stands for.
+
+A source is the folder of a run, a folder of `swahr publish`, the YAML file of an experiment, or a
+file of weights. Checkpoints of training hold their configuration. Published files of weights hold
+tensors only, whose names and shapes tell the network.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any, NamedTuple
+
+import yaml
+
+from swahr.config import load_config, resolve_path
+from swahr.engine import checkpoint
+from swahr.engine.provenance import RUN_WEIGHTS, checkpoint_entry, find_weights, run_weights
+from swahr.models.published_names import describe_settings
+from swahr.models.weights import read_state_dict
+
+PUBLISHED_WEIGHTS = "model.safetensors"
+PUBLISHED_CONFIG = "config.json"
+PUBLISHED_SKELETON = "skeleton.yaml"
+OF_RUNS = (*RUN_WEIGHTS, checkpoint.NEWEST, checkpoint.PREVIOUS)
+# Keypoints of a network -> the data sets that published networks with so many are of.
+DATA_SETS = {17: ("coco_kpt", "coco"), 14: ("crowd_pose_kpt", "crowd_pose")}
+# How the published networks are tested, apart from what `_published_test` gives.
+PUBLISHED_TEST: dict[str, Any] = {
+    "TEST.FLIP_TEST": True,
+    "TEST.PROJECT2IMAGE": True,
+    "TEST.NMS_KERNEL": 5,
+    "TEST.NMS_PADDING": 2,
+    "DATASET.MAX_NUM_PEOPLE": 30,
+}
+
+
+class LoadError(ValueError):
+    """A model that cannot be loaded; the message says in one line what would be right."""
+
+
+class ModelFiles(NamedTuple):
+    """A network that can be built. kind: what the source is, for people."""
+
+    cfg: Any
+    weights: Path
+    kind: str
+
+
+def find_model(
+    source: str | os.PathLike[str],
+    weights: str | os.PathLike[str] | None = None,
+    opts: Sequence[str] = (),
+) -> ModelFiles:
+    """The configuration and the weights of a source.
+
+    weights: in place of the source's own. opts: KEY VALUE pairs on top of the configuration.
+    Raises LoadError, ConfigError or CheckpointError.
+    """
+    path = resolve_path(source)
+    if path.suffix.lower() in (".yaml", ".yml"):
+        cfg = load_config(path, opts)
+        found = find_weights(cfg, path) if weights is None else resolve_path(weights)
+        return ModelFiles(cfg, found, "the configuration of an experiment")
+    if not path.exists():
+        raise LoadError(f"{source}: no such file or folder")
+    if path.is_dir():
+        return _of_folder(path, None if weights is None else resolve_path(weights), opts)
+    if weights is not None:
+        raise LoadError(
+            f"{source}: is a file of weights, and weights={str(weights)!r} names another one; "
+            "give a YAML file or a folder with the latter"
+        )
+    return _of_weights(path, opts)
+
+
+def _of_folder(folder: Path, weights: Path | None, opts: Sequence[str]) -> ModelFiles:
+    if (folder / checkpoint.CONFIG).is_file():
+        cfg = load_config(folder / checkpoint.CONFIG, opts)
+        weights = weights or run_weights(folder)
+        if weights is None:
+            raise LoadError(f"{folder}: the run has neither {' nor '.join(RUN_WEIGHTS)} yet")
+        return ModelFiles(cfg, weights, "the folder of a run")
+    if (folder / PUBLISHED_CONFIG).is_file():
+        cfg = _load_values(read_description(folder)["config"], [*_own_skeleton(folder), *opts])
+        return ModelFiles(cfg, weights or folder / PUBLISHED_WEIGHTS, "a published model")
+    raise LoadError(
+        f"{folder}: is neither the folder of a run ({checkpoint.CONFIG} is missing) nor of a "
+        f"published model ({PUBLISHED_CONFIG} is missing)"
+    )
+
+
+def read_description(folder: Path) -> dict[str, Any]:
+    """config.json of a published model; LoadError if it is not one."""
+    path = folder / PUBLISHED_CONFIG
+    try:
+        content = json.loads(path.read_bytes())
+    except (OSError, ValueError) as error:
+        reason = str(error).splitlines()[0]
+        raise LoadError(f"{path}: cannot be read as JSON ({reason})") from None
+    if not isinstance(content, dict) or not isinstance(content.get("config"), dict):
+        raise LoadError(f"{path}: has no entry 'config' with the settings of a network")
+    return content
+
+
+def _own_skeleton(folder: Path) -> list[str]:
+    path = folder / PUBLISHED_SKELETON
+    return ["DATASET.SKELETON", str(path)] if path.is_file() else []
+
+
+def _of_weights(path: Path, opts: Sequence[str]) -> ModelFiles:
+    text = checkpoint_entry(path, "config", str)
+    if text:
+        return ModelFiles(_load_text(text, opts), path, "a checkpoint of training")
+    if path.name in OF_RUNS and (path.parent / checkpoint.CONFIG).is_file():
+        return ModelFiles(
+            load_config(path.parent / checkpoint.CONFIG, opts), path, "a run's weights"
+        )
+    settings = published_settings(path)
+    return ModelFiles(_load_values(settings, opts), path, "weights without a configuration")
+
+
+def published_settings(path: Path) -> dict[str, Any]:
+    """The settings, by their dotted names, that the tensors of a file tell, and how networks like
+    it were published to be tested.
+
+    Widths below 48 are tested at 512 px, others at 640 px; tensors do not tell the input size.
+    Raises LoadError where the tensors tell no network, or keypoints of no known skeleton.
+    """
+    found = describe_settings(read_state_dict(path))
+    remedy = f"name its configuration: swahr.load(YAML, weights={str(path)!r})"
+    if not found:
+        raise LoadError(f"{path}: its tensors are not those of an HRNet; {remedy}")
+    if "MODEL.NUM_JOINTS" not in found:
+        raise LoadError(
+            f"{path}: is a backbone without keypoint heads, which finds nobody; training can start "
+            "from it (MODEL.PRETRAINED)"
+        )
+    joints = found["MODEL.NUM_JOINTS"]
+    if joints not in DATA_SETS:
+        raise LoadError(f"{path}: has {joints} keypoints, so its skeleton is not known; {remedy}")
+    train, test = DATA_SETS[joints]
+    return {
+        **found,
+        **PUBLISHED_TEST,
+        **_published_test(found),
+        "DATASET.DATASET": train,
+        "DATASET.DATASET_TEST": test,
+        "DATASET.NUM_JOINTS": joints,
+    }
+
+
+def _published_test(found: Mapping[str, Any]) -> dict[str, Any]:
+    stages = found["MODEL.EXTRA.DECONV.NUM_DECONVS"] + 1
+    width = found["MODEL.EXTRA.STAGE2.NUM_CHANNELS"][0]
+    # SWAHR-W32 on COCO is the one network with another threshold.
+    is_swahr = found["MODEL.SCALE_HEADS"] and width < 48 and found["MODEL.NUM_JOINTS"] == 17
+    return {
+        "LOSS.NUM_STAGES": stages,
+        "TEST.WITH_AE": found["LOSS.WITH_AE_LOSS"],
+        "TEST.DETECTION_THRESHOLD": 0.12 if is_swahr else 0.1,
+        "DATASET.INPUT_SIZE": 640 if width >= 48 else 512,
+    }
+
+
+def _load_values(values: Mapping[str, Any], opts: Sequence[str]) -> Any:
+    """The configuration of settings by their dotted names."""
+    tree: dict[str, Any] = {}
+    for name, value in values.items():
+        *path, last = name.split(".")
+        node = tree
+        for section in path:
+            node = node.setdefault(section, {})
+        node[last] = value
+    return _load_text(yaml.safe_dump(tree), opts)
+
+
+def _load_text(text: str, opts: Sequence[str]) -> Any:
+    """The configuration of a YAML text. Raises ConfigError."""
+    with TemporaryDirectory() as folder:
+        path = Path(folder, checkpoint.CONFIG)
+        path.write_text(text, encoding="utf-8")
+        return load_config(path, opts)

@@ -1,0 +1,82 @@
+"""The command `swahr`: it runs what tools/ run, and says what is wrong in one line."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import swahr
+from swahr import cli
+from swahr.cli import COMMANDS, CommandError, run
+
+ROOT = Path(__file__).resolve().parents[1]
+NAMES = ["train", "val", "predict", "report", "check", "score", "benchmark", "info", "synthetic"]
+
+
+@pytest.fixture(autouse=True)
+def own_arguments(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Restores sys.argv and sys.path, which commands change."""
+    monkeypatch.setattr(sys, "argv", list(sys.argv))
+    monkeypatch.setattr(sys, "path", list(sys.path))
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_every_command_explains_itself(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        run([name, "--help"])
+    assert ended.value.code == 0
+    printed = capsys.readouterr().out
+    assert printed.startswith(f"usage: swahr {name} ") and "--help" in printed
+
+
+@pytest.mark.parametrize("arguments", [[], ["--help"], ["-h"]])
+def test_help_lists_the_commands(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    run(arguments)
+    printed = capsys.readouterr().out
+    assert all(f"\n  {name} " in printed for name in NAMES)
+
+
+def test_version(capsys: pytest.CaptureFixture[str]) -> None:
+    run(["--version"])
+    assert capsys.readouterr().out == f"swahr {swahr.__version__}\n"
+
+
+def test_an_unknown_command_is_one_line() -> None:
+    with pytest.raises(CommandError, match="^swahr fly: no such command; it is one of train, val"):
+        run(["fly"])
+
+
+def test_the_exit_status_is_that_of_the_command(tmp_path: Path) -> None:
+    with pytest.raises(SystemExit) as ended:
+        run(["check", str(tmp_path / "none.json"), str(tmp_path)])
+    assert ended.value.code == 2
+
+
+def test_a_package_without_the_repository_cannot_benchmark(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cli, "REPOSITORY", tmp_path)
+    with pytest.raises(CommandError, match="^swahr benchmark: needs a clone of the repository"):
+        run(["benchmark", "--help"])
+
+
+@pytest.mark.parametrize(
+    "program", [["-m", "swahr", "score"], [str(ROOT / "tools/score_results.py")]]
+)
+def test_the_package_and_the_tools_are_programs(program: list[str], tmp_path: Path) -> None:
+    missing = tmp_path / "none.yaml"
+    command = [sys.executable, *program, "--cfg", str(missing), "results.json"]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path)
+    assert done.returncode == 2 and not done.stdout
+    assert done.stderr.startswith(f"{missing}: cannot be read") and done.stderr.count("\n") == 1
+
+
+def test_tools_hold_no_code_of_their_own() -> None:
+    """Each imports its command, so that an installed package has all of them."""
+    for path in (ROOT / "tools").glob("*.py"):
+        if path.name not in ("_init_paths.py", "benchmark.py"):
+            assert "from swahr.commands." in path.read_text(), path
+            assert len(path.read_text().splitlines()) < 15, path

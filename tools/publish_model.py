@@ -1,0 +1,11 @@
+#!/usr/bin/env python
+"""`swahr publish` from a clone, see lib/swahr/commands/publish.py."""
+
+import _init_paths  # noqa: F401  (first: it puts lib/ on the path)
+
+# isort: split
+from swahr.commands.publish import main
+from swahr.distributed.launch import main_with_exit_status
+
+if __name__ == "__main__":
+    main_with_exit_status(main)
