@@ -172,7 +172,7 @@ SCHEMA: dict[str, Key] = {
     "DATASET.ROOT": Key("", "folder of the data set (see data/README.md)"),
     "DATASET.DATASET": Key("coco_kpt", "data set to train on: coco_kpt or crowd_pose_kpt; any name with DATASET.SKELETON"),
     "DATASET.DATASET_TEST": Key("coco", "data set to test on: coco or crowd_pose; any name with DATASET.SKELETON"),
-    "DATASET.SKELETON": Key("", "coco, crowd_pose or the path of a skeleton's YAML file; '' = that of DATASET.DATASET"),
+    "DATASET.SKELETON": Key("", "coco, crowd_pose or the path of a skeleton's YAML file; '' = that of DATASET.DATASET. NUM_JOINTS, DATASET and DATASET_TEST follow from it unless they are set beside it or later"),
     "DATASET.NUM_JOINTS": Key(17, "joints of the skeleton; one more with WITH_CENTER", above=0),
     "DATASET.MAX_NUM_PEOPLE": Key(30, "most people found in an image when testing; training takes all", above=0),
     "DATASET.TRAIN": Key("train2017", "split for training"),
