@@ -227,6 +227,7 @@ SCHEMA: dict[str, Key] = {
     "TRAIN.PATIENCE": Key(0, "validations without a better BEST_METRIC before training stops; 0 = never", at_least=0),
     "TRAIN.EMA": Key(0.0, "decay of the moving average of the weights that is validated and kept; 0 = none", at_least=0, below=1),
     "TRAIN.CLIP_NORM": Key(0.0, "largest norm of the gradient; 0 = no limit", at_least=0),
+    "TRAIN.FREEZE": Key([""], "parts of the network that are not trained, batch norms included: first components of names in files of weights, such as conv1, bn1, layer1"),
     "TRAIN.HOOKS": Key([""], "further hooks: names in engine.hooks.HOOKS"),
     "TRAIN.CHANNELS_LAST": Key(False, "channels innermost in memory; faster on recent GPUs in mixed precision"),
     "TRAIN.COMPILE": Key(False, "torch.compile the network"),
