@@ -40,13 +40,15 @@ def slow_points(heatmaps: np.ndarray, people: np.ndarray) -> np.ndarray:
     return points
 
 
-VALUES = st.one_of(st.sampled_from([0.0, -0.5, 0.25, 0.5, math.nan]), st.floats(0.001, 1, width=32))
+VALUES = st.one_of(
+    st.sampled_from([0.0, -0.5, 0.25, 0.5, math.nan]), st.floats(2.0**-10, 1, width=32)
+)
 
 
-@given(VALUES, st.floats(0.001, 1, width=32), VALUES)
+@given(VALUES, st.floats(2.0**-10, 1, width=32), VALUES)
 def test_the_vertex_equals_the_loop(before: float, at: float, after: float) -> None:
     [got] = vertex(*(np.array([value]) for value in (before, at, after)))
-    assert got == pytest.approx(slow_vertex(before, at, after), abs=1e-9)
+    assert got == pytest.approx(slow_vertex(before, at, after), abs=1e-6)
     assert -0.5 <= got <= 0.5
 
 

@@ -55,7 +55,8 @@ def vertex(before: Doubles, at: Doubles, after: Doubles) -> Doubles:
         quarter = np.where(after > before, 0.25, -0.25)
     low, middle, high = (np.log(np.where(has_vertex, value, 1)) for value in (before, at, after))
     curvature = np.where(has_vertex, 2 * middle - low - high, 1)
-    return np.where(has_vertex, (high - low) / (2 * curvature), quarter)
+    offset = np.clip((high - low) / (2 * curvature), -0.5, 0.5)  # of roundings
+    return np.where(has_vertex, offset, quarter)
 
 
 def _offsets(

@@ -30,6 +30,7 @@ from swahr.engine.train_step import LossScaler, TrainStep
 from swahr.engine.trainer import Trainer
 from swahr.engine.validate import build_validation_set
 from swahr.evaluation.metrics import METRICS, NAMES
+from swahr.evaluation.pixels import PIXEL_NAMES, needs_pixels
 from swahr.inference.load import set_cudnn
 from swahr.losses.criterion import build_criterion
 from swahr.models.build import amp_dtype, build_model
@@ -149,6 +150,8 @@ def check_best_metric(cfg: Any) -> None:
     Hooks of TRAIN.HOOKS may add figures; with those, a name can only be checked when validating.
     """
     known = [*NAMES[dataset_spec(cfg, train=False).protocol], *METRICS]
+    if needs_pixels(configured_skeleton(cfg)):
+        known += PIXEL_NAMES
     if cfg.TRAIN.BEST_METRIC not in known and not any(cfg.TRAIN.HOOKS):
         raise TrainingError(
             f"TRAIN.BEST_METRIC is {cfg.TRAIN.BEST_METRIC!r}; validation gives {', '.join(known)}"
