@@ -34,10 +34,10 @@ def place_between_pixels(
     ).astype(np.int64)
     offsets = _offsets(heatmaps, images, joints, corners)
     placed = []
-    for image, (points, index) in enumerate(zip(keypoints, found)):
+    for image, (points, (persons, of_persons)) in enumerate(zip(keypoints, found)):
         own = images == image
         points = points.copy()
-        points[(*index, slice(2))] = corners[own] + 0.5 + offsets[own]
+        points[persons, of_persons, :2] = corners[own] + 0.5 + offsets[own]
         placed.append(points)
     return placed
 
@@ -68,14 +68,14 @@ def _offsets(
     """(n, 2) `vertex` in x and y at pixels (n, 2)."""
     height, width = heatmaps.shape[2:]
     device = heatmaps.device
-    rows = tuple(torch.from_numpy(index).to(device) for index in (images, joints))
+    rows, channels = (torch.from_numpy(index).to(device) for index in (images, joints))
     x, y = torch.from_numpy(corners).to(device).unbind(1)
     columns = []
     for step_x, step_y in ((-1, 0), (0, 0), (1, 0), (0, -1), (0, 1)):
         u = x + step_x
         v = y + step_y
         inside = (u >= 0) & (u < width) & (v >= 0) & (v < height)
-        values = heatmaps[(*rows, v.clamp(0, height - 1), u.clamp(0, width - 1))]
+        values = heatmaps[rows, channels, v.clamp(0, height - 1), u.clamp(0, width - 1)]
         columns.append(torch.where(inside, values, torch.nan))
     left, at, right, above, below = torch.stack(columns).cpu().numpy().astype(np.float64)
     return np.stack([vertex(left, at, right), vertex(above, at, below)], 1)
