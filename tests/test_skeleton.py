@@ -1,10 +1,19 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from swahr.skeleton import COCO, CROWD_POSE, Skeleton, SkeletonError, get_skeleton, load_skeleton
+from swahr.skeleton import (
+    COCO,
+    CROWD_POSE,
+    Skeleton,
+    SkeletonError,
+    dataset_names,
+    get_skeleton,
+    load_skeleton,
+)
 
 
 @pytest.mark.parametrize("skeleton", [COCO, CROWD_POSE])
@@ -106,3 +115,12 @@ def test_a_byte_order_mark_is_read(tmp_path: Path, encoding: str) -> None:
     text = "keypoints: [n\u00e9z, b]\nsigmas: [0.1, 0.1]\n"
     (tmp_path / "own.yaml").write_text(text, encoding=encoding)
     assert load_skeleton(tmp_path / "own.yaml").keypoints == ("n\u00e9z", "b")
+
+
+def test_data_sets_are_named_by_the_skeleton() -> None:
+    assert dataset_names(COCO) == ("coco_kpt", "coco")
+    assert dataset_names(CROWD_POSE) == ("crowd_pose_kpt", "crowd_pose")
+    other = Skeleton("crowd_pose", ("a",), (), (0.1,))
+    assert dataset_names(other) == ("own_crowd_pose", "own_crowd_pose")
+    assert dataset_names(replace(other, name="../a b")) == ("_a_b", "_a_b")
+    assert dataset_names(replace(other, name="..")) == ("own", "own")

@@ -7,6 +7,7 @@ or the names of joints. Your own sets are YAML files (see `load_skeleton`).
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -228,6 +229,21 @@ SKELETON_OF = {
     "crowd_pose": "crowd_pose",
     "crowd_pose_kpt": "crowd_pose",
 }
+
+
+def dataset_names(skeleton: Skeleton) -> tuple[str, str]:
+    """The names of the data sets to train and to test on that have this skeleton.
+
+    They are the published ones for the published skeletons. For others both are the skeleton's
+    name, as the name of a folder, so that the data set has COCO's folders and scoring.
+    """
+    known = SKELETONS.get(skeleton.name)
+    if known and known.keypoints == skeleton.keypoints:
+        return f"{known.name}_kpt", known.name
+    name = re.sub(r"[^\w.-]+", "_", skeleton.name).strip(".") or "own"
+    if name in SKELETON_OF:
+        name = f"own_{name}"
+    return name, name
 
 
 def get_skeleton(name: str) -> Skeleton:

@@ -268,6 +268,8 @@ def test_the_configuration_is_read() -> None:
         IGNORE_TOO_MUCH=False,
         ADJUST=True,
         REFINE=True,
+        SUBPIXEL=False,
+        OKS_NMS=0.0,
     )
     heatmaps, tags = crowd(6, size=(96, 128), false_peaks=60, stray_tags=True)
 
@@ -288,6 +290,8 @@ def test_the_configuration_is_read() -> None:
         {"NMS_KERNEL": 41, "NMS_PADDING": 20},
         {"USE_DETECTION_VAL": False},
         {"REFINE": False},
+        {"SUBPIXEL": True},
+        {"OKS_NMS": 0.001},
     ]
     for other in (keypoints(**changes) for changes in others):
         assert other.shape != published.shape or (other != published).any()

@@ -9,10 +9,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 import yaml
 
-from swahr.config import SCHEMA, defaults, load_config, save_config
+from swahr.config import SCHEMA, defaults, fit_to_network, load_config, save_config
 from swahr.config.schema import flatten
+from swahr.models.build import build_model
+from swahr.models.freeze import freeze
 
 ROOT = Path(__file__).resolve().parents[2]
 FILES = sorted((ROOT / "experiments").rglob("*.yaml"))
@@ -147,3 +150,26 @@ def test_our_files_say_what_the_published_ones_say(published: dict[str, Any]) ->
 def test_shared_settings_load(shared: Path) -> None:
     cfg = load_config(shared / "weights/tiny_256.yaml", ["DATASET.TEST", "train2017"])
     assert cfg.MODEL.EXTRA.STAGE4.NUM_CHANNELS == [16, 32, 64, 128]
+
+
+@pytest.mark.parametrize("name", ["base", "tiny_cpu"])
+@pytest.mark.parametrize("joints", [1, 133])
+def test_fine_tuning_takes_any_number_of_keypoints(name: str, joints: int, tmp_path: Path) -> None:
+    skeleton = tmp_path / "mine.yaml"
+    names = [f"k{i}" for i in range(joints)]
+    skeleton.write_text(yaml.safe_dump({"keypoints": names, "sigmas": [0.05] * joints}))
+    opts = ["DATASET.SKELETON", str(skeleton), "MODEL.INIT_WEIGHTS", "False"]
+    cfg = load_config(ROOT / "experiments/finetune" / f"{name}.yaml", opts)
+    assert (cfg.DATASET.DATASET, cfg.DATASET.TRAIN, cfg.DATASET.TEST) == ("mine", "train", "val")
+    with torch.device("meta"):
+        model = build_model(cfg)
+        fit_to_network(cfg, model.strides, model.size_divisor)
+        freeze(model, [part for part in cfg.TRAIN.FREEZE if part] or ["conv1"])
+        coarse, fine = model(torch.zeros(1, 3, 128, 128))
+    assert coarse.heatmaps.shape == coarse.tags.shape == (1, joints, 32, 32)
+    assert fine.heatmaps.shape == (1, joints, 64, 64)
+
+
+def test_a_pixel_of_the_map_is_small_in_frames_of_480_lines() -> None:
+    cfg = load_config(ROOT / "experiments/finetune/tiny_cpu.yaml")
+    assert 480 / cfg.DATASET.OUTPUT_SIZE[-1] <= 2.5

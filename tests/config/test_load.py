@@ -12,6 +12,8 @@ from typing import Any
 import pytest
 
 from swahr.config import ConfigError, fit_to_network, load_config, save_config
+from swahr.config.schema import lookup
+from swahr.data.trees import dataset_spec
 
 MAIN = "experiments/coco/higher_hrnet/w32_512_adam_lr1e-3.yaml"
 Variant = Callable[[str], Path]
@@ -444,3 +446,42 @@ def test_output_size_follows_from_the_network(tmp_path: Path) -> None:
     save_config(fitted, tmp_path / "saved.yaml")
     assert load_config(tmp_path / "saved.yaml") == fitted
     assert fit_to_network(fitted, (8, 4), 64) == fitted
+
+
+WORM = "name: my worm\nkeypoints: [head, tail]\nsigmas: [.1, .1]\n"
+IMPLIED = ("DATASET.DATASET", "DATASET.DATASET_TEST", "DATASET.NUM_JOINTS", "MODEL.NUM_JOINTS")
+
+
+def implied(cfg: Any) -> list[Any]:
+    return [lookup(cfg, key) for key in IMPLIED]
+
+
+def test_joints_and_data_sets_follow_from_the_skeleton(tmp_path: Path) -> None:
+    skeleton = tmp_path / "worm.yaml"
+    skeleton.write_text(WORM)
+    opts = ["DATASET.SKELETON", str(skeleton)]
+    cfg = load_config(MAIN, opts)
+    assert implied(cfg) == ["my_worm", "my_worm", 2, 2]
+    assert dataset_spec(cfg, train=True).protocol == dataset_spec(cfg, train=False).protocol
+    assert implied(load_config(MAIN, [*opts, "DATASET.WITH_CENTER=True"]))[2:] == [3, 3]
+    assert implied(load_config(MAIN, ["DATASET.SKELETON=crowd_pose"])) == [
+        "crowd_pose_kpt",
+        "crowd_pose",
+        14,
+        14,
+    ]
+    named = load_config(MAIN, [*opts, "DATASET.DATASET=a", "DATASET.DATASET_TEST=b"])
+    assert implied(named) == ["a", "b", 2, 2]
+    save_config(named, tmp_path / "saved.yaml")
+    assert load_config(tmp_path / "saved.yaml") == named
+
+
+def test_what_a_file_sets_beside_its_skeleton_stays(variant: Variant, tmp_path: Path) -> None:
+    (tmp_path / "worm.yaml").write_text(WORM)
+    path = variant(
+        f"DATASET: {{SKELETON: {tmp_path / 'worm.yaml'}, DATASET: mine}}\nMODEL: {{NUM_JOINTS: 5}}"
+    )
+    (line,) = problems_of(path)
+    assert line == f"{path}:3: MODEL.NUM_JOINTS: is 5; the skeleton my worm has 2 joints"
+    assert implied(load_config(path, ["MODEL.NUM_JOINTS=2"])) == ["mine", "my_worm", 2, 2]
+    assert implied(load_config(path, ["DATASET.SKELETON=coco"])) == ["coco_kpt", "coco", 17, 17]

@@ -131,17 +131,12 @@ def test_the_centre_is_one_more_joint() -> None:
 def test_skeletons_of_ones_own(tmp_path: Path) -> None:
     path = tmp_path / "worm.yaml"
     path.write_text(CUSTOM)
-    opts = [
-        "DATASET.SKELETON",
-        str(path),
-        "DATASET.DATASET",
-        "worms",
-        "DATASET.DATASET_TEST",
-        "other worms",
-    ]
-    assert "has 2 joints" in problems_of(*opts)[0]
-    cfg = load_config(MAIN, [*opts, "MODEL.NUM_JOINTS", "2", "DATASET.NUM_JOINTS", "2"])
+    opts = ["DATASET.SKELETON", str(path)]
+    cfg = load_config(MAIN, opts)
     assert configured_skeleton(cfg).keypoints == ("head", "tail")
+    for key in ("MODEL.NUM_JOINTS", "DATASET.NUM_JOINTS"):
+        (line,) = problems_of(*opts, key, "3")
+        assert line.endswith(f"{key}: is 3; the skeleton worm has 2 joints")
     for text in (
         "keypoints: 3\nsigmas: 4\n",
         "\0",

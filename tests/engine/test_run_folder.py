@@ -108,6 +108,7 @@ def test_changed_settings() -> None:
         ("TRAIN.LR", True),
         ("TRAIN.END_EPOCH", True),
         ("TRAIN.EMA", True),
+        ("TRAIN.FREEZE", True),
         ("MODEL.NUM_JOINTS", True),
         ("A_KEY_OF_YOURS", True),
         ("WORKERS", False),

@@ -18,6 +18,7 @@ from swahr.config import load_config
 from swahr.data.annotation_report import AnnotationError
 from swahr.data.images import ImageError
 from swahr.distributed import comm
+from swahr.distributed.launch import launch
 from swahr.distributed.signals import Interrupted
 from swahr.engine import setup
 from swahr.engine.checkpoint import Progress, RefusedResume
@@ -28,7 +29,7 @@ from swahr.engine.train import train
 from swahr.engine.train_step import TrainStep
 from swahr.losses.criterion import build_criterion
 from swahr.models.build import build_model
-from swahr.models.weights import CheckpointError
+from swahr.models.weights import CheckpointError, published_state
 
 FOLDER = "output/coco_kpt/pose_higher_hrnet/tiny"
 Start = Callable[..., dict[str, Any]]
@@ -439,3 +440,50 @@ def test_heads_without_a_loss_are_told_to_the_replicas(
         setup.wrap_model(build_model(cfg), torch.device("cpu"), build_criterion(cfg).reads)
     assert [options["find_unused_parameters"] for options in calls] == [False, True, False, True]
     assert not any(options["broadcast_buffers"] for options in calls)
+
+
+STEM = ["conv1", "bn1", "conv2", "bn2", "layer1"]
+
+
+def fresh_stem(config_file: Path, weights: Any) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The frozen tensors before training, and the same of a file's weights."""
+    model = setup.build_network(load_config(config_file), torch.device("cpu"))
+    fresh = published_state(model)
+    names = [name for name in fresh if name.split(".")[0] in STEM]
+    return {name: fresh[name] for name in names}, {name: weights[name] for name in names}
+
+
+def test_frozen_tensors_never_change_not_even_in_the_average_or_after_a_resume(
+    config_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    options = ("TRAIN.FREEZE", STEM, "TRAIN.EMA", 0.9, "TRAIN.VAL_INTERVAL", 1)
+    with monkeypatch.context() as patch, pytest.raises(Interrupted):
+        at_step(patch, 6, lambda: os.kill(os.getpid(), signal.SIGTERM))
+        run_tiny(config_file, options, lambda: 0.5)
+    resumed = run_tiny(config_file, options, lambda: 0.5)
+    final = read(config_file.parent / FOLDER, "final_state.pth.tar")
+    for weights in (resumed["best_state_dict"], final):
+        fresh, trained = fresh_stem(config_file, weights)
+        assert_same(trained, fresh)
+    assert len(fresh) > 60
+    run_tiny(config_file, (*options, "OUTPUT_DIR", str(tmp_path / "whole")), lambda: 0.5)
+    assert_same(resumed, read(next((tmp_path / "whole").rglob("checkpoint.pth.tar")).parent))
+
+
+def test_other_frozen_parts_are_refused_when_resuming(config_file: Path, start: Start) -> None:
+    start("TRAIN.FREEZE", STEM)
+    with pytest.raises(RefusedResume, match="TRAIN.FREEZE"):
+        start("TRAIN.FREEZE", STEM[:1])
+
+
+def test_a_frozen_part_that_is_not_there(start: Start) -> None:
+    with pytest.raises(TrainingError, match="TRAIN.FREEZE: the network has no part 'stem'; its"):
+        start("TRAIN.FREEZE", ["stem"])
+
+
+def test_frozen_tensors_never_change_on_two_processes(config_file: Path) -> None:
+    launch(train, (load_config(config_file, ["TRAIN.FREEZE", STEM]), config_file), 2)
+    content = read(config_file.parent / FOLDER)
+    fresh, trained = fresh_stem(config_file, content["best_state_dict"])
+    assert_same(trained, fresh)
+    assert content["epoch"] == 2

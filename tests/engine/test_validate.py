@@ -20,6 +20,7 @@ from swahr.engine.validate import (
     predict,
     validate,
     validate_weights,
+    write_report,
 )
 from swahr.evaluation.metrics import evaluate
 from swahr.evaluation.results import PartFiles
@@ -363,3 +364,15 @@ def test_without_annotations_there_are_results_but_no_score(
 def test_missing_weights_are_named(config_file: Path) -> None:
     with pytest.raises(CheckpointError, match="nothing.pth: no such file"):
         validated(config_file, config_file.with_name("nothing.pth"))
+
+
+def test_sets_with_keypoints_of_their_own_are_scored_in_pixels(
+    dataset: KeypointDataset, tmp_path: Path
+) -> None:
+    found = predict(dataset, predictor())
+    cfg = load_config("experiments/coco/higher_hrnet/w32_512_adam_lr1e-3.yaml")
+    report = write_report(cfg, dataset, found, tmp_path, "w")
+    names = ("error (mean px)", "error (median px)", "PCK 0.2")
+    mean, median, pck = (report.stats[name] for name in names)
+    assert 0 <= median <= 2 and 0 <= mean <= 2 and pck == 1
+    assert "| error (mean px) | error (median px) | PCK 0.2 |" in str(report)

@@ -9,6 +9,8 @@ from typing import Any
 import numpy as np
 import pytest
 
+from swahr.evaluation.matching import Run, load_run
+from swahr.evaluation.pixels import pck, pck_lengths, pixel_errors
 from swahr.report.breakdown import (
     best_threshold,
     by_crowding,
@@ -18,12 +20,8 @@ from swahr.report.breakdown import (
     compare,
     image_losses,
     keypoint_figures,
-    pck,
-    pck_lengths,
-    pixel_errors,
 )
 from swahr.report.errors import find_errors
-from swahr.report.matching import Run, load_run
 from swahr.skeleton import Skeleton
 from tests.report.made import SKELETON, found, person, random_set, truth, unlabel
 
@@ -85,8 +83,8 @@ def test_figures_of_keypoints() -> None:
     assert hand.kinds == {"good": 1, "jitter": 0, "inversion": 0, "swap": 0, "miss": 1}
     assert nose.ap == pytest.approx(1)  # 3 px are ks 0.956
     assert hand.ap == pytest.approx(34 / 101)
-    assert pck(run, errors) == pytest.approx(10 / 14)
-    assert np.nanmax(pixel_errors(run, errors)) == 30
+    assert pck(run, errors.person) == pytest.approx(10 / 14)
+    assert np.nanmax(pixel_errors(run, errors.person)) == 30
 
 
 def test_pck_is_of_the_torso_where_there_is_one() -> None:
@@ -97,7 +95,7 @@ def test_pck_is_of_the_torso_where_there_is_one() -> None:
     lengths = pck_lengths(run)
     assert lengths[0] == pytest.approx(np.hypot(100, 100))
     assert np.isnan(lengths[1])
-    assert pck(run, find_errors(run)) == 0
+    assert pck(run, find_errors(run).person) == 0
 
 
 def test_without_labels_keypoint_figures_are_undefined() -> None:

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from swahr.evaluation.matching import Run, load_run
 from swahr.report.errors import (
     CLOSE,
     ERRORS,
@@ -17,7 +18,6 @@ from swahr.report.errors import (
     corrected_ap,
     find_errors,
 )
-from swahr.report.matching import Run, load_run
 from tests.report.made import OFFSET, POINTS, SKELETON, found, person, truth, unlabel
 
 NOSE, LEFT_HAND, RIGHT_HAND = 0, 1, 2

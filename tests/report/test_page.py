@@ -17,10 +17,10 @@ import numpy as np
 import pytest
 
 from swahr.data.images import ImageStore
+from swahr.evaluation.matching import load_run
 from swahr.evaluation.metrics import evaluate
 from swahr.report.errors import ERRORS, find_errors
 from swahr.report.gallery import kinds_of_image
-from swahr.report.matching import load_run
 from swahr.report.page import ReportError, check_libraries, make_report
 from swahr.skeleton import COCO
 from tests.report.made import OFFSET, SKELETON, found, person, random_set, truth

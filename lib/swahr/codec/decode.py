@@ -18,10 +18,12 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from swahr.codec.doubles import without_doubles
 from swahr.codec.grouping import PeakOfJoint, group, mean_tags
 from swahr.codec.maps import Maps
 from swahr.codec.peaks import Peaks, find_peaks, find_peaks_batch
 from swahr.codec.refine import find_missing, find_missing_batch
+from swahr.codec.subpixel import place_between_pixels
 from swahr.codec.tile_bounds import NOT_FINITE, Floats, tile_bounds
 from swahr.parts import choose
 from swahr.skeleton import Skeleton
@@ -55,6 +57,9 @@ class AssociativeDecoder:
     use_detection_val, ignore_too_much: see `grouping.group`.
     adjust: move peaks a quarter of a pixel towards the higher neighbour, and to pixel centres.
     refine: look for the missing joints of every person.
+    subpixel: place all joints by `subpixel` instead, whatever `adjust` says.
+    oks_nms: drop people whose OKS with a better one is above this, see `doubles`; 0 drops nobody.
+    sigmas: of the K joints, for oks_nms.
 
     The first image may wait for compilation, see `jit`; `warm_up` compiles beforehand.
     """
@@ -72,6 +77,9 @@ class AssociativeDecoder:
         ignore_too_much: bool = False,
         adjust: bool = True,
         refine: bool = True,
+        subpixel: bool = False,
+        oks_nms: float = 0.0,
+        sigmas: Sequence[float] = (),
     ) -> None:
         num_joints = len(grouping_order)
         if not num_joints or sorted(grouping_order) != list(range(num_joints)):
@@ -88,9 +96,14 @@ class AssociativeDecoder:
                 f"nms_kernel is {nms_kernel} and nms_padding {nms_padding}; "
                 "the kernel must be twice the padding plus 1, for example 5 and 2"
             )
+        if oks_nms and len(sigmas) != num_joints:
+            raise ValueError(f"sigmas has length {len(sigmas)}; oks_nms needs {num_joints}")
         self.grouping_order = np.asarray(grouping_order, np.int64)
         self.adjust = adjust
         self.refine = refine
+        self.subpixel = subpixel
+        self.oks_nms = oks_nms
+        self.sigmas = tuple(sigmas)
         self._peak_settings: dict[str, Any] = {
             "limit": max_people,
             "threshold": detection_threshold,
@@ -113,9 +126,14 @@ class AssociativeDecoder:
         heatmaps, tags = self._check(maps)
         heatmaps = heatmaps.detach().float().contiguous()
         tags = tags.detach().float().contiguous()
-        if heatmaps.device.type == "cpu":
-            return self.decode_images(heatmaps, tags)
-        return self.decode_batch(heatmaps, tags)
+        on_cpu = heatmaps.device.type == "cpu"
+        people = (self.decode_images if on_cpu else self.decode_batch)(heatmaps, tags)
+        if self.subpixel:
+            placed = place_between_pixels(heatmaps, [found.keypoints for found in people])
+            people = [
+                found._replace(keypoints=keypoints) for found, keypoints in zip(people, placed)
+            ]
+        return [self._without_doubles(found) for found in people] if self.oks_nms else people
 
     def warm_up(self, tag_maps: int = 2) -> None:
         """Compile the kernels that decoding on the CPU needs, or load them if an earlier process
@@ -200,6 +218,10 @@ class AssociativeDecoder:
                 _write_joints(people_of_image, persons[own], joints[own], found[own])
         return people
 
+    def _without_doubles(self, people: People) -> People:
+        stay = without_doubles(people.keypoints, people.scores, self.sigmas, self.oks_nms)
+        return People(*(None if part is None else part[stay] for part in people))
+
     def _people(
         self, peaks: Peaks, peak_of_joint: PeakOfJoint, means: Floats, width: int
     ) -> People:
@@ -238,6 +260,9 @@ def build_associative_decoder(cfg: Any, skeleton: Skeleton) -> AssociativeDecode
         ignore_too_much=test.IGNORE_TOO_MUCH,
         adjust=test.ADJUST,
         refine=test.REFINE,
+        subpixel=test.SUBPIXEL,
+        oks_nms=test.OKS_NMS,
+        sigmas=skeleton.sigmas,
     )
 
 

@@ -12,12 +12,13 @@ from typing import Any
 from yacs.config import CfgNode
 
 from swahr.config.errors import ConfigError, Problem
-from swahr.config.paths import resolve_path
+from swahr.config.paths import configured_skeleton, resolve_path
 from swahr.config.places import get_places, locate, raise_problems, set_places
 from swahr.config.read import BASE, Reader, Setting
 from swahr.config.rules import find_problems, find_size_problems, output_sizes, without_effect
 from swahr.config.schema import SCHEMA, default_values, flatten, unflatten
 from swahr.config.values import coerce
+from swahr.skeleton import dataset_names
 
 logger = logging.getLogger("swahr")
 
@@ -32,7 +33,7 @@ def load_config(path: str | os.PathLike[str], opts: Sequence[Any] = ()) -> CfgNo
     Raises ConfigError with every problem, one line each: unknown keys (with the nearest known one),
     wrong types and values, settings that contradict each other, modules of REQUIRES that are not
     imported (nothing is imported here). Keys that were set and have no effect are logged in one
-    line.
+    line. What follows from DATASET.SKELETON is filled in, see `_follow_skeleton`.
     """
     file = resolve_path(path)
     reader = Reader()
@@ -47,6 +48,7 @@ def load_config(path: str | os.PathLike[str], opts: Sequence[Any] = ()) -> CfgNo
     values["RUN_NAME"] = values["RUN_NAME"] or Path(path).stem
     _apply_mixed_precision(values, given)
     _apply_scale_heads(values)
+    _follow_skeleton(values, given)
     _join_data_dir(values)
     _spread_over_stages(values)
     cfg = unflatten(values)
@@ -126,6 +128,32 @@ def _apply_mixed_precision(values: dict[str, Any], given: dict[str, Setting]) ->
 def _apply_scale_heads(values: dict[str, Any]) -> None:
     """Without scale maps there is nothing to adapt targets with."""
     values["LOSS.SCALE_ADAPTIVE"] = values["LOSS.SCALE_ADAPTIVE"] and values["MODEL.SCALE_HEADS"]
+
+
+def _follow_skeleton(values: dict[str, Any], given: dict[str, Setting]) -> None:
+    """Fill in the numbers of joints and the names of the data sets that DATASET.SKELETON implies.
+
+    A key keeps its value if it was set where the skeleton was set or in a later layer: a base file
+    about another data set does not count. `rules` reports a skeleton that cannot be read.
+    """
+    if not values["DATASET.SKELETON"]:
+        return
+    try:
+        skeleton = configured_skeleton(unflatten(values))
+    except (OSError, TypeError, ValueError):
+        return
+    joints = skeleton.num_keypoints + values["DATASET.WITH_CENTER"]
+    train, test = dataset_names(skeleton)
+    implied = {
+        "MODEL.NUM_JOINTS": joints,
+        "DATASET.NUM_JOINTS": joints,
+        "DATASET.DATASET": train,
+        "DATASET.DATASET_TEST": test,
+    }
+    layer = given["DATASET.SKELETON"].layer
+    for key, value in implied.items():
+        if key not in given or given[key].layer < layer:
+            values[key] = value
 
 
 def _join_data_dir(values: dict[str, Any]) -> None:

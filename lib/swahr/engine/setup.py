@@ -30,10 +30,12 @@ from swahr.engine.train_step import LossScaler, TrainStep
 from swahr.engine.trainer import Trainer
 from swahr.engine.validate import build_validation_set
 from swahr.evaluation.metrics import METRICS, NAMES
+from swahr.evaluation.pixels import PIXEL_NAMES, needs_pixels
 from swahr.inference.load import set_cudnn
 from swahr.losses.criterion import build_criterion
 from swahr.models.build import amp_dtype, build_model
-from swahr.models.network import PoseNetwork
+from swahr.models.freeze import freeze
+from swahr.models.network import ModelError, PoseNetwork
 from swahr.models.weights import CheckpointError, load_pretrained, load_state, published_state
 
 logger = logging.getLogger("swahr")
@@ -148,6 +150,8 @@ def check_best_metric(cfg: Any) -> None:
     Hooks of TRAIN.HOOKS may add figures; with those, a name can only be checked when validating.
     """
     known = [*NAMES[dataset_spec(cfg, train=False).protocol], *METRICS]
+    if needs_pixels(configured_skeleton(cfg)):
+        known += PIXEL_NAMES
     if cfg.TRAIN.BEST_METRIC not in known and not any(cfg.TRAIN.HOOKS):
         raise TrainingError(
             f"TRAIN.BEST_METRIC is {cfg.TRAIN.BEST_METRIC!r}; validation gives {', '.join(known)}"
@@ -183,7 +187,8 @@ def build_panels(cfg: Any, folder: Path, board: TensorBoard) -> PanelWriter | No
 def build_network(cfg: Any, device: torch.device) -> PoseNetwork:
     """The network on its device, with the same fresh weights on every process.
 
-    MODEL.SYNC_BN turns its batch norms into SyncBatchNorm if there are several GPUs.
+    MODEL.SYNC_BN turns its batch norms into SyncBatchNorm if there are several GPUs. TRAIN.FREEZE
+    freezes parts of it; TrainingError for a part that is not there.
     """
     torch.manual_seed(cfg.TRAIN.SEED)
     model: Any = build_model(cfg)
@@ -195,7 +200,13 @@ def build_network(cfg: Any, device: torch.device) -> PoseNetwork:
         )
     if cfg.TRAIN.CHANNELS_LAST:
         model = model.to(memory_format=torch.channels_last)
-    return model.to(device)
+    model = model.to(device)
+    if frozen := [part for part in cfg.TRAIN.FREEZE if part]:
+        try:
+            freeze(model, frozen)
+        except ModelError as error:
+            raise TrainingError(f"TRAIN.FREEZE: {error}") from None
+    return model
 
 
 def wrap_model(

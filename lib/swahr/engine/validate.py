@@ -26,6 +26,7 @@ from swahr.engine.provenance import (
     results_name,
 )
 from swahr.evaluation.metrics import METRICS, evaluate, format_table
+from swahr.evaluation.pixels import needs_pixels, pixel_figures
 from swahr.evaluation.results import PartFiles, Record, to_records, write_results
 from swahr.files import write_text
 from swahr.inference.load import load_network
@@ -252,6 +253,8 @@ def write_report(
     if dataset.has_annotations:
         protocol = dataset_spec(cfg, train=False).protocol
         stats = evaluate(dataset.coco, found.records, dataset.skeleton, protocol)
+        if needs_pixels(dataset.skeleton):
+            stats |= pixel_figures(dataset.coco, found.records, dataset.skeleton, protocol)
         stats |= {name: float(metric(dataset, found.records)) for name, metric in METRICS.items()}
     report = ValidationReport(
         name=cfg.MODEL.NAME,

@@ -79,11 +79,13 @@ class Head(nn.Module):
 class PoseNetwork(nn.Module):
     """images (B, 3, H, W) -> one StageOutput per resolution, low to high.
 
-    Raises ModelError for a head whose maps are finer than the images.
+    always_eval: modules that stay in evaluation mode in training, see `freeze`. Raises ModelError
+    for a head whose maps are finer than the images.
     """
 
     def __init__(self, backbone: Backbone, head: Head) -> None:
         super().__init__()
+        self.always_eval: list[nn.Module] = []
         for factor in head.upsampling:
             if backbone.stride % factor:
                 raise ModelError(
@@ -106,6 +108,13 @@ class PoseNetwork(nn.Module):
         """Draw fresh weights in-place, the backbone's first."""
         self.backbone.init_weights()
         self.head.init_weights()
+
+    def train(self, mode: bool = True) -> PoseNetwork:
+        """Set the mode of all modules but those of always_eval."""
+        super().train(mode)
+        for module in self.always_eval:
+            module.eval()
+        return self
 
     def forward(self, images: Tensor) -> list[StageOutput]:
         """Normalised images; raises ModelError for sizes that are no multiples of size_divisor."""

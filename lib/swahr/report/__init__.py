@@ -1,6 +1,6 @@
 """The report on a set of results: one HTML file that says how good the results are, and why.
 
-matching reads annotations and results into arrays and matches them; errors names the kinds of
+swahr.evaluation.matching and pixels match people; errors names the kinds of
 errors and what each costs; breakdown groups the figures by size, crowding and keypoint; charts,
 gallery and page turn them into HTML. May be imported by tools and engine; imports evaluation and
 data.

@@ -7,8 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from swahr.report.errors import KEYPOINT_KINDS, Errors
-from swahr.report.matching import (
+from swahr.evaluation.matching import (
     THRESHOLDS,
     Bools,
     Floats,
@@ -18,9 +17,9 @@ from swahr.report.matching import (
     match,
     precision_recall,
 )
-from swahr.skeleton import Skeleton
+from swahr.evaluation.pixels import PCK_FRACTION, pck_lengths, pixel_errors
+from swahr.report.errors import KEYPOINT_KINDS, Errors
 
-PCK_FRACTION = 0.2
 OVERLAP = 0.1  # IoU of boxes from which two people overlap
 CROWDING = ((0, 0, "none"), (1, 1, "1"), (2, 3, "2 to 3"), (4, None, "4 or more"))
 SCORE_BINS = 10
@@ -139,7 +138,7 @@ def keypoint_figures(run: Run, errors: Errors) -> list[KeypointFigures]:
     truth = run.truth
     counted = truth.labelled & ~truth.ignored[:, None]
     judged = errors.kinds >= 0
-    distances = pixel_errors(run, errors)
+    distances = pixel_errors(run, errors.person)
     lengths = pck_lengths(run)
     limit = np.full(len(errors.person), np.nan)
     meant = errors.person >= 0
@@ -165,53 +164,6 @@ def keypoint_figures(run: Run, errors: Errors) -> list[KeypointFigures]:
             )
         )
     return figures
-
-
-def pixel_errors(run: Run, errors: Errors) -> Floats:
-    """(D, K) distance in pixels to the true place of the person that the detection means; NaN where
-    not judged.
-    """
-    distances = np.full(errors.kinds.shape, np.nan)
-    meant = np.flatnonzero(errors.person >= 0)
-    step = run.found.keypoints[meant] - run.truth.keypoints[errors.person[meant]]
-    distances[meant] = np.hypot(step[..., 0], step[..., 1])
-    distances[errors.kinds < 0] = np.nan
-    return distances
-
-
-def torso(skeleton: Skeleton) -> tuple[int, int] | None:
-    """Indices of the keypoints that span the torso; None where the skeleton has no such names."""
-    names = skeleton.keypoints
-    wanted = ("left_shoulder", "right_hip")
-    if not set(wanted) <= set(names):
-        return None
-    return names.index(wanted[0]), names.index(wanted[1])
-
-
-def pck_lengths(run: Run) -> Floats:
-    """(G,) a person's length in pixels whose PCK_FRACTION a keypoint may be off: the torso (left
-    shoulder to right hip; NaN where one is not labelled), or the longer side of the box where the
-    skeleton has no torso.
-    """
-    ends = torso(run.skeleton)
-    if ends is None:
-        return run.truth.boxes[:, 2:].max(axis=1, initial=0.0)
-    first = run.truth.keypoints[:, ends[0]]
-    second = run.truth.keypoints[:, ends[1]]
-    length = np.hypot(first[:, 0] - second[:, 0], first[:, 1] - second[:, 1])
-    return np.where((first[:, 2] > 0) & (second[:, 2] > 0) & (length > 0), length, np.nan)
-
-
-def pck(run: Run, errors: Errors) -> float:
-    """PCK of all keypoints together; -1 where nothing is labelled."""
-    counted = (run.truth.labelled & ~run.truth.ignored[:, None]).sum(axis=1)
-    total = int(counted[np.isfinite(pck_lengths(run))].sum())
-    if not total:
-        return -1.0
-    limit = np.full(len(errors.person), np.nan)
-    meant = errors.person >= 0
-    limit[meant] = PCK_FRACTION * pck_lengths(run)[errors.person[meant]]
-    return float((pixel_errors(run, errors) <= limit[:, None]).sum() / total)
 
 
 def calibration(run: Run) -> list[ScoreBin]:

@@ -6,9 +6,9 @@ import io
 from collections.abc import Sequence
 from typing import Any
 
+from swahr.evaluation.matching import RECALLS, Floats
 from swahr.report.breakdown import Group, KeypointFigures, ScoreBin
 from swahr.report.errors import KEYPOINT_ERRORS
-from swahr.report.matching import RECALLS, Floats
 
 # Medium tones, which can be told from white and from nearly black.
 RUN_COLORS = ("#3b82f6", "#f59e0b")

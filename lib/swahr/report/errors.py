@@ -28,7 +28,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from swahr.report.matching import (
+from swahr.evaluation.matching import (
     Bools,
     Floats,
     Ints,
@@ -37,8 +37,8 @@ from swahr.report.matching import (
     keypoint_similarity,
     match,
 )
+from swahr.evaluation.pixels import NEAR, meant_people
 
-NEAR = 0.1  # OKS from which a detection is taken to mean a person
 CLOSE = 0.5
 GOOD = 0.85  # keypoint similarities, see above
 
@@ -78,8 +78,7 @@ class Errors:
 
 def find_errors(run: Run) -> Errors:
     """Judge every detection, keypoint and person of a run."""
-    matches = match(run, np.array([NEAR]))
-    person = matches.person[0]
+    person = meant_people(run)
     kinds, similarity, elsewhere = _judge_keypoints(run, person)
     detection, _ = run.pairs
     near_someone = np.zeros(len(person), bool)

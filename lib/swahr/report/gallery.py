@@ -13,9 +13,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from swahr.data.images import ImageError, ImageStore
+from swahr.evaluation.matching import Bools, Run
 from swahr.report.charts import KIND_COLORS
 from swahr.report.errors import ERRORS, KEYPOINT_KINDS, Errors
-from swahr.report.matching import Bools, Run
 from swahr.visualize import draw_people
 
 LONG_SIDE = 560  # pixels of an image in the report

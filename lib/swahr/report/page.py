@@ -10,11 +10,12 @@ from typing import Any
 import numpy as np
 
 from swahr.data.images import ImageStore
+from swahr.evaluation import pixels
+from swahr.evaluation.matching import Run, average_precision, load_run, match, precision_recall
 from swahr.evaluation.metrics import evaluate
 from swahr.report import breakdown, charts
 from swahr.report.errors import ERRORS, KEYPOINT_ERRORS, Errors, corrected_ap, find_errors
 from swahr.report.gallery import Card, make_card
-from swahr.report.matching import Run, average_precision, load_run, match, precision_recall
 from swahr.skeleton import Skeleton
 
 TEMPLATE = Path(__file__).with_name("page.html")
@@ -83,7 +84,7 @@ def make_report(
         colors=charts.KIND_COLORS,
         intervals=breakdown.compare(runs[0].run, runs[1].run) if len(runs) > 1 else {},
         confidence=f"{breakdown.CONFIDENCE:.0%}",
-        pck_length="the torso" if breakdown.torso(skeleton) else "the longer side of the box",
+        pck_length="the torso" if pixels.torso(skeleton) else "the longer side of the box",
         charts={
             "pr": charts.pr_chart([run.curves for run in runs], names),
             "costs": charts.cost_chart([run.costs for run in runs], names),
@@ -129,8 +130,8 @@ class _RunReport:
         self.sizes = breakdown.by_size(self.run)
         self.crowding = breakdown.by_crowding(self.run)
         self.keypoints = breakdown.keypoint_figures(self.run, self.errors)
-        self.pck = breakdown.pck(self.run, self.errors)
-        distances = breakdown.pixel_errors(self.run, self.errors)
+        self.pck = pixels.pck(self.run, self.errors.person)
+        distances = pixels.pixel_errors(self.run, self.errors.person)
         distances = distances[np.isfinite(distances)]
         self.mean_error = float(distances.mean()) if len(distances) else -1.0
         self.median_error = float(np.median(distances)) if len(distances) else -1.0

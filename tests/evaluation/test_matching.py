@@ -5,14 +5,14 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from swahr.evaluation.metrics import EvaluationError, evaluate
-from swahr.report.matching import (
+from swahr.evaluation.matching import (
     MAX_FOUND,
     average_precision,
     load_run,
     match,
     precision_recall,
 )
+from swahr.evaluation.metrics import EvaluationError, evaluate
 from tests.report.made import SKELETON, found, person, random_set, truth, unlabel
 
 

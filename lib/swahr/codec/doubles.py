@@ -1,0 +1,57 @@
+"""People who were found twice: non-maximum suppression by object keypoint similarity (OKS).
+
+G. Papandreou et al., Towards Accurate Multi-person Pose Estimation in the Wild, CVPR 2017: people
+are taken by falling score, and those who are too similar to one that was taken are dropped.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+EPSILON = np.spacing(1)
+Doubles = NDArray[np.float64]
+
+
+def similarities(keypoints: NDArray[np.floating], sigmas: Sequence[float]) -> Doubles:
+    """(N, N) OKS of every two of N people with keypoints (N, K, 3): x, y, score; 0 = not found.
+
+    The mean of exp(-d^2 / (2 a (2 sigma)^2)), d in pixels, over the joints of the one who has fewer
+    of them; a joint that the other one lacks counts 0. a is the area of the box around the joints
+    of the larger one. So a part of a person is like the whole person, and two halves are not alike.
+    """
+    points = keypoints[..., :2].astype(np.float64)
+    found = keypoints[..., 2] > 0
+    low = np.where(found[..., None], points, np.inf).min(1)
+    high = np.where(found[..., None], points, -np.inf).max(1)
+    areas = np.where(found.any(1), np.maximum(high - low, 0).prod(1), 0)
+    larger = np.maximum(areas[:, None], areas)
+    squared = ((points[:, None] - points) ** 2).sum(3)
+    variances = (2 * np.asarray(sigmas)) ** 2
+    alike = np.exp(-squared / (2 * (larger[..., None] + EPSILON) * variances))
+    in_both = found[:, None] & found
+    fewer = np.minimum(found.sum(1)[:, None], found.sum(1))
+    return (alike * in_both).sum(2) / np.maximum(fewer, 1)
+
+
+def without_doubles(
+    keypoints: NDArray[np.floating],
+    scores: NDArray[np.floating],
+    sigmas: Sequence[float],
+    threshold: float,
+) -> NDArray[np.int64]:
+    """The indices of the people who stay, rising: nobody's similarity to one who stays and has a
+    higher score (the first of equal ones) is above the threshold.
+
+    keypoints: (N, K, 3), see `similarities`. scores: (N,).
+    """
+    too_similar = similarities(keypoints, sigmas) > threshold
+    stays = np.ones(len(scores), bool)
+    order = np.argsort(-scores, kind="stable")
+    for rank, person in enumerate(order):
+        if stays[person]:
+            later = order[rank + 1 :]
+            stays[later] &= ~too_similar[person, later]
+    return np.flatnonzero(stays)

@@ -1,0 +1,81 @@
+"""Joints between the pixels of a heatmap: the vertex of a parabola through its logarithm.
+
+Heatmaps are trained to be Gaussians, whose logarithm is a parabola. Three values of one give its
+centre (F. Zhang et al., Distribution-Aware Coordinate Representation, CVPR 2020, for each axis by
+itself and without its smoothing; J. Huang et al., The Devil Is in the Details, CVPR 2020).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+Doubles = NDArray[np.float64]
+
+
+def place_between_pixels(
+    heatmaps: torch.Tensor, keypoints: Sequence[NDArray[np.float32]]
+) -> list[NDArray[np.float32]]:
+    """The keypoints (N, K, 3) of each image with x and y of the joints that have a score moved to
+    the vertex.
+
+    heatmaps: (B, K, H, W) on any device; there is one copy to the host. A joint stays in its pixel.
+    """
+    found = [np.nonzero(points[..., 2] > 0) for points in keypoints]
+    images = np.repeat(np.arange(len(found)), [len(persons) for persons, _ in found])
+    if not len(images):
+        return list(keypoints)
+    joints = np.concatenate([joints for _, joints in found])
+    corners = np.concatenate(
+        [points[index][:, :2] for points, index in zip(keypoints, found)]
+    ).astype(np.int64)
+    offsets = _offsets(heatmaps, images, joints, corners)
+    placed = []
+    for image, (points, (persons, of_persons)) in enumerate(zip(keypoints, found)):
+        own = images == image
+        points = points.copy()
+        points[persons, of_persons, :2] = corners[own] + 0.5 + offsets[own]
+        placed.append(points)
+    return placed
+
+
+def vertex(before: Doubles, at: Doubles, after: Doubles) -> Doubles:
+    """Where the parabola through the logarithms of values at -1, 0 and 1 has its vertex, -0.5 to
+    0.5.
+
+    It is a quarter towards the higher neighbour where there is no such vertex: if a value is not
+    positive, or the middle one is not the highest. A value outside the map is NaN.
+    """
+    with np.errstate(invalid="ignore"):
+        has_vertex = (np.minimum(before, after) > 0) & (at >= np.maximum(before, after))
+        has_vertex &= at > np.minimum(before, after)
+        quarter = np.where(after > before, 0.25, -0.25)
+    low, middle, high = (np.log(np.where(has_vertex, value, 1)) for value in (before, at, after))
+    curvature = np.where(has_vertex, 2 * middle - low - high, 1)
+    offset = np.clip((high - low) / (2 * curvature), -0.5, 0.5)  # of roundings
+    return np.where(has_vertex, offset, quarter)
+
+
+def _offsets(
+    heatmaps: torch.Tensor,
+    images: NDArray[np.int64],
+    joints: NDArray[np.int64],
+    corners: NDArray[np.int64],
+) -> Doubles:
+    """(n, 2) `vertex` in x and y at pixels (n, 2)."""
+    height, width = heatmaps.shape[2:]
+    device = heatmaps.device
+    rows, channels = (torch.from_numpy(index).to(device) for index in (images, joints))
+    x, y = torch.from_numpy(corners).to(device).unbind(1)
+    columns = []
+    for step_x, step_y in ((-1, 0), (0, 0), (1, 0), (0, -1), (0, 1)):
+        u = x + step_x
+        v = y + step_y
+        inside = (u >= 0) & (u < width) & (v >= 0) & (v < height)
+        values = heatmaps[rows, channels, v.clamp(0, height - 1), u.clamp(0, width - 1)]
+        columns.append(torch.where(inside, values, torch.nan))
+    left, at, right, above, below = torch.stack(columns).cpu().numpy().astype(np.float64)
+    return np.stack([vertex(left, at, right), vertex(above, at, below)], 1)

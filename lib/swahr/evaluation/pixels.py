@@ -1,0 +1,111 @@
+"""Figures that need no tolerance of a keypoint: distances in pixels, and the share of keypoints
+that are near enough (PCK).
+
+They are for sets whose sigmas are guesses, with which AP says little.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from swahr.evaluation.matching import Floats, Ints, Run, load_run, match
+from swahr.evaluation.records import checked_records, labelled_people
+from swahr.skeleton import COCO, CROWD_POSE, Skeleton
+
+NEAR = 0.1  # OKS from which a detection is taken to mean a person
+PCK_FRACTION = 0.2
+PIXEL_NAMES = ("error (mean px)", "error (median px)", f"PCK {PCK_FRACTION:g}")
+
+
+def needs_pixels(skeleton: Skeleton) -> bool:
+    """Whether a validation gives pixel_figures: for keypoints other than COCO's and CrowdPose's."""
+    return skeleton.keypoints not in (COCO.keypoints, CROWD_POSE.keypoints)
+
+
+def pixel_figures(
+    truth: Mapping[str, Any],
+    records: Sequence[Mapping[str, Any]],
+    skeleton: Skeleton,
+    protocol: str = "coco",
+) -> dict[str, float]:
+    """Mean and median distance in pixels, and PCK, by the PIXEL_NAMES.
+
+    truth, records: as `metrics.evaluate` takes them. The distances are those of the keypoints that
+    were found of people who were found; PCK counts all labelled keypoints. -1 without any.
+    """
+    people = labelled_people(truth, skeleton)
+    found = checked_records(
+        records,
+        {image["id"] for image in people["images"]},
+        {category["id"] for category in people["categories"]},
+        3 * skeleton.num_keypoints,
+    )
+    run = load_run(people, found, skeleton, protocol)
+    person = meant_people(run)
+    distances = pixel_errors(run, person)[run.found.keypoints[..., 2] > 0]
+    distances = distances[np.isfinite(distances)]
+    values = [-1.0, -1.0]
+    if len(distances):
+        values = [float(distances.mean()), float(np.median(distances))]
+    return dict(zip(PIXEL_NAMES, [*values, pck(run, person)], strict=True))
+
+
+def meant_people(run: Run) -> Ints:
+    """(D,) index of the person that each detection means, at an OKS of at least NEAR; or -1."""
+    return match(run, np.array([NEAR])).person[0]
+
+
+def pixel_errors(run: Run, person: Ints) -> Floats:
+    """(D, K) distance in pixels to the true place of the person (D,) that the detection means; NaN
+    where it means nobody who counts, or the keypoint is not labelled.
+    """
+    distances = np.full(run.found.keypoints.shape[:2], np.nan)
+    meant = np.flatnonzero(person >= 0)
+    owner = person[meant]
+    step = run.found.keypoints[meant] - run.truth.keypoints[owner]
+    counted = run.truth.labelled[owner] & ~run.truth.ignored[owner, None]
+    distances[meant] = np.where(counted, np.hypot(step[..., 0], step[..., 1]), np.nan)
+    return distances
+
+
+def torso(skeleton: Skeleton) -> tuple[int, int] | None:
+    """Indices of the keypoints that span the torso; None where the skeleton has no such names."""
+    names = skeleton.keypoints
+    wanted = ("left_shoulder", "right_hip")
+    if not set(wanted) <= set(names):
+        return None
+    return names.index(wanted[0]), names.index(wanted[1])
+
+
+def pck_lengths(run: Run) -> Floats:
+    """(G,) a person's length in pixels whose PCK_FRACTION a keypoint may be off: the torso (left
+    shoulder to right hip; NaN where one is not labelled), or the longer side of the box where the
+    skeleton has no torso.
+    """
+    ends = torso(run.skeleton)
+    if ends is None:
+        return run.truth.boxes[:, 2:].max(axis=1, initial=0.0)
+    first = run.truth.keypoints[:, ends[0]]
+    second = run.truth.keypoints[:, ends[1]]
+    length = np.hypot(first[:, 0] - second[:, 0], first[:, 1] - second[:, 1])
+    return np.where((first[:, 2] > 0) & (second[:, 2] > 0) & (length > 0), length, np.nan)
+
+
+def pck(run: Run, person: Ints) -> float:
+    """PCK of all keypoints together; those of missed people are wrong. -1 where nothing is
+    labelled.
+
+    person: (D,), see meant_people.
+    """
+    lengths = pck_lengths(run)
+    counted = (run.truth.labelled & ~run.truth.ignored[:, None]).sum(axis=1)
+    total = int(counted[np.isfinite(lengths)].sum())
+    if not total:
+        return -1.0
+    limit = np.full(len(person), np.nan)
+    meant = person >= 0
+    limit[meant] = PCK_FRACTION * lengths[person[meant]]
+    return float((pixel_errors(run, person) <= limit[:, None]).sum() / total)

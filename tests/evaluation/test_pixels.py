@@ -1,0 +1,38 @@
+"""Distances in pixels and PCK of a set with keypoints of its own."""
+
+from __future__ import annotations
+
+import pytest
+
+from swahr.evaluation.pixels import PIXEL_NAMES, needs_pixels, pixel_figures
+from swahr.evaluation.records import EvaluationError
+from swahr.skeleton import COCO, CROWD_POSE
+from tests.report.made import SKELETON, found, person, truth, unlabel
+
+
+def test_only_keypoints_of_ones_own_need_them() -> None:
+    assert needs_pixels(SKELETON)
+    assert not needs_pixels(COCO) and not needs_pixels(CROWD_POSE)
+
+
+def test_distances_of_what_was_found_and_pck_of_all_that_is_labelled() -> None:
+    """Nine labelled keypoints; four are found at 0, 3, 3 and 30 px, and one has no score. Another
+    person is missed.
+    """
+    record = found(off=0, move={1: (3, 0), 2: (0, 3), 3: (30, 0)})
+    record["keypoints"][3 * 4 : 3 * 5] = [0, 0, 0]
+    annotations = truth(person(1), unlabel(person(2, place=1), 0))
+    figures = pixel_figures(annotations, [record], SKELETON)
+    mean, median, pck = (figures[name] for name in PIXEL_NAMES)
+    assert (mean, median) == (9, 3)
+    assert pck == pytest.approx(4 / 9)  # 30 px are less than a fifth of the box of 200 px
+
+
+def test_nobody_found_and_nobody_labelled() -> None:
+    assert list(pixel_figures(truth(person(1)), [], SKELETON).values()) == [-1, -1, 0]
+    assert list(pixel_figures(truth(), [found()], SKELETON).values()) == [-1, -1, -1]
+
+
+def test_records_are_checked() -> None:
+    with pytest.raises(EvaluationError, match="result 0 is of image 7"):
+        pixel_figures(truth(person(1)), [found(image=7)], SKELETON)
