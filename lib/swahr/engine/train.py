@@ -42,4 +42,4 @@ def train(
         if comm.is_main():
             keep_config(folder, trainer.identity.config)
         trainer.train()
-        trainer.finish(logs)
+        trainer.finish()
