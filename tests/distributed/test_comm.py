@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import platform
+import socket
 import subprocess
 import sys
 from collections.abc import Callable
@@ -247,3 +248,37 @@ def test_restarts_that_cannot_be(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_the_time_that_processes_wait_for_each_other() -> None:
     assert launch(waiting_time, (7.0,), 2) == 7.0
+
+
+@pytest.mark.parametrize(
+    ("rank", "given"),
+    [
+        (
+            "SLURM_PROCID",
+            {"SLURM_LOCALID": "0", "SLURM_NTASKS": "2", "SLURM_JOB_NODELIST": "localhost"},
+        ),
+        ("RANK", {"WORLD_SIZE": "2", "MASTER_ADDR": "localhost"}),
+    ],
+)
+def test_processes_of_a_scheduler_are_joined(
+    monkeypatch: pytest.MonkeyPatch, rank: str, given: dict[str, str]
+) -> None:
+    script = (
+        "from swahr.distributed.launch import launch\n"
+        "from tests.engine.distributed_workers import collectives\n"
+        "print([answers['place'] for answers in launch(collectives)['all']])"
+    )
+    root = Path(comm.__file__).parents[3]
+    monkeypatch.setenv("PYTHONPATH", f"{root / 'lib'}:{root}")
+    with socket.socket() as free:
+        free.bind(("localhost", 0))
+        monkeypatch.setenv("MASTER_PORT", str(free.getsockname()[1]))
+    for name, value in given.items():
+        monkeypatch.setenv(name, value)
+    processes = []
+    for number in "10":
+        monkeypatch.setenv(rank, number)
+        command = [sys.executable, "-c", script]
+        processes.append(subprocess.Popen(command, stdout=subprocess.PIPE, text=True))
+    said = [process.communicate(timeout=120)[0] for process in processes]
+    assert said == 2 * ["[(0, 2, 0), (1, 2, 0)]\n"]
