@@ -280,5 +280,5 @@ def test_processes_of_a_scheduler_are_joined(
         monkeypatch.setenv(rank, number)
         command = [sys.executable, "-c", script]
         processes.append(subprocess.Popen(command, stdout=subprocess.PIPE, text=True))
-    said = [process.communicate(timeout=120)[0] for process in processes]
+    said = [process.communicate(timeout=300)[0] for process in processes]
     assert said == 2 * ["[(0, 2, 0), (1, 2, 0)]\n"]
