@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import platform
+import socket
 import subprocess
 import sys
 from collections.abc import Callable
@@ -13,8 +14,18 @@ import torch
 
 from swahr.distributed import comm
 from swahr.distributed.comm import DeviceError
-from swahr.distributed.launch import LaunchError, WorkerError, launch
-from tests.engine.distributed_workers import CPU, SmallNet, collectives, fail, weights_after_steps
+from swahr.distributed.launch import Killed, LaunchError, WorkerError, exit_status, launch
+from swahr.distributed.signals import Interrupted
+from tests.engine.distributed_workers import (
+    CPU,
+    SmallNet,
+    collectives,
+    fail,
+    fail_once,
+    ignore_signals,
+    waiting_time,
+    weights_after_steps,
+)
 
 ShowGpus = Callable[[int], None]
 FAILING_RANK = (
@@ -87,8 +98,41 @@ def test_place_told_by_a_launcher(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv(name, value)
     assert comm.launched() and not comm.is_main()
     assert (comm.rank(), comm.world_size(), comm.local_rank()) == (5, 8, 1)
-    monkeypatch.delenv("MASTER_ADDR")  # a scheduler's variables alone make no group
+    monkeypatch.delenv("MASTER_ADDR")  # half a place is none
     assert (comm.rank(), comm.world_size()) == (0, 1)
+
+
+def test_half_a_place_starts_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RANK", "1")
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(LaunchError, match="RANK is 1 and WORLD_SIZE is 2, but MASTER_ADDR not set"):
+        launch(pytest.fail, ("started",), 1)
+
+
+def test_the_gpu_of_a_process(show_gpus: ShowGpus, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "set_device", lambda device: None)
+    for name, value in {"RANK": "1", "WORLD_SIZE": "2", "MASTER_ADDR": "pod-0"}.items():
+        monkeypatch.setenv(name, value)
+    show_gpus(1)
+    assert comm.select_device() == torch.device("cuda:0")  # of one pod with one GPU
+    show_gpus(4)
+    with pytest.raises(DeviceError, match="set without LOCAL_RANK, and 4 GPUs are visible: start"):
+        comm.select_device()
+    monkeypatch.setenv("LOCAL_RANK", "3")
+    assert comm.select_device() == torch.device("cuda:3")
+
+
+@pytest.mark.parametrize(("visible", "gpu"), [(1, 0), (4, 2)])
+def test_the_gpu_of_a_slurm_task(
+    show_gpus: ShowGpus, monkeypatch: pytest.MonkeyPatch, visible: int, gpu: int
+) -> None:
+    """Slurm may show a task its own GPU only."""
+    monkeypatch.setattr(torch.cuda, "set_device", lambda device: None)
+    task = {"PROCID": "2", "LOCALID": "2", "NTASKS": "4", "JOB_NODELIST": "a"}
+    for name, value in task.items():
+        monkeypatch.setenv(f"SLURM_{name}", value)
+    show_gpus(visible)
+    assert comm.select_device() == torch.device("cuda", gpu)
 
 
 @pytest.mark.parametrize(
@@ -173,3 +217,68 @@ def test_nodes_that_cannot_be() -> None:
     for url in ("localhost:1", "tcp://localhost", "tcp://localhost:x", ""):
         with pytest.raises(LaunchError, match="need tcp://HOST:PORT"):
             launch(fail, (), 1, nodes=2, url=url)
+
+
+@pytest.mark.parametrize("stubborn", [1, -1])
+def test_processes_that_do_not_stop_in_time_are_named(stubborn: int) -> None:
+    expected = Killed if stubborn == 1 else Interrupted
+    with pytest.raises(expected) as caught:
+        launch(ignore_signals, (stubborn,), 2, stop_seconds=3)
+    if stubborn == 1:
+        assert str(caught.value) == (
+            "SIGTERM: process 1 killed after 3 s (STOP_SECONDS), nothing saved since the last "
+            "checkpoint"
+        )
+    assert exit_status(caught.value) == (4 if stubborn == 1 else 143)
+
+
+def test_a_process_is_restarted(tmp_path: Path) -> None:
+    """Also a single one."""
+    assert launch(fail_once, (tmp_path,), 1, restarts=1) == 2
+
+
+def test_restarts_that_cannot_be(monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(LaunchError, match="--restarts -1: it must be 0 or more"):
+        launch(fail, (), 1, restarts=-1)
+    for name, value in {"RANK": "1", "WORLD_SIZE": "2", "MASTER_ADDR": "localhost"}.items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(LaunchError, match=r"--restarts 2: another launcher .* \(torchrun"):
+        launch(fail, (), 1, restarts=2)
+
+
+def test_the_time_that_processes_wait_for_each_other() -> None:
+    assert launch(waiting_time, (7.0,), 2) == 7.0
+
+
+@pytest.mark.parametrize(
+    ("rank", "given"),
+    [
+        (
+            "SLURM_PROCID",
+            {"SLURM_LOCALID": "0", "SLURM_NTASKS": "2", "SLURM_JOB_NODELIST": "localhost"},
+        ),
+        ("RANK", {"WORLD_SIZE": "2", "MASTER_ADDR": "localhost"}),
+    ],
+)
+def test_processes_of_a_scheduler_are_joined(
+    monkeypatch: pytest.MonkeyPatch, rank: str, given: dict[str, str]
+) -> None:
+    script = (
+        "from swahr.distributed.launch import launch\n"
+        "from tests.engine.distributed_workers import collectives\n"
+        "print([answers['place'] for answers in launch(collectives)['all']])"
+    )
+    root = Path(comm.__file__).parents[3]
+    monkeypatch.setenv("PYTHONPATH", f"{root / 'lib'}:{root}")
+    with socket.socket() as free:
+        free.bind(("localhost", 0))
+        monkeypatch.setenv("MASTER_PORT", str(free.getsockname()[1]))
+    for name, value in given.items():
+        monkeypatch.setenv(name, value)
+    processes = []
+    for number in "10":
+        monkeypatch.setenv(rank, number)
+        command = [sys.executable, "-c", script]
+        processes.append(subprocess.Popen(command, stdout=subprocess.PIPE, text=True))
+    said = [process.communicate(timeout=300)[0] for process in processes]
+    assert said == 2 * ["[(0, 2, 0), (1, 2, 0)]\n"]

@@ -16,6 +16,7 @@ from torch.nn.parallel import DistributedDataParallel
 from swahr.codec.targets import StageTarget
 from swahr.data.loaders import Batch
 from swahr.distributed import comm
+from swahr.distributed.signals import Interrupted, StopRequest
 from swahr.engine.step_monitor import NonFiniteLossError, StepMonitor
 from swahr.engine.train_step import LossScaler, TrainStep
 from swahr.models.network import StageOutput
@@ -188,3 +189,32 @@ def fail(rank: int, how: str) -> None:
             os.kill(os.getpid(), signal.SIGKILL)
         raise ZeroDivisionError("the failing rank")
     comm.barrier()
+
+
+def ignore_signals(stubborn: int) -> None:
+    """The launcher gets a SIGTERM; the stubborn process does not stop, the others do."""
+    comm.init_process_group(CPU)
+    with StopRequest() as stop:
+        comm.barrier()
+        if comm.rank() == 0:
+            os.kill(os.getppid(), signal.SIGTERM)
+        while not stop.signal or comm.rank() == stubborn:
+            signal.pause()
+        raise Interrupted(stop.signal)
+
+
+def fail_once(folder: Path) -> int:
+    """The process dies at its first start; returns the number of starts."""
+    starts = folder / "starts"
+    with starts.open("a") as file:
+        file.write("x")
+    if len(starts.read_text()) == 1:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return len(starts.read_text())
+
+
+def waiting_time(minutes: float) -> float:
+    """Minutes that a process waits for another one."""
+    comm.init_process_group(CPU, minutes=minutes)
+    options = torch.distributed.distributed_c10d._get_default_group()._get_backend(CPU).options
+    return options._timeout.total_seconds() / 60

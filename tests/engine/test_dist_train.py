@@ -49,6 +49,8 @@ def test_flags(started: Callable[..., dict[str, Any]], monkeypatch: pytest.Monke
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 4)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     assert started("DEVICE", "cuda")["processes"] == 4
+    assert started("--restarts", "3")["restarts"] == 3 and started()["restarts"] == 0
+    assert started("STOP_SECONDS", "90")["stop_seconds"] == 90
     assert started("--allow-changes")["cfg"].RESUME_CHANGED and not started()["cfg"].RESUME_CHANGED
     alone = started("--gpu", "2")
     assert alone["cfg"].DEVICE == "cuda:2" and alone["processes"] == 1

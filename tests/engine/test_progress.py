@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +12,19 @@ import torch
 from tensorboardX.proto.event_pb2 import Event
 
 from swahr.distributed import comm
-from swahr.engine.progress import EpochBar, Meter, PanelWriter, TensorBoard, save_panel
+from swahr.engine.progress import (
+    EpochBar,
+    Means,
+    Meter,
+    PanelWriter,
+    StepReport,
+    TensorBoard,
+    add_to_sums,
+    means_of_sums,
+    peak_gpu_memory,
+    read_records,
+    save_panel,
+)
 from swahr.engine.train_step import Sample
 from tests.engine.distributed_workers import make_batches, make_train_step
 
@@ -30,11 +43,50 @@ def read_events(folder: Path) -> list[Event]:
 def test_meter_skips_bad_steps() -> None:
     meter = Meter()
     for value, bad in ((1.0, False), (float("nan"), True), (3.0, False)):
-        meter.add({"heatmap0": torch.tensor(value), "push0": torch.tensor(0.5)}, torch.tensor(bad))
-    losses, speed = meter.read()
-    assert losses == {"total": 2.5, "heatmap0": 2.0, "push0": 0.5} and speed > 0
-    meter.add({"heatmap0": torch.tensor(1.0)}, torch.tensor(True))
-    assert np.isnan(meter.read()[0]["heatmap0"])
+        losses = {"heatmap0": torch.tensor(value), "push0": torch.tensor(0.5)}
+        meter.add(losses, torch.tensor(bad), torch.tensor(2 * value))
+    means = meter.read()
+    assert means.losses == {"total": 2.5, "heatmap0": 2.0, "push0": 0.5}
+    assert (means.gradient_norm, means.steps, means.counted) == (4.0, 3, 2.0)
+    assert 0 == means.waited < means.seconds
+    meter.add({"heatmap0": torch.tensor(1.0)}, torch.tensor(True), torch.tensor(1.0))
+    assert np.isnan(meter.read().losses["heatmap0"])
+
+
+def test_the_share_of_time_that_is_waited_for_data(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = [0.0]
+    monkeypatch.setattr("swahr.engine.progress.time.perf_counter", lambda: now[0])
+
+    def loader() -> Iterator[int]:
+        for number in range(2):
+            now[0] += 3.0
+            yield number
+
+    meter = Meter()
+    for _ in meter.timed(loader()):
+        now[0] += 2.0
+        meter.add({"heatmap0": torch.tensor(1.0)}, torch.tensor(False), torch.tensor(1.0))
+    means = meter.read()
+    assert (means.waited, means.seconds) == (6.0, 10.0)
+
+
+def test_means_of_an_epoch_from_several_reports() -> None:
+    sums: dict[str, float] = {}
+    add_to_sums(sums, Means({"total": 1.0, "heatmap0": 1.0}, 2.0, 2, 2.0, 4.0, 1.0), 8)
+    add_to_sums(sums, Means({"total": 4.0, "heatmap0": 4.0}, 5.0, 2, 1.0, 4.0, 1.0), 8)
+    nothing = float("nan")
+    add_to_sums(sums, Means({"total": nothing, "heatmap0": nothing}, nothing, 1, 0.0, 2.0, 0.0), 8)
+    losses, others = means_of_sums(sums)
+    assert losses == {"total": 2.0, "heatmap0": 2.0}
+    assert others == {"gradient_norm": 3.0, "images_per_second": 4.0, "data_wait": 0.2}
+    losses, others = means_of_sums({})
+    assert np.isnan([*losses.values(), *others.values()]).all()
+
+
+def test_gpu_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "max_memory_allocated", lambda device: 3 << 29)
+    assert peak_gpu_memory(torch.device("cuda:0")) == 1.5
+    assert peak_gpu_memory(torch.device("cpu")) is None
 
 
 def test_tensorboard(tmp_path: Path) -> None:
@@ -67,14 +119,58 @@ def test_a_full_disk_costs_the_log_and_one_line(
     ]
 
 
-def test_a_line_for_every_report_where_nobody_watches(caplog: pytest.LogCaptureFixture) -> None:
+@pytest.mark.parametrize(("memory", "told"), [(None, ""), (3.25, "GPU memory 3.2 GiB, ")])
+def test_a_pipe_gets_a_line_for_every_report_and_no_bar(
+    caplog: pytest.LogCaptureFixture,
+    capfd: pytest.CaptureFixture[str],
+    memory: float | None,
+    told: str,
+) -> None:
+    losses = {"total": 2.5, "heatmap0": 2.0, "push0": 0.5}
     with caplog.at_level(logging.INFO), EpochBar("epoch 1/2", 10, 3) as bar:
         bar.advance()
-        bar.tell({"total": 2.5, "heatmap0": 2.0, "push0": 0.5}, 1e-3, 12.34, 3661.4)
+        bar.tell(StepReport(losses, 1e-3, 0.125, 12.34, 0.256, memory, 3661.4))
     assert caplog.messages == [
         "epoch 1/2, step 4/10: loss 2.500e+00 (heatmap0 2.00e+00 push0 5.00e-01), lr 1.000e-03, "
-        "12.3 images/s, 1:01:01 left"
+        f"gradient norm 1.25e-01, 12.3 images/s, data wait 26%, {told}1:01:01 left"
     ]
+    assert capfd.readouterr() == ("", "")
+
+
+def test_a_resumed_log_has_each_step_once(tmp_path: Path) -> None:
+    """Also if the earlier start was killed while it wrote, and within the same second."""
+    before = TensorBoard(tmp_path)
+    for step in (1, 2, 3):
+        before.scalars({"train/total": float(step)}, step)
+    before.scalars({"validation/AP": 0.5}, 2)
+    [file] = tmp_path.iterdir()
+    file.write_bytes(file.read_bytes()[:-3])  # the record of the validation
+    resumed = TensorBoard(tmp_path)
+    resumed.drop_after(2, before_validation=True)
+    resumed.scalars({"validation/AP": 0.25}, 2)
+    resumed.scalars({"train/total": 9.0}, 3)
+    found = [
+        (event.step, value.tag, value.simple_value)
+        for path in sorted(tmp_path.iterdir())
+        for _, event in read_records(path.read_bytes())
+        for value in event.summary.value
+    ]
+    assert found == [
+        (1, "train/total", 1.0),
+        (2, "train/total", 2.0),
+        (2, "validation/AP", 0.25),
+        (3, "train/total", 9.0),
+    ]
+
+
+@pytest.mark.parametrize("to_validate", [True, False])
+def test_a_validation_is_dropped_only_if_it_is_made_again(
+    tmp_path: Path, to_validate: bool
+) -> None:
+    TensorBoard(tmp_path).scalars({"validation/AP": 0.5}, 2)
+    TensorBoard(tmp_path).drop_after(2, to_validate)
+    events = [event for path in tmp_path.iterdir() for _, event in read_records(path.read_bytes())]
+    assert any(event.summary.value for event in events) == (not to_validate)
 
 
 @pytest.mark.parametrize("where", ["panel.jpg", "file/panel.jpg"])

@@ -218,5 +218,6 @@ def test_the_curves_that_tensorboard_gets(run: Callable[..., Recorder], tmp_path
         (step, pytest.approx(rates[step - 1], rel=1e-6)) for step in steps
     ]
     losses = ("total", "heatmap0", "scale0", "push0", "pull0", "heatmap1", "scale1")
-    for name in (*losses, "images_per_second", "skipped_steps"):
+    others = ("images_per_second", "skipped_steps", "gradient_norm", "data_wait")
+    for name in (*losses, *others):
         assert [step for step, _ in curves[f"train/{name}"]] == steps, name

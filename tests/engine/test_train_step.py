@@ -122,6 +122,18 @@ def test_loss_scales() -> None:
     fixed.load_state_dict({})
 
 
+@pytest.mark.parametrize("scale", [1.0, 128.0, None])
+def test_the_gradient_norm_has_no_loss_scale(scale: float | None) -> None:
+    train_step = make_train_step(scaler=LossScaler(CPU, scale))
+    plain = make_train_step()
+    _, outputs = plain.forward(BATCH)
+    targets = plain.encoder(BATCH.joints, BATCH.masks)
+    sum(loss.mean() for loss in plain.criterion(outputs, targets).values()).backward()
+    squares = sum(parameter.grad.square().sum() for parameter in plain.parameters)
+    norm = train_step([BATCH], 0.1, after_backward=train_step.optimizer.zero_grad).gradient_norm
+    torch.testing.assert_close(norm, squares.sqrt())
+
+
 def test_bfloat16_runs_the_network_in_half_precision() -> None:
     train_step = make_train_step(dtype=torch.bfloat16, channels_last=True)
     targets, outputs = train_step.forward(BATCH)

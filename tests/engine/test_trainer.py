@@ -4,9 +4,12 @@ an undisturbed one.
 
 from __future__ import annotations
 
+import csv
+import logging
 import os
 import shutil
 import signal
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -22,11 +25,13 @@ from swahr.distributed.launch import launch
 from swahr.distributed.signals import Interrupted
 from swahr.engine import setup
 from swahr.engine.checkpoint import Progress, RefusedResume
+from swahr.engine.progress import read_records
 from swahr.engine.schedule import TrainingError
 from swahr.engine.setup import adopt_position
 from swahr.engine.step_monitor import NonFiniteLossError
 from swahr.engine.train import train
 from swahr.engine.train_step import TrainStep
+from swahr.inference.predictor import ScaleError
 from swahr.losses.criterion import build_criterion
 from swahr.models.build import build_model
 from swahr.models.weights import CheckpointError, published_state
@@ -74,7 +79,7 @@ def assert_same(ours: Any, theirs: Any, where: str = "checkpoint") -> None:
     """Equal to the bit, except for the clock and what names the run."""
     if isinstance(ours, dict):
         assert ours.keys() == theirs.keys(), where
-        for key in ours.keys() - {"seconds", "run_id", "config"}:
+        for key in ours.keys() - {"seconds", "run_id", "config", "logs"}:
             assert_same(ours[key], theirs[key], f"{where}.{key}")
     elif isinstance(ours, list):
         assert len(ours) == len(theirs), where
@@ -117,6 +122,7 @@ def test_what_a_run_leaves_behind(
         "final_state.pth.tar",
         "train.log",
         "config.yaml",
+        "results.csv",
         "panels/epoch_001.jpg",
         "panels/epoch_002.jpg",
     }
@@ -210,7 +216,12 @@ def test_a_finished_run_has_nothing_to_do_and_can_be_made_longer(start: Start) -
     first = start()
     assert_same(start(), first)
     longer = ("TRAIN.END_EPOCH", 3)
-    with pytest.raises(RefusedResume, match=r"other settings: TRAIN.END_EPOCH 2 \(now 3\);"):
+    said = (
+        r"other settings: TRAIN.END_EPOCH 2 \(now 3\); RESUME_CHANGED True \(--allow-changes\) "
+        "resumes with the new ones, also with the learning rate that the new END_EPOCH gives each "
+        "epoch; AUTO_RESUME False"
+    )
+    with pytest.raises(RefusedResume, match=said):
         start(*longer)
     assert start(*longer, "RESUME_CHANGED", True)["epoch"] == 3
 
@@ -228,6 +239,7 @@ def test_without_auto_resume_a_run_starts_anew(
         names = {"checkpoint", "checkpoint_previous", "model_best", "final_state"}
         assert {path.name for path in aside.iterdir()} == {
             "config.yaml",
+            "results.csv",
             *(f"{name}.pth.tar" for name in names),
         }
         assert f"SEED: {seed}" in (aside / "config.yaml").read_text()
@@ -261,7 +273,7 @@ def test_resuming_with_other_settings_is_refused(
         start(*changed)
     assert str(caught.value) == (
         f"{folder / 'checkpoint.pth.tar'}: was written with other settings: TRAIN.LR 0.001 (now "
-        "0.7); RESUME_CHANGED True (--allow-changes) resumes with the new ones, AUTO_RESUME False "
+        "0.7); RESUME_CHANGED True (--allow-changes) resumes with the new ones; AUTO_RESUME False "
         "starts anew"
     )
     assert (folder / "config.yaml").read_bytes() == config
@@ -310,6 +322,104 @@ def test_resuming_from_a_named_checkpoint(
         content = start(*named, str(folder / "checkpoint.pth.tar"))
     assert_same(content, undisturbed)
     assert content["run_id"] != first  # it is another run, which starts with the other's weights
+
+
+def test_a_run_made_longer_and_interrupted_resumes_without_the_flag(
+    start: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    start()
+    with monkeypatch.context() as patch, pytest.raises(Interrupted):
+        at_step(patch, 2, lambda: os.kill(os.getpid(), signal.SIGTERM))
+        start("TRAIN.END_EPOCH", 3, "RESUME_CHANGED", True)
+    with monkeypatch.context() as patch:
+        at_step(patch, 3, lambda: pytest.fail("not resumed"))
+        assert start("TRAIN.END_EPOCH", 3)["epoch"] == 3
+
+
+def test_a_restarted_run_is_one_curve_and_one_table(
+    start: Start, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It dies three steps after its checkpoint, and once before a validation has ended."""
+
+    def die() -> float:
+        raise MachineGone
+
+    options = ("PRINT_FREQ", 1, "TRAIN.VAL_INTERVAL", 1)
+    with monkeypatch.context() as patch, pytest.raises(MachineGone):
+        at_step(patch, 7, gone)
+        start(*options)
+    with pytest.raises(MachineGone):
+        start(*options, ap=die)
+    start(*options, ap=lambda: 0.75)
+    [log] = (folder.parents[3] / "log").rglob("tiny_*")
+    steps = [
+        (event.step, value.tag)
+        for file in log.iterdir()
+        for _, event in read_records(file.read_bytes())
+        for value in event.summary.value
+    ]
+    assert len(steps) == len(set(steps))
+    assert sorted(s for s, tag in steps if tag == "train/total") == [1, 2, 3, 4, 5, 6, 7, 8]
+    assert sorted(s for s, tag in steps if tag == "validation/AP") == [4, 8]
+    rows = list(csv.DictReader((folder / "results.csv").open()))
+    assert [(row["epoch"], row["steps"], row["AP"]) for row in rows] == [
+        ("1", "4", "0.5"),
+        ("2", "8", "0.75"),
+    ]
+
+
+def test_the_table_of_an_interrupted_run_has_the_same_losses(
+    start: Start, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patch, pytest.raises(Interrupted):
+        at_step(patch, 6, lambda: os.kill(os.getpid(), signal.SIGTERM))
+        start()
+    start()
+    interrupted = list(csv.DictReader((folder / "results.csv").open()))
+    start("AUTO_RESUME", False)
+    columns = {"epoch", "steps", "loss", "heatmap0", "gradient_norm", "learning_rate", "AP"}
+    for row, other in zip(
+        interrupted, csv.DictReader((folder / "results.csv").open()), strict=True
+    ):
+        assert {name: row[name] for name in columns} == {name: other[name] for name in columns}
+
+
+def test_steps_of_another_size_are_another_curve(
+    start: Start, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patch, pytest.raises(Interrupted):
+        at_step(patch, 6, lambda: os.kill(os.getpid(), signal.SIGTERM))
+        start()
+    clock = time.localtime(time.time() + 5)
+    monkeypatch.setattr("swahr.config.paths.time.localtime", lambda *args: clock)
+    start("TRAIN.IMAGES_PER_GPU", 4, "RESUME_CHANGED", True)
+    assert len(list((folder.parents[3] / "log").rglob("tiny_*"))) == 2
+
+
+def test_the_log_has_no_lines_of_other_libraries(start: Start, folder: Path) -> None:
+    other = logging.getLogger("another.library")
+    other.setLevel(logging.DEBUG)
+
+    def ap() -> float:
+        other.debug("a detail")
+        other.warning("a warning")
+        return 0.5
+
+    start(ap=ap)
+    log = (folder / "train.log").read_text()
+    assert "a detail" not in log and "a warning" not in log
+    assert "gradient norm " in log and "data wait " in log and "GPU memory" not in log
+
+
+def test_test_scales_that_do_not_fit_are_refused_before_training(
+    start: Start, folder: Path, images: Path, tmp_path: Path
+) -> None:
+    with pytest.raises(ScaleError, match=r"^TEST.SCALE_FACTOR: most images cannot be tested"):
+        start("TEST.SCALE_FACTOR", [0.75, 1.0])
+    assert not (folder / "checkpoint.pth.tar").exists()
+    root = shutil.copytree(images, tmp_path / "training_only")
+    (root / "annotations/person_keypoints_val2017.json").unlink()
+    start("DATASET.ROOT", str(root), "TEST.SCALE_FACTOR", [0.75, 1.0], "TRAIN.END_EPOCH", 1)
 
 
 def test_training_without_a_validation_set(

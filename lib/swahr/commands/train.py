@@ -3,10 +3,10 @@
     python tools/dist_train.py --cfg experiments/coco/higher_hrnet/w32_512_adam_lr1e-3.yaml [KEY
     VALUE ...]
 
-Under torchrun it joins the processes that are there. If AUTO_RESUME is True, the same command
-resumes an interrupted run. Exit status: 0 done; 2 wrong settings or data; 3 a full disk, or a
-non-finite loss; 143, 138 or 130 stopped by SIGTERM, SIGUSR1 or Ctrl-C, with a checkpoint; 1 any
-other error.
+Under torchrun, srun or Kubeflow it joins the processes that are there. If AUTO_RESUME is True, the
+same command resumes an interrupted run. Exit status: 0 done; 2 wrong settings or data; 3 a full
+disk, or a non-finite loss; 143, 138 or 130 stopped by SIGTERM, SIGUSR1 or Ctrl-C, with a
+checkpoint; 4 killed STOP_SECONDS after a signal, without one; 1 any other error.
 """
 
 from __future__ import annotations
@@ -33,6 +33,14 @@ def parse_args() -> argparse.Namespace:
         metavar="URL",
         help="address of node 0",
     )
+    add_flag(
+        parser,
+        "--restarts",
+        type=int,
+        default=0,
+        metavar="N",
+        help="start all processes again after a failure, at most N times (default: 0)",
+    )
     parser.add_argument(
         "--allow-changes",
         "--allow_changes",
@@ -57,4 +65,6 @@ def main() -> None:
         nodes=args.world_size,
         node_rank=args.rank,
         url=args.dist_url,
+        restarts=args.restarts,
+        stop_seconds=cfg.STOP_SECONDS,
     )

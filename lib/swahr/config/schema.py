@@ -115,6 +115,8 @@ SCHEMA: dict[str, Key] = {
     "PRINT_FREQ": Key(20, "steps between two log lines", above=0),
     "PIN_MEMORY": Key(True, "page-locked host memory for batches that go to a GPU"),
     "DIST_BACKEND": Key("nccl", "backend of replicas on GPUs; replicas on the CPU always use gloo", choices=("nccl", "gloo")),
+    "DIST_TIMEOUT": Key(30.0, "minutes that one replica waits for another, for instance while rank 0 scores a validation", above=0),
+    "STOP_SECONDS": Key(30, "seconds that replicas get to stop and save after a signal before they are killed; torchrun has its own", above=0),
     "GPUS": Key([0], "GPUs to use", no_effect="every visible GPU is used, or as many as --gpus says"),
     "RANK": Key(0, "number of this process", no_effect="the launcher gives it"),
     "VERBOSE": Key(True, "how much is logged", no_effect="the logging module decides"),

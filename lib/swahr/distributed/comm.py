@@ -1,7 +1,8 @@
 """Rank, world size, device and small collectives, with or without a process group.
 
 Every function also works in a plain process, which is rank 0 of 1, so no caller has to ask whether
-training is distributed. Processes are started by `swahr.distributed.launch.launch` or by torchrun.
+training is distributed. Processes are started by `swahr.distributed.launch.launch`, torchrun, srun
+or Kubeflow, see `swahr.distributed.place`.
 """
 
 from __future__ import annotations
@@ -22,11 +23,12 @@ from torch import Tensor, nn
 from torch.distributed.rendezvous import rendezvous
 
 from swahr.allocator import keep_memory
+from swahr.distributed.place import find_place
 
 T = TypeVar("T")
 
 # The longest that one rank may wait for another, for instance while rank 0 scores a validation.
-TIMEOUT = datetime.timedelta(minutes=30)
+TIMEOUT_MINUTES = 30.0
 KEPT_MEMORY = (1 << 31) - 1  # bytes that a process on the CPU keeps when they are freed
 
 
@@ -35,8 +37,8 @@ class DeviceError(ValueError):
 
 
 def launched() -> bool:
-    """Whether a launcher (torchrun, or ours) started this process and told it its rank."""
-    return all(name in os.environ for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR"))
+    """Whether a launcher started this process and told it its rank."""
+    return find_place() is not None
 
 
 def has_group() -> bool:
@@ -47,24 +49,28 @@ def rank() -> int:
     """The index of this process among those of all nodes; 0 for a single one."""
     if has_group():
         return dist.get_rank()
-    return int(os.environ["RANK"]) if launched() else 0
+    place = find_place()
+    return place.rank if place else 0
 
 
 def world_size() -> int:
     """The number of processes of all nodes together."""
     if has_group():
         return dist.get_world_size()
-    return int(os.environ["WORLD_SIZE"]) if launched() else 1
+    place = find_place()
+    return place.world_size if place else 1
 
 
 def local_rank() -> int:
-    """The index of this process on its node, and of its GPU among the visible ones."""
-    return int(os.environ["LOCAL_RANK"]) if launched() else 0
+    """The index of this process on its node; 0 if nobody gave it."""
+    place = find_place()
+    return place.local_rank or 0 if place else 0
 
 
 def local_world_size() -> int:
     """The number of processes on this node."""
-    return int(os.environ.get("LOCAL_WORLD_SIZE", 1)) if launched() else 1
+    place = find_place()
+    return place.local_world_size if place else 1
 
 
 def is_main() -> bool:
@@ -87,7 +93,7 @@ def select_device(name: str = "") -> torch.device:
         raise DeviceError(
             f"DEVICE is {name!r}; it must be '' (a GPU if there is one), cpu, cuda or cuda:NUMBER"
         )
-    gpu = int(index) if index.isdigit() else local_rank()
+    gpu = int(index) if index.isdigit() else _gpu_of_process()
     if gpu >= torch.cuda.device_count():
         raise DeviceError(
             f"GPU {gpu} was asked for, but {_count_gpus()}; --device cpu runs without one"
@@ -95,6 +101,24 @@ def select_device(name: str = "") -> torch.device:
     device = torch.device("cuda", gpu)
     torch.cuda.set_device(device)
     return device
+
+
+def _gpu_of_process() -> int:
+    """The index of this process's GPU among the visible ones.
+
+    That of LOCAL_RANK, or the only GPU that Slurm shows to a task. Raises DeviceError if there are
+    several and nobody said which one.
+    """
+    place = find_place()
+    if place is None:
+        return 0
+    visible = torch.cuda.device_count()
+    if place.local_rank is None and visible > 1:
+        raise DeviceError(
+            f"RANK and WORLD_SIZE are set without LOCAL_RANK, and {_count_gpus()}: start one "
+            "process for each GPU with torchrun, or set LOCAL_RANK"
+        )
+    return 0 if place.from_slurm and visible == 1 else place.local_rank or 0
 
 
 def count_processes(device: str = "", gpus: int | None = None) -> int:
@@ -128,22 +152,27 @@ def limit_threads() -> None:
     torch.set_num_threads(max(1, cores // local_world_size()))
 
 
-def init_process_group(device: torch.device, backend: str = "") -> None:
+def init_process_group(
+    device: torch.device, backend: str = "", minutes: float = TIMEOUT_MINUTES
+) -> None:
     """Join the processes that a launcher started.
 
     Does nothing in a plain process, or if there is a group already. backend: of GPU tensors ('' is
-    nccl); objects and CPU tensors always use gloo.
+    nccl); objects and CPU tensors always use gloo. minutes: the longest wait for another process.
     """
     limit_threads()
-    if has_group() or not launched() or world_size() == 1:
+    place = find_place()
+    if has_group() or place is None or place.world_size == 1:
         return
+    os.environ.update(place.variables())
+    timeout = datetime.timedelta(minutes=minutes)
     on_gpu = device.type == "cuda" and backend != "gloo"
     dist.init_process_group(
         f"cpu:gloo,cuda:{backend or 'nccl'}" if on_gpu else "gloo",
-        timeout=TIMEOUT,
-        store=_fresh_store(),
-        rank=rank(),
-        world_size=world_size(),
+        timeout=timeout,
+        store=_fresh_store(timeout),
+        rank=place.rank,
+        world_size=place.world_size,
     )
 
 
@@ -153,12 +182,14 @@ def destroy_process_group() -> None:
 
 
 @contextmanager
-def process_group(device: torch.device, backend: str = "") -> Iterator[None]:
+def process_group(
+    device: torch.device, backend: str = "", minutes: float = TIMEOUT_MINUTES
+) -> Iterator[None]:
     """A process group while the block runs.
 
     After an error it is not destroyed: that would wait for processes that may never answer.
     """
-    init_process_group(device, backend)
+    init_process_group(device, backend, minutes)
     yield
     destroy_process_group()
 
@@ -210,21 +241,21 @@ def broadcast_buffers(model: nn.Module) -> None:
             dist.broadcast(buffer, src=0)
 
 
-def _fresh_store() -> dist.Store:
+def _fresh_store(timeout: datetime.timedelta) -> dist.Store:
     """The launcher's store, under a prefix that only this start of the processes uses.
 
     Processes that an elastic launcher restarts get the store of those that died, and could take
     their addresses for those of live peers. So rank 0 draws a prefix, and answers every request for
     it until all ranks have confirmed.
     """
-    store, rank, size = next(rendezvous("env://", timeout=TIMEOUT))
+    store, rank, size = next(rendezvous("env://", timeout=timeout))
     name = uuid.uuid4().hex
     if rank > 0:
         store.set(f"asking/{rank}", name)
         name = store.get(f"answer/{name}").decode()
         store.set(f"confirmed/{name}/{rank}", "")
     waiting = set(range(1, size)) if rank == 0 else set()
-    end = time.monotonic() + TIMEOUT.total_seconds()
+    end = time.monotonic() + timeout.total_seconds()
     while waiting and time.monotonic() < end:
         for other in waiting:
             if store.check([f"asking/{other}"]):

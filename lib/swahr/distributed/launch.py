@@ -31,7 +31,8 @@ from torch.distributed.elastic.multiprocessing.errors import (
 from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
 from swahr.distributed import comm
-from swahr.distributed.signals import Interrupted
+from swahr.distributed.place import LaunchError, check_place
+from swahr.distributed.signals import Interrupted, mark_in, marks_in
 
 T = TypeVar("T")
 
@@ -39,8 +40,9 @@ T = TypeVar("T")
 LOST_PEER_GRACE = 5.0
 
 
-class LaunchError(ValueError):
-    """Addresses or numbers of nodes that cannot be used."""
+# Seconds that processes get to stop after a signal before they are killed; a PyTorch without
+# LaunchConfig.shutdown_timeout knows no other number.
+STOP_SECONDS = 30
 
 
 class WorkerError(RuntimeError):
@@ -49,6 +51,19 @@ class WorkerError(RuntimeError):
     def __init__(self, message: str, exit_status: int = 1) -> None:
         self.exit_status = exit_status
         super().__init__(message)
+
+
+class Killed(RuntimeError):
+    """Processes did not stop in time after a signal and were killed; `exit_status` is 4."""
+
+    exit_status = 4
+
+    def __init__(self, number: int, seconds: float, ranks: list[int]) -> None:
+        who = f"process{'es' if len(ranks) > 1 else ''} {', '.join(map(str, ranks))}"
+        super().__init__(
+            f"{signal.Signals(number).name}: {who} killed after {seconds:g} s (STOP_SECONDS), "
+            "nothing saved since the last checkpoint"
+        )
 
 
 def launch(
@@ -60,29 +75,43 @@ def launch(
     node_rank: int = 0,
     url: str = "",
     restarts: int = 0,
+    stop_seconds: int = STOP_SECONDS,
 ) -> T | None:
     """Call function(*args) in `processes` processes on each of `nodes` nodes.
 
-    Returns what rank 0 returned, None on other nodes. A process that a launcher (torchrun) started
-    joins its group, and one process on one node needs no launcher: both call the function directly.
-    Otherwise function must be importable and args picklable.
+    Returns what rank 0 returned, None on other nodes. A process that a launcher (torchrun, srun)
+    started joins its group, and one process on one node without restarts needs no launcher: both
+    call the function directly. Otherwise function must be importable and args picklable.
 
     url: tcp://host:port of the node of rank 0, the same on all nodes. restarts: how often all
-    processes are started again after a failure.
-    Raises WorkerError, Interrupted (a signal, which is passed on to the processes), LaunchError.
+    processes are started again after a failure. stop_seconds: what processes get to stop after a
+    signal before they are killed.
+    Raises WorkerError, Interrupted (a signal, which is passed on to the processes), Killed,
+    LaunchError.
     """
+    check_place()
+    if restarts < 0:
+        raise LaunchError(f"--restarts {restarts}: it must be 0 or more")
     if comm.launched():
+        if restarts:
+            raise LaunchError(
+                f"--restarts {restarts}: another launcher started this process, and only that one "
+                "can restart it (torchrun --max-restarts)"
+            )
         return record(_call_and_report)(function, args)
-    if processes == 1 and nodes == 1:
+    if processes == 1 and nodes == 1 and not restarts:
         return function(*args)
     _quieten()
     with tempfile.TemporaryDirectory(prefix="swahr_launch_") as folder:
-        config = _launch_config(processes, nodes, node_rank, url, restarts, folder)
+        config = _launch_config(processes, nodes, node_rank, url, restarts, stop_seconds, folder)
+        stop_seconds = getattr(config, "shutdown_timeout", STOP_SECONDS)
         # The launcher itself passes on SIGTERM, SIGINT, SIGHUP and SIGQUIT.
         signal.signal(signal.SIGUSR1, _pass_on)
         try:
-            return elastic_launch(config, _run_rank)(function, args).get(0)
+            return elastic_launch(config, _run_rank)(function, args, folder).get(0)
         except SignalException as stop:
+            if killed := marks_in(folder):
+                raise Killed(stop.sigval, stop_seconds, killed) from None
             raise Interrupted(stop.sigval) from None
         except ChildFailedError as failed:
             raise _worker_error(failed) from None
@@ -126,7 +155,13 @@ def _quieten() -> None:
 
 
 def _launch_config(
-    processes: int, nodes: int, node_rank: int, url: str, restarts: int, folder: str
+    processes: int,
+    nodes: int,
+    node_rank: int,
+    url: str,
+    restarts: int,
+    stop_seconds: int,
+    folder: str,
 ) -> LaunchConfig:
     if nodes > 1 and not 0 <= node_rank < nodes:
         raise LaunchError(
@@ -138,6 +173,7 @@ def _launch_config(
         nproc_per_node=processes,
         max_restarts=restarts,
         monitor_interval=0.5,
+        shutdown_timeout=stop_seconds,
         rdzv_backend="c10d",
         start_method="spawn",
         logs_specs=DefaultLogsSpecs(log_dir=folder),
@@ -170,8 +206,12 @@ def _host_and_port(url: str) -> tuple[str, int]:
     )
 
 
-def _run_rank(function: Callable[..., T], args: tuple) -> T:
-    """What each launched process calls. Errors reach the launcher by error file and exit status."""
+def _run_rank(function: Callable[..., T], args: tuple, folder: str) -> T:
+    """What each launched process calls. Errors reach the launcher by error file and exit status.
+
+    folder: of the launcher, where a process that waits for signals leaves its mark.
+    """
+    mark_in(folder)
     try:
         return _call_and_report(function, args)
     except Exception as error:

@@ -8,12 +8,29 @@ import signal
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from types import FrameType
 from typing import Any
 
 from swahr.distributed import comm
 
 SIGNALS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT)
+
+
+# The mark of this process while it handles signals, None for none. The launcher reads from marks
+# that are left over which processes it killed before they had stopped by themselves.
+_mark: Path | None = None
+
+
+def mark_in(folder: str) -> None:
+    """Leave a mark of this process in the folder whenever a StopRequest is entered."""
+    global _mark
+    _mark = Path(folder) / f"handles_signals_{comm.rank()}"
+
+
+def marks_in(folder: str) -> list[int]:
+    """The ranks whose marks are in the folder."""
+    return sorted(int(path.name.rpartition("_")[2]) for path in Path(folder).glob("handles_*_*"))
 
 
 class Interrupted(RuntimeError):
@@ -38,6 +55,7 @@ class StopRequest:
     def __init__(self) -> None:
         self.signal = 0  # the number of the signal that asked to stop, 0 for none
         self._immediate = False
+        self._marked = False  # whether the mark is ours; a StopRequest within another has none
         self._before: dict[int, Any] = {}
 
     def __enter__(self) -> StopRequest:
@@ -45,9 +63,14 @@ class StopRequest:
             self._before = {number: signal.signal(number, self._handle) for number in SIGNALS}
         except ValueError:  # not the main thread
             self._before = {}
+        if self._before and _mark is not None and not _mark.exists():
+            _mark.touch()
+            self._marked = True
         return self
 
     def __exit__(self, *error: object) -> None:
+        if self._marked and _mark is not None:
+            _mark.unlink(missing_ok=True)
         for number, handler in self._before.items():
             signal.signal(number, handler)
 

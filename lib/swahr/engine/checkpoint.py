@@ -2,7 +2,7 @@
 
 checkpoint.pth.tar has the layout of the published code, which can read it: epoch, model, state_dict
 (with the 'module.' of DistributedDataParallel), best_state_dict (without), perf, optimizer. The
-other entries are this project's: scaler, seed, progress, hooks, config, run_id, launchers.
+other entries are this project's: scaler, seed, progress, hooks, config, run_id, launchers, logs.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ PREVIOUS = "checkpoint_previous.pth.tar"
 BEST = "model_best.pth.tar"
 FINAL = "final_state.pth.tar"
 CONFIG = "config.yaml"
+RESULTS = "results.csv"
 WRAPPER = "module."
 # Entries of an optimiser's groups that say how it computes, not what; they come and go with
 # PyTorch's versions.
@@ -51,7 +52,8 @@ class Progress:
     of a step, all processes together. perf, best_perf: the deciding figure (TRAIN.BEST_METRIC) of
     the last and of the best validation, None before the first. to_validate: whether the epoch
     before `epoch` still has to be validated. bad_steps: steps that were skipped as non-finite.
-    seconds: of training, all starts together.
+    seconds: of training, all starts together. epoch_sums: sums over the reported steps of this
+    epoch by name, see progress.means_of_sums.
     """
 
     epoch: int = 0
@@ -62,6 +64,7 @@ class Progress:
     to_validate: bool = False
     bad_steps: int = 0
     seconds: float = 0.0
+    epoch_sums: dict[str, float] = field(default_factory=dict)
 
 
 @dataclass
@@ -70,7 +73,8 @@ class RunIdentity:
 
     name: MODEL.NAME. seed: TRAIN.SEED, None if unknown. config: the whole configuration as YAML, ''
     if unknown. run_id: drawn at the run's first start, kept by every resume. launchers: the
-    processes that started this job's processes, see comm.launcher_id.
+    processes that started this job's processes, see comm.launcher_id. logs: name of the folder of
+    the run's TensorBoard log.
     """
 
     name: str = ""
@@ -78,6 +82,7 @@ class RunIdentity:
     config: str = ""
     run_id: str = ""
     launchers: list[str] = field(default_factory=list)
+    logs: str = ""
 
 
 def write_whole(content: Any, path: Path, previous: Path | None = None) -> None:
@@ -120,6 +125,7 @@ def save_checkpoint(
         "config": identity.config,
         "run_id": identity.run_id,
         "launchers": list(identity.launchers),
+        "logs": identity.logs,
         "progress": asdict(progress),
     }
     write_whole(content, folder / NEWEST, previous=folder / PREVIOUS)
@@ -154,6 +160,7 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
         content.get("config", ""),
         content.get("run_id", ""),
         content.get("launchers", []),
+        content.get("logs", ""),
     )
     content["path"] = path
     return content
@@ -169,6 +176,7 @@ def _check_types(content: Any, path: Path) -> None:
         "config": str,
         "run_id": str,
         "launchers": list,
+        "logs": str,
         "progress": Mapping,
     }
     for key in required:
@@ -187,9 +195,15 @@ def _check_types(content: Any, path: Path) -> None:
     progress = content.get("progress", {})
     types: dict[str, Any] = dict.fromkeys(("perf", "best_perf"), int | float | None)
     types["seconds"] = int | float
+    types["epoch_sums"] = Mapping
     for entry in fields(Progress):
-        value = progress.get(entry.name, entry.default)
-        if not isinstance(value, types.get(entry.name, int)):
+        if entry.name not in progress:
+            continue
+        value = progress[entry.name]
+        numbers = value.values() if isinstance(value, Mapping) else ()
+        if not isinstance(value, types.get(entry.name, int)) or not all(
+            isinstance(number, int | float) for number in numbers
+        ):
             raise CheckpointError(
                 f"{path}: not a training checkpoint: its progress has {entry.name} {value!r}"
             )
@@ -274,7 +288,7 @@ def remove_parts(folder: Path) -> None:
 
 
 def set_aside(folder: Path) -> Path | None:
-    """Move an earlier run's checkpoints, weights and config.yaml to a new dated folder.
+    """Move an earlier run's checkpoints, weights, table and configuration to a new dated folder.
 
     Nothing that was set aside before is overwritten. Returns the new folder; None if there is
     nothing to keep.
@@ -285,7 +299,8 @@ def set_aside(folder: Path) -> Path | None:
         return None
     aside = unused_path(folder / time.strftime("replaced_%Y-%m-%d_%H-%M-%S"))
     aside.mkdir()
-    for path in [*kept, *(path for path in [folder / CONFIG] if path.exists())]:
+    described_by = [folder / name for name in (CONFIG, RESULTS)]
+    for path in [*kept, *(path for path in described_by if path.exists())]:
         os.replace(path, aside / path.name)
     return aside
 

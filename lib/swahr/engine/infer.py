@@ -179,7 +179,7 @@ def infer_share(
         return _Drawn(name, _size(image), result.prediction)
 
     with (
-        comm.process_group(device, cfg.DIST_BACKEND),
+        comm.process_group(device, cfg.DIST_BACKEND, cfg.DIST_TIMEOUT),
         StopRequest() as stop,
         thread_pool(cfg.WORKERS) as pool,
     ):

@@ -6,12 +6,14 @@ import logging
 import math
 import sys
 import time
+from collections.abc import Iterable, Iterator, Mapping
 from datetime import timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
 import numpy as np
 import torch
+from google.protobuf.message import DecodeError
 from numpy.typing import NDArray
 from tensorboardX import summary
 from tensorboardX.event_file_writer import EventsWriter
@@ -22,12 +24,14 @@ from tqdm import tqdm
 
 from swahr import visualize
 from swahr.distributed import comm
-from swahr.files import make_folder
+from swahr.files import make_folder, write_bytes
 
 if TYPE_CHECKING:
     from swahr.engine.train_step import Sample
 
 logger = logging.getLogger("swahr")
+T = TypeVar("T")
+VALIDATION = "validation/"  # what the names of figures of validation begin with in TensorBoard
 
 
 class _AboveBar(logging.Handler):
@@ -59,7 +63,8 @@ class TensorBoard:
 
     tensorboardX's own writer uses a thread; a full disk ends that thread, and then the program
     waits for it forever. Here a file that cannot be written ends the log with one line, and
-    training continues. folder: None writes nothing (processes other than the main one).
+    training continues. A resumed run adds a file to its folder. folder: None writes nothing
+    (processes other than the main one).
     """
 
     def __init__(self, folder: Path | None) -> None:
@@ -68,9 +73,35 @@ class TensorBoard:
         if folder is not None:
             try:
                 folder.mkdir(parents=True, exist_ok=True)
-                self._writer = EventsWriter(str(folder / "events"))
+                # Two starts in one second would otherwise write to one file.
+                number = len(list(folder.glob("events.*")))
+                self._writer = EventsWriter(str(folder / "events"), f".{number:04}")
             except OSError as error:
                 self._give_up(error)
+
+    def drop_after(self, step: int, before_validation: bool) -> None:
+        """Remove what earlier starts wrote about steps that will be done again.
+
+        step: steps that are done. before_validation: the validation after them is not.
+        """
+        if self._writer is None or self.folder is None:
+            return
+
+        def is_done(event: Event) -> bool:
+            if before_validation and event.step == step:
+                return not any(value.tag.startswith(VALIDATION) for value in event.summary.value)
+            return event.step <= step
+
+        try:
+            for file in self.folder.glob("events.*"):
+                data = file.read_bytes()
+                kept = b"".join(record for record, event in read_records(data) if is_done(event))
+                if kept != data:
+                    write_bytes(file, kept)
+        except OSError as error:
+            logger.error(
+                "%s: earlier steps are in the TensorBoard log twice (%s)", self.folder, error
+            )
 
     def scalars(self, values: dict[str, float], step: int) -> None:
         """Numbers by name; non-finite ones (every step was skipped) are not written."""
@@ -112,6 +143,24 @@ class TensorBoard:
             self.folder,
             error.strerror or error,
         )
+
+
+def read_records(data: bytes) -> Iterator[tuple[bytes, Event]]:
+    """The records of an event file, each with its event, up to the first incomplete one.
+
+    A record: length of the event (8 bytes), its checksum (4), the event, its checksum (4).
+    """
+    start = 0
+    while start + 12 <= len(data):
+        end = start + 16 + int.from_bytes(data[start : start + 8], "little")
+        if end > len(data):
+            return
+        try:
+            event = Event.FromString(data[start + 12 : end - 4])
+        except DecodeError:
+            return
+        yield data[start:end], event
+        start = end
 
 
 class PanelWriter:
@@ -179,8 +228,24 @@ def save_panel(
         logger.error("%s", error)
 
 
+class Means(NamedTuple):
+    """What a Meter gives.
+
+    losses: means by name, with their sum as `total`. gradient_norm: mean. steps: how many there
+    were. counted: those that were not skipped. seconds: of all. waited: seconds of waiting for
+    data, the mean over the processes.
+    """
+
+    losses: dict[str, float]
+    gradient_norm: float
+    steps: int
+    counted: float
+    seconds: float
+    waited: float
+
+
 class Meter:
-    """Means of the losses since they were last read, and the speed.
+    """Means of losses and gradient norms since they were last read, and times.
 
     Only `read` waits for the GPU.
     """
@@ -192,29 +257,116 @@ class Meter:
         self._names: list[str] = []
         self._sum: Tensor | None = None
         self._steps = 0
+        self._waited = 0.0
         self._start = time.perf_counter()
 
-    def add(self, losses: dict[str, Tensor], bad: Tensor) -> None:
+    def timed(self, batches: Iterable[T]) -> Iterator[T]:
+        """The batches; the time until each is there counts as waiting for data."""
+        iterator = iter(batches)
+        while True:
+            start = time.perf_counter()
+            try:
+                batch = next(iterator)
+            except StopIteration:
+                return
+            self._waited += time.perf_counter() - start
+            yield batch
+
+    def add(self, losses: dict[str, Tensor], bad: Tensor, gradient_norm: Tensor) -> None:
         """Add a step. losses: scalars by name, the same names each time. bad: a skipped step, which
-        does not count.
+        does not count. gradient_norm: scalar.
         """
-        values = torch.stack([*losses.values(), torch.ones_like(bad, dtype=torch.float32)])
+        one = torch.ones_like(bad, dtype=torch.float32)
+        values = torch.stack([*losses.values(), gradient_norm.float(), one])
         values = torch.where(bad, 0.0, values)
-        self._names = [*losses, "counted"]
+        self._names = list(losses)
         self._sum = values if self._sum is None else self._sum + values
         self._steps += 1
 
-    def read(self) -> tuple[dict[str, float], float]:
-        """Mean losses, with their sum as `total`, and steps a second; all processes together."""
+    def read(self) -> Means:
+        """The means of all processes together."""
         assert self._sum is not None, "read before add"
-        sums = comm.reduce_mean(dict(zip(self._names, self._sum, strict=True)))
-        *values, counted = torch.stack(list(sums.values())).tolist()
-        means = {
-            name: value / counted if counted else float("nan") for name, value in zip(sums, values)
-        }
-        speed = self._steps / max(time.perf_counter() - self._start, 1e-9)
+        names = [*(f"loss {name}" for name in self._names), "gradient norm", "counted"]
+        sums = dict(zip(names, self._sum, strict=True))
+        sums["waited"] = self._sum.new_tensor(self._waited)
+        sums = comm.reduce_mean(sums)
+        *values, counted, waited = torch.stack(list(sums.values())).tolist()
+        *losses, norm = (value / counted if counted else float("nan") for value in values)
+        means = dict(zip(self._names, losses, strict=True))
+        seconds = max(time.perf_counter() - self._start, 1e-9)
+        steps = self._steps
         self.restart()
-        return {"total": sum(means.values()), **means}, speed
+        return Means(
+            {"total": sum(means.values()), **means},
+            norm,
+            steps,
+            counted,
+            seconds,
+            min(waited, seconds),
+        )
+
+
+def add_to_sums(sums: dict[str, float], means: Means, step_images: int) -> None:
+    """Add the means of some steps of step_images images to the sums of an epoch, in-place."""
+    new = {"images": float(means.steps * step_images), "counted": means.counted}
+    new |= {"seconds": means.seconds, "waited": means.waited}
+    if means.counted:
+        new |= {f"loss {name}": value * means.counted for name, value in means.losses.items()}
+        new["gradient norm"] = means.gradient_norm * means.counted
+    for name, value in new.items():
+        sums[name] = sums.get(name, 0.0) + value
+
+
+def means_of_sums(sums: Mapping[str, float]) -> tuple[dict[str, float], dict[str, float]]:
+    """The means of an epoch's steps: losses by name, with `total`, and other figures by name."""
+    nothing = float("nan")  # where no step was reported, or all were skipped
+    counted = sums.get("counted") or nothing
+    seconds = sums.get("seconds") or nothing
+    losses = {
+        name.removeprefix("loss "): value / counted
+        for name, value in sums.items()
+        if name.startswith("loss ")
+    }
+    others = {
+        "gradient_norm": sums.get("gradient norm", nothing) / counted,
+        "images_per_second": sums.get("images", nothing) / seconds,
+        "data_wait": sums.get("waited", nothing) / seconds,
+    }
+    return losses or {"total": nothing}, others
+
+
+def peak_gpu_memory(device: torch.device) -> float | None:
+    """The most memory that tensors have taken on this process's GPU, GiB; None on the CPU."""
+    return torch.cuda.max_memory_allocated(device) / 2**30 if device.type == "cuda" else None
+
+
+class StepReport(NamedTuple):
+    """What is told of the last steps.
+
+    losses: means by name, with `total`. gradient_norm: mean. data_wait: share of the time in which
+    the processes waited for the loader, 0 to 1. gpu_memory: GiB, None on the CPU.
+    """
+
+    losses: dict[str, float]
+    learning_rate: float
+    gradient_norm: float
+    images_per_second: float
+    data_wait: float
+    gpu_memory: float | None
+    seconds_left: float
+
+    def figures(self) -> dict[str, float]:
+        """All but the time left, by name."""
+        figures = {
+            **self.losses,
+            "learning_rate": self.learning_rate,
+            "gradient_norm": self.gradient_norm,
+            "images_per_second": self.images_per_second,
+            "data_wait": self.data_wait,
+        }
+        if self.gpu_memory is not None:
+            figures["gpu_memory_gib"] = self.gpu_memory
+        return figures
 
 
 class EpochBar:
@@ -249,24 +401,24 @@ class EpochBar:
         self._done += 1
         self._bar.update()
 
-    def tell(
-        self, losses: dict[str, float], rate: float, images_per_second: float, seconds_left: float
-    ) -> None:
-        """Report a mean of steps. losses: by name, with `total`. rate: the learning rate."""
-        left = timedelta(seconds=round(seconds_left))
-        self._bar.set_postfix_str(
-            f"loss {losses['total']:.3e}, {images_per_second:.1f} images/s, {left} left"
-        )
-        parts = " ".join(f"{name} {value:.2e}" for name, value in losses.items() if name != "total")
+    def tell(self, report: StepReport) -> None:
+        """Report the last steps."""
+        left = timedelta(seconds=round(report.seconds_left))
+        losses = dict(report.losses)
+        total = losses.pop("total")
+        speed = f"{report.images_per_second:.1f} images/s"
+        self._bar.set_postfix_str(f"loss {total:.3e}, {speed}, {left} left")
+        parts = " ".join(f"{name} {value:.2e}" for name, value in losses.items())
+        told = [
+            f"loss {total:.3e} ({parts})",
+            f"lr {report.learning_rate:.3e}",
+            f"gradient norm {report.gradient_norm:.2e}",
+            speed,
+            f"data wait {report.data_wait:.0%}",
+        ]
+        if report.gpu_memory is not None:
+            told.append(f"GPU memory {report.gpu_memory:.1f} GiB")
+        told.append(f"{left} left")
         logger.log(
-            self._level,
-            "%s, step %d/%d: loss %.3e (%s), lr %.3e, %.1f images/s, %s left",
-            self._title,
-            self._done,
-            self._steps,
-            losses["total"],
-            parts,
-            rate,
-            images_per_second,
-            left,
+            self._level, "%s, step %d/%d: %s", self._title, self._done, self._steps, ", ".join(told)
         )

@@ -23,6 +23,7 @@ from swahr.engine import checkpoint
 from swahr.engine.checkpoint import Progress, RefusedResume, RunIdentity, restore_optimizer
 from swahr.engine.hooks import Hook, build_hooks
 from swahr.engine.progress import PanelWriter, TensorBoard
+from swahr.engine.results_file import ResultsFile
 from swahr.engine.run_folder import changed_settings, changes_what_is_learnt
 from swahr.engine.schedule import TrainingError, build_optimizer, build_scaler, build_schedule
 from swahr.engine.step_monitor import StepMonitor
@@ -32,6 +33,7 @@ from swahr.engine.validate import build_validation_set
 from swahr.evaluation.metrics import METRICS, NAMES
 from swahr.evaluation.pixels import PIXEL_NAMES, needs_pixels
 from swahr.inference.load import set_cudnn
+from swahr.inference.predictor import check_test_scales
 from swahr.losses.criterion import build_criterion
 from swahr.models.build import amp_dtype, build_model
 from swahr.models.freeze import freeze
@@ -69,6 +71,7 @@ def build_trainer(
     )
     validation_set = open_validation_set(cfg)
     if validation_set is not None:
+        check_test_scales(cfg, model.size_divisor)
         check_best_metric(cfg)
     loader = build_train_loader(cfg, dataset, comm.rank(), world_size)
     loader.worker_init_fn = LeaveSignalsToParent(loader.worker_init_fn)
@@ -79,6 +82,8 @@ def build_trainer(
     hooks = build_hooks(cfg, model)
     progress, identity = start_or_resume(cfg, folder, model, optimizer, scaler, hooks)
     step_images = world_size * accumulation * cfg.TRAIN.IMAGES_PER_GPU
+    if progress.step_images not in (0, step_images):
+        identity.logs = ""  # steps of another size are another curve
     adopt_position(progress, step_images, steps_per_epoch)
     logger.info(
         "%d images; an epoch is %d steps of %d images; processes: %d on %s",
@@ -88,7 +93,11 @@ def build_trainer(
         world_size,
         device.type,
     )
+    if logs is not None:
+        logs = logs.parent / (identity.logs or logs.name)
+        identity.logs = logs.name
     board = TensorBoard(logs if comm.is_main() else None)
+    board.drop_after(progress.epoch * steps_per_epoch + progress.step, progress.to_validate)
     return Trainer(
         model=model,
         train_step=TrainStep(
@@ -119,6 +128,7 @@ def build_trainer(
         progress=progress,
         hooks=hooks,
         identity=identity,
+        results=ResultsFile(folder / checkpoint.RESULTS if comm.is_main() else None),
         folder=folder,
         end_epoch=cfg.TRAIN.END_EPOCH,
         val_interval=cfg.TRAIN.VAL_INTERVAL,
@@ -262,9 +272,10 @@ def start_or_resume(
     )
     progress = Progress(epoch=cfg.TRAIN.BEGIN_EPOCH)
     resumed_id = ""
+    resumed_logs = ""
 
     def restore(content: dict[str, Any]) -> None:
-        nonlocal progress, resumed_id
+        nonlocal progress, resumed_id, resumed_logs
         path = content["path"]
         refuse_other_settings(cfg, content["identity"], path)
         load_state(model, content["state_dict"], str(path))
@@ -274,6 +285,7 @@ def start_or_resume(
             hook.load_state_dict(content.get("hooks", {}).get(name, {}))
         progress = content["progress"]
         resumed_id = content["identity"].run_id
+        resumed_logs = Path(content["identity"].logs).name
 
     if comm.is_main():
         checkpoint.remove_parts(folder)
@@ -284,6 +296,7 @@ def start_or_resume(
     if resumes_own:
         path = checkpoint.resume(folder, restore, logger.warning)
         identity.run_id = resumed_id or identity.run_id
+        identity.logs = resumed_logs
     if path is None and cfg.TRAIN.RESUME:
         path = _named_checkpoint(cfg)
         restore(checkpoint.read_checkpoint(path))
@@ -339,9 +352,12 @@ def refuse_other_settings(cfg: Any, written_by: RunIdentity, path: Path) -> None
         if changes_what_is_learnt(key)
     ]
     if refused and not cfg.RESUME_CHANGED:
+        explained = ""
+        if "TRAIN.END_EPOCH" in changed:
+            explained = ", also with the learning rate that the new END_EPOCH gives each epoch"
         raise RefusedResume(
             f"{path}: was written with other settings: {', '.join(refused)}; RESUME_CHANGED True "
-            "(--allow-changes) resumes with the new ones, AUTO_RESUME False starts anew"
+            f"(--allow-changes) resumes with the new ones{explained}; AUTO_RESUME False starts anew"
         )
 
 

@@ -33,7 +33,7 @@ def train(
     logs = log_dir(cfg, cfg_path)
     # Only rank 0 locks the folder, once the group says who that is.
     with (
-        comm.process_group(device, cfg.DIST_BACKEND),
+        comm.process_group(device, cfg.DIST_BACKEND, cfg.DIST_TIMEOUT),
         StopRequest() as stop,
         run_lock(folder) if comm.is_main() else nullcontext(),
     ):
@@ -42,4 +42,4 @@ def train(
         if comm.is_main():
             keep_config(folder, trainer.identity.config)
         trainer.train()
-        trainer.finish(logs)
+        trainer.finish()

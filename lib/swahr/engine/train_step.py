@@ -37,11 +37,13 @@ class StepResult(NamedTuple):
     """What a step gives.
 
     losses: scalars by name, means over the images of this process. bad: scalar bool, whether the
-    step was skipped. sample: the first images of the last micro-batch, if wanted.
+    step was skipped. gradient_norm: scalar, of all gradients together, without the loss scale and
+    before hooks change them. sample: the first images of the last micro-batch, if wanted.
     """
 
     losses: dict[str, Tensor]
     bad: Tensor
+    gradient_norm: Tensor
     sample: Sample | None
 
 
@@ -134,13 +136,15 @@ class TrainStep:
                 loss = total_loss(losses)
                 self.scaler.scale(loss * nan_if_bad(loss) / len(batches)).backward()
             micro_losses.append({name: value.detach().mean() for name, value in losses.items()})
-        bad = self._spread_non_finite_gradients()
+        norm = self._spread_non_finite_gradients()
+        bad = ~norm.isfinite()
+        norm = norm / self.scaler.scale(torch.ones_like(norm))
         if after_backward is not None:
             after_backward()
         self.scaler.step(self.optimizer)
         self._restore_bn_buffers(buffers_before, bad)
         sample = _sample(batch.images, targets, outputs, sample_size) if sample_size else None
-        return StepResult(_mean_losses(micro_losses), bad, sample)
+        return StepResult(_mean_losses(micro_losses), bad, norm.detach(), sample)
 
     def forward(self, batch: Batch) -> tuple[list[StageTarget], list[StageOutput]]:
         """The targets of a batch on the device, and the network's outputs, for each stage."""
@@ -156,13 +160,13 @@ class TrainStep:
         return nullcontext()
 
     def _spread_non_finite_gradients(self) -> Tensor:
-        """Whether the step is bad; all gradients are NaN then.
+        """The norm of all gradients; if it is non-finite, the step is bad and all are NaN.
 
         A limit of infinity changes no finite gradient, and makes all of them NaN if one is
         non-finite. So the scaler skips the whole step or nothing of it, and the GPU is not waited
         for.
         """
-        return ~nn.utils.clip_grad_norm_(self.parameters, float("inf")).isfinite()
+        return nn.utils.clip_grad_norm_(self.parameters, float("inf"))
 
     def _flat_bn_buffers(self) -> Tensor | None:
         if not self.bn_buffers:

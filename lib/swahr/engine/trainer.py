@@ -19,7 +19,18 @@ from swahr.distributed.signals import Interrupted, StopRequest
 from swahr.engine import checkpoint
 from swahr.engine.checkpoint import Progress, RunIdentity
 from swahr.engine.hooks import Hook, Stats
-from swahr.engine.progress import EpochBar, Meter, PanelWriter, TensorBoard
+from swahr.engine.progress import (
+    VALIDATION,
+    EpochBar,
+    Meter,
+    PanelWriter,
+    StepReport,
+    TensorBoard,
+    add_to_sums,
+    means_of_sums,
+    peak_gpu_memory,
+)
+from swahr.engine.results_file import ResultsFile
 from swahr.engine.step_monitor import StepMonitor
 from swahr.engine.train_step import TrainStep
 from swahr.models.weights import published_state
@@ -36,7 +47,8 @@ class Trainer:
     network -> figures by name, called on all processes; None trains without validation. monitor,
     stop: skipped steps, and signals. board: TensorBoard. panels: images of training, or None.
     progress: where to start. hooks: by name, in the order in which they are called. identity: what
-    checkpoints say of the run. folder: of checkpoints and weights. end_epoch: epochs in all.
+    checkpoints say of the run. results: the table with a line for each epoch. folder: of
+    checkpoints and weights. end_epoch: epochs in all.
     val_interval: epochs between two validations, 0 for only after the last. print_freq: steps
     between two reports. checkpoint_minutes: between two checkpoints within an epoch, 0 for only at
     its end. accumulation: batches of a step, of each process.
@@ -57,6 +69,7 @@ class Trainer:
         progress: Progress,
         hooks: Mapping[str, Hook],
         identity: RunIdentity,
+        results: ResultsFile,
         folder: Path,
         end_epoch: int,
         val_interval: int = 0,
@@ -77,6 +90,7 @@ class Trainer:
         self.progress = progress
         self.hooks = dict(hooks)
         self.identity = identity
+        self.results = results
         self.folder = folder
         self.end_epoch = end_epoch
         self.val_interval = val_interval
@@ -135,7 +149,7 @@ class Trainer:
         self.sampler.set_epoch(progress.epoch, progress.step * self.accumulation)
         title = f"epoch {progress.epoch + 1}/{self.end_epoch}"
         with EpochBar(title, self.steps_per_epoch, progress.step) as bar:
-            for batches in grouped(self.loader, self.accumulation):
+            for batches in meter.timed(grouped(self.loader, self.accumulation)):
                 step = self.step
                 lr = self.schedule(step)
                 batches = [batch.to(self.device, non_blocking=True) for batch in batches]
@@ -145,18 +159,19 @@ class Trainer:
                 )
                 self._call_hooks(lambda hook: hook.after_step(self))
                 self.monitor.check(step, result.bad, self.stop.signal, batches, result.losses)
-                meter.add(result.losses, result.bad)
+                meter.add(result.losses, result.bad, result.gradient_norm)
                 unreadable.update(image_id for batch in batches for image_id in batch.bad_ids)
                 progress.step += 1
                 bar.advance()
                 if progress.step % self.print_freq == 0 or progress.step == self.steps_per_epoch:
                     self.report(bar, meter, lr)
                 if self.panels and result.sample is not None:
-                    self.panels.draw(result.sample, step, progress.epoch)
+                    self.panels.draw(result.sample, self.step, progress.epoch)
                 if self.monitor.stop_signal:
                     self.save_and_stop()
                 self.save_if_due()
         report_unreadable_images(unreadable)
+        self._write_results()
         progress.epoch += 1
         progress.step = 0
         progress.to_validate = self.validation_is_due()
@@ -184,8 +199,9 @@ class Trainer:
         with self.stop.at_once():
             stats = self.validate(model)
         self._call_hooks(lambda hook: hook.after_validation(self, stats))
-        figures = {f"validation/{name}": value for name, value in stats.items()}
+        figures = {f"{VALIDATION}{name}": value for name, value in stats.items()}
         self.board.scalars(figures, self.step)
+        self.results.add_figures(self.progress.epoch, stats)
         self.progress.to_validate = False
         self.save()
 
@@ -194,13 +210,21 @@ class Trainer:
 
         All processes together.
         """
-        losses, steps_per_second = meter.read()
-        images_per_second = steps_per_second * self.progress.step_images
+        means = meter.read()
+        add_to_sums(self.progress.epoch_sums, means, self.progress.step_images)
+        steps_per_second = means.steps / means.seconds
         steps_left = self.end_epoch * self.steps_per_epoch - self.step
-        bar.tell(losses, lr, images_per_second, steps_left / steps_per_second)
-        values = {f"train/{name}": value for name, value in losses.items()}
-        values["train/learning_rate"] = lr
-        values["train/images_per_second"] = images_per_second
+        report = StepReport(
+            losses=means.losses,
+            learning_rate=lr,
+            gradient_norm=means.gradient_norm,
+            images_per_second=steps_per_second * self.progress.step_images,
+            data_wait=means.waited / means.seconds,
+            gpu_memory=peak_gpu_memory(self.device),
+            seconds_left=steps_left / steps_per_second,
+        )
+        bar.tell(report)
+        values = {f"train/{name}": value for name, value in report.figures().items()}
         values["train/skipped_steps"] = self.monitor.bad_steps
         self.board.scalars(values, self.step)
         if self.monitor.consecutive:
@@ -248,11 +272,24 @@ class Trainer:
             f"command with AUTO_RESUME True resumes from {self.folder / checkpoint.NEWEST}",
         )
 
-    def finish(self, logs: Path) -> None:
-        """Write the final weights and print a summary, on the main process.
+    def _write_results(self) -> None:
+        """Write the line of the epoch whose last step is done."""
+        progress = self.progress
+        losses, others = means_of_sums(progress.epoch_sums)
+        self.results.add_epoch(
+            progress.epoch + 1,
+            {
+                "steps": self.step,
+                "loss": losses.pop("total"),
+                **losses,
+                "learning_rate": self.schedule(self.step - 1),
+                **others,
+            },
+        )
+        progress.epoch_sums = {}
 
-        logs: folder of the TensorBoard log.
-        """
+    def finish(self) -> None:
+        """Write the final weights and print a summary, on the main process."""
         if not comm.is_main():
             return
         checkpoint.write_whole(
@@ -268,7 +305,8 @@ class Trainer:
             "best weights": best if best.exists() else "none",
             "final weights": self.folder / checkpoint.FINAL,
             "checkpoint": self.folder / checkpoint.NEWEST,
-            "TensorBoard": logs,
+            "results": self.results.path,
+            "TensorBoard": self.board.folder,
         }
         width = max(map(len, rows))
         print("\n".join(f"{name:<{width}}  {value}" for name, value in rows.items()), flush=True)

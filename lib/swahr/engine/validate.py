@@ -167,7 +167,7 @@ def validate_weights(cfg: Any, cfg_path: str | Path) -> ValidationReport:
     this. The results are in the folder of the run, see `write_report`.
     """
     device = comm.select_device(cfg.DEVICE)
-    with comm.process_group(device, cfg.DIST_BACKEND):
+    with comm.process_group(device, cfg.DIST_BACKEND, cfg.DIST_TIMEOUT):
         setup_logging()
         weights = find_weights(cfg, cfg_path)
         dataset = build_validation_set(cfg)

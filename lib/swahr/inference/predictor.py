@@ -322,6 +322,14 @@ def check_scales(scales: Sequence[float], size_divisor: int) -> None:
                 )
 
 
+def check_test_scales(cfg: Any, size_divisor: int) -> None:
+    """Raises ScaleError, which names the key, where TEST.SCALE_FACTOR does not fit a network."""
+    try:
+        check_scales(cfg.TEST.SCALE_FACTOR, size_divisor)
+    except ScaleError as error:
+        raise ScaleError(f"TEST.SCALE_FACTOR: {error}") from None
+
+
 def build_predictor(
     cfg: Any, model: PoseNetwork, skeleton: Skeleton, device: torch.device | str = "cpu"
 ) -> Predictor:
@@ -333,32 +341,30 @@ def build_predictor(
     device = torch.device(device)
     test = cfg.TEST
     loss = cfg.LOSS
+    check_test_scales(cfg, getattr(model, "size_divisor", 1))
     model = model.to(device).eval()
     network, input_dtype, autocast_dtype = _fast_network(cfg, model, device)
     network_skeleton = skeleton.with_center() if cfg.DATASET.WITH_CENTER else skeleton
     decoded_skeleton = skeleton if test.IGNORE_CENTER else network_skeleton
-    try:
-        return Predictor(
-            network,
-            build_decoder(cfg, decoded_skeleton),
-            num_keypoints=skeleton.num_keypoints,
-            input_size=cfg.DATASET.INPUT_SIZE,
-            scales=test.SCALE_FACTOR,
-            flip_index=network_skeleton.flip_index if test.FLIP_TEST else None,
-            drop_center=network_skeleton.num_keypoints > decoded_skeleton.num_keypoints,
-            use_heatmaps=list(map(all, zip(loss.WITH_HEATMAPS_LOSS, test.WITH_HEATMAPS))),
-            use_tags=list(map(all, zip(loss.WITH_AE_LOSS, test.WITH_AE))),
-            map_rules=getattr(getattr(model, "head", None), "map_rules", {}),
-            project=test.PROJECT2IMAGE,
-            device=device,
-            size_divisor=getattr(model, "size_divisor", 1),
-            input_dtype=input_dtype,
-            amp_dtype=autocast_dtype,
-            # One image keeps the cores of a CPU busy; larger batches only leave its caches.
-            batch_size=test.IMAGES_PER_GPU if device.type == "cuda" else 1,
-        )
-    except ScaleError as error:
-        raise ScaleError(f"TEST.SCALE_FACTOR: {error}") from None
+    return Predictor(
+        network,
+        build_decoder(cfg, decoded_skeleton),
+        num_keypoints=skeleton.num_keypoints,
+        input_size=cfg.DATASET.INPUT_SIZE,
+        scales=test.SCALE_FACTOR,
+        flip_index=network_skeleton.flip_index if test.FLIP_TEST else None,
+        drop_center=network_skeleton.num_keypoints > decoded_skeleton.num_keypoints,
+        use_heatmaps=list(map(all, zip(loss.WITH_HEATMAPS_LOSS, test.WITH_HEATMAPS))),
+        use_tags=list(map(all, zip(loss.WITH_AE_LOSS, test.WITH_AE))),
+        map_rules=getattr(getattr(model, "head", None), "map_rules", {}),
+        project=test.PROJECT2IMAGE,
+        device=device,
+        size_divisor=getattr(model, "size_divisor", 1),
+        input_dtype=input_dtype,
+        amp_dtype=autocast_dtype,
+        # One image keeps the cores of a CPU busy; larger batches only leave its caches.
+        batch_size=test.IMAGES_PER_GPU if device.type == "cuda" else 1,
+    )
 
 
 def _fast_network(
