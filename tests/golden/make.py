@@ -146,7 +146,7 @@ def training() -> dict[str, Array]:
     figures = {
         "images": batch.images.numpy(),
         "order": np.stack([random.permutation(8)[:4] for _ in range(12)]),
-        "rates": np.linspace(5e-5, 5e-4, 12),
+        "rates": np.linspace(1e-6, 1e-5, 12),
     }
     for stage in (0, 1):
         figures[f"joints{stage}"] = batch.joints[stage].numpy().astype(np.float32)
