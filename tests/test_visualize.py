@@ -63,6 +63,16 @@ def test_scores_and_boxes_are_written() -> None:
         assert (draw_people(image, one_person(), COCO, **extra) != plain).any()
 
 
+def test_every_person_has_its_own_score() -> None:
+    image, people = grey(120, 160), np.concatenate([one_person(), one_person() + (70, 60, 0)])
+
+    def drawn(*scores: float) -> np.ndarray:
+        return draw_people(image, people, COCO, scores)
+
+    for scores in ((0, 0.75), (0.25, 0), (0.75, 0.25)):
+        assert (drawn(*scores) != drawn(0.25, 0.75)).any(), scores
+
+
 @pytest.mark.parametrize("size", [(1, 1), (1, 50), (3, 2), (60, 80)])
 def test_nobody_and_any_size(size: tuple[int, int]) -> None:
     image = grey(*size)

@@ -6,8 +6,10 @@ import pickle
 import subprocess
 import sys
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any, cast
+from unittest.mock import MagicMock
 
 import pytest
 import torch
@@ -466,6 +468,52 @@ sys.exit(os.waitpid(child, 0)[1])
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
 def test_networks_work_in_forked_processes() -> None:
     assert subprocess.run([sys.executable, "-c", FORKED], cwd=ROOT).returncode == 0
+
+
+@pytest.mark.parametrize("channels_last", [True, False])
+def test_weights_have_the_layout_that_is_asked_for(channels_last: bool) -> None:
+    """Looked at on a device without fused convolutions, which keep their weights elsewhere."""
+    fast = optimize_for_inference(network().to("meta"), channels_last=channels_last)
+    layout = torch.channels_last if channels_last else torch.contiguous_format
+    filters = [module.weight for module in fast.modules() if isinstance(module, nn.Conv2d)]
+    wide = [weight for weight in filters if weight.shape[1] > 1 and weight.shape[2] > 1]
+    assert wide and all(weight.is_contiguous(memory_format=layout) for weight in wide)
+
+
+class StubGraph:
+    """A CUDA graph that repeats the last call of `doubled` on the tensors of that call."""
+
+    def replay(self) -> None:
+        inputs, outputs = doubled.calls[-1]
+        outputs.copy_(2 * inputs)
+
+
+def doubled(maps: Tensor) -> list[StageOutput]:
+    doubled.calls.append((maps, 2 * maps))
+    return [StageOutput(None, doubled.calls[-1][1], None)]
+
+
+doubled.calls = []  # type: ignore[attr-defined]
+
+
+def test_recorded_networks_copy_their_inputs_and_outputs(monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a stub of CUDA: replaying reads and writes the tensors that were recorded."""
+    stubs = {
+        "graph_pool_handle": object,
+        "CUDAGraph": StubGraph,
+        "Stream": MagicMock,
+        "stream": lambda stream: nullcontext(),
+        "current_stream": MagicMock,
+        "graph": lambda graph, **options: nullcontext(),
+    }
+    for name, stub in stubs.items():
+        monkeypatch.setattr(torch.cuda, name, stub)
+    recorded = CudaGraphs(doubled)
+    first = torch.full((1, 3, 2, 2), 1.0)
+    [one] = recorded(first)
+    [three] = recorded(3 * first)
+    assert (first == 1).all() and (one.heatmaps == 2).all() and (three.heatmaps == 6).all()
+    assert len(recorded.recorded) == 1
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")

@@ -115,6 +115,7 @@ def test_the_network_sees_scales_largest_first_and_both_sides_in_one_batch() -> 
     ]
     for images in inputs:
         assert torch.equal(images[2:], images[:2].flip(3))
+        assert images.is_contiguous(memory_format=torch.channels_last)
 
 
 @pytest.mark.parametrize(
