@@ -220,7 +220,8 @@ class AssociativeDecoder:
 
     def _without_doubles(self, people: People) -> People:
         stay = without_doubles(people.keypoints, people.scores, self.sigmas, self.oks_nms)
-        return People(*(None if part is None else part[stay] for part in people))
+        tags = None if people.tags is None else people.tags[stay]
+        return People(people.keypoints[stay], people.scores[stay], tags)
 
     def _people(
         self, peaks: Peaks, peak_of_joint: PeakOfJoint, means: Floats, width: int
