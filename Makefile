@@ -42,8 +42,9 @@ lint: $(VENV)/.installed-test
 	$(BIN)/python -m ruff format --check .
 	$(BIN)/python -m mypy
 
+# One process per core, each with one thread: threads of several processes would wait for each other.
 test: lint
-	$(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist loadfile
 
 faults: $(VENV)/.installed-test
 	$(BIN)/python -m pytest tests/faults

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -27,3 +29,13 @@ def shared() -> Path:
     if not (SHARED / "golden").is_dir():
         pytest.skip("needs ../shared")
     return SHARED
+
+
+@pytest.fixture(autouse=True)
+def own_logging() -> Iterator[None]:
+    """Restores the project's logger, which tools and runs set up, after each test."""
+    yield
+    logger = logging.getLogger("swahr")
+    logger.handlers.clear()
+    logger.propagate = True
+    logger.setLevel(logging.NOTSET)

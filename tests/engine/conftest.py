@@ -4,8 +4,7 @@ channels.
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -35,16 +34,6 @@ MODEL:
 TRAIN: {{IMAGES_PER_GPU: 2, END_EPOCH: 2, WARM_UP_EPOCH: 1, VAL_INTERVAL: 0}}
 TEST: {{FLIP_TEST: false, WITH_HEATMAPS: [true, true], WITH_AE: [true, false], LOG_PROGRESS: false}}
 """
-
-
-@pytest.fixture(autouse=True)
-def own_logging() -> Iterator[None]:
-    """Restores the project's logger, which tools and runs set up, after each test."""
-    yield
-    logger = logging.getLogger("swahr")
-    logger.handlers.clear()
-    logger.propagate = True
-    logger.setLevel(logging.NOTSET)
 
 
 def make_images(root: Path, num_train: int) -> Path:

@@ -23,6 +23,7 @@ from swahr.engine.schedule import TrainingError
 from swahr.engine.train import train
 from swahr.engine.train_step import LossScaler, TrainStep
 from swahr.evaluation import metrics
+from swahr.models.weights import published_state
 from swahr.parts import PartError
 from tests.engine.distributed_workers import CPU, SmallNet, make_batches, make_train_step
 from tests.engine.test_trainer import FOLDER, assert_same, at_step, read
@@ -260,7 +261,7 @@ def test_the_average_is_what_is_validated(config_file: Path) -> None:
     seen = []
 
     def validate(cfg: Any, model: torch.nn.Module, **options: Any) -> dict[str, float]:
-        seen.append(copy.deepcopy(model.state_dict()))
+        seen.append(copy.deepcopy(published_state(model)))
         return {"AP": 0.5}
 
     train(load_config(config_file, ["TRAIN.EMA", 0.9]), config_file, validate)
