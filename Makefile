@@ -1,4 +1,4 @@
-# make demo   install, make synthetic people, train on them, validate, draw    (no GPU needed, about 15 minutes after installation)
+# make demo   install, make synthetic people, train, validate, draw (no GPU needed, about 15 minutes after installation)
 # make test   install what the tests need and run them all
 # make faults the longer fault-injection scripts (kill, full disk, lost node, memory), 15 minutes at most
 PYTHON ?= python3
@@ -33,7 +33,7 @@ demo: $(VENV)/.installed
 	@cat $(DEMO_OUT)/results/*.md
 	@echo
 	@echo "AP table          $(DEMO_OUT)/results"
-	@echo "images          $(DEMO_OUT)/images"
+	@echo "images            $(DEMO_OUT)/images"
 	@echo "checkpoint        $(DEMO_OUT)/model_best.pth.tar"
 	@echo "TensorBoard       $(BIN)/python -m tensorboard.main --logdir log   (pip install tensorboard)"
 
