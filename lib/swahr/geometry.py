@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 BOX_UNIT = 200.0  # pixels to which a box scale of 1 corresponds
+BOX_TO_AREA = 0.53  # area of a person without a segmentation, as a fraction of its box
 SIZE_STEP = 64  # sides of test inputs are multiples of this many pixels at the smallest scale
 
 Matrix = NDArray[np.float64]

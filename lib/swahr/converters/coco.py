@@ -5,7 +5,7 @@ DATASET.ROOT and DATASET.SKELETON expect them.
 
 Rules where the source gives no more than keypoints: a keypoint outside its image is not labelled;
 a box lies around the labelled keypoints, MARGIN of its longer side (at least MIN_MARGIN pixels)
-away from them, within the image; the area is AREA_OF_BOX of the box, as CrowdPose's evaluation has
+away from them, within the image; the area is BOX_TO_AREA of the box, as CrowdPose's evaluation has
 it.
 """
 
@@ -27,11 +27,11 @@ import yaml
 from numpy.typing import NDArray
 
 from swahr.files import WriteError, make_folder, write_text
+from swahr.geometry import BOX_TO_AREA
 from swahr.skeleton import Skeleton
 
 MARGIN = 0.1
 MIN_MARGIN = 8.0  # pixels
-AREA_OF_BOX = 0.53
 DECIMALS = 2  # of a pixel
 SPLITS = ("train", "val")
 _CATEGORY = 1
@@ -234,7 +234,7 @@ def _annotation(person: Floats, width: int, height: int) -> dict[str, Any]:
         "keypoints": [int(v) if v == int(v) else v for v in keypoints.ravel().tolist()],
         "num_keypoints": int(labelled.sum()),
         "bbox": np.concatenate([low, sides]).round(DECIMALS).tolist(),
-        "area": round(AREA_OF_BOX * float(sides.prod()), DECIMALS),
+        "area": round(BOX_TO_AREA * float(sides.prod()), DECIMALS),
         "iscrowd": 0,
     }
 

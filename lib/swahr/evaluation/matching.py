@@ -18,7 +18,8 @@ import numpy as np
 from faster_coco_eval import COCO, COCOeval_faster
 from numpy.typing import NDArray
 
-from swahr.evaluation.records import BOX_TO_AREA, EvaluationError
+from swahr.evaluation.records import EvaluationError
+from swahr.geometry import BOX_TO_AREA
 from swahr.jit import kernel
 from swahr.skeleton import Skeleton
 

@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from swahr.files import shorten
+from swahr.geometry import BOX_TO_AREA
 from swahr.skeleton import Skeleton
 
 MAX_NUMBER = 1e9  # larger coordinates and scores are mistakes
-BOX_TO_AREA = 0.53  # area of a person without a segmentation, as a fraction of its box
 
 Record = dict[str, Any]
 
