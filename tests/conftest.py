@@ -33,9 +33,11 @@ def shared() -> Path:
 
 @pytest.fixture(autouse=True)
 def own_logging() -> Iterator[None]:
-    """Restores the project's logger, which tools and runs set up, after each test."""
+    """Restores the project's loggers, which tools and runs set up, after each test."""
     yield
-    logger = logging.getLogger("swahr")
-    logger.handlers.clear()
-    logger.propagate = True
-    logger.setLevel(logging.NOTSET)
+    for name in list(logging.root.manager.loggerDict):
+        if name.split(".")[0] == "swahr":
+            logger = logging.getLogger(name)
+            logger.handlers.clear()
+            logger.propagate = True
+            logger.setLevel(logging.NOTSET)

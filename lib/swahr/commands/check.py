@@ -146,5 +146,10 @@ def cell(dataset: KeypointDataset, image_id: int) -> Image:
 
 def run() -> int:
     """`main` as a command: what the data set would log, main prints."""
-    logging.getLogger("swahr.data").setLevel(logging.ERROR)
-    return main()
+    logger = logging.getLogger("swahr.data")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        return main()
+    finally:
+        logger.setLevel(level)
