@@ -75,7 +75,7 @@ def test_the_pixel_is_that_of_whole_maps(
         )
         np.testing.assert_array_equal(got, np.array(want, np.float32)[own])
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(refine, "FIRST_TILES", first_tiles)
+        patch.setattr(refine_batch, "FIRST_TILES", first_tiles)
         got = refine_batch.find_missing_batch(
             torch.from_numpy(heatmaps), torch.from_numpy(tags), images, joints, means
         )
