@@ -19,7 +19,8 @@ from swahr.data.images import Image, ImageError, read_image
 from swahr.distributed.comm import select_device
 from swahr.engine.image_sources import ImageFiles
 from swahr.engine.model_files import LoadError, find_model
-from swahr.inference.load import load_network
+from swahr.exported import is_exported
+from swahr.inference.load import load_model
 from swahr.inference.predictor import (
     ImageGeometry,
     Prediction,
@@ -134,6 +135,7 @@ def load(
     weights: str | os.PathLike[str] | None = None,
     *,
     device: str = "",
+    engine: str = "",
     flip: bool | None = None,
     scales: Sequence[float] | None = None,
     threshold: float = 0.0,
@@ -143,30 +145,37 @@ def load(
 ) -> PoseModel:
     """A model that is ready to use.
 
-    source: the folder of a run or of `swahr publish`, an experiment's YAML file, or a file of
-    weights: one of training's, or a published one, whose width, keypoints and scale heads are told
-    from its tensors (see model_files.published_settings).
+    source: the folder of a run or of `swahr publish`, an experiment's YAML file, an exported
+    network (.onnx), or a file of weights: one of training's, or a published one, whose width,
+    keypoints and scale heads are told from its tensors (see model_files.published_settings).
     weights: for a YAML file or a folder; None for the file TEST.MODEL_FILE, or the run's own.
     device: "cpu", "cuda" or "cuda:1"; a GPU if there is one where it is "".
+    engine: what runs an exported network, "onnxruntime" or "openvino"; TEST.ENGINE where it is "".
     flip, scales, max_people: of testing, in place of the configuration's.
     threshold: lowest score of the people of a result.
     batch_size: images in one pass of the network; None for the configuration's on a GPU, 1 on a
     CPU, which larger batches do not make faster.
     settings: further KEY VALUE pairs.
-    Raises LoadError, ConfigError, CheckpointError or DeviceError, all ValueErrors.
+    Raises LoadError, ConfigError, CheckpointError, ExportedError or DeviceError, all ValueErrors.
     """
     if batch_size is not None and batch_size < 1:
         raise LoadError(f"batch_size is {batch_size}; it must be 1 or more")
     chosen = {
+        "TEST.ENGINE": engine or None,
         "TEST.FLIP_TEST": flip,
         "TEST.SCALE_FACTOR": None if scales is None else list(scales),
         "DATASET.MAX_NUM_PEOPLE": max_people,
     }
     pairs = [part for key, value in chosen.items() if value is not None for part in (key, value)]
     cfg, path, _ = find_model(Path(source), weights, [*map(str, pairs), *map(str, settings)])
+    if engine and not is_exported(path):
+        raise LoadError(
+            f"{path}: has no engine but PyTorch; engine={engine!r} runs exported networks (.onnx, "
+            "see `swahr export`)"
+        )
     skeleton = configured_skeleton(cfg)
     where = select_device(device)
-    predictor = build_predictor(cfg, load_network(cfg, path, where), skeleton, where)
+    predictor = build_predictor(cfg, load_model(cfg, path, where), skeleton, where)
     if batch_size is not None:
         predictor.batch_size = batch_size
     return PoseModel(predictor, skeleton, threshold=threshold, source=str(path))

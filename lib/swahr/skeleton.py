@@ -17,6 +17,8 @@ from typing import Any
 
 import yaml
 
+from swahr.exported import describe_exported, is_exported
+
 
 class SkeletonError(ValueError):
     """A description that is not a valid skeleton. The message names the entry and what is
@@ -247,7 +249,8 @@ def dataset_names(skeleton: Skeleton) -> tuple[str, str]:
 
 
 def get_skeleton(name: str) -> Skeleton:
-    """A skeleton by its name ("coco", "crowd_pose") or by the path of a YAML file.
+    """A skeleton by its name ("coco", "crowd_pose") or by the path of a YAML file, or of an
+    exported network (.onnx), which holds its skeleton.
 
     Raises SkeletonError if it is neither.
     """
@@ -262,14 +265,15 @@ def get_skeleton(name: str) -> Skeleton:
 
 
 def load_skeleton(path: str | Path) -> Skeleton:
-    """Read a skeleton from a YAML file.
+    """Read a skeleton from a YAML file, or from an exported network (.onnx).
 
     Entries: keypoints (names), sigmas, and optionally name, flip_pairs, limbs and grouping_order,
     whose keypoints are given by name or by index. Raises SkeletonError, which names the file and
     the entry, if the file is not such a description.
     """
     try:
-        data = yaml.safe_load(Path(path).read_bytes())
+        text = describe_exported(path).skeleton if is_exported(path) else Path(path).read_bytes()
+        data = yaml.safe_load(text)
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         raise SkeletonError(
             f"{path}: cannot be read as YAML ({str(error).splitlines()[0]})"

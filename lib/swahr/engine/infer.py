@@ -22,7 +22,7 @@ from swahr.engine.progress import setup_logging
 from swahr.engine.progress_bar import ProgressBar
 from swahr.engine.provenance import Weights, describe_test, describe_weights, find_weights
 from swahr.files import make_folder
-from swahr.inference.load import load_network
+from swahr.inference.load import load_model
 from swahr.inference.pipeline import ImageResult, find_people, prefetch, thread_pool
 from swahr.inference.predictor import Prediction, Predictor, build_predictor
 from swahr.skeleton import Skeleton
@@ -206,7 +206,7 @@ def infer_share(
 
 def _load(cfg: Any, weights: Weights, skeleton: Skeleton, device: Any) -> Predictor:
     logger.info("weights: %s; %s", weights, describe_test(cfg))
-    return build_predictor(cfg, load_network(cfg, weights.path, device), skeleton, device)
+    return build_predictor(cfg, load_model(cfg, weights.path, device), skeleton, device)
 
 
 def _people_file(

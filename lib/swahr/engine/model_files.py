@@ -1,7 +1,8 @@
 """Which configuration and which weights a file or folder stands for.
 
-A source is the folder of a run, a folder of `swahr publish`, the YAML file of an experiment, or a
-file of weights. Checkpoints of training hold their configuration. Published files of weights hold
+A source is the folder of a run, a folder of `swahr publish`, the YAML file of an experiment, a file
+of weights or an exported network (.onnx). Checkpoints of training hold their configuration, and so
+do exported networks. Published files of weights hold
 tensors only, whose names and shapes tell the network.
 """
 
@@ -19,12 +20,14 @@ import yaml
 from swahr.config import load_config, resolve_path
 from swahr.engine import checkpoint
 from swahr.engine.provenance import RUN_WEIGHTS, checkpoint_entry, find_weights, run_weights
+from swahr.exported import describe_exported, is_exported
 from swahr.models.published_names import describe_settings
 from swahr.models.weights import read_state_dict
 
 PUBLISHED_WEIGHTS = "model.safetensors"
 PUBLISHED_CONFIG = "config.json"
 PUBLISHED_SKELETON = "skeleton.yaml"
+OWN_SKELETON = "in this file"  # DATASET.SKELETON in an exported network
 OF_RUNS = (*RUN_WEIGHTS, checkpoint.NEWEST, checkpoint.PREVIOUS)
 # Keypoints of a network -> the data sets that published networks with so many are of.
 DATA_SETS = {17: ("coco_kpt", "coco"), 14: ("crowd_pose_kpt", "crowd_pose")}
@@ -111,7 +114,21 @@ def _own_skeleton(folder: Path) -> list[str]:
     return ["DATASET.SKELETON", str(path)] if path.is_file() else []
 
 
+def load_exported_config(path: Path, opts: Sequence[str]) -> Any:
+    """The configuration in an exported network; it names the file as TEST.MODEL_FILE, and as
+    DATASET.SKELETON for keypoints of your own. Raises ExportedError or ConfigError.
+    """
+    tree = yaml.safe_load(describe_exported(path).settings)
+    file = str(path.absolute())
+    tree["TEST"]["MODEL_FILE"] = file
+    if tree["DATASET"]["SKELETON"] == OWN_SKELETON:
+        tree["DATASET"]["SKELETON"] = file
+    return _load_text(yaml.safe_dump(tree), opts)
+
+
 def _of_weights(path: Path, opts: Sequence[str]) -> ModelFiles:
+    if is_exported(path):
+        return ModelFiles(load_exported_config(path, opts), path, "an exported network")
     text = checkpoint_entry(path, "config", str)
     if text:
         return ModelFiles(_load_text(text, opts), path, "a checkpoint of training")

@@ -29,7 +29,8 @@ from swahr.evaluation.metrics import METRICS, evaluate, format_table
 from swahr.evaluation.pixels import needs_pixels, pixel_figures
 from swahr.evaluation.results import PartFiles, Record, to_records, write_results
 from swahr.files import write_text
-from swahr.inference.load import load_network
+from swahr.inference.exported_network import ExportedNetwork
+from swahr.inference.load import load_model
 from swahr.inference.pipeline import find_people
 from swahr.inference.predictor import Predictor, build_predictor
 from swahr.models.network import PoseNetwork
@@ -171,7 +172,7 @@ def validate_weights(cfg: Any, cfg_path: str | Path) -> ValidationReport:
         setup_logging()
         weights = find_weights(cfg, cfg_path)
         dataset = build_validation_set(cfg)
-        model = load_network(cfg, weights, device)
+        model = load_model(cfg, weights, device)
         described = str(describe_weights(weights))
         logger.info("weights: %s; %s", described, describe_test(cfg))
         folder = output_dir(cfg, cfg_path)
@@ -270,11 +271,17 @@ def write_report(
 
 
 def _predict(
-    cfg: Any, model: PoseNetwork, dataset: KeypointDataset, parts: PartFiles | None = None
+    cfg: Any,
+    model: PoseNetwork | ExportedNetwork,
+    dataset: KeypointDataset,
+    parts: PartFiles | None = None,
 ) -> DatasetPeople:
     """`predict` with the settings of a configuration; the model's mode is restored at the end."""
     was_training = model.training
-    device = next(model.parameters()).device
+    if isinstance(model, ExportedNetwork):
+        device = model.device
+    else:
+        device = next(model.parameters()).device
     try:
         return predict(
             dataset,
