@@ -64,7 +64,7 @@ class PoseModel:
         self._lock = Lock()
 
     def __repr__(self) -> str:
-        flip = "no flip test" if self.predictor.flip_index is None else "flip test"
+        flip = "flip test" if self.predictor.flips else "no flip test"
         scales = ", ".join(f"{scale:g}" for scale in self.predictor.scales)
         return (
             f"PoseModel({self.source!r}: {self.skeleton.num_keypoints} keypoints, input "

@@ -25,11 +25,11 @@ import torch
 
 from swahr import __version__
 from swahr.commands.publish import portable_settings
-from swahr.config import configured_skeleton
+from swahr.config import OWN_SKELETON, configured_skeleton
 from swahr.config.schema import unflatten
 from swahr.converters.coco import skeleton_yaml
 from swahr.data.images import MEAN, STD, Image, read_image
-from swahr.engine.model_files import OWN_SKELETON, ModelFiles, find_model
+from swahr.engine.model_files import ModelFiles, find_model
 from swahr.engine.provenance import describe_weights
 from swahr.export.check import BOUNDS, Agreement, compare
 from swahr.export.write import averaged_maps, write_onnx

@@ -12,6 +12,7 @@ from yacs.config import CfgNode
 
 from swahr.config import ConfigError, Problem, list_keys, load_config, raise_problems
 from swahr.distributed import comm
+from swahr.exported import is_exported
 from swahr.parts import import_modules
 
 
@@ -22,7 +23,12 @@ def config_parser(description: str | None) -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
-    add_flag(parser, "--cfg", required=True, metavar="FILE", help="YAML file of the experiment")
+    add_flag(
+        parser,
+        "--cfg",
+        metavar="FILE",
+        help="YAML file of the experiment; may be omitted with TEST.MODEL_FILE x.onnx",
+    )
     _add_early_flags(parser)
     parser.add_argument(
         "--print-config", action="store_true", help="print the merged configuration and exit"
@@ -132,8 +138,19 @@ def parse_flags(
         print(list_keys(markdown=args.list_keys == "markdown"), end="")
         sys.exit(0)
     args = parser.parse_intermixed_args(arguments)
+    args.cfg = args.cfg or _exported_file([*args.opts, *getattr(args, "img", [])])
+    if args.cfg is None:
+        parser.error("the following arguments are required: --cfg")
     _check_flags(args)
     return args
+
+
+def _exported_file(words: Sequence[str]) -> str | None:
+    """The exported network that the settings name as TEST.MODEL_FILE; None if they name none."""
+    start = "TEST.MODEL_FILE="
+    pairs = [f"{key}={value}" for key, value in zip(words, words[1:])]
+    named = [word.removeprefix(start) for word in (*words, *pairs) if word.startswith(start)]
+    return next((path for path in named if is_exported(path)), None)
 
 
 def _check_flags(args: argparse.Namespace) -> None:

@@ -12,22 +12,20 @@ import json
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any, NamedTuple
 
 import yaml
 
-from swahr.config import load_config, resolve_path
+from swahr.config import load_config, load_text, resolve_path
 from swahr.engine import checkpoint
 from swahr.engine.provenance import RUN_WEIGHTS, checkpoint_entry, find_weights, run_weights
-from swahr.exported import describe_exported, is_exported
+from swahr.exported import is_exported
 from swahr.models.published_names import describe_settings
 from swahr.models.weights import read_state_dict
 
 PUBLISHED_WEIGHTS = "model.safetensors"
 PUBLISHED_CONFIG = "config.json"
 PUBLISHED_SKELETON = "skeleton.yaml"
-OWN_SKELETON = "in this file"  # DATASET.SKELETON in an exported network
 OF_RUNS = (*RUN_WEIGHTS, checkpoint.NEWEST, checkpoint.PREVIOUS)
 # Keypoints of a network -> the data sets that published networks with so many are of.
 DATA_SETS = {17: ("coco_kpt", "coco"), 14: ("crowd_pose_kpt", "crowd_pose")}
@@ -114,24 +112,12 @@ def _own_skeleton(folder: Path) -> list[str]:
     return ["DATASET.SKELETON", str(path)] if path.is_file() else []
 
 
-def load_exported_config(path: Path, opts: Sequence[str]) -> Any:
-    """The configuration in an exported network; it names the file as TEST.MODEL_FILE, and as
-    DATASET.SKELETON for keypoints of your own. Raises ExportedError or ConfigError.
-    """
-    tree = yaml.safe_load(describe_exported(path).settings)
-    file = str(path.absolute())
-    tree["TEST"]["MODEL_FILE"] = file
-    if tree["DATASET"]["SKELETON"] == OWN_SKELETON:
-        tree["DATASET"]["SKELETON"] = file
-    return _load_text(yaml.safe_dump(tree), opts)
-
-
 def _of_weights(path: Path, opts: Sequence[str]) -> ModelFiles:
     if is_exported(path):
-        return ModelFiles(load_exported_config(path, opts), path, "an exported network")
+        return ModelFiles(load_config(path, opts), path, "an exported network")
     text = checkpoint_entry(path, "config", str)
     if text:
-        return ModelFiles(_load_text(text, opts), path, "a checkpoint of training")
+        return ModelFiles(load_text(text, opts), path, "a checkpoint of training")
     if path.name in OF_RUNS and (path.parent / checkpoint.CONFIG).is_file():
         return ModelFiles(
             load_config(path.parent / checkpoint.CONFIG, opts), path, "a run's weights"
@@ -192,12 +178,4 @@ def _load_values(values: Mapping[str, Any], opts: Sequence[str]) -> Any:
         for section in path:
             node = node.setdefault(section, {})
         node[last] = value
-    return _load_text(yaml.safe_dump(tree), opts)
-
-
-def _load_text(text: str, opts: Sequence[str]) -> Any:
-    """The configuration of a YAML text. Raises ConfigError."""
-    with TemporaryDirectory() as folder:
-        path = Path(folder, checkpoint.CONFIG)
-        path.write_text(text, encoding="utf-8")
-        return load_config(path, opts)
+    return load_text(yaml.safe_dump(tree), opts)

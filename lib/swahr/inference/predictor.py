@@ -154,6 +154,13 @@ class Predictor:
         self.input_dtype = input_dtype
         self.amp_dtype = amp_dtype
 
+    @property
+    def flips(self) -> bool:
+        """Whether both passes of the flip test are made, here or in an exported network."""
+        model = self.model
+        inside = isinstance(model, ExportedNetwork) and model.description.flip
+        return inside or self.flip_index is not None
+
     def __call__(self, images: Sequence[Image]) -> list[Prediction]:
         """Images (H, W, 3) uint8 RGB of any sizes -> the people of each, in the same order."""
         found: dict[int, Prediction] = {}
