@@ -25,6 +25,7 @@ import _init_paths  # noqa: F401  (first: it puts lib/ and the repository on the
 # isort: split
 import torch
 
+import benchmarks.engines
 import benchmarks.network
 import benchmarks.postprocessing  # noqa: F401
 from benchmarks.harness import BENCHMARKS, Bench, Row, describe, different, table

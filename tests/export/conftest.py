@@ -20,9 +20,6 @@ from swahr.synthetic import SceneSettings, write_dataset
 from tests.engine.conftest import CONFIG
 from tests.models.tiny_networks import randomized
 
-for package in ("onnx", "onnxscript", "onnxruntime"):
-    pytest.importorskip(package, reason="needs pip install 'swahr[export]'")
-
 SETTINGS = ["MODEL.BACKBONE", "toy", "TEST.DETECTION_THRESHOLD", "1.1", "TEST.FLIP_TEST", "True"]
 
 
