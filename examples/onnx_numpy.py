@@ -33,18 +33,19 @@ images = np.ascontiguousarray(normalized.transpose(2, 0, 1)[None], np.float32)
 # (1, K, h, w) and (1, T, K, h, w), at half of the input's size.
 session = onnxruntime.InferenceSession(file, providers=["CPUExecutionProvider"])
 heatmaps, tags = session.run(["heatmaps", "tags"], {"images": images})
+size = place.size if cfg.TEST.PROJECT2IMAGE else heatmaps.shape[:1:-1]  # (w, h)
 
 
 def enlarge(maps):
-    """Maps (K, h, w) at the size of the input; a centre after the joints is left out."""
+    """Maps (K, h, w) as large as they are decoded; a centre after the joints is left out."""
     joints = maps[: len(skeleton.keypoints)]
-    return np.stack([cv2.resize(joint, place.size) for joint in joints])
+    return np.stack([cv2.resize(joint, size) for joint in joints])
 
 
 decoder = ArrayDecoder(**decoder_settings(cfg, skeleton))
 stacked_tags = np.stack([enlarge(of_pass) for of_pass in tags[0]], -1)
 [people] = decoder.decode_arrays(enlarge(heatmaps[0])[None], stacked_tags[None])
-points = geometry.to_image(people.keypoints, place.center, place.box_scale, place.size)
+points = geometry.to_image(people.keypoints, place.center, place.box_scale, size)
 for score, person, joints in zip(people.scores, points, people.keypoints):
     print(f"a person with score {score:.2f}")
     for name, (x, y), found in zip(skeleton.keypoints, person, joints[:, 2] > 0):

@@ -60,7 +60,7 @@ class Toys:
         self._files: dict[tuple[bool, bool], Path] = {}
 
     def model(self, *opts: Any) -> ModelFiles:
-        return ModelFiles(load_config(self.config, opts), self.weights, "toy")
+        return ModelFiles(load_config(self.config, list(map(str, opts))), self.weights, "toy")
 
     def file(self, *, flip: bool = False, half: bool = False) -> Path:
         """The exported network, written at the first call."""

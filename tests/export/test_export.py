@@ -196,10 +196,10 @@ def test_scales_and_batches_work_as_in_pytorch(toys: Toys) -> None:
 def test_validation_and_inference_take_the_file(toys: Toys, tmp_path: Path) -> None:
     """Its own settings serve; with --cfg those of the experiment."""
     from_file = load_config(
-        toys.file(), ["DATASET.ROOT", toys.folder / "data", "WORKERS", 0, "DEVICE", "cpu"]
+        toys.file(), ["DATASET.ROOT", str(toys.folder / "data"), "WORKERS", "0", "DEVICE", "cpu"]
     )
-    own = load_config(toys.config, ["TEST.MODEL_FILE", toys.file()])
-    pytorch = load_config(toys.config, ["TEST.MODEL_FILE", toys.weights])
+    own = load_config(toys.config, ["TEST.MODEL_FILE", str(toys.file())])
+    pytorch = load_config(toys.config, ["TEST.MODEL_FILE", str(toys.weights)])
     reports = [validate_weights(cfg, toys.config) for cfg in (from_file, own, pytorch)]
     for report in reports:
         assert report.stats == pytest.approx(reports[-1].stats, abs=1e-3)
@@ -239,7 +239,9 @@ def test_info_says_what_the_file_is(toys: Toys, capsys: pytest.CaptureFixture[st
     assert rows["kind"] == "an exported network" and rows["loads"] == "yes"
     assert rows["keypoints"] == "17 (coco)" and rows["network"] == "toy, higher_hrnet"
     assert rows["input"] == "images (batch, 3, 32*rows, 32*columns)"
-    assert rows["outputs"].startswith("heatmaps (batch, 17, ")
+    assert rows["outputs"] == (
+        "heatmaps (batch, 17, 16*rows, 16*columns), tags (batch, 2, 17, 16*rows, 16*columns)"
+    )
     assert rows["computes"] == "both passes of the flip test inside, float32, 2 tags a joint"
     assert rows["exported"].startswith(f"by swahr {swahr.__version__} from ")
 

@@ -81,18 +81,27 @@ def write_onnx(module: AveragedMaps, description: Description, path: Path) -> No
     dim = torch.export.Dim
     sizes = {0: dim("batch"), 2: divisor * dim("rows"), 3: divisor * dim("columns")}
     with torch.no_grad():
-        names = list(module(example))
+        maps = module(example)
     try:
         with _quiet():
             traced = torch.export.export(module, (example,), dynamic_shapes=(sizes,))
             program = torch.onnx.export(
-                traced, input_names=[INPUT], output_names=names, dynamo=True, verbose=False
+                traced,
+                input_names=[INPUT],
+                output_names=list(maps),
+                dynamic_shapes=(sizes,),  # gives names only: `traced` has the sizes
+                dynamo=True,
+                verbose=False,
             )
     except ImportError as error:
         raise ExportedError(f"export needs onnx and onnxscript: {REMEDY} ({error})") from None
     except Exception as error:  # of a user's network: torch.export has many types
         raise ExportedError(f"torch.export cannot trace this network: {_reason(error)}") from error
     assert program is not None
+    for output, values in zip(program.model.graph.outputs, maps.values()):
+        if output.shape is not None:
+            output.shape[-2] = f"{values.shape[-2] // rows}*rows"
+            output.shape[-1] = f"{values.shape[-1] // columns}*columns"
     program.model.metadata_props.update(description.to_metadata())
     program.model.producer_name = "swahr"
     program.model.producer_version = description.version
