@@ -24,6 +24,7 @@ from typing import Any
 import torch
 
 from swahr import __version__
+from swahr.commands.flags import add_import_flag
 from swahr.commands.publish import portable_settings
 from swahr.config import OWN_SKELETON, configured_skeleton
 from swahr.config.schema import unflatten
@@ -39,6 +40,7 @@ from swahr.inference.exported_network import load_exported, used_maps
 from swahr.inference.load import load_network
 from swahr.inference.predictor import build_predictor, trained_skeleton
 from swahr.models.network import PoseNetwork
+from swahr.parts import import_modules
 from swahr.skeleton import COCO, SKELETONS, Skeleton
 from swahr.synthetic import PRESETS, render_scene
 
@@ -67,8 +69,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument(
         "--image", metavar="FILE", help="image of the check (default: one that is drawn)"
     )
+    add_import_flag(parser)
     parser.add_argument("opts", nargs="*", metavar="KEY VALUE", help="settings")
     args = parser.parse_intermixed_args(arguments)
+    import_modules(args.modules)
     source, weights = (args.cfg, args.source) if args.cfg else (args.source, None)
     model = find_model(source, weights, args.opts)
     image = read_image(args.image, honour_exif=True) if args.image else drawn_image()

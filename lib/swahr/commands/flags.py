@@ -104,7 +104,8 @@ class _Once(argparse.Action):
         setattr(namespace, self.dest, values)
 
 
-def _add_early_flags(parser: argparse.ArgumentParser) -> None:
+def add_import_flag(parser: argparse.ArgumentParser) -> None:
+    """--import, whose names parts.import_modules takes."""
     parser.add_argument(
         "--import",
         dest="modules",
@@ -113,6 +114,10 @@ def _add_early_flags(parser: argparse.ArgumentParser) -> None:
         metavar="MODULE",
         help="a Python module of your own, imported first; may be repeated",
     )
+
+
+def _add_early_flags(parser: argparse.ArgumentParser) -> None:
+    add_import_flag(parser)
     parser.add_argument(
         "--list-keys",
         nargs="?",
