@@ -290,6 +290,20 @@ def load_skeleton(path: str | Path) -> Skeleton:
     )
 
 
+def skeleton_yaml(skeleton: Skeleton) -> str:
+    """A skeleton as the text of a file that `load_skeleton` reads."""
+    names = skeleton.keypoints
+    entries = {
+        "name": skeleton.name,
+        "keypoints": list(names),
+        "sigmas": list(skeleton.sigmas),
+        "flip_pairs": [[names[a], names[b]] for a, b in skeleton.flip_pairs],
+        "limbs": [[names[a], names[b]] for a, b in skeleton.limbs],
+        "grouping_order": [names[k] for k in skeleton.grouping_order],
+    }
+    return yaml.safe_dump(entries, default_flow_style=None, sort_keys=False, width=96)
+
+
 ENTRIES = {"name", "keypoints", "sigmas", "flip_pairs", "limbs", "grouping_order"}
 
 

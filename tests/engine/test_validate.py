@@ -239,7 +239,9 @@ def test_validation_writes_results_and_a_report(config_file: Path, weights: Path
     report = validated(config_file, weights, "TEST.DETECTION_THRESHOLD", 0)
     assert list(report.stats)[:3] == ["AP", "AP .5", "AP .75"]
     files = result_files(config_file)
-    assert set(files) == {f"{NAME}.json", f"{NAME}.md"}
+    assert set(files) == {f"{NAME}.json", f"{NAME}.md", f"{NAME}_figures.json"}
+    figures = json.loads(files[f"{NAME}_figures.json"])
+    assert figures["figures"] == report.stats and figures["weights"] == report.weights
     records = json.loads(files[f"{NAME}.json"])
     assert records and {len(record["keypoints"]) for record in records} == {51}
     assert files[f"{NAME}.md"] == f"{report}\n"

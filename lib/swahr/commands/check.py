@@ -111,14 +111,7 @@ def contact_sheet(dataset: KeypointDataset) -> Image:
     """Images with labelled people, spread evenly over the data set, with skeletons drawn and masked
     regions darkened.
     """
-    rows = np.flatnonzero(dataset.arrays.most_labelled() > 0)
-    ids = (
-        np.intersect1d(dataset.arrays.ids[rows], dataset.image_ids)
-        if len(rows)
-        else np.array(dataset.image_ids)
-    )
-    chosen = ids[np.linspace(0, len(ids) - 1, min(SHEET, len(ids))).astype(int)]
-    return make_grid([cell(dataset, int(image_id)) for image_id in chosen], COLUMNS)
+    return make_grid([cell(dataset, image_id) for image_id in dataset.examples(SHEET)], COLUMNS)
 
 
 def cell(dataset: KeypointDataset, image_id: int) -> Image:
