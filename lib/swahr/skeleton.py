@@ -17,6 +17,8 @@ from typing import Any
 
 import yaml
 
+TYPICAL_SIGMA = 0.05  # between COCO's 0.025 (eyes) and 0.107 (hips)
+
 
 class SkeletonError(ValueError):
     """A description that is not a valid skeleton. The message names the entry and what is
