@@ -4,6 +4,7 @@ validation to the bit.
 
 from __future__ import annotations
 
+import importlib.util
 import re
 import shutil
 import subprocess
@@ -401,6 +402,39 @@ def test_the_example_of_one_image(network: Network, tmp_path: Path) -> None:
     assert "a person with score" in done.stdout and "  left_knee " in done.stdout
     drawn = read_image(tmp_path / "drawn.jpg")
     assert drawn.shape == read_image(network.files[0]).shape
+
+
+def gradio_page() -> Any:
+    spec = importlib.util.spec_from_file_location("gradio_page", ROOT / "examples/gradio_page.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_the_example_of_a_page(network: Network, model: swahr.PoseModel) -> None:
+    """What it does with an image, and with none."""
+    page = gradio_page()
+    image = read_image(network.files[0])
+    result = model(image)
+    limit = float(np.median(result.scores))
+    drawn, rows = page.find(model, image, limit)
+    assert drawn.shape == image.shape and (drawn != image).any()
+    assert len(rows) == (result.scores >= limit).sum() < len(result)
+    assert rows[0][1:] == result.boxes[0].round().tolist()
+    assert page.find(model, None, 0.1) == (None, [])
+
+
+def test_the_page_is_built_with_gradio(model: swahr.PoseModel) -> None:
+    pytest.importorskip("gradio", reason="needs gradio")
+    assert gradio_page().build_page(model).title == "SWAHR"
+
+
+def test_without_gradio_the_page_names_it(
+    model: swahr.PoseModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "gradio", None)
+    with pytest.raises(SystemExit, match="needs gradio: pip install gradio$"):
+        gradio_page().build_page(model)
 
 
 def test_the_example_of_the_readme(network: Network, tmp_path: Path) -> None:
