@@ -4,12 +4,14 @@ validation to the bit.
 
 from __future__ import annotations
 
+import copy
 import importlib.util
 import re
 import shutil
 import subprocess
 import sys
 import textwrap
+import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -22,6 +24,7 @@ import torch
 from PIL import Image as PilImage
 
 import swahr
+from swahr import api
 from swahr.config import load_config, save_config
 from swahr.data.images import ImageError, read_image
 from swahr.engine import checkpoint
@@ -199,6 +202,25 @@ def test_a_stream_reads_no_further_than_it_must(network: Network, model: swahr.P
     assert read == []
     assert same(next(stream), model(network.files[0])) and len(read) == 1
     assert len(list(stream)) == SIZES - 1
+
+
+def test_files_are_read_while_the_network_works(
+    network: Network, model: swahr.PoseModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The first pass of the network waits until the third file has been read."""
+    third = threading.Event()
+    read = api.read_image
+
+    def note(path: Path, **options: Any) -> Any:
+        if path == network.files[2]:
+            third.set()
+        return read(path, **options)
+
+    monkeypatch.setattr(api, "read_image", note)
+    waiting = swahr.PoseModel(copy.copy(model.predictor), model.skeleton)
+    run = model.predictor.model
+    waiting.predictor.model = lambda images: third.wait(60) and run(images)
+    assert all(map(same, waiting(network.images), [model(path) for path in network.files]))
 
 
 def test_batches_hold_images_of_one_size(network: Network) -> None:

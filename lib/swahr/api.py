@@ -23,6 +23,7 @@ from swahr.engine.image_sources import ImageFiles
 from swahr.engine.model_files import LoadError, ModelFiles, find_model
 from swahr.engine.published import publish
 from swahr.inference.load import load_network
+from swahr.inference.pipeline import prefetch, thread_pool
 from swahr.inference.predictor import (
     ImageGeometry,
     Prediction,
@@ -38,6 +39,8 @@ logger = logging.getLogger(__name__)
 # Images that are read before the network runs, as a multiple of its batch: enough for images of one
 # size to find each other.
 READ_AHEAD = 4
+READERS = 2  # threads that read files
+PREFETCHED = 8  # images that they have read at most
 HUB_OPTIONS = ("revision", "token", "cache_dir", "local_files_only")
 
 
@@ -140,30 +143,43 @@ class PoseModel:
         return results if several else results[0]
 
     def stream(self, images: Any) -> Iterator[Result]:
-        """As a call, but one Result after the other, for more images than fit in memory."""
+        """As a call, but one Result after the other, for more images than fit in memory.
+
+        Threads read the next images of a folder, glob or list while the network works; a generator
+        is asked for an image when it is needed.
+        """
         if isinstance(images, str | os.PathLike):
             files = ImageFiles([Path(images)])
             paths: Iterable[Any] = files.paths.values()
-            return self._run(paths, skip_bad=_is_several(images))
-        return self._run(images if _is_several(images) else [images], skip_bad=False)
+            return self._run(paths, PREFETCHED, skip_bad=_is_several(images))
+        items = images if _is_several(images) else [images]
+        return self._run(items, PREFETCHED if isinstance(items, Sequence) else 0, skip_bad=False)
 
-    def _run(self, items: Iterable[Any], *, skip_bad: bool) -> Iterator[Result]:
+    def _run(self, items: Iterable[Any], ahead: int, *, skip_bad: bool) -> Iterator[Result]:
+        """ahead: images that are read while the network works."""
         size = self.predictor.batch_size
         together = size if size == 1 else READ_AHEAD * size
         group: list[_Named] = []
-        for number, item in enumerate(items):
-            try:
-                group.append(self._read(item, number))
-            except (ImageError, PredictionError) as error:
-                if not skip_bad:
-                    raise
-                logger.warning("skipped: %s", error)
-            if len(group) == together:
-                yield from self._predict(group)
-                group = []
+        with thread_pool(READERS) as pool:
+            for read in prefetch(pool, self._try_to_read, enumerate(items), ahead):
+                if isinstance(read, _Named):
+                    group.append(read)
+                elif skip_bad:
+                    logger.warning("skipped: %s", read)
+                else:
+                    raise read
+                if len(group) == together:
+                    yield from self._predict(group)
+                    group = []
         yield from self._predict(group)
 
-    def _read(self, item: Any, number: int) -> _Named:
+    def _try_to_read(self, numbered: tuple[int, Any]) -> _Named | ImageError | PredictionError:
+        try:
+            return self._read(*numbered)
+        except (ImageError, PredictionError) as error:
+            return error
+
+    def _read(self, number: int, item: Any) -> _Named:
         name = _name(item, number)
         image = _pixels(item, name)
         try:
