@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from operator import itemgetter
 from typing import Any
 
 import numpy as np
@@ -42,7 +43,7 @@ def augmented_sheet(cfg: Any, dataset: KeypointDataset, count: int = EXAMPLES) -
     target = build_target_encoder(cfg)(batch.joints, batch.masks)[-1]
     cells: list[Image] = []
     for number, image in enumerate(batch.images.numpy()):
-        cells += _pair(image, target.map(lambda part, i=number: part[i]), skeleton)
+        cells += _pair(image, target.map(itemgetter(number)), skeleton)
     return make_grid(cells, COLUMNS)
 
 

@@ -310,7 +310,7 @@ def set_aside(folder: Path) -> Path | None:
         return None
     aside = unused_path(folder / time.strftime("replaced_%Y-%m-%d_%H-%M-%S"))
     aside.mkdir()
-    described_by = [folder / name for name in (CONFIG, RESULTS, CURVES, VAL_IMAGES)]
+    described_by = [folder / name for name in (CONFIG, SKELETON, RESULTS, CURVES, VAL_IMAGES)]
     for path in [*kept, *(path for path in described_by if path.exists())]:
         os.replace(path, aside / path.name)
     return aside

@@ -146,10 +146,12 @@ def _in_use(path: Path, owner: dict[str, Any]) -> RunInUseError:
 def keep_config(folder: Path, text: str, skeleton: str = "") -> None:
     """Write config.yaml; one that differs is kept as config_<date of its writing>.yaml.
 
-    skeleton: the text of a skeleton file, written beside it if not ''.
+    skeleton: the text of a skeleton file, written beside it; '' removes one that is there.
     """
     if skeleton:
         write_text(folder / SKELETON, skeleton)
+    else:
+        (folder / SKELETON).unlink(missing_ok=True)
     path = folder / CONFIG
     if path.exists():
         if path.read_text(encoding="utf-8") == text:
