@@ -18,7 +18,7 @@ from swahr.commands import publish as command
 from swahr.config import load_config, save_config
 from swahr.engine import checkpoint, hub
 from swahr.engine.checkpoint import Progress, RunIdentity
-from swahr.engine.model_files import LoadError, find_model
+from swahr.engine.model_files import LoadError, ModelFiles, find_model
 from swahr.engine.published import publish
 from swahr.engine.run_folder import keep_config, own_skeleton
 from swahr.models.build import build_model
@@ -115,6 +115,14 @@ def test_problems_are_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     (tmp_path / "out/config.json").write_text("{")
     with pytest.raises(LoadError, match="config.json: cannot be read as JSON"):
         swahr.load(tmp_path / "out")
+
+
+def test_an_exported_network_is_not_published(tmp_path: Path) -> None:
+    files = ModelFiles(None, tmp_path / "x.onnx", "")
+    with pytest.raises(
+        LoadError, match="x.onnx: is exported; publish the weights that"
+    ):
+        publish(files, tmp_path / "out")
 
 
 def test_only_figures_of_the_published_weights_are_told(tmp_path: Path) -> None:

@@ -69,6 +69,8 @@ def publish(model: ModelFiles, out: str | Path) -> Path:
     except ImportError:
         raise LoadError("publishing needs safetensors: pip install 'swahr[hub]'") from None
     cfg = model.cfg
+    if model.weights.suffix == ".onnx":
+        raise LoadError(f"{model.weights}: is exported; publish the weights that it was made from")
     network = load_network(cfg, model.weights, "cpu")
     weights = describe_weights(model.weights)
     skeleton = configured_skeleton(cfg)
