@@ -119,9 +119,7 @@ def test_problems_are_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
 
 def test_an_exported_network_is_not_published(tmp_path: Path) -> None:
     files = ModelFiles(None, tmp_path / "x.onnx", "")
-    with pytest.raises(
-        LoadError, match="x.onnx: is exported; publish the weights that"
-    ):
+    with pytest.raises(LoadError, match="x.onnx: is exported; publish the weights that"):
         publish(files, tmp_path / "out")
 
 

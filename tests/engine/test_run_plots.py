@@ -44,15 +44,18 @@ class Axes:
 
 
 def test_curves_of_losses_figures_and_rate(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """Columns of other units, such as images a second and errors in pixels, are not drawn."""
+    """Columns of other units, such as images a second and errors in pixels, are not drawn, nor are
+    undefined figures.
+    """
     figure = pytest.importorskip("matplotlib.figure", reason="needs the extra report")
     panels = [Axes() for _ in range(3)]
     monkeypatch.setattr(figure.Figure, "subplots", lambda self, *size: panels)
-    rows = {1: ROWS[1], 2: ROWS[2] | {"AP (M)": "-1", "error (mean px)": "7"}}
-    draw_curves(tmp_path / "curves.png", rows, ["AP", "AP (M)", "error (mean px)"])
+    others = {"AP (M)": "0.4", "PCK 0.2": "0.7", "AR": "-1", "error (mean px)": "7"}
+    rows = {1: ROWS[1] | {"PCK 0.2": "-1"}, 2: ROWS[2] | others}
+    draw_curves(tmp_path / "curves.png", rows, ["AP", *others])
     losses, figures, rate = (panel.curves for panel in panels)
     assert losses.keys() == {"loss", "push0"} and losses["loss"] == ([1, 2], [2, 1])
-    assert figures == {"AP": ([2], [0.5]), "AP (M)": ([2], [-1])}
+    assert figures == {"AP": ([2], [0.5]), "PCK 0.2": ([2], [0.7])}
     assert rate == {"learning_rate": ([1, 2], [0.1, 0.2])}
     assert read_image(tmp_path / "curves.png").size
 

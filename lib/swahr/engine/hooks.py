@@ -24,6 +24,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from swahr.distributed import comm
 from swahr.engine import checkpoint
+from swahr.engine.results_file import as_text
 from swahr.engine.run_plots import draw_curves
 from swahr.engine.schedule import TrainingError
 from swahr.models.weights import load_state, published_state
@@ -223,7 +224,7 @@ class Curves(Hook):
             return
         rows = trainer.results.rows()
         epoch = trainer.progress.epoch
-        rows[epoch] = rows.get(epoch, {}) | {name: str(value) for name, value in stats.items()}
+        rows[epoch] = rows.get(epoch, {}) | as_text(stats)
         path = trainer.folder / checkpoint.CURVES
         try:
             draw_curves(path, rows, list(stats))

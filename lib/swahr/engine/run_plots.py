@@ -23,6 +23,8 @@ logger = logging.getLogger("swahr")
 LOSS = "loss"
 RATE = "learning_rate"
 MAX_CURVES = 8  # of a panel
+DETAILS = ("AP (", "AR ")  # beginnings of the names of figures that are not drawn
+UNDEFINED = "-1"  # of a figure
 EXAMPLES = 8  # images of val_images.jpg
 COLUMNS = 4  # of images, two to an example
 CELL = 320  # px of the longer side of an image
@@ -40,7 +42,7 @@ def draw_curves(path: Path, rows: Mapping[int, Mapping[str, str]], figures: Sequ
     names = list(dict.fromkeys(name for row in rows.values() for name in row))
     first = names.index(LOSS) if LOSS in names else 0
     losses = names[first : names.index(RATE)] if RATE in names else []
-    shares = [name for name in figures if _is_share(rows, name)]
+    shares = [name for name in figures if not name.startswith(DETAILS) and _is_share(rows, name)]
     panels = [("losses", losses), ("validation", shares), ("learning rate", [RATE])]
     canvas = Figure(figsize=(13, 3.8), dpi=90, layout="constrained")
     for axes, (title, columns) in zip(canvas.subplots(1, len(panels)), panels):
@@ -56,15 +58,19 @@ def draw_curves(path: Path, rows: Mapping[int, Mapping[str, str]], figures: Sequ
 
 
 def _curve(rows: Mapping[int, Mapping[str, str]], name: str) -> tuple[list[int], list[float]]:
-    """The epochs that have a value, and their values."""
-    points = {epoch: float(row[name]) for epoch, row in sorted(rows.items()) if row.get(name)}
+    """The epochs that have a defined value, and their values."""
+    points = {
+        epoch: float(row[name])
+        for epoch, row in sorted(rows.items())
+        if row.get(name, "") not in ("", UNDEFINED)
+    }
     return list(points), list(points.values())
 
 
 def _is_share(rows: Mapping[int, Mapping[str, str]], name: str) -> bool:
-    """Whether a figure lies between 0 and 1; -1 stands for an undefined one."""
+    """Whether a figure lies between 0 and 1."""
     _, values = _curve(rows, name)
-    return bool(values) and all(value == -1 or 0 <= value <= 1 for value in values)
+    return bool(values) and all(0 <= value <= 1 for value in values)
 
 
 def draw_validation(path: Path, dataset: KeypointDataset, records: Sequence[Record]) -> None:
