@@ -155,7 +155,7 @@ def test_check_suggests_sigmas(
         annotation["keypoints"][0] += 6  # the nose, of a person of 30 px
     second.write_text(json.dumps(data))
     check = tool("check")
-    assert check.main([*paths(root), "--suggest-sigmas", str(second)]) == 0
+    assert check.main([*paths(root), "--suggest-sigmas", "--second", str(second)]) == 0
     printed = capsys.readouterr().out
     assert "people labelled twice        20\n" in printed
     assert "  nose                       0.2000 from 20 double labels\n" in printed
@@ -169,7 +169,7 @@ def test_check_suggests_sigmas(
     for image in data["images"]:
         image["file_name"] = f"other_{image['file_name']}"
     second.write_text(json.dumps(data))
-    assert check.main([*paths(root), "--suggest-sigmas", str(second)]) == 2
+    assert check.main([*paths(root), "--suggest-sigmas", "--second", str(second)]) == 2
     assert "second.json: nobody in it was labelled in " in capsys.readouterr().err
 
 
@@ -197,6 +197,7 @@ def test_check_of_an_experiments_training_set(
         ([], "give an annotation file and the folder of its images, or --cfg FILE"),
         (["a.json"], "give an annotation file and the folder of its images, or --cfg FILE"),
         (["a.json", "b", "--augmented", "c.jpg"], "--augmented needs --cfg, the experiment whose"),
+        (["a.json", "b", "--second", "c.json"], "--second needs --suggest-sigmas, which it is fo"),
         (["--cfg", EXPERIMENT, "--skeleton", "coco"], "--skeleton and --cfg: give the setting DAT"),
         (["--cfg", EXPERIMENT, "--categories", "dog"], "--categories and --cfg: give the setting "),
         (["--cfg", EXPERIMENT, "DATASET.ROOT", "none"], "DATASET.ROOT: no folder 'none' here or "),

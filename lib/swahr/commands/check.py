@@ -4,7 +4,8 @@ and draw some of them.
     python tools/check_dataset.py data/coco/annotations/person_keypoints_val2017.json \\
         data/coco/images/val2017
     python tools/check_dataset.py own.json own_images --skeleton own.yaml --contact-sheet sheet.jpg
-    python tools/check_dataset.py own.json own_images --skeleton own.yaml --suggest-sigmas 2nd.json
+    python tools/check_dataset.py own.json own_images --skeleton own.yaml \\
+        --suggest-sigmas --second others.json
     python tools/check_dataset.py --cfg experiments/finetune/base.yaml --augmented sheet.jpg \\
         DATASET.ROOT data/mine DATASET.SKELETON data/mine/skeleton.yaml
 
@@ -60,8 +61,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if args.augmented:
             save_image(args.augmented, augmented_sheet(cfg, dataset))
             print(f"augmented images: {args.augmented}")
-        if args.suggest_sigmas is not None:
-            print_sigmas(dataset, args.suggest_sigmas)
+        if args.suggest_sigmas:
+            print_sigmas(dataset, args.second)
     except (ValueError, OSError) as error:
         print(error, file=sys.stderr)
         return 2
@@ -105,11 +106,11 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     )
     parser.add_argument(
         "--suggest-sigmas",
-        nargs="?",
-        const="",
-        metavar="SECOND",
-        help="print sigmas for the skeleton file; SECOND: annotations of the same images by "
-        "somebody else; without it a rule of thumb",
+        action="store_true",
+        help="print sigmas for the skeleton file: measured with --second, else by a rule of thumb",
+    )
+    parser.add_argument(
+        "--second", metavar="FILE", help="annotations of the same images by somebody else"
     )
     parser.add_argument(
         "--import",
@@ -123,7 +124,9 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
 
 
 def _configuration(args: argparse.Namespace) -> Any:
-    """The configuration of --cfg; None without it. Raises ConfigError."""
+    """The configuration of --cfg; None without it. ConfigError for flags that miss others."""
+    if args.second and not args.suggest_sigmas:
+        raise ConfigError(["--second needs --suggest-sigmas, which it is for"])
     if args.cfg is None:
         if args.augmented:
             raise ConfigError(["--augmented needs --cfg, the experiment whose training it shows"])
@@ -157,10 +160,10 @@ def _open_configured(cfg: Any) -> KeypointDataset:
     )
 
 
-def print_sigmas(dataset: KeypointDataset, second: str) -> None:
+def print_sigmas(dataset: KeypointDataset, second: str | None) -> None:
     """Print the sigmas of a skeleton file, and what they are made from.
 
-    second: annotations of the same images by somebody else; '' for none. Raises AnnotationError.
+    second: annotations of the same images by somebody else. Raises AnnotationError.
     """
     skeleton = dataset.skeleton
     spread = None
@@ -183,7 +186,7 @@ def print_sigmas(dataset: KeypointDataset, second: str) -> None:
     else:
         print(
             "sigmas by a rule of thumb: COCO's for keypoints of its names, "
-            f"{TYPICAL_SIGMA} for others; measured ones need a second annotation file"
+            f"{TYPICAL_SIGMA} for others; --second FILE measures them"
         )
     print(f"sigmas: {suggest_sigmas(skeleton, spread)}")
 
