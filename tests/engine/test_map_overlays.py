@@ -22,10 +22,10 @@ def reddest(drawing: np.ndarray) -> tuple[int, int]:
 @pytest.mark.parametrize("project", [True, False])
 def test_heatmaps_lie_where_the_joint_is(options: dict, project: bool) -> None:
     """On a wide image, at half its size."""
-    picture = image(200, 128, [(150, 60)], spread=6)
-    picture[..., 1] = 0  # red joints only
-    shown = cv2.resize(picture, (100, 64), interpolation=cv2.INTER_AREA)
-    drawings = MapOverlays(predictor(project=project, **options))(picture, shown)
+    photo = image(200, 128, [(150, 60)], spread=6)
+    photo[..., 1] = 0  # red joints only
+    shown = cv2.resize(photo, (100, 64), interpolation=cv2.INTER_AREA)
+    drawings = MapOverlays(predictor(project=project, **options))(photo, shown)
     assert drawings.keys() == {"heatmaps", "tags"}
     assert all(drawing.shape == shown.shape for drawing in drawings.values())
     x, y = reddest(drawings["heatmaps"])
@@ -33,8 +33,8 @@ def test_heatmaps_lie_where_the_joint_is(options: dict, project: bool) -> None:
 
 
 def test_people_of_other_tags_have_other_colours() -> None:
-    picture = image(128, 64, [(30, 15), (90, 15)], spread=6, shade=100)
-    drawing = MapOverlays(predictor())(picture, picture)["tags"].astype(int)
+    photo = image(128, 64, [(30, 15), (90, 15)], spread=6, shade=100)
+    drawing = MapOverlays(predictor())(photo, photo)["tags"].astype(int)
     first = drawing[15, 30]
     second = drawing[15, 90]
     assert np.abs(first - second).max() > 100
