@@ -149,7 +149,7 @@ def panel(
         columns = {name: values[None] for name, values in columns.items()}
     cells: list[Image] = []
     for i, pixels in enumerate(columns["input"]):
-        small = _fit(_checked(pixels), cell)
+        small = fit(_checked(pixels), cell)
         cells += [
             small,
             draw_heatmap(small, columns["target"][i]),
@@ -327,7 +327,7 @@ def _blend(image: Image, color: NDArray[np.integer], share: Maps | np.float32) -
     return mixed
 
 
-def _fit(image: Image, longest: int) -> Image:
+def fit(image: Image, longest: int) -> Image:
     """Resize the image to `longest` pixels on its longer side."""
     zoom = longest / max(image.shape[:2])
     width, height = (max(1, round(side * zoom)) for side in _size(image))

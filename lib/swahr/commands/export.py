@@ -25,13 +25,12 @@ import torch
 
 from swahr import __version__
 from swahr.commands.flags import add_import_flag
-from swahr.commands.publish import portable_settings
 from swahr.config import OWN_SKELETON, configured_skeleton
 from swahr.config.schema import unflatten
-from swahr.converters.coco import skeleton_yaml
 from swahr.data.images import MEAN, STD, Image, read_image
 from swahr.engine.model_files import ModelFiles, find_model
 from swahr.engine.provenance import describe_weights
+from swahr.engine.published import portable_settings
 from swahr.export.check import BOUNDS, Agreement, compare
 from swahr.export.write import averaged_maps, write_onnx
 from swahr.exported import Description, ExportedError, is_exported
@@ -41,7 +40,7 @@ from swahr.inference.load import load_network
 from swahr.inference.predictor import build_predictor, trained_skeleton
 from swahr.models.network import PoseNetwork
 from swahr.parts import import_modules
-from swahr.skeleton import COCO, SKELETONS, Skeleton
+from swahr.skeleton import COCO, SKELETONS, Skeleton, skeleton_yaml
 from swahr.synthetic import PRESETS, render_scene
 
 # Settings that choose how PyTorch runs a network. The file holds their plain values.

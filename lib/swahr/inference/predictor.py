@@ -7,6 +7,7 @@ Validation and users run the same code. The three steps can be called one by one
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -27,6 +28,7 @@ from swahr.acceleration.fuse import (
 from swahr.codec.decode import Decoder, People, build_decoder
 from swahr.codec.maps import MapRule, Maps
 from swahr.data.images import Image, normalize
+from swahr.data.plausibility import flip_problem
 from swahr.geometry import SIZE_STEP, InputGeometry
 from swahr.inference.exported_network import ExportedNetwork, used_maps
 from swahr.inference.tta import (
@@ -40,6 +42,8 @@ from swahr.inference.tta import (
 from swahr.models.build import amp_dtype
 from swahr.models.network import PoseNetwork, StageOutput
 from swahr.skeleton import Skeleton
+
+logger = logging.getLogger(__name__)
 
 # Of one image at its largest scale. A very thin image, whose short side becomes input_size, would
 # fill the memory.
@@ -359,6 +363,8 @@ def build_predictor(
     device = torch.device(device)
     test = cfg.TEST
     check_test_scales(cfg, getattr(model, "size_divisor", 1))
+    if test.FLIP_TEST and (problem := flip_problem(skeleton)):
+        logger.warning("%s (TEST.FLIP_TEST is True)", problem)
     model = model.to(device).eval()
     network, input_dtype, autocast_dtype = _fast_network(cfg, model, device)
     use_heatmaps, use_tags = used_maps(cfg)
