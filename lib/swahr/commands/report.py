@@ -29,7 +29,7 @@ from swahr.engine.validate import build_validation_set
 from swahr.evaluation.metrics import NAMES
 from swahr.evaluation.records import read_json
 from swahr.files import make_folder, write_text
-from swahr.inference.load import load_network
+from swahr.inference.load import load_model
 from swahr.inference.predictor import build_predictor
 from swahr.report.page import ReportError, check_libraries, make_report
 from swahr.skeleton import get_skeleton
@@ -107,7 +107,7 @@ def write_validation_report(cfg: Any, cfg_path: str, folder: str | Path) -> Path
     weights = find_weights(cfg, cfg_path)
     results = output_dir(cfg, cfg_path) / "results" / f"{results_name(cfg)}.json"
     device = select_device(cfg.DEVICE)
-    network = load_network(cfg, weights, device)
+    network = load_model(cfg, weights, device)
     page = make_report(
         dataset.coco,
         {run_name(cfg, cfg_path): read_json(results, "results", list)},
