@@ -18,8 +18,8 @@ import torch
 
 from swahr.config import load_config
 from swahr.distributed.launch import main_with_exit_status
-from swahr.engine.image_sources import Video
 from swahr.engine.people_file import PeopleFile
+from swahr.engine.video import Video
 from swahr.files import WriteError
 from swahr.models.build import build_model
 from swahr.visualize import save_image

@@ -24,7 +24,7 @@ from swahr.codec.maps import Maps
 from swahr.codec.peaks import Peaks, find_peaks, find_peaks_batch
 from swahr.codec.refine import find_missing, find_missing_batch
 from swahr.codec.subpixel import place_between_pixels
-from swahr.codec.tile_bounds import NOT_FINITE, Floats, tile_bounds
+from swahr.codec.tile_bounds import NOT_FINITE, Floats, TileBounds, tile_bounds
 from swahr.parts import choose
 from swahr.skeleton import Skeleton
 
@@ -182,8 +182,7 @@ class AssociativeDecoder:
         tag_bounds = tile_bounds(tags)
         if not (heatmap_bounds.finite and tag_bounds.finite):
             raise ValueError(NOT_FINITE)
-        peaks = find_peaks(heatmaps, tags, heatmap_bounds, **self._peak_settings)
-        peak_of_joint = group(peaks, self.grouping_order, **self._group_settings)
+        peaks, peak_of_joint = self.grouped(heatmaps, tags, heatmap_bounds)
         means = mean_tags(peaks, peak_of_joint)
         people = self._people(peaks, peak_of_joint, means, heatmaps.shape[-1])
         persons, joints = np.nonzero(peak_of_joint < 0)
@@ -191,6 +190,17 @@ class AssociativeDecoder:
             found = find_missing(heatmaps, tags, heatmap_bounds, tag_bounds, joints, means[persons])
             _write_joints(people, persons, joints, found)
         return people
+
+    def grouped(
+        self, heatmaps: Floats, tags: Floats, bounds: TileBounds | None = None
+    ) -> tuple[Peaks, PeakOfJoint]:
+        """The peaks of one image's maps, and the people that grouping makes of them, see `group`.
+
+        heatmaps: (K, H, W). tags: (K or 1, H, W, T). Both are contiguous. bounds: of the heatmaps.
+        """
+        bounds = bounds or tile_bounds(heatmaps[..., None])
+        peaks = find_peaks(heatmaps, tags, bounds, **self._peak_settings)
+        return peaks, group(peaks, self.grouping_order, **self._group_settings)
 
     def decode_batch(self, heatmaps: torch.Tensor, tags: torch.Tensor) -> list[People]:
         """Decode contiguous float32 maps on any device, the whole batch at once, with tensor

@@ -15,14 +15,15 @@ from swahr.distributed import comm
 from swahr.parts import import_modules
 
 
-def config_parser(description: str | None) -> argparse.ArgumentParser:
+def config_parser(description: str | None, *, cfg_required: bool = True) -> argparse.ArgumentParser:
     """A parser with the flags of every tool that loads a configuration: --cfg, --import, ..."""
     parser = argparse.ArgumentParser(
         description=description,
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
-    add_flag(parser, "--cfg", required=True, metavar="FILE", help="YAML file of the experiment")
+    about = "YAML file of the experiment"
+    add_flag(parser, "--cfg", required=cfg_required, metavar="FILE", help=about)
     _add_early_flags(parser)
     parser.add_argument(
         "--print-config", action="store_true", help="print the merged configuration and exit"
@@ -36,12 +37,14 @@ def config_parser(description: str | None) -> argparse.ArgumentParser:
     return parser
 
 
-def run_parser(description: str | None, *processes: str) -> argparse.ArgumentParser:
+def run_parser(
+    description: str | None, *processes: str, cfg_required: bool = True
+) -> argparse.ArgumentParser:
     """A parser with the flags of the tools that run a network.
 
     processes: the tool's flags for the number of processes.
     """
-    parser = config_parser(description)
+    parser = config_parser(description, cfg_required=cfg_required)
     add_flag(
         parser,
         *processes,
@@ -169,6 +172,11 @@ def load_run_config(args: argparse.Namespace) -> CfgNode:
     REQUIRES of the result names the modules of --import, so that a saved configuration says what it
     needs. Raises ConfigError, also for one GPU (DEVICE cuda:N) that several processes would share.
     """
+    return check_run_config(args, load_config(args.cfg, run_settings(args)))
+
+
+def run_settings(args: argparse.Namespace) -> list[Any]:
+    """The settings of the command line, with those that flags stand for."""
     opts = list(args.opts)
     if getattr(args, "gpu", None) is not None:
         opts.append(f"DEVICE=cuda:{args.gpu}")
@@ -178,7 +186,11 @@ def load_run_config(args: argparse.Namespace) -> CfgNode:
         opts.append(f"RUN_NAME={args.name}")
     if args.modules:
         opts += ["REQUIRES", args.modules]
-    cfg = load_config(args.cfg, opts)
+    return opts
+
+
+def check_run_config(args: argparse.Namespace, cfg: CfgNode) -> CfgNode:
+    """The configuration itself, see load_run_config."""
     if args.print_config:
         print(cfg.dump(), end="")
         sys.exit(0)

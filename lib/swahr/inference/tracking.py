@@ -44,14 +44,14 @@ class Tracker:
         max_hidden: float = 2.0,
         min_score: float = 0.0,
     ) -> None:
-        self.sigmas = np.asarray(sigmas, np.float64)
+        self._spread = [SPREAD * sigma for sigma in sigmas]
         self.min_oks = min_oks
         self.max_hidden = max_hidden
         self.min_score = min_score
         self._count = 0  # ids given so far
         self._ids = np.zeros(0, np.int64)
-        self._points = np.zeros((0, len(self.sigmas), 2))
-        self._found_at = np.zeros((0, len(self.sigmas)))  # seconds, of each joint
+        self._points = np.zeros((0, len(sigmas), 2))
+        self._found_at = np.zeros((0, len(sigmas)))  # seconds, of each joint
         self._velocities = np.zeros((0, 2))  # px a second
         self._seen_at = np.zeros(0)  # seconds, of each person
 
@@ -95,7 +95,7 @@ class Tracker:
         rows = np.full(count, -1)
         if not count or not known:
             return rows
-        alike = similarities(keypoints, SPREAD * self.sigmas, self._expected(time))
+        alike = similarities(keypoints, self._spread, self._expected(time))
         alike *= HIDDEN_SHARE ** (time - self._seen_at)
         costs = np.ones((max(count, known),) * 2)
         costs[:count, :known] = np.where(alike >= self.min_oks, 1 - alike, 1)
@@ -117,7 +117,7 @@ class Tracker:
         step = _mean(moves, recent)
         measured = step / np.maximum(elapsed, 1e-6)
         before = self._velocities[slots]
-        usable = recent.any(axis=1)[:, None] & (elapsed > 0)
+        usable = (recent.sum(axis=1) > 0)[:, None] & (elapsed > 0)
         velocity = np.where(usable, before + VELOCITY_SHARE * (measured - before), before)
         self._velocities[slots] = velocity
         carried = self._points[slots] + step[:, None]
@@ -137,7 +137,7 @@ class Tracker:
 
 
 def _any_joint(keypoints: NDArray[np.floating]) -> NDArray[np.bool_]:
-    return (keypoints[..., 2] > 0).any(axis=1)
+    return (keypoints[..., 2] > 0).sum(axis=1) > 0
 
 
 def _mean(moves: Doubles, used: NDArray[np.bool_]) -> Doubles:
