@@ -22,7 +22,6 @@ from swahr.skeleton import Skeleton
 from swahr.visualize import (
     caption,
     draw_heatmap,
-    draw_heatmaps,
     draw_people,
     draw_points,
     draw_scale_map,
@@ -32,7 +31,7 @@ from swahr.visualize import (
     person_colors,
 )
 
-CELL = 300  # px of the longer side of each image of the panel
+CELL = 340  # px of the longer side of each image of the panel
 COLUMNS = 5
 PLOT_HEIGHT = 320
 MARGIN = 48  # px around the plot of tags
@@ -58,11 +57,14 @@ class _Grouping(NamedTuple):
     order: Sequence[int]
 
 
-def explain(predictor: Predictor, image: Image, skeleton: Skeleton) -> Explanation:
+def explain(
+    predictor: Predictor, image: Image, skeleton: Skeleton, threshold: float = 0.0
+) -> Explanation:
     """The people of an image (H, W, 3) uint8 RGB, and what leads to them.
 
     predictor: its network must be the plain one (TEST.FUSE False), where scale maps are wanted.
-    skeleton: of the people. Raises PredictionError as Predictor.prepare.
+    skeleton: of the people. threshold: lowest score of the people that are drawn; grouping is shown
+    with all of them. Raises PredictionError as Predictor.prepare.
     """
     [(_, batch)] = predictor.prepare([image])
     maps = predictor.maps(batch)
@@ -73,9 +75,10 @@ def explain(predictor: Predictor, image: Image, skeleton: Skeleton) -> Explanati
     small = fit(whole, CELL)  # type: ignore[arg-type]
     heatmaps = maps.heatmaps[0].cpu().numpy()
     names = [*skeleton.keypoints, "center"][: len(heatmaps)]
-    overview = _overview(small, people, maps, _scale_maps(predictor, batch), skeleton)
-    parts = [*overview, *_heatmap_cells(small, heatmaps, names)]
-    sections = [make_grid(overview, COLUMNS), make_grid(parts[len(overview) :], COLUMNS)]
+    scales = _scale_maps(predictor, batch)
+    overview = _overview(small, people, maps, scales, skeleton, threshold)
+    cells = _heatmap_cells(small, heatmaps, names)
+    sections = [make_grid(overview, COLUMNS), make_grid(cells, COLUMNS)]
     grouping = _grouping(predictor, maps)
     if grouping is not None:
         sections.append(plot_tags(grouping.peaks, grouping.peak_of_joint, grouping.order, names))
@@ -84,7 +87,12 @@ def explain(predictor: Predictor, image: Image, skeleton: Skeleton) -> Explanati
 
 
 def _overview(
-    image: Image, people: People, maps: Maps, scales: Floats | None, skeleton: Skeleton
+    image: Image,
+    people: People,
+    maps: Maps,
+    scales: Floats | None,
+    skeleton: Skeleton,
+    threshold: float,
 ) -> list[Image]:
     """The people, the best heatmap, the scale maps if there are any, and the tags, with captions.
 
@@ -92,10 +100,12 @@ def _overview(
     """
     heatmaps = maps.heatmaps[0].cpu().numpy()
     zoom = image.shape[1] / heatmaps.shape[2]
-    keypoints = people.keypoints[:, : skeleton.num_keypoints] * (zoom, zoom, 1)
+    shown = np.flatnonzero(people.scores >= threshold)
+    keypoints = people.keypoints[shown, : skeleton.num_keypoints] * (zoom, zoom, 1)
+    drawn = draw_people(image, keypoints, skeleton, people.scores[shown], ids=shown)
     cells = {
-        f"{len(people.scores)} people": draw_people(image, keypoints, skeleton, people.scores),
-        f"heatmaps, largest value {heatmaps.max():.2f}": draw_heatmap(image, heatmaps),
+        f"{len(shown)} of {len(people.scores)} people": drawn,
+        f"heatmaps, up to {heatmaps.max():.2f}": draw_heatmap(image, heatmaps, _limit(heatmaps)),
     }
     if scales is not None:
         cells["scale maps (red: larger)"] = draw_scale_map(image, scales)
@@ -105,10 +115,16 @@ def _overview(
 
 
 def _heatmap_cells(image: Image, heatmaps: Floats, names: Sequence[str]) -> list[Image]:
+    limit = _limit(heatmaps)
     return [
-        _titled(f"{name}, {heatmap.max():.2f}", draw_heatmaps(image, heatmap[None]))
+        _titled(f"{name}, up to {heatmap.max():.2f}", draw_heatmap(image, heatmap, limit))
         for name, heatmap in zip(names, heatmaps)
     ]
+
+
+def _limit(heatmaps: Floats) -> float:
+    """The value that is drawn in red, the same for all heatmaps."""
+    return max(float(heatmaps.max()), 0.1)
 
 
 def _titled(title: str, image: Image) -> Image:

@@ -211,7 +211,7 @@ def infer_share(
         predictor = _load(cfg, weights, people.skeleton, device)
         share = files.names[comm.rank() :: comm.world_size()]
         found = (
-            _explained(files, predictor, people.skeleton, share, results.folder)
+            _explained(files, predictor, people.skeleton, share, results)
             if results.maps
             else _found(files, predictor, share, cfg.WORKERS)
         )
@@ -268,17 +268,17 @@ def _explained(
     predictor: Predictor,
     skeleton: Skeleton,
     names: Sequence[str],
-    folder: Path,
+    results: Results,
 ) -> Iterator[ImageResult]:
     """The results of images, one by one, after what the network sees in each is written."""
     drawn_names = files.drawn_names()
     for name in names:
         try:
-            explanation = explain(predictor, files.read(name), skeleton)
+            explanation = explain(predictor, files.read(name), skeleton, results.threshold)
         except (ImageError, PredictionError) as error:
             yield ImageResult(name, None, str(error))
             continue
-        save_image(folder / f"{drawn_names[name]}{MAPS_ENDING}", explanation.panel)
+        save_image(results.folder / f"{drawn_names[name]}{MAPS_ENDING}", explanation.panel)
         yield ImageResult(name, explanation.prediction)
 
 
