@@ -116,3 +116,15 @@ def test_no_benchmark_starts_when_the_time_is_over(benchmark, tmp_path: Path) ->
     assert (
         "Not measured: grouping: the 0 minutes were over" in (tmp_path / "benchmark.md").read_text()
     )
+
+
+def test_drawing_and_tracking_are_measured(
+    benchmark, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(importlib.import_module("benchmarks.video"), "FRAME_SIZE", (216, 384))
+    only = ["--only", "drawing", "--only", "tracking"]
+    once = ["--seconds", "0", "--calls", "1", "--out", str(tmp_path)]
+    assert benchmark.main(["--device", "cpu", *once, *only]) == 0
+    rows = json.loads((tmp_path / "benchmark.json").read_text())["rows"]
+    assert [row["benchmark"] for row in rows] == ["drawing", "drawing", "tracking"]
+    assert [row["goal_ms"] for row in rows] == [50, 50, None]

@@ -115,7 +115,7 @@ def test_whoever_was_seen_a_moment_ago_goes_first() -> None:
     tracker = Tracker(COCO.sigmas)
     assert track(tracker, 0.0, person(0), person(6)) == [1, 2]
     assert track(tracker, 0.9, person(6)) == [2]
-    assert track(tracker, 1.0, person(2)) == [2]
+    assert track(tracker, 1.0, person(3)) == [2]
 
 
 def test_joints_that_were_not_found_move_with_the_person() -> None:

@@ -20,10 +20,12 @@ Doubles = NDArray[np.float64]
 Ids = NDArray[np.int64]
 
 VELOCITY_SHARE = 0.4  # of the newest step in the velocity of a person
-SPREAD = 1.5  # of the joints' sigmas: limbs move between frames
+# Factors of the joints' sigmas; the similarities are averaged. The wide one finds people after a
+# leap, the narrow one tells those apart who are close to each other.
+SPREADS = (1.5, 0.5)
 # Of its similarity, what a person keeps for each second in which it was not found: somebody who was
 # seen a moment ago goes first.
-HIDDEN_SHARE = 0.6
+HIDDEN_SHARE = 0.8
 MEMORY_SECONDS = 1.0  # a joint that was not found for longer is forgotten
 
 
@@ -40,11 +42,11 @@ class Tracker:
         self,
         sigmas: Sequence[float],
         *,
-        min_oks: float = 0.1,
+        min_oks: float = 0.05,
         max_hidden: float = 2.0,
         min_score: float = 0.0,
     ) -> None:
-        self._spread = [SPREAD * sigma for sigma in sigmas]
+        self._sigmas = [[spread * sigma for sigma in sigmas] for spread in SPREADS]
         self.min_oks = min_oks
         self.max_hidden = max_hidden
         self.min_score = min_score
@@ -95,7 +97,8 @@ class Tracker:
         rows = np.full(count, -1)
         if not count or not known:
             return rows
-        alike = similarities(keypoints, self._spread, self._expected(time))
+        expected = self._expected(time)
+        alike = np.mean([similarities(keypoints, each, expected) for each in self._sigmas], axis=0)
         alike *= HIDDEN_SHARE ** (time - self._seen_at)
         costs = np.ones((max(count, known),) * 2)
         costs[:count, :known] = np.where(alike >= self.min_oks, 1 - alike, 1)
