@@ -68,6 +68,7 @@ def draw_people(
     sides = _sides(skeleton)
     shown = (people[..., 2] > threshold) & np.isfinite(people).all(axis=2)
     sure = people[..., 2] > unsure
+    people = _near(people)
     for person, hue, label, drawn, certain in zip(people, hues, labels, shown, sure):
         if drawn.any():
             look = _Look(person_colors(hue), sides, skeleton.limbs)
@@ -86,7 +87,7 @@ def draw_points(
     labels beside them if there are any.
     """
     canvas = _checked(image).copy()
-    places = _fixed(np.asarray(points, np.float64).reshape(-1, 2)).tolist()
+    places = _fixed(_near(np.asarray(points, np.float64).reshape(-1, 2))).tolist()
     for place, color in zip(places, colors):
         if labels:
             _ring(canvas, place, radius, color)
@@ -324,7 +325,7 @@ def _draw_person(
     high = person[shown, :2].max(axis=0)
     size = float((high - low).max())
     width = max(1, round(size * 0.012))
-    ends, sides = _limbs(person, shown, sure, look, 4.0 * width)
+    ends, sides = _limbs(person, shown, sure, look, 6.0 * width)
     dark = itertools.repeat(DARK)
     _stripes(canvas, ends, width + max(1, width // 2), dark)
     _stripes(canvas, ends, width, (look.colors[side] for side in sides))
@@ -355,24 +356,29 @@ def _limbs(
     """
     pairs = [pair for pair in look.limbs if shown[pair[0]] and shown[pair[1]]]
     sides = [look.sides[a] if look.sides[a] == look.sides[b] else 0 for a, b in pairs]
-    ends = np.clip(person[np.reshape(pairs, (-1, 2)).astype(int), :2], -FARTHEST, FARTHEST)
-    if sure[shown].all():
+    ends = person[np.reshape(pairs, (-1, 2)).astype(int), :2]
+    unsure = [not (sure[a] and sure[b]) for a, b in pairs]
+    if not any(unsure):
         return ends, sides
-    lines = [
-        line[None] if sure[a] and sure[b] else _dashes(line, dash)
-        for line, (a, b) in zip(ends, pairs)
-    ]
-    counts = [len(line) for line in lines]
-    return np.concatenate([ends[:0], *lines]), np.repeat(sides, counts).tolist()
+    dashes, owners = _dashes(ends, np.asarray(unsure), dash)
+    return dashes, [sides[owner] for owner in owners]
 
 
-def _dashes(ends: NDArray[np.float64], length: float) -> NDArray[np.float64]:
-    """A line (2, 2) as dashes (n, 2, 2) with gaps as long, from end to end; at most MAX_DASHES."""
-    distance = float(np.hypot(*(ends[1] - ends[0])))
-    count = min(max(2, round(distance / (2 * length))), MAX_DASHES)
-    starts = np.arange(count) / (count - 0.5)
-    shares = np.stack([starts, starts + 0.5 / (count - 0.5)], axis=1)[..., None]
-    return ends[0] + shares * (ends[1] - ends[0])
+def _dashes(
+    ends: NDArray[np.float64], dashed: NDArray[np.bool_], length: float
+) -> tuple[NDArray[np.float64], list[int]]:
+    """Lines (n, 2, 2), those that are dashed (n,) cut into dashes of about `length` pixels with
+    gaps as long, from end to end, 3 to MAX_DASHES of them. Also the line that each is of.
+    """
+    along = ends[:, 1] - ends[:, 0]
+    pairs = np.hypot(along[:, 0], along[:, 1]) / (2 * length)  # of a dash and a gap
+    counts = np.where(dashed, np.clip(np.round(pairs), 3, MAX_DASHES), 1).astype(int)
+    owners = np.repeat(np.arange(len(ends)), counts)
+    steps = np.arange(len(owners)) - np.repeat(np.cumsum(counts) - counts, counts)
+    share = np.where(dashed, 0.5, 1) / np.where(dashed, counts - 0.5, 1)  # of a dash in its line
+    starts = steps / np.where(dashed, counts - 0.5, 1)[owners]
+    shares = np.stack([starts, starts + share[owners]], axis=1)[..., None]
+    return ends[owners, :1] + shares * along[owners, None], owners.tolist()
 
 
 def _stripes(
@@ -391,10 +397,14 @@ def _stripes(
         cv2.fillConvexPoly(canvas, rectangle, color, cv2.LINE_AA, SHIFT)
 
 
+def _near(points: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Points where OpenCV can draw: finite, and not too far away."""
+    return np.clip(np.nan_to_num(points), -FARTHEST, FARTHEST)
+
+
 def _fixed(points: NDArray[np.float64]) -> Points:
-    """Points (..., 2) in 1/16 px, where OpenCV can draw."""
-    near = np.clip(np.nan_to_num(points), -FARTHEST, FARTHEST)
-    return np.round(near * (1 << SHIFT)).astype(np.int32)
+    """Points (..., 2) in 1/16 px."""
+    return np.round(points * (1 << SHIFT)).astype(np.int32)
 
 
 def _disc(canvas: Image, center: Sequence[int], radius: float, color: Color) -> None:

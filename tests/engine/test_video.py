@@ -41,10 +41,11 @@ def image(value: int) -> np.ndarray:
     return frame
 
 
-@pytest.fixture
-def clip(tmp_path: Path, av: Any) -> Path:
-    """A video of variable frame rate whose frame i is of the grey 40 i, with a second of sound."""
-    path = tmp_path / "clip.mp4"
+def write_clip(av: Any, path: Path, start: float = 0) -> Path:
+    """A video of variable frame rate whose frame i is of the grey 40 i, with a second of sound.
+
+    start: seconds, the time of the first frame in the file.
+    """
     with av.open(str(path), "w") as container:
         stream = container.add_stream("mpeg4", rate=10)
         stream.width, stream.height = SIZE
@@ -54,16 +55,23 @@ def clip(tmp_path: Path, av: Any) -> Path:
         sound.layout = "mono"
         for index, time in enumerate(TIMES):
             frame = av.VideoFrame.from_ndarray(image(40 * index), format="rgb24")
-            frame.pts = round(1000 * time)
+            frame.pts = round(1000 * (time + start))
             frame.time_base = Fraction(1, 1000)
             container.mux(stream.encode(frame))
         noise = np.random.default_rng(0).normal(size=(1, 8000)).astype(np.float32)
         samples = av.AudioFrame.from_ndarray(noise, format="fltp", layout="mono")
         samples.sample_rate = 8000
+        samples.pts = round(8000 * start)
+        samples.time_base = Fraction(1, 8000)
         container.mux(sound.encode(samples))
         for each in (stream, sound):
             container.mux(each.encode(None))
     return path
+
+
+@pytest.fixture
+def clip(tmp_path: Path, av: Any) -> Path:
+    return write_clip(av, tmp_path / "clip.mp4")
 
 
 def turned(path: Path) -> Path:
@@ -266,6 +274,17 @@ def test_times_and_sound_are_kept(clip: Path, av: Any) -> None:
             for file in (before, after)
         ]
     assert sounds[0] == sounds[1] and len(sounds[0]) > 5
+
+
+def test_a_file_whose_times_do_not_start_at_0(tmp_path: Path, av: Any) -> None:
+    clip = write_clip(av, tmp_path / "late.mkv", start=10)
+    copy = tmp_path / "copy.mp4"
+    frames = written(copy, Video(clip))
+    assert np.diff([frame.time for frame in frames]) == pytest.approx(np.diff(TIMES), abs=2e-3)
+    assert frames[0].time < 0.3 and next(iter(Video(clip))).time < 0.3
+    with av.open(str(copy)) as container:
+        sound = next(container.demux(container.streams.audio[0]))
+        assert abs(float(sound.pts * sound.time_base)) < 0.3
 
 
 def test_an_error_ends_the_sound_with_the_frames(clip: Path, av: Any) -> None:
