@@ -81,6 +81,8 @@ def test_people_of_a_video_have_frame_time_and_id_everywhere(tmp_path: Path) -> 
 def test_without_json_only_the_lines_are_written(tmp_path: Path) -> None:
     with people_file(tmp_path, write_json=False) as file:
         file.add(0, "a.png", SIZE, people(PERSON))
+        [kept] = (tmp_path / ".people_parts").iterdir()
+        assert "keypoints" not in kept.read_text()
     assert {path.name for path in tmp_path.iterdir()} == {"people.jsonl", "people.csv"}
     assert file.count == 1
 

@@ -113,6 +113,14 @@ def test_groups_are_kept_until_they_are_forgotten(clip: Path) -> None:
         source.read(3)
 
 
+def test_frames_of_two_sizes_share_no_group(clip: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    source = Video(clip)
+    shapes = [(4, 4, 3), (4, 4, 3), (8, 4, 3), (8, 4, 3)]
+    frames = [Frame(number, 0.0, np.zeros(shape)) for number, shape in enumerate(shapes)]
+    monkeypatch.setattr(Video, "__iter__", lambda self: iter(frames))
+    assert list(source.groups(3)) == [[0, 1], [2, 3]]
+
+
 @pytest.mark.parametrize("with_av", [True, False])
 def test_rotation_is_honoured(clip: Path, with_av: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     path = turned(clip)
