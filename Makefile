@@ -44,7 +44,7 @@ lint: $(VENV)/.installed-test
 
 # One process per core, each with one thread: threads of several processes would wait for each other.
 test: lint
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist loadfile
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist loadfile --no-loadscope-reorder
 
 faults: $(VENV)/.installed-test
 	$(BIN)/python -m pytest tests/faults

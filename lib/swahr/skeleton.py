@@ -17,6 +17,8 @@ from typing import Any
 
 import yaml
 
+TYPICAL_SIGMA = 0.05  # between COCO's 0.025 (eyes) and 0.107 (hips)
+
 
 class SkeletonError(ValueError):
     """A description that is not a valid skeleton. The message names the entry and what is
@@ -288,6 +290,20 @@ def load_skeleton(path: str | Path) -> Skeleton:
         limbs=entries.pairs("limbs"),
         grouping_order=entries.indices("grouping_order"),
     )
+
+
+def skeleton_yaml(skeleton: Skeleton) -> str:
+    """A skeleton as the text of a file that `load_skeleton` reads."""
+    names = skeleton.keypoints
+    entries = {
+        "name": skeleton.name,
+        "keypoints": list(names),
+        "sigmas": list(skeleton.sigmas),
+        "flip_pairs": [[names[a], names[b]] for a, b in skeleton.flip_pairs],
+        "limbs": [[names[a], names[b]] for a, b in skeleton.limbs],
+        "grouping_order": [names[k] for k in skeleton.grouping_order],
+    }
+    return yaml.safe_dump(entries, default_flow_style=None, sort_keys=False, width=96)
 
 
 ENTRIES = {"name", "keypoints", "sigmas", "flip_pairs", "limbs", "grouping_order"}

@@ -158,7 +158,7 @@ def test_number_of_processes(
 @pytest.mark.parametrize(
     ("device", "gpus", "visible", "message"),
     [
-        ("cuda", None, 0, "--device cuda was asked for, but no GPU is visible"),
+        ("cuda", None, 0, r"cuda was asked for \(--device, DEVICE\), but no GPU is visible"),
         ("cuda", 3, 2, "--gpus 3 was asked for, but 2 GPUs are visible"),
         ("cpu", 0, 0, "--gpus 0 was asked for"),
     ],

@@ -77,6 +77,15 @@ def test_known_errors_are_one_line(
     assert capsys.readouterr().err == f"{error}\n"
 
 
+def test_ctrl_c_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
+    def main() -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(SystemExit) as ended:
+        main_with_exit_status(main)
+    assert ended.value.code == 130 and capsys.readouterr().err == "stopped by SIGINT\n"
+
+
 def test_other_errors_keep_their_traceback() -> None:
     def main() -> None:
         raise ValueError("a mistake of ours")

@@ -20,6 +20,7 @@ import torch
 from swahr.commands.predict import SCORES
 from swahr.config import load_config
 from swahr.distributed.launch import main_with_exit_status
+from swahr.distributed.signals import Interrupted
 from swahr.engine.people_file import PeopleFile
 from swahr.engine.video import Video
 from swahr.files import WriteError
@@ -589,3 +590,22 @@ def test_wrong_commands_are_one_line(
         assert run("dist_valid", *args) == 2
         error = capsys.readouterr().err
         assert message in error and error.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("stop", "status"), [(KeyboardInterrupt(), 130), (Interrupted(signal.SIGTERM), 143)]
+)
+def test_an_interrupted_validation_says_how_to_resume(
+    run: Run,
+    network: list[object],
+    stop: BaseException,
+    status: int,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    def interrupted(*args: object) -> None:
+        raise stop
+
+    monkeypatch.setattr("swahr.commands.val.launch", interrupted)
+    assert run("dist_valid", *network) == status
+    assert "TEST.RESUME True resumes after them" in capsys.readouterr().err

@@ -104,7 +104,8 @@ def test_categories_that_are_taken_as_one_score_as_one(score: Score, own: Path) 
     results = write(own, [record(1, 6), record(2, 5)], "r.json")
     assert "| r | 1.000 |" in score("coco", results, own)[1]
     status, _, errors = score("coco", results, own, "DATASET.CATEGORIES", "['woman']")
-    assert status == 2 and errors == "result 1 has the category 5; the annotations have 6\n"
+    said = f"{results}: result 1 has the category 5; the annotations have 6\n"
+    assert status == 2 and errors == said
 
 
 def test_images_that_are_skipped_are_not_scored(
@@ -134,7 +135,13 @@ def test_what_cannot_be_scored_is_said_in_one_line(
     score: Score, own: Path, wrong: Any, said: str
 ) -> None:
     results = write(own, [record(1, 5), wrong], "r.json")
-    assert score("coco", results, own) == (2, "", f"{said}\n")
+    assert score("coco", results, own) == (2, "", f"{results}: {said}\n")
+
+
+def test_another_json_file_is_named(score: Score, own: Path) -> None:
+    results = write(own, {}, "r.json")
+    said = f"results {results}: must be a JSON list, not a dict\n"
+    assert score("coco", results, own) == (2, "", said)
 
 
 def test_what_is_missing_is_said_in_one_line(score: Score, own: Path) -> None:

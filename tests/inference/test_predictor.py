@@ -4,6 +4,7 @@ maps of a head.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -249,6 +250,15 @@ def config(*opts: str) -> CfgNode:
 
 def built(*opts: str) -> Predictor:
     return build_predictor(config(*opts), torch.nn.Identity(), COCO)
+
+
+@pytest.mark.parametrize("flip", [False, True])
+def test_sides_in_no_flip_pair_are_named_when_images_are_mirrored(
+    flip: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    unpaired = replace(COCO, flip_pairs=())
+    build_predictor(config("TEST.FLIP_TEST", flip), torch.nn.Identity(), unpaired)
+    assert ("in no pair of flip_pairs" in caplog.text) is flip
 
 
 def test_settings_reach_the_predictor() -> None:

@@ -65,9 +65,11 @@ def score(cfg: Any, results: str | Path) -> dict[str, float]:
             f"{dataset.annotation_file} has no annotations, so there is nothing to score against"
         )
     records = adapt(read_json(results, "results", list), dataset)
-    return evaluate(
-        dataset.coco, records, dataset.skeleton, dataset_spec(cfg, train=False).protocol
-    )
+    protocol = dataset_spec(cfg, train=False).protocol
+    try:
+        return evaluate(dataset.coco, records, dataset.skeleton, protocol)
+    except EvaluationError as error:
+        raise EvaluationError(f"{results}: {error}") from None
 
 
 def adapt(records: Sequence[Any], dataset: KeypointDataset) -> list[Any]:

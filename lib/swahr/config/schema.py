@@ -230,6 +230,7 @@ SCHEMA: dict[str, Key] = {
     "TRAIN.EMA": Key(0.0, "decay of the moving average of the weights that is validated and kept; 0 = none", at_least=0, below=1),
     "TRAIN.CLIP_NORM": Key(0.0, "largest norm of the gradient; 0 = no limit", at_least=0),
     "TRAIN.FREEZE": Key([""], "parts of the network that are not trained, batch norms included: first components of names in files of weights, such as conv1, bn1, layer1"),
+    "TRAIN.PLOTS": Key(True, "draw curves.png and val_images.jpg at each validation"),
     "TRAIN.HOOKS": Key([""], "further hooks: names in engine.hooks.HOOKS"),
     "TRAIN.CHANNELS_LAST": Key(False, "channels innermost in memory; faster on recent GPUs in mixed precision"),
     "TRAIN.COMPILE": Key(False, "torch.compile the network"),

@@ -81,7 +81,7 @@ def _note_outside(
 
 
 def flip_problem(skeleton: Skeleton) -> str:
-    """What would be learnt wrong from mirrored images, or ''.
+    """What would be learnt or found wrong in mirrored images, or ''.
 
     A keypoint whose name says left or right must be in a flip pair with the other side. Otherwise
     a mirrored image shows the right one under the name of the left one.

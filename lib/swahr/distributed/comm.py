@@ -130,7 +130,7 @@ def count_processes(device: str = "", gpus: int | None = None) -> int:
     on_gpu = device.startswith("cuda") or (not device and torch.cuda.is_available())
     available = torch.cuda.device_count() if on_gpu else 0
     if on_gpu and available == 0:
-        raise DeviceError(f"--device cuda was asked for, but {_count_gpus()}")
+        raise DeviceError(f"cuda was asked for (--device, DEVICE), but {_count_gpus()}")
     if ":" in device:
         return 1  # that GPU alone
     if gpus is None:

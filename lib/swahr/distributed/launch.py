@@ -120,10 +120,10 @@ def launch(
 def main_with_exit_status(main: Callable[[], Any]) -> NoReturn:
     """Run a tool's main function and exit: 0 if it returns, else with `exit_status`.
 
-    Known errors print their one line, unknown errors their traceback.
+    Known errors and Ctrl-C print their one line, unknown errors their traceback.
     """
     try:
-        main()
+        _main_or_interrupted(main)
     except Exception as error:
         if is_known(error):
             print(f"{_rank_prefix()}{error}", file=sys.stderr)
@@ -133,6 +133,14 @@ def main_with_exit_status(main: Callable[[], Any]) -> NoReturn:
             raise
         _leave(exit_status(error))
     _leave(0)
+
+
+def _main_or_interrupted(main: Callable[[], Any]) -> None:
+    """Ctrl-C in what does not watch signals itself ends it like the other signals do."""
+    try:
+        main()
+    except KeyboardInterrupt:
+        raise Interrupted(signal.SIGINT) from None
 
 
 def is_known(error: BaseException) -> bool:

@@ -40,6 +40,7 @@ class Interrupted(RuntimeError):
     """
 
     def __init__(self, number: int, detail: str = "") -> None:
+        self.number = number
         self.exit_status = 128 + number
         super().__init__(f"stopped by {signal.Signals(number).name}{detail}")
 

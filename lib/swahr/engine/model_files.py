@@ -7,11 +7,15 @@ tensors only, whose names and shapes tell the network.
 
 from __future__ import annotations
 
+import atexit
+import hashlib
 import json
 import os
+import shutil
 from collections.abc import Mapping, Sequence
+from functools import cache
 from pathlib import Path
-from tempfile import TemporaryDirectory
+from tempfile import TemporaryDirectory, mkdtemp
 from typing import Any, NamedTuple
 
 import yaml
@@ -24,7 +28,7 @@ from swahr.models.weights import read_state_dict
 
 PUBLISHED_WEIGHTS = "model.safetensors"
 PUBLISHED_CONFIG = "config.json"
-PUBLISHED_SKELETON = "skeleton.yaml"
+PUBLISHED_SKELETON = checkpoint.SKELETON
 OF_RUNS = (*RUN_WEIGHTS, checkpoint.NEWEST, checkpoint.PREVIOUS)
 # Keypoints of a network -> the data sets that published networks with so many are of.
 DATA_SETS = {17: ("coco_kpt", "coco"), 14: ("crowd_pose_kpt", "crowd_pose")}
@@ -79,7 +83,7 @@ def find_model(
 
 def _of_folder(folder: Path, weights: Path | None, opts: Sequence[str]) -> ModelFiles:
     if (folder / checkpoint.CONFIG).is_file():
-        cfg = load_config(folder / checkpoint.CONFIG, opts)
+        cfg = load_config(folder / checkpoint.CONFIG, [*_own_skeleton(folder), *opts])
         weights = weights or run_weights(folder)
         if weights is None:
             raise LoadError(f"{folder}: the run has neither {' nor '.join(RUN_WEIGHTS)} yet")
@@ -111,14 +115,34 @@ def _own_skeleton(folder: Path) -> list[str]:
     return ["DATASET.SKELETON", str(path)] if path.is_file() else []
 
 
+def _skeleton_of_checkpoint(path: Path) -> list[str]:
+    """The setting of the skeleton that a checkpoint holds, in a file that lasts as long as this
+    process.
+    """
+    text = checkpoint_entry(path, "skeleton", str)
+    if not text:
+        return []
+    file = Path(_lasting_folder(), f"{hashlib.sha256(text.encode()).hexdigest()[:16]}.yaml")
+    file.write_text(text, encoding="utf-8")
+    return ["DATASET.SKELETON", str(file)]
+
+
+@cache
+def _lasting_folder() -> str:
+    folder = mkdtemp(prefix="swahr-")
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    return folder
+
+
 def _of_weights(path: Path, opts: Sequence[str]) -> ModelFiles:
     text = checkpoint_entry(path, "config", str)
     if text:
-        return ModelFiles(_load_text(text, opts), path, "a checkpoint of training")
+        cfg = _load_text(text, [*_skeleton_of_checkpoint(path), *opts])
+        return ModelFiles(cfg, path, "a checkpoint of training")
     if path.name in OF_RUNS and (path.parent / checkpoint.CONFIG).is_file():
-        return ModelFiles(
-            load_config(path.parent / checkpoint.CONFIG, opts), path, "a run's weights"
-        )
+        pairs = [*_own_skeleton(path.parent), *opts]
+        cfg = load_config(path.parent / checkpoint.CONFIG, pairs)
+        return ModelFiles(cfg, path, "a run's weights")
     settings = published_settings(path)
     return ModelFiles(_load_values(settings, opts), path, "weights without a configuration")
 

@@ -25,15 +25,17 @@ def read_json(source: Any, what: str, kind: type) -> Any:
     """The contents of a JSON file (UTF-8, UTF-16 or UTF-32, with or without a byte order mark), or
     contents that are given already; EvaluationError if they are no `kind` (dict or list).
     """
+    name = what
     if isinstance(source, str | Path):
+        name = f"{what} {source}:"
         try:
             source = json.loads(Path(source).read_bytes())
         except (OSError, ValueError, RecursionError) as error:
             reason = str(error).splitlines()[0]
-            raise EvaluationError(f"{what} {source}: cannot be read ({reason})") from None
+            raise EvaluationError(f"{name} cannot be read ({reason})") from None
     if not isinstance(source, kind):
         expected = "object" if kind is dict else "list"
-        raise EvaluationError(f"{what} must be a JSON {expected}, not a {type(source).__name__}")
+        raise EvaluationError(f"{name} must be a JSON {expected}, not a {type(source).__name__}")
     return source
 
 

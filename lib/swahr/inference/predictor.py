@@ -7,6 +7,7 @@ Validation and users run the same code. The three steps can be called one by one
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -27,6 +28,7 @@ from swahr.acceleration.fuse import (
 from swahr.codec.decode import Decoder, People, build_decoder
 from swahr.codec.maps import MapRule, Maps
 from swahr.data.images import Image, normalize
+from swahr.data.plausibility import flip_problem
 from swahr.geometry import SIZE_STEP, InputGeometry
 from swahr.inference.tta import (
     PassMaps,
@@ -39,6 +41,8 @@ from swahr.inference.tta import (
 from swahr.models.build import amp_dtype
 from swahr.models.network import PoseNetwork, StageOutput
 from swahr.skeleton import Skeleton
+
+logger = logging.getLogger(__name__)
 
 # Of one image at its largest scale. A very thin image, whose short side becomes input_size, would
 # fill the memory.
@@ -342,6 +346,8 @@ def build_predictor(
     test = cfg.TEST
     loss = cfg.LOSS
     check_test_scales(cfg, getattr(model, "size_divisor", 1))
+    if test.FLIP_TEST and (problem := flip_problem(skeleton)):
+        logger.warning("%s (TEST.FLIP_TEST is True)", problem)
     model = model.to(device).eval()
     network, input_dtype, autocast_dtype = _fast_network(cfg, model, device)
     network_skeleton = skeleton.with_center() if cfg.DATASET.WITH_CENTER else skeleton
