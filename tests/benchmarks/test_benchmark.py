@@ -158,3 +158,15 @@ def test_engines_are_called_in_turn(tmp_path: Path) -> None:
     bench = Bench("cpu", [1], seconds=0, calls=2, folder=tmp_path)
     assert engines.measure(bench, [Fake("a", [3, 1]), Fake("b", [2, 4])]) == [1, 2]
     assert calls == ["a", "b", "a", "b"]
+
+
+def test_drawing_and_tracking_are_measured(
+    benchmark, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(importlib.import_module("benchmarks.video"), "FRAME_SIZE", (216, 384))
+    only = ["--only", "drawing", "--only", "tracking"]
+    once = ["--seconds", "0", "--calls", "1", "--out", str(tmp_path)]
+    assert benchmark.main(["--device", "cpu", *once, *only]) == 0
+    rows = json.loads((tmp_path / "benchmark.json").read_text())["rows"]
+    assert [row["benchmark"] for row in rows] == ["drawing", "drawing", "tracking"]
+    assert [row["goal_ms"] for row in rows] == [50, 50, None]

@@ -15,7 +15,7 @@ from swahr.codec.grouping import PeakOfJoint, group, mean_tags
 from swahr.codec.peaks import Peaks, find_peaks
 from swahr.codec.refine import find_missing
 from swahr.codec.subpixel import place_between_pixels
-from swahr.codec.tile_bounds import NOT_FINITE, Floats, tile_bounds
+from swahr.codec.tile_bounds import NOT_FINITE, Floats, TileBounds, tile_bounds
 from swahr.skeleton import Skeleton
 
 
@@ -145,8 +145,7 @@ class ArrayDecoder:
         tag_bounds = tile_bounds(tags)
         if not (heatmap_bounds.finite and tag_bounds.finite):
             raise ValueError(NOT_FINITE)
-        peaks = self._find_peaks(heatmaps, tags, heatmap_bounds, **self._peak_settings)
-        peak_of_joint = group(peaks, self.grouping_order, **self._group_settings)
+        peaks, peak_of_joint = self.grouped(heatmaps, tags, heatmap_bounds)
         means = mean_tags(peaks, peak_of_joint)
         people = self._people(peaks, peak_of_joint, means, heatmaps.shape[-1])
         persons, joints = np.nonzero(peak_of_joint < 0)
@@ -154,6 +153,17 @@ class ArrayDecoder:
             found = find_missing(heatmaps, tags, heatmap_bounds, tag_bounds, joints, means[persons])
             write_joints(people, persons, joints, found)
         return people
+
+    def grouped(
+        self, heatmaps: Floats, tags: Floats, bounds: TileBounds | None = None
+    ) -> tuple[Peaks, PeakOfJoint]:
+        """The peaks of one image's maps, and the people that grouping makes of them, see `group`.
+
+        heatmaps: (K, H, W). tags: (K or 1, H, W, T). Both are contiguous. bounds: of the heatmaps.
+        """
+        bounds = bounds or tile_bounds(heatmaps[..., None])
+        peaks = self._find_peaks(heatmaps, tags, bounds, **self._peak_settings)
+        return peaks, group(peaks, self.grouping_order, **self._group_settings)
 
     def _without_doubles(self, people: People) -> People:
         stay = without_doubles(people.keypoints, people.scores, self.sigmas, self.oks_nms)

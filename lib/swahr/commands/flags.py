@@ -128,11 +128,15 @@ def _add_early_flags(parser: argparse.ArgumentParser) -> None:
 
 
 def parse_flags(
-    parser: argparse.ArgumentParser, arguments: Sequence[str] | None = None
+    parser: argparse.ArgumentParser,
+    arguments: Sequence[str] | None = None,
+    *,
+    cfg_required: bool = True,
 ) -> argparse.Namespace:
     """The parsed flags, after the modules of --import are imported; --list-keys ends the program.
 
-    arguments: those of the command line if None. Raises ConfigError for flags that contradict each
+    arguments: those of the command line if None. cfg_required: whether --cfg may be omitted only
+    for an exported network. Raises ConfigError for flags that contradict each
     other, PartError for a module that cannot be imported.
     """
     early = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
@@ -144,7 +148,7 @@ def parse_flags(
         sys.exit(0)
     args = parser.parse_intermixed_args(arguments)
     args.cfg = args.cfg or _exported_file([*args.opts, *getattr(args, "img", [])])
-    if args.cfg is None:
+    if args.cfg is None and cfg_required:
         parser.error("the following arguments are required: --cfg")
     _check_flags(args)
     return args
@@ -191,6 +195,11 @@ def load_run_config(args: argparse.Namespace) -> CfgNode:
     REQUIRES of the result names the modules of --import, so that a saved configuration says what it
     needs. Raises ConfigError, also for one GPU (DEVICE cuda:N) that several processes would share.
     """
+    return check_run_config(args, load_config(args.cfg, run_settings(args)))
+
+
+def run_settings(args: argparse.Namespace) -> list[Any]:
+    """The settings of the command line, with those that flags stand for."""
     opts = list(args.opts)
     if getattr(args, "gpu", None) is not None:
         opts.append(f"DEVICE=cuda:{args.gpu}")
@@ -200,7 +209,11 @@ def load_run_config(args: argparse.Namespace) -> CfgNode:
         opts.append(f"RUN_NAME={args.name}")
     if args.modules:
         opts += ["REQUIRES", args.modules]
-    cfg = load_config(args.cfg, opts)
+    return opts
+
+
+def check_run_config(args: argparse.Namespace, cfg: CfgNode) -> CfgNode:
+    """The configuration itself, see load_run_config."""
     if args.print_config:
         print(cfg.dump(), end="")
         sys.exit(0)
