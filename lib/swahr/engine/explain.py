@@ -32,7 +32,7 @@ from swahr.visualize import (
 )
 
 CELL = 340  # px of the longer side of each image of the panel
-COLUMNS = 5
+COLUMNS = 5  # of images that are wider than high
 PLOT_HEIGHT = 320
 MARGIN = 48  # px around the plot of tags
 DOT = 4  # px, radius of a joint
@@ -78,11 +78,12 @@ def explain(
     scales = _scale_maps(predictor, batch)
     overview = _overview(small, people, maps, scales, skeleton, threshold)
     cells = _heatmap_cells(small, heatmaps, names)
-    sections = [make_grid(overview, COLUMNS), make_grid(cells, COLUMNS)]
+    columns = max(1, COLUMNS * CELL // small.shape[1])  # more of upright images
+    sections = [make_grid(overview, columns), make_grid(cells, columns)]
     grouping = _grouping(predictor, maps)
     if grouping is not None:
         sections.append(plot_tags(grouping.peaks, grouping.peak_of_joint, grouping.order, names))
-        sections.append(make_grid(_steps(small, (width, height), grouping, names), COLUMNS))
+        sections.append(make_grid(_steps(small, (width, height), grouping, names), columns))
     return Explanation(prediction, make_grid(sections, 1, pad=16))
 
 
