@@ -319,6 +319,21 @@ def keypoint_similarity(squared: Floats, areas: Floats, sigmas: Floats) -> Float
     return np.exp(-squared / (2 * (areas + _EPSILON) * (2 * sigmas) ** 2))
 
 
+def pair_similarities(run: Run, keypoints: Ints) -> Floats:
+    """(P, K) similarity of each keypoint of a detection to keypoint keypoints[k] of a person, for
+    every pair of `Run.pairs`; 0 where that one is not labelled.
+
+    keypoints (K,): their own indices, or those of their mirror images.
+    """
+    detection, person = run.pairs
+    places = run.truth.keypoints[person][:, keypoints]
+    points = run.found.keypoints[detection, :, :2]
+    squared = ((points - places[..., :2]) ** 2).sum(axis=2)
+    sigmas = np.asarray(run.skeleton.sigmas)[keypoints]
+    values = keypoint_similarity(squared, run.truth.areas[person][:, None], sigmas)
+    return np.where(places[..., 2] > 0, values, 0.0)
+
+
 def _oks(run: Run, keypoints: Floats, person: Ints) -> Floats:
     """(N,) OKS of keypoints (N, K, 3) with the people of these indices (N,), who have labels."""
     places = run.truth.keypoints[person]
