@@ -18,7 +18,7 @@ import numpy as np
 from faster_coco_eval import COCO, COCOeval_faster
 from numpy.typing import NDArray
 
-from swahr.evaluation.records import EvaluationError
+from swahr.evaluation.records import EvaluationError, checked_records, labelled_people
 from swahr.geometry import BOX_TO_AREA
 from swahr.jit import kernel
 from swahr.skeleton import Skeleton
@@ -169,6 +169,25 @@ class Matches:
     person: Ints
     ignored: Bools
     positives: Bools
+
+
+def checked_run(
+    truth: Mapping[str, Any],
+    records: Sequence[Mapping[str, Any]],
+    skeleton: Skeleton,
+    protocol: str = "coco",
+) -> Run:
+    """`load_run` of annotations and records that are checked and completed first, as
+    `metrics.evaluate` does. Raises EvaluationError for what cannot be scored.
+    """
+    people = labelled_people(truth, skeleton)
+    found = checked_records(
+        records,
+        {image["id"] for image in people["images"]},
+        {category["id"] for category in people["categories"]},
+        3 * skeleton.num_keypoints,
+    )
+    return load_run(people, found, skeleton, protocol)
 
 
 def load_run(

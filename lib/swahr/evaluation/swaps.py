@@ -12,9 +12,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from swahr.evaluation.matching import Bools, Ints, Run, load_run, pair_similarities
+from swahr.evaluation.matching import Bools, Ints, Run, checked_run, pair_similarities
 from swahr.evaluation.pixels import meant_people
-from swahr.evaluation.records import checked_records, labelled_people
 from swahr.skeleton import Skeleton
 
 CLOSE = 0.5  # keypoint similarity from which a joint lies on a place of the truth
@@ -56,14 +55,7 @@ def count_swaps(
     protocol: str = "coco",
 ) -> Swaps:
     """The swaps of result records; truth, records: as `metrics.evaluate` takes them."""
-    people = labelled_people(truth, skeleton)
-    found = checked_records(
-        records,
-        {image["id"] for image in people["images"]},
-        {category["id"] for category in people["categories"]},
-        3 * skeleton.num_keypoints,
-    )
-    return swaps_of(load_run(people, found, skeleton, protocol))
+    return swaps_of(checked_run(truth, records, skeleton, protocol))
 
 
 def swaps_of(run: Run) -> Swaps:
