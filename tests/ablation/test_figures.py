@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ import numpy as np
 import pytest
 
 from swahr.ablation.figures import RunFigures, differences, read_curves, spread
+from swahr.ablation.page import write_page
 from swahr.evaluation.matching import load_run, match
 from swahr.report.breakdown import height_octaves
 from tests.report.made import SKELETON, found, person, truth
@@ -27,6 +29,15 @@ def figures(right: int) -> RunFigures:
         matches[name] = match(run, counted=group, found_counted=detections)
     nothing: dict[str, Any] = {}
     return RunFigures({}, nothing, nothing, nothing, run, matches, {}, None)
+
+
+def test_sets_with_keypoints_of_their_own_show_pixels(tmp_path: Path) -> None:
+    pytest.importorskip("matplotlib", reason="needs the extra report")
+    shown = replace(figures(IMAGES), stats={"AP": 0.5, "PCK 0.2": 0.25})
+    write_page(tmp_path / "page.md", {"one": {0: shown}}, resamples=1)
+    text = (tmp_path / "page.md").read_text()
+    assert "| images with swaps | PCK 0.2 |\n" in text
+    assert "| one | 1 | 0.500 | - | - | - | - | - | - | 0.250 |\n" in text
 
 
 def test_octaves_are_those_of_the_height_of_the_box() -> None:

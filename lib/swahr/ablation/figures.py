@@ -25,6 +25,7 @@ from swahr.evaluation.matching import (
     precision_recall,
 )
 from swahr.evaluation.metrics import evaluate
+from swahr.evaluation.pixels import needs_pixels, pixel_figures
 from swahr.evaluation.records import read_json
 from swahr.evaluation.swaps import swaps_of
 from swahr.inference.load import load_network
@@ -39,7 +40,7 @@ SCALES = "scales.npz"
 class RunFigures:
     """The figures of one run.
 
-    stats: AP and the like by name, with the shares of swaps. octaves: AP by octave of height.
+    stats: AP and the like by name, the shares of swaps, and pixel_figures where needed. octaves: AP by octave of height.
     people: their number in each octave. keypoints: AP by keypoint. run, matches: of AP and of each
     octave, for the bootstrap. curves: {name: a value for each epoch} of the losses. scales: None
     where nothing adapts the scale.
@@ -75,6 +76,8 @@ def collect(planned: PlannedRun, device: torch.device) -> RunFigures:
     protocol = dataset_spec(cfg, train=False).protocol
     run = checked_run(truth, records, dataset.skeleton, protocol)
     stats = evaluate(truth, records, dataset.skeleton, protocol)
+    if needs_pixels(dataset.skeleton):
+        stats |= pixel_figures(truth, records, dataset.skeleton, protocol)
     swaps = swaps_of(run)
     stats |= {"swapped joints": swaps.joint_share, "images with swaps": swaps.image_share}
     matches = {"AP": match(run)}

@@ -12,12 +12,14 @@ from swahr.ablation.charts import Results, height_chart, loss_chart, scale_chart
 from swahr.ablation.figures import OVERALL, RunFigures, Spread, differences, spread
 from swahr.ablation.plan import AblationError
 from swahr.ablation.scale_maps import width_factor
+from swahr.evaluation.pixels import PIXEL_NAMES
 from swahr.files import write_text
 from swahr.report.breakdown import CONFIDENCE, Interval, octave_name, octave_of
 
 BEGIN = "<!-- made by tools/run_ablation.py: begin -->"
 END = "<!-- made by tools/run_ablation.py: end -->"
 SHOWN = ("AP", "AP .5", "AP .75", "AP (M)", "AP (L)", "swapped joints", "images with swaps")
+SHOWN_IF_THERE = PIXEL_NAMES  # figures of sets with keypoints of their own
 UNDEFINED = "-"
 
 
@@ -105,11 +107,13 @@ def _blocks(
 
 
 def _stats_table(results: Results) -> str:
+    there = _any(next(iter(results.values()))).stats
+    names = [*SHOWN, *(name for name in SHOWN_IF_THERE if name in there)]
     rows = []
     for label, runs in results.items():
-        spreads = [spread([each.stats.get(name, -1.0) for each in runs.values()]) for name in SHOWN]
+        spreads = [spread([each.stats.get(name, -1.0) for each in runs.values()]) for name in names]
         rows.append([label, str(len(runs)), *map(_spread, spreads)])
-    return _table(["", "seeds", *SHOWN], rows)
+    return _table(["", "seeds", *names], rows)
 
 
 def _difference_table(results: Results, resamples: int) -> str:
