@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import signal
 from collections.abc import Callable
 from pathlib import Path
 
@@ -115,16 +116,21 @@ def test_nothing_to_compare(toy: Path, tmp_path: Path, monkeypatch: pytest.Monke
         main(arguments(toy, tmp_path / "page.md"))
 
 
-def test_an_interrupt_says_how_to_resume(
-    toy: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("name", ["SIGINT", "SIGTERM"])
+def test_a_signal_says_how_to_resume(
+    toy: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
+    before = signal.getsignal(signal.SIGTERM)
+
     class Stopped(InProcess):
         def train(self, runs: list) -> dict[str, str]:  # type: ignore[override, type-arg]
-            raise KeyboardInterrupt
+            signal.raise_signal(signal.Signals[name])
+            return {}
 
     monkeypatch.setattr(ablation, "Trainings", Stopped)
-    with pytest.raises(Interrupted, match="stopped by SIGINT; the same command resumes"):
+    with pytest.raises(Interrupted, match=f"stopped by {name}; the same command resumes"):
         main(arguments(toy, tmp_path / "page.md"))
+    assert signal.getsignal(signal.SIGTERM) == before
 
 
 def test_mistakes_are_found_before_anything_is_trained(

@@ -66,6 +66,14 @@ def test_a_run_that_was_made_with_other_settings_is_refused(toy: Path) -> None:
         plan_runs(files, 1, ["LOSS.GAMMA=1.0"])
 
 
+def test_sizes_that_training_filled_in_are_no_change(toy: Path) -> None:
+    files = find_files([toy / "both.yaml"])
+    finish(plan_runs(files, 1)["both"][0])
+    base = toy / "base.yaml"
+    base.write_text(base.read_text().replace("OUTPUT_SIZE: [16, 32],", ""))
+    assert plan_runs(files, 1)["both"][0].is_done()
+
+
 @pytest.mark.parametrize("key", ["TRAIN.SEED", "RUN_NAME", "AUTO_RESUME"])
 def test_what_tells_runs_apart_cannot_be_set(toy: Path, key: str) -> None:
     with pytest.raises(AblationError, match=f"^{key}: it differs between the runs"):

@@ -40,10 +40,10 @@ SCALES = "scales.npz"
 class RunFigures:
     """The figures of one run.
 
-    stats: AP and the like by name, the shares of swaps, and pixel_figures where needed. octaves: AP by octave of height.
-    people: their number in each octave. keypoints: AP by keypoint. run, matches: of AP and of each
-    octave, for the bootstrap. curves: {name: a value for each epoch} of the losses. scales: None
-    where nothing adapts the scale.
+    stats: AP and the like by name, the shares of swaps, and pixel_figures where needed. octaves: AP
+    by octave of height. people: their number in each octave. keypoints: AP by keypoint. run,
+    matches: of AP and of each octave, for the bootstrap. curves: {name: a value for each epoch} of
+    the losses. scales: None where nothing adapts the scale.
     """
 
     stats: dict[str, float]

@@ -19,6 +19,7 @@ import argparse
 import logging
 import os
 import platform
+import shlex
 import signal
 import sys
 from collections.abc import Iterator, Mapping, Sequence
@@ -163,11 +164,12 @@ def collect_all(
 def conditions(args: argparse.Namespace, runs: Sequence[PlannedRun]) -> list[str]:
     """Lines on how the figures were measured."""
     cfg = runs[0].cfg
-    words = ["python tools/run_ablation.py", *args.list, "--seeds", str(args.seeds)]
+    words = [*args.list, "--seeds", str(args.seeds)]
     if args.baseline:
         words += ["--baseline", args.baseline]
+    words += ["--out", args.out]
     return [
-        f"command: `{' '.join(words)}`",
+        f"command: `python tools/run_ablation.py {shlex.join(words)}`",
         f"data: {cfg.DATASET.ROOT}, trained on {cfg.DATASET.TRAIN}, scored on {cfg.DATASET.TEST}",
         f"input: {cfg.DATASET.INPUT_SIZE} px; {cfg.TRAIN.END_EPOCH} epochs",
         f"machine: {platform.machine()}, {os.cpu_count()} cores, "
