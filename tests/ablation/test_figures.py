@@ -69,6 +69,11 @@ def test_the_same_images_are_drawn_for_both() -> None:
     assert (interval.low, interval.difference, interval.high) == (0, 0, 0)
 
 
+def test_images_are_drawn() -> None:
+    interval = differences({0: figures(6)}, {0: figures(9)}, 100)["AP"]
+    assert interval.low < interval.difference - 0.1 < interval.difference + 0.1 < interval.high
+
+
 def test_seeds_are_drawn_too() -> None:
     """Everybody is found or nobody, so that images do not matter."""
     baseline = {0: figures(0), 1: figures(0)}
