@@ -96,7 +96,8 @@ def refinement(bench: Bench) -> Iterator[Row]:
 
     Both versions start from the same people, and give them the joints that they find.
     """
-    from swahr.codec.refine import find_missing, find_missing_batch
+    from swahr.codec.refine import find_missing
+    from swahr.codec.refine_batch import find_missing_batch
     from swahr.codec.tile_bounds import tile_bounds
     from tests.oracles import decode as oracle
 

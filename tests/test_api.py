@@ -4,11 +4,14 @@ validation to the bit.
 
 from __future__ import annotations
 
+import copy
+import importlib.util
 import re
 import shutil
 import subprocess
 import sys
 import textwrap
+import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -21,6 +24,7 @@ import torch
 from PIL import Image as PilImage
 
 import swahr
+from swahr import api
 from swahr.config import load_config, save_config
 from swahr.data.images import ImageError, read_image
 from swahr.engine import checkpoint
@@ -198,6 +202,25 @@ def test_a_stream_reads_no_further_than_it_must(network: Network, model: swahr.P
     assert read == []
     assert same(next(stream), model(network.files[0])) and len(read) == 1
     assert len(list(stream)) == SIZES - 1
+
+
+def test_files_are_read_while_the_network_works(
+    network: Network, model: swahr.PoseModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The first pass of the network waits until the third file has been read."""
+    third = threading.Event()
+    read = api.read_image
+
+    def note(path: Path, **options: Any) -> Any:
+        if path == network.files[2]:
+            third.set()
+        return read(path, **options)
+
+    monkeypatch.setattr(api, "read_image", note)
+    waiting = swahr.PoseModel(copy.copy(model.predictor), model.skeleton)
+    run = model.predictor.model
+    waiting.predictor.model = lambda images: third.wait(60) and run(images)
+    assert all(map(same, waiting(network.images), [model(path) for path in network.files]))
 
 
 def test_batches_hold_images_of_one_size(network: Network) -> None:
@@ -401,6 +424,39 @@ def test_the_example_of_one_image(network: Network, tmp_path: Path) -> None:
     assert "a person with score" in done.stdout and "  left_knee " in done.stdout
     drawn = read_image(tmp_path / "drawn.jpg")
     assert drawn.shape == read_image(network.files[0]).shape
+
+
+def gradio_page() -> Any:
+    spec = importlib.util.spec_from_file_location("gradio_page", ROOT / "examples/gradio_page.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_the_example_of_a_page(network: Network, model: swahr.PoseModel) -> None:
+    """What it does with an image, and with none."""
+    page = gradio_page()
+    image = read_image(network.files[0])
+    result = model(image)
+    limit = float(np.median(result.scores))
+    drawn, rows = page.find(model, image, limit)
+    assert drawn.shape == image.shape and (drawn != image).any()
+    assert len(rows) == (result.scores >= limit).sum() < len(result)
+    assert rows[0][1:] == result.boxes[0].round().tolist()
+    assert page.find(model, None, 0.1) == (None, [])
+
+
+def test_the_page_is_built_with_gradio(model: swahr.PoseModel) -> None:
+    pytest.importorskip("gradio", reason="needs gradio")
+    assert gradio_page().build_page(model).title == "SWAHR"
+
+
+def test_without_gradio_the_page_names_it(
+    model: swahr.PoseModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "gradio", None)
+    with pytest.raises(SystemExit, match="needs gradio: pip install gradio$"):
+        gradio_page().build_page(model)
 
 
 def test_the_example_of_the_readme(network: Network, tmp_path: Path) -> None:

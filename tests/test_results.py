@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import sys
+from dataclasses import dataclass
 from pathlib import Path
-from types import ModuleType, SimpleNamespace
+from types import ModuleType
 from typing import Any
 
 import cv2
@@ -66,6 +67,14 @@ def test_text(result: Result) -> None:
     )
 
 
+def test_some_of_the_people(result: Result) -> None:
+    sure = result.select(result.scores > 0.5)
+    assert len(sure) == len(sure.boxes) == len(sure.to_coco()) == 1 and len(result) == 3
+    assert np.array_equal(sure.keypoints, result.keypoints[:1]) and sure.tags is not None
+    assert sure.tags.tolist() == [[1, 2]] and sure.keypoint_scores.shape == (1, 3)
+    assert nobody().select(np.zeros(0, bool)).tags is None
+
+
 def test_drawing_and_saving(result: Result, tmp_path: Path) -> None:
     drawn = result.draw()
     assert drawn.shape == result.image.shape and (drawn != result.image).any()
@@ -102,9 +111,34 @@ def test_a_frame_has_a_row_for_each_person_and_keypoint(
     assert frame["person_score"][3:5].tolist() == [0.25, 0.25]
 
 
-def test_keypoints_of_supervision(result: Result, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.filterwarnings("error")
+def test_keypoints_of_supervision(result: Result) -> None:
+    """With its own drawing, which needs the edges of the skeleton."""
+    supervision = pytest.importorskip("supervision", reason="needs supervision")
+    points = result.to_supervision()
+    assert len(points) == 3 and points.xy[0].tolist() == [[10, 10], [30, 12], [12, 40]]
+    assert points.xy[1, 2].tolist() == [0, 0]
+    assert np.array_equal(points.keypoint_confidence, result.keypoint_scores)
+    assert np.array_equal(points.detection_confidence, result.scores)
+    assert points.visible.tolist() == [[True] * 3, [True, True, False], [False] * 3]
+    edges = [(a + 1, b + 1) for a, b in HAND.limbs]
+    drawn = supervision.EdgeAnnotator(edges=edges).annotate(result.image.copy(), points)
+    assert (drawn != result.image).any()
+    assert len(nobody().to_supervision()) == 0
+
+
+@dataclass
+class OldKeyPoints:
+    """supervision's before version 0.29."""
+
+    xy: Any
+    confidence: Any = None
+    class_id: Any = None
+
+
+def test_keypoints_of_an_older_supervision(result: Result, monkeypatch: pytest.MonkeyPatch) -> None:
     supervision: Any = ModuleType("supervision")
-    supervision.KeyPoints = SimpleNamespace
+    supervision.KeyPoints = OldKeyPoints
     monkeypatch.setitem(sys.modules, "supervision", supervision)
     points = result.to_supervision()
     assert points.xy.shape == (3, 3, 2) and points.xy[1, 2].tolist() == [0, 0]

@@ -8,11 +8,12 @@ import cv2
 import numpy as np
 import pytest
 
-from swahr.skeleton import COCO, CROWD_POSE
+from swahr.skeleton import COCO, CROWD_POSE, Skeleton
 from swahr.visualize import (
     draw_heatmap,
     draw_heatmaps,
     draw_people,
+    draw_points,
     draw_scale_map,
     draw_tags,
     make_grid,
@@ -61,6 +62,55 @@ def test_scores_and_boxes_are_written() -> None:
     plain = draw_people(image, one_person(), COCO)
     for extra in ({"scores": [0.5]}, {"boxes": True}):
         assert (draw_people(image, one_person(), COCO, **extra) != plain).any()
+
+
+def test_unsure_joints_are_hollow_and_their_limbs_dashed() -> None:
+    image = grey(400, 400)
+    person = one_person()
+    person[0, 5, :2], person[0, 7, :2] = (50, 200), (350, 200)
+    person[0, 7, 2] = 0.2
+    solid = draw_people(image, person, COCO, threshold=0.1)
+    dashed = draw_people(image, person, COCO, threshold=0.1, unsure=0.2)
+    line = (solid[200, 60:340] != 120).any(axis=1)
+    dashes = (dashed[200, 60:340] != 120).any(axis=1)
+    assert line.all() and 0.3 < dashes.mean() < 0.8
+    assert np.abs(np.diff(dashes.astype(int))).sum() >= 6
+    assert (solid[200, 50] == dashed[200, 50]).all() and dashed[200, 50].max() > 100
+    assert solid[200, 350].max() > 100 and dashed[200, 350].max() < 60
+    np.testing.assert_array_equal(draw_people(image, person, COCO, unsure=0.1), solid)
+
+
+def test_ids_choose_the_hues_and_are_written() -> None:
+    image = grey(120, 160)
+    people = np.concatenate([one_person(), one_person() + (70, 60, 0)])
+    plain = draw_people(image, people, COCO)
+    swapped = draw_people(image, people[::-1], COCO, ids=[1, 0])
+    np.testing.assert_array_equal(plain[80, 90], person_colors(1)[1])
+    np.testing.assert_array_equal(swapped[80, 90], plain[80, 90])
+    assert (draw_people(image, people, COCO, ids=[4, 5]) != plain).any()
+    nobody = draw_people(image, people[:1], COCO, ids=[-1])
+    assert (nobody != draw_people(image, people[:1], COCO, ids=[3])).any()
+
+
+def test_flip_pairs_tell_the_sides_of_joints_without_left_and_right() -> None:
+    skeleton = Skeleton("hand", ("thumb_l", "thumb_r", "root"), ((0, 1),), (0.1,) * 3)
+    points = np.array([[(20, 20, 1), (60, 20, 1), (40, 50, 1)]])
+    drawn = draw_people(grey(), points, skeleton)
+    middle, left, right = person_colors(0)
+    for (x, y), color in zip(((20, 20), (60, 20), (40, 50)), (left, right, middle)):
+        np.testing.assert_array_equal(drawn[y, x], color)
+
+
+def test_points_are_discs_and_with_labels_rings() -> None:
+    image = grey()
+    red = (250, 0, 0)
+    discs = draw_points(image, [(20, 30), (60.5, 30)], [red, red], 4)
+    np.testing.assert_array_equal(discs[30, [20, 60]], [red, red])
+    rings = draw_points(image, [(20, 30)], [red], 6, ["1"])
+    assert rings[30, 20].max() < 60 and (image == 120).all()
+    assert rings[30, 15, 0] > 200 and rings[30, 15, 1] == 0
+    assert (rings[:, 28:] != 120).any() and not (discs[:, 28:50] != 120).any()
+    np.testing.assert_array_equal(draw_points(image, [], [], 4), image)
 
 
 def test_every_person_has_its_own_score() -> None:

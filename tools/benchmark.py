@@ -25,8 +25,10 @@ import _init_paths  # noqa: F401  (first: it puts lib/ and the repository on the
 # isort: split
 import torch
 
+import benchmarks.engines
 import benchmarks.network
-import benchmarks.postprocessing  # noqa: F401
+import benchmarks.postprocessing
+import benchmarks.video  # noqa: F401
 from benchmarks.harness import BENCHMARKS, Bench, Row, describe, different, table
 from swahr.distributed.comm import select_device
 from swahr.files import WriteError, replacing

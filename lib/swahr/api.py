@@ -6,6 +6,7 @@ import logging
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from threading import Lock
 from typing import Any, NamedTuple
 
@@ -17,9 +18,13 @@ from torch import Tensor
 from swahr.config import configured_skeleton
 from swahr.data.images import Image, ImageError, read_image
 from swahr.distributed.comm import select_device
+from swahr.engine.hub import fetch, send
 from swahr.engine.image_sources import ImageFiles
-from swahr.engine.model_files import LoadError, find_model
-from swahr.inference.load import load_network
+from swahr.engine.model_files import LoadError, ModelFiles, find_model
+from swahr.engine.published import publish
+from swahr.exported import is_exported
+from swahr.inference.load import load_model
+from swahr.inference.pipeline import prefetch, thread_pool
 from swahr.inference.predictor import (
     ImageGeometry,
     Prediction,
@@ -35,6 +40,9 @@ logger = logging.getLogger(__name__)
 # Images that are read before the network runs, as a multiple of its batch: enough for images of one
 # size to find each other.
 READ_AHEAD = 4
+READERS = 2  # threads that read files
+PREFETCHED = 8  # images that they have read at most
+HUB_OPTIONS = ("revision", "token", "cache_dir", "local_files_only")
 
 
 class _Named(NamedTuple):
@@ -49,21 +57,72 @@ class PoseModel:
     """A network with its predictor: call it on images, get a `Result` for each.
 
     skeleton: the keypoints of the results. threshold: lowest score of the people of a result.
-    source: where the weights are from, for people. Threads may share a model: their images take
-    turns in the network.
+    source: where the weights are from, for people. files: the configuration and weights that
+    save_pretrained writes; None for a model that cannot be saved. Threads may share a model: their
+    images take turns in the network.
     """
 
     def __init__(
-        self, predictor: Predictor, skeleton: Skeleton, *, threshold: float = 0.0, source: str = ""
+        self,
+        predictor: Predictor,
+        skeleton: Skeleton,
+        *,
+        threshold: float = 0.0,
+        source: str = "",
+        files: ModelFiles | None = None,
     ) -> None:
         self.predictor = predictor
         self.skeleton = skeleton
         self.threshold = threshold
         self.source = source
+        self._files = files
+        self._written_at = None if files is None else _time_of_writing(files)
         self._lock = Lock()
 
+    @classmethod
+    def from_pretrained(cls, source: str | os.PathLike[str], **options: Any) -> PoseModel:
+        """The model of a folder of save_pretrained, or of an id on the Hugging Face hub.
+
+        source: the folder, or an id such as "me/hands", which needs huggingface-hub. options:
+        revision, token, cache_dir and local_files_only for the hub; others go to swahr.load.
+        Raises LoadError.
+        """
+        of_hub = {name: options.pop(name) for name in HUB_OPTIONS if name in options}
+        if not Path(source).expanduser().exists():
+            source = fetch(str(source), **of_hub)
+        return load(source, **options)
+
+    def save_pretrained(self, folder: str | os.PathLike[str]) -> Path:
+        """Write the model as a folder that from_pretrained and swahr.load read, with a model card.
+
+        The weights are read again from their file. Raises LoadError where that has changed since,
+        or where safetensors is missing; WriteError.
+        """
+        files = self._files
+        if files is None:
+            raise LoadError("a model that was not made by swahr.load cannot be saved")
+        if self._written_at != _time_of_writing(files):
+            raise LoadError(f"{files.weights}: has changed since it was loaded; load it again")
+        return publish(files, Path(folder))
+
+    def push_to_hub(
+        self,
+        repo_id: str,
+        *,
+        private: bool | None = None,
+        token: str | None = None,
+        commit_message: str = "Upload model",
+    ) -> str:
+        """Upload what save_pretrained writes to the Hugging Face hub. Returns its address.
+
+        token: of the user; that of `hf auth login` if None. Raises LoadError.
+        """
+        with TemporaryDirectory() as folder:
+            saved = self.save_pretrained(folder)
+            return send(saved, repo_id, private=private, token=token, note=commit_message)
+
     def __repr__(self) -> str:
-        flip = "no flip test" if self.predictor.flip_index is None else "flip test"
+        flip = "flip test" if self.predictor.flips else "no flip test"
         scales = ", ".join(f"{scale:g}" for scale in self.predictor.scales)
         return (
             f"PoseModel({self.source!r}: {self.skeleton.num_keypoints} keypoints, input "
@@ -85,30 +144,43 @@ class PoseModel:
         return results if several else results[0]
 
     def stream(self, images: Any) -> Iterator[Result]:
-        """As a call, but one Result after the other, for more images than fit in memory."""
+        """As a call, but one Result after the other, for more images than fit in memory.
+
+        Threads read the next images of a folder, glob or list while the network works; a generator
+        is asked for an image when it is needed.
+        """
         if isinstance(images, str | os.PathLike):
             files = ImageFiles([Path(images)])
             paths: Iterable[Any] = files.paths.values()
-            return self._run(paths, skip_bad=_is_several(images))
-        return self._run(images if _is_several(images) else [images], skip_bad=False)
+            return self._run(paths, PREFETCHED, skip_bad=_is_several(images))
+        items = images if _is_several(images) else [images]
+        return self._run(items, PREFETCHED if isinstance(items, Sequence) else 0, skip_bad=False)
 
-    def _run(self, items: Iterable[Any], *, skip_bad: bool) -> Iterator[Result]:
+    def _run(self, items: Iterable[Any], ahead: int, *, skip_bad: bool) -> Iterator[Result]:
+        """ahead: images that are read while the network works."""
         size = self.predictor.batch_size
         together = size if size == 1 else READ_AHEAD * size
         group: list[_Named] = []
-        for number, item in enumerate(items):
-            try:
-                group.append(self._read(item, number))
-            except (ImageError, PredictionError) as error:
-                if not skip_bad:
-                    raise
-                logger.warning("skipped: %s", error)
-            if len(group) == together:
-                yield from self._predict(group)
-                group = []
+        with thread_pool(READERS) as pool:
+            for read in prefetch(pool, self._try_to_read, enumerate(items), ahead):
+                if isinstance(read, _Named):
+                    group.append(read)
+                elif skip_bad:
+                    logger.warning("skipped: %s", read)
+                else:
+                    raise read
+                if len(group) == together:
+                    yield from self._predict(group)
+                    group = []
         yield from self._predict(group)
 
-    def _read(self, item: Any, number: int) -> _Named:
+    def _try_to_read(self, numbered: tuple[int, Any]) -> _Named | ImageError | PredictionError:
+        try:
+            return self._read(*numbered)
+        except (ImageError, PredictionError) as error:
+            return error
+
+    def _read(self, number: int, item: Any) -> _Named:
         name = _name(item, number)
         image = _pixels(item, name)
         try:
@@ -134,6 +206,7 @@ def load(
     weights: str | os.PathLike[str] | None = None,
     *,
     device: str = "",
+    engine: str = "",
     flip: bool | None = None,
     scales: Sequence[float] | None = None,
     threshold: float = 0.0,
@@ -143,33 +216,46 @@ def load(
 ) -> PoseModel:
     """A model that is ready to use.
 
-    source: the folder of a run or of `swahr publish`, an experiment's YAML file, or a file of
-    weights: one of training's, or a published one, whose width, keypoints and scale heads are told
-    from its tensors (see model_files.published_settings).
+    source: the folder of a run or of `swahr publish`, an experiment's YAML file, an exported
+    network (.onnx), or a file of weights: one of training's, or a published one, whose width,
+    keypoints and scale heads are told from its tensors (see model_files.published_settings).
     weights: for a YAML file or a folder; None for the file TEST.MODEL_FILE, or the run's own.
     device: "cpu", "cuda" or "cuda:1"; a GPU if there is one where it is "".
+    engine: what runs an exported network, "onnxruntime" or "openvino"; TEST.ENGINE where it is "".
     flip, scales, max_people: of testing, in place of the configuration's.
     threshold: lowest score of the people of a result.
     batch_size: images in one pass of the network; None for the configuration's on a GPU, 1 on a
     CPU, which larger batches do not make faster.
     settings: further KEY VALUE pairs.
-    Raises LoadError, ConfigError, CheckpointError or DeviceError, all ValueErrors.
+    Raises LoadError, ConfigError, CheckpointError, ExportedError or DeviceError, all ValueErrors.
     """
     if batch_size is not None and batch_size < 1:
         raise LoadError(f"batch_size is {batch_size}; it must be 1 or more")
     chosen = {
+        "TEST.ENGINE": engine or None,
         "TEST.FLIP_TEST": flip,
         "TEST.SCALE_FACTOR": None if scales is None else list(scales),
         "DATASET.MAX_NUM_PEOPLE": max_people,
     }
     pairs = [part for key, value in chosen.items() if value is not None for part in (key, value)]
-    cfg, path, _ = find_model(Path(source), weights, [*map(str, pairs), *map(str, settings)])
+    files = find_model(Path(source), weights, [*map(str, pairs), *map(str, settings)])
+    cfg, path, _ = files
+    if engine and not is_exported(path):
+        raise LoadError(
+            f"{path}: has no engine but PyTorch; engine={engine!r} runs exported networks (.onnx, "
+            "see `swahr export`)"
+        )
     skeleton = configured_skeleton(cfg)
     where = select_device(device)
-    predictor = build_predictor(cfg, load_network(cfg, path, where), skeleton, where)
+    predictor = build_predictor(cfg, load_model(cfg, path, where), skeleton, where)
     if batch_size is not None:
         predictor.batch_size = batch_size
-    return PoseModel(predictor, skeleton, threshold=threshold, source=str(path))
+    return PoseModel(predictor, skeleton, threshold=threshold, source=str(path), files=files)
+
+
+def _time_of_writing(files: ModelFiles) -> int | None:
+    """Of the file of weights, in nanoseconds; None if it is gone."""
+    return files.weights.stat().st_mtime_ns if files.weights.exists() else None
 
 
 def _is_several(images: Any) -> bool:

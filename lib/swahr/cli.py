@@ -26,6 +26,7 @@ COMMANDS = {
     "report": ("report.main", "one HTML file about results: figures, errors, worst images"),
     "check": ("check.run", "say what is wrong with a data set"),
     "score": ("score.run", "score a results file"),
+    "export": ("export.main", "write a network as an ONNX file, checked against PyTorch"),
     "info": ("info.main", "say what a file of weights is"),
     "publish": ("publish.main", "write a network as a folder that describes itself"),
     "ablation": (

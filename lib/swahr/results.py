@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import base64
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
+from inspect import signature
 from pathlib import Path
 from typing import Any
 
@@ -79,6 +80,16 @@ class Result:
         points = np.concatenate([self.keypoints, self.keypoint_scores[..., None]], -1)
         return np.nan_to_num(points)
 
+    def select(self, chosen: NDArray[np.bool_]) -> Result:
+        """The result of some of the people only. chosen: (P,) bool, such as scores > 0.3."""
+        return replace(
+            self,
+            keypoints=self.keypoints[chosen],
+            keypoint_scores=self.keypoint_scores[chosen],
+            scores=self.scores[chosen],
+            tags=None if self.tags is None else self.tags[chosen],
+        )
+
     def draw(self, threshold: float = 0.0) -> Image:
         """A copy of the image with skeletons on it, without joints at or below the threshold."""
         return visualize.draw_people(
@@ -124,16 +135,23 @@ class Result:
         )
 
     def to_supervision(self) -> Any:
-        """supervision's KeyPoints, with (0, 0) where a joint was not found; needs supervision."""
+        """supervision's KeyPoints, with (0, 0) where a joint was not found; needs supervision.
+
+        Since version 0.29 they have the people's scores too, and which joints were found.
+        """
         try:
             import supervision
         except ImportError:
             raise ImportError("to_supervision needs supervision: pip install supervision") from None
-        return supervision.KeyPoints(
-            xy=np.nan_to_num(self.keypoints),
-            confidence=self.keypoint_scores,
-            class_id=np.zeros(len(self), int),
-        )
+        values: dict[str, Any] = {"confidence": self.keypoint_scores}
+        if "keypoint_confidence" in signature(supervision.KeyPoints).parameters:
+            values = {
+                "keypoint_confidence": self.keypoint_scores,
+                "detection_confidence": self.scores,
+                "visible": self.keypoint_scores > 0,
+            }
+        xy = np.nan_to_num(self.keypoints)
+        return supervision.KeyPoints(xy=xy, class_id=np.zeros(len(self), int), **values)
 
 
 def make_result(

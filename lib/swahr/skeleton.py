@@ -17,6 +17,10 @@ from typing import Any
 
 import yaml
 
+from swahr.exported import describe_exported, is_exported
+
+TYPICAL_SIGMA = 0.05  # between COCO's 0.025 (eyes) and 0.107 (hips)
+
 
 class SkeletonError(ValueError):
     """A description that is not a valid skeleton. The message names the entry and what is
@@ -247,7 +251,8 @@ def dataset_names(skeleton: Skeleton) -> tuple[str, str]:
 
 
 def get_skeleton(name: str) -> Skeleton:
-    """A skeleton by its name ("coco", "crowd_pose") or by the path of a YAML file.
+    """A skeleton by its name ("coco", "crowd_pose") or by the path of a YAML file, or of an
+    exported network (.onnx), which holds its skeleton.
 
     Raises SkeletonError if it is neither.
     """
@@ -262,14 +267,15 @@ def get_skeleton(name: str) -> Skeleton:
 
 
 def load_skeleton(path: str | Path) -> Skeleton:
-    """Read a skeleton from a YAML file.
+    """Read a skeleton from a YAML file, or from an exported network (.onnx).
 
     Entries: keypoints (names), sigmas, and optionally name, flip_pairs, limbs and grouping_order,
     whose keypoints are given by name or by index. Raises SkeletonError, which names the file and
     the entry, if the file is not such a description.
     """
     try:
-        data = yaml.safe_load(Path(path).read_bytes())
+        text = describe_exported(path).skeleton if is_exported(path) else Path(path).read_bytes()
+        data = yaml.safe_load(text)
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         raise SkeletonError(
             f"{path}: cannot be read as YAML ({str(error).splitlines()[0]})"
@@ -288,6 +294,20 @@ def load_skeleton(path: str | Path) -> Skeleton:
         limbs=entries.pairs("limbs"),
         grouping_order=entries.indices("grouping_order"),
     )
+
+
+def skeleton_yaml(skeleton: Skeleton) -> str:
+    """A skeleton as the text of a file that `load_skeleton` reads."""
+    names = skeleton.keypoints
+    entries = {
+        "name": skeleton.name,
+        "keypoints": list(names),
+        "sigmas": list(skeleton.sigmas),
+        "flip_pairs": [[names[a], names[b]] for a, b in skeleton.flip_pairs],
+        "limbs": [[names[a], names[b]] for a, b in skeleton.limbs],
+        "grouping_order": [names[k] for k in skeleton.grouping_order],
+    }
+    return yaml.safe_dump(entries, default_flow_style=None, sort_keys=False, width=96)
 
 
 ENTRIES = {"name", "keypoints", "sigmas", "flip_pairs", "limbs", "grouping_order"}

@@ -6,8 +6,10 @@ of any size, and are resized to the image.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import cv2
 import numpy as np
@@ -19,10 +21,14 @@ from swahr.skeleton import Skeleton
 Image = NDArray[np.uint8]
 Maps = NDArray[np.float32]
 Color = tuple[int, int, int]
+Points = NDArray[np.int32]  # (..., 2) in 1/16 px
 
 SHIFT = 4  # fractional bits of a drawn coordinate
 FONT = cv2.FONT_HERSHEY_SIMPLEX
 DARK = (20, 20, 20)  # outlines
+SIDES = {"left": 1, "right": 2}  # first parts of the names of keypoints
+MAX_DASHES = 50  # of a limb
+FARTHEST = 1 << 20  # px from the image's corner; OpenCV cannot draw at any distance
 CAPTIONS = ("input", "target", "heatmap", "scale", "tag")
 SCALE_LIMIT = 0.5  # value of the scale map that is drawn in full colour
 
@@ -34,14 +40,18 @@ def draw_people(
     scores: ArrayLike | None = None,
     threshold: float = 0.0,
     boxes: bool = False,
+    *,
+    unsure: float = 0.0,
+    ids: ArrayLike | None = None,
 ) -> Image:
     """A copy of the image with people drawn on it, each in a hue of its own.
 
     Left limbs are lighter than right ones, and lines are thicker on larger people. keypoints: (P,
     K, 3) x, y in image pixels and a score or visibility; joints at or below `threshold`, and their
-    limbs, are not drawn. scores: (P,), written above the people. boxes: whether boxes are drawn.
-    Raises ValueError if there are fewer joints than the skeleton has; further ones (a centre) are
-    not drawn.
+    limbs, are not drawn. Further joints at or below `unsure` are rings, and their limbs are dashed.
+    scores: (P,), written above the people. ids: (P,), whole numbers that are written there too and
+    choose the hues; -1 for none. boxes: whether boxes are drawn. Raises ValueError if there are
+    fewer joints than the skeleton has; further ones (a centre) are not drawn.
     """
     canvas = _checked(image).copy()
     people = np.asarray(keypoints, np.float64)
@@ -52,11 +62,40 @@ def draw_people(
         raise ValueError(
             f"keypoints: shape {people.shape}; skeleton {skeleton.name} needs {wanted}"
         )
-    for i, person in enumerate(people):
-        shown = (person[:, 2] > threshold) & np.isfinite(person).all(axis=1)
-        if shown.any():
-            label = None if scores is None else f"{np.asarray(scores).ravel()[i]:.2f}"
-            _draw_person(canvas, person, shown, skeleton, i, label, boxes)
+    people = people[:, : skeleton.num_keypoints]
+    hues = range(len(people)) if ids is None else np.asarray(ids).ravel().tolist()
+    labels = _labels(len(people), scores, ids)
+    sides = _sides(skeleton)
+    shown = (people[..., 2] > threshold) & np.isfinite(people).all(axis=2)
+    sure = people[..., 2] > unsure
+    people = _near(people)
+    for person, hue, label, drawn, certain in zip(people, hues, labels, shown, sure):
+        if drawn.any():
+            look = _Look(person_colors(hue), sides, skeleton.limbs)
+            _draw_person(canvas, person, drawn, certain, look, label, boxes)
+    return canvas
+
+
+def draw_points(
+    image: Image,
+    points: ArrayLike,
+    colors: Sequence[Color],
+    radius: float,
+    labels: Sequence[str] = (),
+) -> Image:
+    """A copy of the image with points (N, 2), in pixels, as discs with a dark rim, or as rings with
+    labels beside them if there are any.
+    """
+    canvas = _checked(image).copy()
+    places = _fixed(_near(np.asarray(points, np.float64).reshape(-1, 2))).tolist()
+    for place, color in zip(places, colors):
+        if labels:
+            _ring(canvas, place, radius, color)
+        else:
+            _disc(canvas, place, radius, color)
+    for place, color, label in zip(places, colors, labels):
+        x, y = (value >> SHIFT for value in place)
+        _write(canvas, label, (x + round(radius) + 1, y), color)
     return canvas
 
 
@@ -149,7 +188,7 @@ def panel(
         columns = {name: values[None] for name, values in columns.items()}
     cells: list[Image] = []
     for i, pixels in enumerate(columns["input"]):
-        small = _fit(_checked(pixels), cell)
+        small = fit(_checked(pixels), cell)
         cells += [
             small,
             draw_heatmap(small, columns["target"][i]),
@@ -159,7 +198,7 @@ def panel(
             cells.append(draw_scale_map(small, columns["scale"][i]))
         if "tag" in columns:
             cells.append(draw_tags(small, columns["tag"][i], columns["heatmap"][i]))
-    captions = [_caption(name, cells[0].shape[1]) for name in columns] if cells else []
+    captions = [caption(name, cells[0].shape[1]) for name in columns] if cells else []
     return make_grid(captions + cells, len(columns))
 
 
@@ -184,6 +223,21 @@ def make_grid(images: Sequence[Image], columns: int, pad: int = 2) -> Image:
             x = sum(widths[:j]) + pad * j
             canvas[y : y + image.shape[0], x : x + image.shape[1]] = image
     return canvas
+
+
+def fit(image: Image, longest: int) -> Image:
+    """The image resized to `longest` pixels on its longer side."""
+    zoom = longest / max(image.shape[:2])
+    width, height = (max(1, round(side * zoom)) for side in _size(image))
+    interpolation = cv2.INTER_AREA if zoom < 1 else cv2.INTER_LINEAR
+    return np.asarray(cv2.resize(image, (width, height), interpolation=interpolation), np.uint8)
+
+
+def caption(text: str, width: int) -> Image:
+    """A white strip, `width` pixels wide, with a line of text."""
+    strip = np.full((18, max(1, width), 3), 255, np.uint8)
+    cv2.putText(strip, text, (4, 13), FONT, 0.42, (30, 30, 30), 1, cv2.LINE_AA)
+    return strip
 
 
 def save_image(path: str | Path, image: Image) -> None:
@@ -225,57 +279,146 @@ def person_colors(index: int) -> tuple[Color, Color, Color]:
     return tuple(middle), tuple(left), tuple(right)
 
 
+class _Look(NamedTuple):
+    """How a person is drawn. colors: of what is in the middle, left and right (0, 1, 2). sides: of
+    the K keypoints, as indices of colors. limbs: pairs of keypoints.
+    """
+
+    colors: tuple[Color, Color, Color]
+    sides: Sequence[int]
+    limbs: Sequence[tuple[int, int]]
+
+
+def _sides(skeleton: Skeleton) -> list[int]:
+    """For each keypoint 1 if it is on the left, 2 on the right, 0 in the middle: by its name, else
+    by the flip pairs, whose first keypoints are taken to be the left ones.
+    """
+    sides = [SIDES.get(name.partition("_")[0], 0) for name in skeleton.keypoints]
+    for left, right in skeleton.flip_pairs:
+        if not sides[left] and not sides[right]:
+            sides[left], sides[right] = 1, 2
+    return sides
+
+
+def _labels(count: int, scores: ArrayLike | None, ids: ArrayLike | None) -> list[str]:
+    """What is written above each person: its id and its score, as far as there are any."""
+    words: list[list[str]] = [[] for _ in range(count)]
+    for word, identity in zip(words, () if ids is None else np.asarray(ids).ravel().tolist()):
+        if identity >= 0:
+            word.append(f"#{identity}")
+    for word, score in zip(words, () if scores is None else np.asarray(scores).ravel().tolist()):
+        word.append(f"{score:.2f}")
+    return [" ".join(word) for word in words]
+
+
 def _draw_person(
     canvas: Image,
     person: NDArray[np.float64],
     shown: NDArray[np.bool_],
-    skeleton: Skeleton,
-    index: int,
-    label: str | None,
+    sure: NDArray[np.bool_],
+    look: _Look,
+    label: str,
     box: bool,
 ) -> None:
     """Draw the joints of a person (K, 3) where shown (K,), its limbs, label and box; in place."""
-    middle, left, right = person_colors(index)
-    by_side = {"left": left, "right": right}
-    colors = [by_side.get(name.partition("_")[0], middle) for name in skeleton.keypoints]
     low = person[shown, :2].min(axis=0)
     high = person[shown, :2].max(axis=0)
     size = float((high - low).max())
     width = max(1, round(size * 0.012))
-    fixed = np.round(np.nan_to_num(person[:, :2]) * (1 << SHIFT))
-    points = np.clip(fixed, -(1 << 24), 1 << 24).astype(int).tolist()
-    limbs = [(a, b) for a, b in skeleton.limbs if shown[a] and shown[b]]
-    rim_width = width + max(1, width // 2)
-    for a, b in limbs:
-        cv2.line(canvas, points[a], points[b], DARK, rim_width, cv2.LINE_AA, SHIFT)
-    for a, b in limbs:
-        color = colors[a] if colors[a] == colors[b] else middle
-        cv2.line(canvas, points[a], points[b], color, width, cv2.LINE_AA, SHIFT)
-    _draw_joints(canvas, points, np.flatnonzero(shown[: skeleton.num_keypoints]), colors, size)
+    ends, sides = _limbs(person, shown, sure, look, 6.0 * width)
+    dark = itertools.repeat(DARK)
+    _stripes(canvas, ends, width + max(1, width // 2), dark)
+    _stripes(canvas, ends, width, (look.colors[side] for side in sides))
+    points = _fixed(person[:, :2]).tolist()
+    radius = max(1.0, size * 0.014)
+    for k in np.flatnonzero(shown).tolist():
+        draw = _disc if sure[k] else _ring
+        draw(canvas, points[k], radius, look.colors[look.sides[k]])
     corner, far = (
         np.clip(np.round(values), -(1 << 15), 1 << 15).astype(int).tolist()
         for values in (low, high)
     )
     if box:
-        cv2.rectangle(canvas, corner, far, middle, width)
+        cv2.rectangle(canvas, corner, far, look.colors[0], width)
     if label:
-        _write(canvas, label, (corner[0], max(10, corner[1] - 4)), middle)
+        _write(canvas, label, (corner[0], max(10, corner[1] - 4)), look.colors[0])
 
 
-def _draw_joints(
-    canvas: Image,
-    points: Sequence[Sequence[int]],
-    joints: Iterable[int],
-    colors: Sequence[Color],
-    size: float,
+def _limbs(
+    person: NDArray[np.float64],
+    shown: NDArray[np.bool_],
+    sure: NDArray[np.bool_],
+    look: _Look,
+    dash: float,
+) -> tuple[NDArray[np.float64], list[int]]:
+    """The ends (n, 2, 2) and the sides (n) of the lines of the limbs whose joints are shown, in
+    their order. A limb with a joint that is not sure has dashes of about `dash` pixels.
+    """
+    pairs = [pair for pair in look.limbs if shown[pair[0]] and shown[pair[1]]]
+    sides = [look.sides[a] if look.sides[a] == look.sides[b] else 0 for a, b in pairs]
+    ends = person[np.reshape(pairs, (-1, 2)).astype(int), :2]
+    unsure = [not (sure[a] and sure[b]) for a, b in pairs]
+    if not any(unsure):
+        return ends, sides
+    dashes, owners = _dashes(ends, np.asarray(unsure), dash)
+    return dashes, [sides[owner] for owner in owners]
+
+
+def _dashes(
+    ends: NDArray[np.float64], dashed: NDArray[np.bool_], length: float
+) -> tuple[NDArray[np.float64], list[int]]:
+    """Lines (n, 2, 2), those that are dashed (n,) cut into dashes of about `length` pixels with
+    gaps as long, from end to end, 3 to MAX_DASHES of them. Also the line that each is of.
+    """
+    along = ends[:, 1] - ends[:, 0]
+    pairs = np.hypot(along[:, 0], along[:, 1]) / (2 * length)  # of a dash and a gap
+    counts = np.where(dashed, np.clip(np.round(pairs), 3, MAX_DASHES), 1).astype(int)
+    owners = np.repeat(np.arange(len(ends)), counts)
+    steps = np.arange(len(owners)) - np.repeat(np.cumsum(counts) - counts, counts)
+    share = np.where(dashed, 0.5, 1) / np.where(dashed, counts - 0.5, 1)  # of a dash in its line
+    starts = steps / np.where(dashed, counts - 0.5, 1)[owners]
+    shares = np.stack([starts, starts + share[owners]], axis=1)[..., None]
+    return ends[owners, :1] + shares * along[owners, None], owners.tolist()
+
+
+def _stripes(
+    canvas: Image, ends: NDArray[np.float64], width: float, colors: Iterable[Color]
 ) -> None:
-    """Draw joints as discs with a dark rim. points: in 1/16 px. size: of the person in px."""
-    radius = max(1.0, size * 0.014)
-    disc = round(radius * (1 << SHIFT))
+    """Lines between ends (n, 2, 2) as rectangles; OpenCV needs four times as long for lines with
+    round ends.
+    """
+    along = ends[:, 1] - ends[:, 0]
+    length = np.maximum(np.hypot(along[:, 0], along[:, 1]), 1e-6)[:, None]
+    across = along[:, ::-1] * (-0.5, 0.5) * width / length
+    first = ends[:, 0]
+    last = ends[:, 1]
+    corners = np.stack([first + across, last + across, last - across, first - across], axis=1)
+    for rectangle, color in zip(_fixed(corners), colors):
+        cv2.fillConvexPoly(canvas, rectangle, color, cv2.LINE_AA, SHIFT)
+
+
+def _near(points: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Points where OpenCV can draw: finite, and not too far away."""
+    return np.clip(np.nan_to_num(points), -FARTHEST, FARTHEST)
+
+
+def _fixed(points: NDArray[np.float64]) -> Points:
+    """Points (..., 2) in 1/16 px."""
+    return np.round(points * (1 << SHIFT)).astype(np.int32)
+
+
+def _disc(canvas: Image, center: Sequence[int], radius: float, color: Color) -> None:
+    """A disc with a dark rim. center: in 1/16 px. radius: in px."""
     rim = round((radius + max(0.8, radius * 0.35)) * (1 << SHIFT))
-    for k in joints:
-        cv2.circle(canvas, points[k], rim, DARK, -1, cv2.LINE_AA, SHIFT)
-        cv2.circle(canvas, points[k], disc, colors[k], -1, cv2.LINE_AA, SHIFT)
+    cv2.circle(canvas, center, rim, DARK, -1, cv2.LINE_AA, SHIFT)
+    cv2.circle(canvas, center, round(radius * (1 << SHIFT)), color, -1, cv2.LINE_AA, SHIFT)
+
+
+def _ring(canvas: Image, center: Sequence[int], radius: float, color: Color) -> None:
+    """A disc that is dark inside; see _disc."""
+    _disc(canvas, center, radius, color)
+    inner = round(0.6 * radius * (1 << SHIFT))
+    cv2.circle(canvas, center, inner, DARK, -1, cv2.LINE_AA, SHIFT)
 
 
 def _write(canvas: Image, text: str, at: tuple[int, int], color: Color) -> None:
@@ -325,17 +468,3 @@ def _blend(image: Image, color: NDArray[np.integer], share: Maps | np.float32) -
     grey = image.mean(axis=2, keepdims=True) * 0.7 + 30
     mixed: Image = np.clip(grey * (1 - share) + color * share, 0, 255).astype(np.uint8)
     return mixed
-
-
-def _fit(image: Image, longest: int) -> Image:
-    """Resize the image to `longest` pixels on its longer side."""
-    zoom = longest / max(image.shape[:2])
-    width, height = (max(1, round(side * zoom)) for side in _size(image))
-    interpolation = cv2.INTER_AREA if zoom < 1 else cv2.INTER_LINEAR
-    return np.asarray(cv2.resize(image, (width, height), interpolation=interpolation), np.uint8)
-
-
-def _caption(text: str, width: int) -> Image:
-    strip = np.full((18, max(1, width), 3), 255, np.uint8)
-    cv2.putText(strip, text, (4, 13), FONT, 0.42, (30, 30, 30), 1, cv2.LINE_AA)
-    return strip

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks.harness import Bench, Row
+from tests.engine.conftest import CONFIG
 
 TOOLS = Path(__file__).resolve().parents[2] / "tools"
 
@@ -116,3 +117,56 @@ def test_no_benchmark_starts_when_the_time_is_over(benchmark, tmp_path: Path) ->
     assert (
         "Not measured: grouping: the 0 minutes were over" in (tmp_path / "benchmark.md").read_text()
     )
+
+
+def test_engines_take_turns_and_missing_packages_are_named(
+    benchmark, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    engines = importlib.import_module("benchmarks.engines")
+    config = tmp_path / "tiny.yaml"
+    config.write_text(CONFIG.format(out=tmp_path, data=tmp_path))
+    monkeypatch.setattr(engines, "CONFIG", config)
+    monkeypatch.setattr(engines, "SIZE", 64)
+    monkeypatch.setattr(engines, "EXPORT", ("not_there",))
+    variants = {
+        "plain": engines.VARIANTS["plain"],
+        "absent": engines.Variant((), packages=("not_there",)),
+    }
+    monkeypatch.setattr(engines, "VARIANTS", variants)
+    out = tmp_path / "out"
+    given = ["--device", "cpu", "--only", "engines", "--seconds", "0", "--out", str(out)]
+    assert benchmark.main(given) == 1
+    report = json.loads((out / "benchmark.json").read_text())
+    [row] = report["rows"]
+    assert row["case"] == "plain, tiny, 64 px" and row["same"] is True and row["ratio"] == 1
+    assert report["problems"] == {"engines": "RuntimeError: not installed: not_there"}
+
+
+def test_engines_are_called_in_turn(tmp_path: Path) -> None:
+    engines = importlib.import_module("benchmarks.engines")
+    calls: list[str] = []
+
+    class Fake:
+        def __init__(self, name: str, seconds: list[float]) -> None:
+            self.name = name
+            self.times = seconds
+
+        def seconds(self) -> float:
+            calls.append(self.name)
+            return self.times.pop(0)
+
+    bench = Bench("cpu", [1], seconds=0, calls=2, folder=tmp_path)
+    assert engines.measure(bench, [Fake("a", [3, 1]), Fake("b", [2, 4])]) == [1, 2]
+    assert calls == ["a", "b", "a", "b"]
+
+
+def test_drawing_and_tracking_are_measured(
+    benchmark, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(importlib.import_module("benchmarks.video"), "FRAME_SIZE", (216, 384))
+    only = ["--only", "drawing", "--only", "tracking"]
+    once = ["--seconds", "0", "--calls", "1", "--out", str(tmp_path)]
+    assert benchmark.main(["--device", "cpu", *once, *only]) == 0
+    rows = json.loads((tmp_path / "benchmark.json").read_text())["rows"]
+    assert [row["benchmark"] for row in rows] == ["drawing", "drawing", "tracking"]
+    assert [row["goal_ms"] for row in rows] == [50, 50, None]

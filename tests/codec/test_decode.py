@@ -4,6 +4,8 @@ the encoder, whose inverse it is; and the choice of a decoder.
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from types import SimpleNamespace
 
 import numpy as np
@@ -12,7 +14,8 @@ import torch
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from swahr.codec import decode, grouping, peaks, refine, tile_bounds
+from swahr.codec import associative, grouping, peaks, refine, tile_bounds
+from swahr.codec.associative import ArrayDecoder
 from swahr.codec.decode import DECODERS, AssociativeDecoder, People, build_decoder
 from swahr.codec.maps import Maps
 from swahr.codec.targets import render_heatmaps
@@ -324,7 +327,11 @@ def test_kernels_are_compiled_once(monkeypatch: pytest.MonkeyPatch) -> None:
     another compilation.
     """
     called = []
-    for module, name in ((decode, "find_missing"), (peaks, "_find_peaks"), (grouping, "_group")):
+    for module, name in (
+        (associative, "find_missing"),
+        (peaks, "_find_peaks"),
+        (grouping, "_group"),
+    ):
         kernel = getattr(module, name)
         monkeypatch.setattr(
             module, name, lambda *a, kernel=kernel, name=name: called.append(name) or kernel(*a)
@@ -343,3 +350,26 @@ def test_kernels_are_compiled_once(monkeypatch: pytest.MonkeyPatch) -> None:
         refine._find_missing,
     ):
         assert len(compiled.signatures) == 1
+
+
+@pytest.mark.parametrize("rules", [{}, {"subpixel": True, "oks_nms": 0.5, "sigmas": (0.1,) * 2}])
+def test_arrays_are_decoded_as_tensors_are(rules: dict) -> None:
+    """The decoder that works without torch, also in maps smaller than its peaks."""
+    heatmaps, tags = crowd(5, size=(80, 64), joints=2, tag_maps=2)
+    arrays = ArrayDecoder(grouping_order=range(2), **rules)
+    tensors = make_decoder(2, **rules)
+    [found] = arrays.decode_arrays(heatmaps.numpy(), tags.numpy())
+    [expected] = tensors(Maps(heatmaps, tags))
+    assert len(expected.scores) >= 5
+    for name in People._fields:
+        assert np.array_equal(getattr(found, name), getattr(expected, name)), name
+    [corner] = arrays.decode_arrays(heatmaps.numpy()[..., :3, :4], tags.numpy()[..., :3, :4, :])
+    assert len(corner.scores) == 0
+    with pytest.raises(ValueError, match="heatmaps have shape"):
+        arrays.decode_arrays(heatmaps.numpy()[0], tags.numpy())
+
+
+def test_arrays_are_decoded_without_torch() -> None:
+    program = "import sys, swahr.codec.associative; print('torch' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert done.stdout == "False\n", done.stderr

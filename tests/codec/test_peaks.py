@@ -8,7 +8,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from swahr.codec.peaks import Peaks, find_peaks, find_peaks_batch
+from swahr.codec.peaks import Peaks
+from swahr.codec.peaks_batch import find_peaks_as_topk as find_peaks
+from swahr.codec.peaks_batch import find_peaks_batch
 from swahr.codec.tile_bounds import tile_bounds
 from tests.oracles import decode as oracle
 

@@ -8,7 +8,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from swahr.codec import refine
+from swahr.codec import refine, refine_batch
 from swahr.codec.tile_bounds import tile_bounds
 from tests.oracles import decode as oracle
 
@@ -75,8 +75,8 @@ def test_the_pixel_is_that_of_whole_maps(
         )
         np.testing.assert_array_equal(got, np.array(want, np.float32)[own])
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(refine, "FIRST_TILES", first_tiles)
-        got = refine.find_missing_batch(
+        patch.setattr(refine_batch, "FIRST_TILES", first_tiles)
+        got = refine_batch.find_missing_batch(
             torch.from_numpy(heatmaps), torch.from_numpy(tags), images, joints, means
         )
     np.testing.assert_array_equal(got, np.array(want, np.float32))

@@ -2,36 +2,62 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
+import os
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
 import swahr
-from swahr.commands import publish
+from swahr.commands import publish as command
 from swahr.config import load_config, save_config
-from swahr.converters.coco import skeleton_yaml
-from swahr.engine.model_files import LoadError, find_model
+from swahr.engine import checkpoint, hub
+from swahr.engine.checkpoint import Progress, RunIdentity
+from swahr.engine.model_files import LoadError, ModelFiles, find_model
+from swahr.engine.published import publish
+from swahr.engine.run_folder import keep_config, own_skeleton
 from swahr.models.build import build_model
 from swahr.models.weights import CheckpointError, published_state
+from swahr.skeleton import skeleton_yaml
 from tests.engine.conftest import CONFIG
-
-TABLE = "| Arch | AP |\n|---|---|\n| pose_higher_hrnet | 0.671 |\n"
 
 
 def make_run(folder: Path, *opts: str) -> Path:
-    """A run's folder with best weights and a measured table."""
+    """A run's folder with best weights."""
     pytest.importorskip("safetensors")
+    folder.mkdir(exist_ok=True)
     (folder / "tiny.yaml").write_text(CONFIG.format(out=folder, data=folder))
     cfg = load_config(folder / "tiny.yaml", ["TEST.DETECTION_THRESHOLD", "0", *opts])
     save_config(cfg, folder / "config.yaml")
     torch.save(published_state(build_model(cfg)), folder / "model_best.pth.tar")
-    (folder / "results").mkdir()
-    (folder / "results/keypoints_val2017_results.md").write_text(TABLE)
     return folder
+
+
+def measure(run: Path, name: str, ap: float, digest: str) -> None:
+    """What dist_valid leaves: the figures of weights with these digits."""
+    (run / "results").mkdir(exist_ok=True)
+    content = {
+        "weights": f"best (epoch 7, sha256 {digest})",
+        "test": f"{name}, flip test",
+        "figures": {"AP": ap},
+    }
+    (run / f"results/{name}_figures.json").write_text(json.dumps(content))
+
+
+def same_people(first: swahr.PoseModel, second: swahr.PoseModel) -> bool:
+    image = np.random.default_rng(0).integers(0, 256, (64, 80, 3), np.uint8)
+    here = first(image)
+    there = second(image)
+    return (
+        len(here) > 0
+        and np.array_equal(here.keypoints, there.keypoints, equal_nan=True)
+        and np.array_equal(here.scores, there.scores)
+    )
 
 
 def test_the_folder_finds_the_same_people(
@@ -39,21 +65,19 @@ def test_the_folder_finds_the_same_people(
 ) -> None:
     run = make_run(tmp_path)
     out = tmp_path / "hub/tiny"
-    publish.main([str(run), "--out", str(out)])
+    command.main([str(run), "--out", str(out)])
     assert capsys.readouterr().out == f"{out}\n"
     names = {path.name for path in out.iterdir()}
     assert names == {"model.safetensors", "config.json", "README.md"}
-    image = np.random.default_rng(0).integers(0, 256, (64, 80, 3), np.uint8)
-    here, there = swahr.load(run)(image), swahr.load(out)(image)
-    assert len(here) and np.array_equal(here.keypoints, there.keypoints, equal_nan=True)
-    assert np.array_equal(here.scores, there.scores)
+    assert same_people(swahr.load(run), swahr.load(out))
     assert swahr.load(out / "model.safetensors").skeleton == swahr.COCO
     description = json.loads((out / "config.json").read_text())
     assert description["version"] == swahr.__version__
     assert description["config"]["DATASET.INPUT_SIZE"] == 64
     assert str(tmp_path) not in (out / "config.json").read_text()
     card = (out / "README.md").read_text()
-    assert card.startswith("---\nlibrary_name: swahr\n") and TABLE in card
+    assert card.startswith("---\nlibrary_name: swahr\n") and "Nothing was measured" in card
+    assert description["metrics"] == []
     assert "no flip test, scales 1, input size 64 px" in card
 
 
@@ -67,19 +91,19 @@ def test_keypoints_of_ones_own_travel_along(tmp_path: Path) -> None:
         *(w for key in keys for w in (key, "3")),
     ]
     run = make_run(tmp_path, *opts)
-    publish.publish(find_model(run), tmp_path / "out")
+    publish(find_model(run), tmp_path / "out")
     (tmp_path / "hand.yaml").unlink()
     assert swahr.load(tmp_path / "out").skeleton == own
 
 
 def test_problems_are_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     run = make_run(tmp_path)
-    publish.publish(find_model(run), tmp_path / "out")
+    publish(find_model(run), tmp_path / "out")
     weights = tmp_path / "out/model.safetensors"
     with monkeypatch.context() as without:
         without.setitem(sys.modules, "safetensors.torch", None)
         with pytest.raises(LoadError, match=r"^publishing needs safetensors: pip install 'swahr\["):
-            publish.publish(find_model(run), tmp_path / "again")
+            publish(find_model(run), tmp_path / "again")
         with pytest.raises(CheckpointError, match="model.safetensors: needs safetensors: pip inst"):
             swahr.load(tmp_path / "out")
     weights.write_bytes(weights.read_bytes()[:200])
@@ -91,3 +115,173 @@ def test_problems_are_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     (tmp_path / "out/config.json").write_text("{")
     with pytest.raises(LoadError, match="config.json: cannot be read as JSON"):
         swahr.load(tmp_path / "out")
+
+
+def test_an_exported_network_is_not_published(tmp_path: Path) -> None:
+    files = ModelFiles(None, tmp_path / "x.onnx", "")
+    with pytest.raises(LoadError, match="x.onnx: is exported; publish the weights that"):
+        publish(files, tmp_path / "out")
+
+
+def test_only_figures_of_the_published_weights_are_told(tmp_path: Path) -> None:
+    run = make_run(tmp_path)
+    digest = hashlib.sha256((run / checkpoint.BEST).read_bytes()).hexdigest()
+    measure(run, "own", 0.671, digest[:12])
+    measure(run, "other", 0.5, "0" * 12)
+    out = publish(find_model(run), tmp_path / "out")
+    assert json.loads((out / "config.json").read_text())["metrics"] == [
+        {"test": "own, flip test", "AP": 0.671}
+    ]
+    card = (out / "README.md").read_text()
+    assert "| Arch | AP |\n|---|---|\n| tiny | 0.671 |\n\nown, flip test\n" in card
+    assert "0.500" not in card
+    (run / "results/own_figures.json").write_text("[]")
+    with pytest.raises(LoadError, match=r"own_figures.json: is no file of figures \(.*\); remove"):
+        publish(find_model(run), tmp_path / "out")
+
+
+@pytest.mark.parametrize(
+    ("name", "epoch", "told"),
+    [
+        ("model_best.pth.tar", 9, [0.6]),
+        ("final_state.pth.tar", 9, [0.4]),
+        ("final_state.pth.tar", 10, []),  # the last epoch was not validated
+        ("elsewhere.pth.tar", 9, []),
+    ],
+)
+def test_figures_of_training_are_those_of_the_weights(
+    tmp_path: Path, name: str, epoch: int, told: list[float]
+) -> None:
+    run = make_run(tmp_path)
+    validations = {
+        "best": {"epoch": 7, "figures": {"AP": 0.6}},
+        "last": {"epoch": 9, "figures": {"AP": 0.4}},
+    }
+    checkpoint.save_checkpoint(
+        run,
+        identity=RunIdentity(),
+        weights={},
+        optimizer={},
+        scaler={},
+        progress=Progress(epoch=epoch),
+        hooks={"best_weights": validations},
+    )
+    (run / "model_best.pth.tar").rename(run / name)
+    files = find_model(run / "tiny.yaml", run / name)
+    out = publish(files, tmp_path / "out")
+    metrics = json.loads((out / "config.json").read_text())["metrics"]
+    assert [each["AP"] for each in metrics] == told
+    assert all(each["test"].endswith("(in training)") for each in metrics)
+
+
+# -- the model's own methods
+
+
+def test_a_model_is_saved_and_comes_back(tmp_path: Path) -> None:
+    run = make_run(tmp_path / "run")
+    model = swahr.load(run, flip=True)
+    folder = model.save_pretrained(tmp_path / "saved")
+    again = swahr.PoseModel.from_pretrained(folder, batch_size=2)
+    assert again.predictor.flip_index is not None and again.predictor.batch_size == 2
+    assert same_people(model, again)
+
+
+def test_a_model_whose_weights_have_changed_is_not_saved(tmp_path: Path) -> None:
+    run = make_run(tmp_path / "run")
+    model = swahr.load(run)
+    os.utime(run / checkpoint.BEST, ns=(1, 1))
+    with pytest.raises(LoadError, match="model_best.pth.tar: has changed since it was loaded; l"):
+        model.save_pretrained(tmp_path / "saved")
+    alone = swahr.PoseModel(model.predictor, model.skeleton)
+    with pytest.raises(LoadError, match="that was not made by swahr.load cannot be saved"):
+        alone.save_pretrained(tmp_path / "saved")
+    assert not (tmp_path / "saved").exists()
+
+
+def test_an_id_is_fetched_from_the_hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("huggingface_hub", reason="needs the extra hub")
+    run = make_run(tmp_path / "run")
+    model = swahr.load(run)
+    folder = model.save_pretrained(tmp_path / "cache")
+    asked = {}
+
+    def download(repo_id: str, **options: Any) -> str:
+        asked.update(options, repo_id=repo_id)
+        return str(folder)
+
+    monkeypatch.setattr("huggingface_hub.snapshot_download", download)
+    again = swahr.PoseModel.from_pretrained("me/hands", revision="v1", threshold=-1)
+    assert (asked["repo_id"], asked["revision"], again.threshold) == ("me/hands", "v1", -1)
+    assert set(asked["allow_patterns"]) == {"config.json", "skeleton.yaml", "model.safetensors"}
+    assert same_people(model, again)
+
+
+class Api:
+    """What push_to_hub uses of the hub."""
+
+    sent: dict[str, Any]
+
+    def __init__(self, token: str | None) -> None:
+        Api.sent = {"token": token}
+
+    def create_repo(self, repo_id: str, **options: Any) -> Any:
+        assert options == {"private": True, "exist_ok": True}
+        return Address(f"https://hub/{repo_id}")
+
+    def upload_folder(self, *, repo_id: str, folder_path: Path, commit_message: str) -> None:
+        Api.sent |= {"id": repo_id, "files": {path.name for path in folder_path.iterdir()}}
+
+
+class Address(str):
+    repo_id = "me/hands"
+
+
+def test_a_model_is_sent_to_the_hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("huggingface_hub", reason="needs the extra hub")
+    monkeypatch.setattr("huggingface_hub.HfApi", Api)
+    model = swahr.load(make_run(tmp_path / "run"))
+    assert model.push_to_hub("me/hands", private=True, token="t") == "https://hub/me/hands"
+    files = {"model.safetensors", "config.json", "README.md"}
+    assert Api.sent == {"token": "t", "id": "me/hands", "files": files}
+
+
+def test_problems_of_the_hub_are_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("huggingface_hub", reason="needs the extra hub")
+    line = r"^no/such/model: is no folder here, and cannot be fetched from the hub \(.*\)$"
+    with pytest.raises(LoadError, match=line):
+        swahr.PoseModel.from_pretrained("no/such/model")
+    with pytest.raises(LoadError, match="^me/hands: is no folder here, and cannot be fetched"):
+        swahr.PoseModel.from_pretrained("me/hands", local_files_only=True, cache_dir=tmp_path)
+    with pytest.raises(LoadError, match=r"^not an id: cannot be sent to the hub \(.*\)$"):
+        hub.send(tmp_path, "not an id", private=None, token=None, note="")
+    monkeypatch.setitem(sys.modules, "huggingface_hub", None)
+    with pytest.raises(LoadError, match=r"^the hub needs huggingface-hub: pip install 'swahr\[hub"):
+        swahr.PoseModel.from_pretrained("me/hands")
+
+
+# -- keypoints of one's own
+
+
+def test_a_moved_run_has_its_skeleton_with_it(tmp_path: Path) -> None:
+    """In its folder, and in its checkpoint alone."""
+    own = swahr.Skeleton("hand", ("wrist", "left_tip", "right_tip"), ((1, 2),), (0.1, 0.1, 0.1))
+    path = tmp_path / "hand.yaml"
+    path.write_text(skeleton_yaml(own))
+    run = make_run(tmp_path / "run", "DATASET.SKELETON", str(path))
+    cfg = load_config(run / "config.yaml")
+    keep_config(run, cfg.dump(), own_skeleton(cfg))
+    checkpoint.save_checkpoint(
+        run,
+        identity=RunIdentity(config=cfg.dump(), skeleton=own_skeleton(cfg)),
+        weights=published_state(build_model(cfg)),
+        optimizer={},
+        scaler={},
+        progress=Progress(),
+    )
+    path.unlink()
+    moved = run.rename(tmp_path / "moved")
+    alone = (moved / checkpoint.NEWEST).rename(tmp_path / "alone.pth.tar")
+    for source in (moved, moved / checkpoint.BEST, alone):
+        assert swahr.load(source).skeleton == own, source
+    content = torch.load(alone, weights_only=True)
+    assert content["version"] == swahr.__version__

@@ -13,10 +13,10 @@ import cv2
 import numpy as np
 import pytest
 
-from swahr.converters.coco import ConversionError, flip_pairs, skeleton_yaml
+from swahr.converters.coco import ConversionError, flip_pairs
 from swahr.converters.dlc import read_dlc, split_frames
 from swahr.converters.lsp import NAMES, SKELETON
-from swahr.skeleton import COCO, load_skeleton
+from swahr.skeleton import COCO, load_skeleton, skeleton_yaml
 
 TOOLS = Path(__file__).resolve().parents[2] / "tools"
 PARTS = ("snout", "left_ear", "right_ear", "tail")

@@ -144,6 +144,74 @@ def test_check_of_chosen_categories(
         assert f"annotations                  {people}\n" in capsys.readouterr().out
 
 
+def test_check_suggests_sigmas(
+    tool: Any, tree: Tree, made: Made, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Measured where two people labelled 20 of a kind, which differ; else by the rule."""
+    data = made((1,) * 20)
+    second = tmp_path / "second.json"
+    root = tree(data)
+    for annotation in data["annotations"]:
+        annotation["keypoints"][0] += 6  # the nose, of a person of 30 px
+    second.write_text(json.dumps(data))
+    check = tool("check")
+    assert check.main([*paths(root), "--suggest-sigmas", "--second", str(second)]) == 0
+    printed = capsys.readouterr().out
+    assert "people labelled twice        20\n" in printed
+    assert "  nose                       0.2000 from 20 double labels\n" in printed
+    assert "  left_eye                   0.0000 from " in printed
+    assert ", which are all equal: a rule of thumb is taken\n" in printed
+    assert "sigmas: [0.2, 0.025, 0.025, " in printed
+    assert check.main([*paths(root), "--suggest-sigmas"]) == 0
+    printed = capsys.readouterr().out
+    assert "sigmas by a rule of thumb: COCO's for keypoints of its names, 0.05 for " in printed
+    assert "sigmas: [0.026, 0.025, 0.025, " in printed
+    for image in data["images"]:
+        image["file_name"] = f"other_{image['file_name']}"
+    second.write_text(json.dumps(data))
+    assert check.main([*paths(root), "--suggest-sigmas", "--second", str(second)]) == 2
+    assert "second.json: nobody in it was labelled in " in capsys.readouterr().err
+
+
+EXPERIMENT = "experiments/synthetic/tiny_192_cpu.yaml"
+
+
+def test_check_of_an_experiments_training_set(
+    tool: Any, tree: Tree, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Problems are reported, whatever DATASET.STRICT says; images are those that training uses."""
+    root = tree((1, 0, 2))
+    sheet = tmp_path / "sheet.png"
+    settings = ["DATASET.ROOT", str(root), "DATASET.TRAIN=train2017", "DATASET.STRICT", "True"]
+    arguments = ["--cfg", EXPERIMENT, *settings, "--augmented", str(sheet)]
+    assert tool("check").main(arguments) == 0
+    printed = capsys.readouterr().out
+    assert "images                       2\n" in printed
+    assert printed.endswith(f"augmented images: {sheet}\n")
+    assert read_image(sheet).shape[1] == 4 * 320 + 6
+
+
+@pytest.mark.parametrize(
+    ("arguments", "line"),
+    [
+        ([], "give an annotation file and the folder of its images, or --cfg FILE"),
+        (["a.json"], "give an annotation file and the folder of its images, or --cfg FILE"),
+        (["a.json", "b", "--augmented", "c.jpg"], "--augmented needs --cfg, the experiment whose"),
+        (["a.json", "b", "--second", "c.json"], "--second needs --suggest-sigmas, which it is fo"),
+        (["--cfg", EXPERIMENT, "--skeleton", "coco"], "--skeleton and --cfg: give the setting DAT"),
+        (["--cfg", EXPERIMENT, "--categories", "dog"], "--categories and --cfg: give the setting "),
+        (["--cfg", EXPERIMENT, "DATASET.ROOT", "none"], "DATASET.ROOT: no folder 'none' here or "),
+        (["--cfg", EXPERIMENT, "--import", "none.at_all"], "--import none.at_all: "),
+    ],
+)
+def test_check_says_which_flags_fit(
+    tool: Any, arguments: list[str], line: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert tool("check").main(arguments) == 2
+    said = capsys.readouterr().err
+    assert line in said and said.count("\n") == 1
+
+
 def test_concat(tool: Any, made: Made, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     concat = tool("crowdpose")
     train = made((1, 2))

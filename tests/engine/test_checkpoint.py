@@ -272,6 +272,17 @@ def test_checkpoints_know_the_job_that_wrote_them(tmp_path: Path) -> None:
     assert checkpoint.is_of_job(tmp_path, ["host:1:2"])
 
 
+DESCRIBING = (
+    "model_best.pth.tar",
+    "final_state.pth.tar",
+    "config.yaml",
+    "skeleton.yaml",
+    "results.csv",
+    "curves.png",
+    "val_images.jpg",
+)
+
+
 def test_what_is_set_aside_is_never_overwritten(tmp_path: Path) -> None:
     (tmp_path / "config.yaml").write_text("A: 0")
     assert checkpoint.set_aside(tmp_path) is None
@@ -279,12 +290,12 @@ def test_what_is_set_aside_is_never_overwritten(tmp_path: Path) -> None:
     for epoch in (1, 3):
         write(tmp_path, epoch)
         write(tmp_path, epoch + 1)
-        for name in ("model_best.pth.tar", "final_state.pth.tar", "config.yaml"):
+        for name in DESCRIBING:
             (tmp_path / name).write_text(f"of epoch {epoch}")
         asides.append(checkpoint.set_aside(tmp_path))
     assert sorted(tmp_path.iterdir()) == sorted(asides) and len(set(asides)) == 2
     for aside, epoch in zip(asides, (1, 3), strict=True):
         assert checkpoint.read_checkpoint(aside / "checkpoint.pth.tar")["epoch"] == epoch + 1
         assert checkpoint.read_checkpoint(aside / "checkpoint_previous.pth.tar")["epoch"] == epoch
-        for name in ("model_best.pth.tar", "final_state.pth.tar", "config.yaml"):
+        for name in DESCRIBING:
             assert (aside / name).read_text() == f"of epoch {epoch}"

@@ -148,6 +148,24 @@ def test_which_weights_are_the_best(
     assert written == kept
 
 
+def test_the_figures_of_the_best_and_the_last_validation_are_kept(tmp_path: Path) -> None:
+    hook = BestWeights("AP")
+    for epoch, ap in ((1, 0.1), (2, 0.3), (3, 0.2)):
+        trainer = trainer_of(
+            progress=Progress(epoch=epoch, best_perf=0.1 if epoch == 2 else 0.3),
+            folder=tmp_path,
+            evaluated_model=SmallNet(),
+        )
+        again = BestWeights("AP")
+        again.load_state_dict(copy.deepcopy(hook.state_dict()))
+        hook = again
+        hook.after_validation(trainer, {"AP": ap, "AR": ap + 0.1})
+    assert hook.state_dict() == {
+        "best": {"epoch": 2, "figures": {"AP": 0.3, "AR": 0.4}},
+        "last": {"epoch": 3, "figures": {"AP": 0.2, "AR": pytest.approx(0.3)}},
+    }
+
+
 @pytest.mark.parametrize(
     ("values", "stops_after"),
     [([0.1, 0.2, 0.2, 0.1], 4), ([0.1, 0.0, 0.2, 0.1, 0.3], 0), ([-1, -1, NAN, -1], 0)],
@@ -291,3 +309,5 @@ def test_hooks_of_the_settings_come_first_and_those_that_read_figures_last(
     opts = ["TRAIN.HOOKS", ["counter", "counter"], "TRAIN.EMA", 0.5, "TRAIN.PATIENCE", 1]
     built = hooks_module.build_hooks(load_config(config_file, opts), SmallNet())
     assert list(built) == ["ema", "counter", "best_weights", "early_stopping"]
+    drawn = hooks_module.build_hooks(load_config(config_file, ["TRAIN.PLOTS", True]), SmallNet())
+    assert list(drawn) == ["best_weights", "curves"]

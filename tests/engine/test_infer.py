@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import hashlib
 import importlib
+import io
 import json
 import shutil
 import signal
@@ -16,11 +17,12 @@ import numpy as np
 import pytest
 import torch
 
+from swahr.commands.predict import SCORES
 from swahr.config import load_config
 from swahr.distributed.launch import main_with_exit_status
 from swahr.distributed.signals import Interrupted
-from swahr.engine.image_sources import Video
 from swahr.engine.people_file import PeopleFile
+from swahr.engine.video import Video
 from swahr.files import WriteError
 from swahr.models.build import build_model
 from swahr.visualize import save_image
@@ -310,9 +312,9 @@ def test_a_video(
 ) -> None:
     out = video.parent / "out"
     assert infer(run, network, out, "--video", video) == 0
-    drawn = Video(out / "clip.mp4")
-    assert sum(map(len, drawn.groups(2))) == 5 and drawn.fps == 10
-    assert drawn.read(4).shape == (64, 96, 3)
+    drawn = list(Video(out / "clip.mp4"))
+    assert [round(frame.time, 3) for frame in drawn] == [0, 0.1, 0.2, 0.3, 0.4]
+    assert drawn[4].image.shape == (64, 96, 3)
     assert file_names(out) == [f"clip.mp4#{i}" for i in range(5)]
     assert content(out)["annotations"]
     assert infer(run, network, out, "--video", __file__) == 2
@@ -329,7 +331,7 @@ def test_a_signal_leaves_a_video_that_can_be_played(
     after_each(lambda index: signal.raise_signal(signal.SIGINT) if index == 2 else None)
     out = video.parent / "out"
     assert infer(run, network, out, "--video", video) == 130
-    assert sum(map(len, Video(out / "clip.mp4").groups(2))) == 3
+    assert len(list(Video(out / "clip.mp4"))) == 3
     assert file_names(out) == [f"clip.mp4#{i}" for i in range(3)]
     line = f"stopped by SIGINT; 3 of 5 frames are done, see {out / 'people.json'}"
     assert capsys.readouterr().err.splitlines()[-1] == line
@@ -348,8 +350,188 @@ def test_an_error_leaves_a_video_that_can_be_played(
     after_each(fail)
     out = video.parent / "out"
     assert infer(run, network, out, "--video", video) == 3
-    assert sum(map(len, Video(out / "clip.mp4").groups(2))) == 4
+    assert len(list(Video(out / "clip.mp4"))) == 4
     assert len(file_names(out)) == 4
+
+
+def test_every_person_of_a_video_has_frame_time_and_id(
+    run: Run, network: list[object], video: Path
+) -> None:
+    out = video.parent / "out"
+    save = "json,jsonl,csv,images"
+    assert infer(run, network, out, video, "--track", "--save", save, "--threshold", "0") == 0
+    assert {path.name for path in out.iterdir()} == {
+        *("people.json", "people.jsonl", "people.csv", "clip")
+    }
+    frames = sorted((out / "clip").iterdir())
+    assert [path.name for path in frames] == [f"{index:06d}.jpg" for index in range(5)]
+    assert cv2.imread(str(frames[4])).shape == (64, 96, 3)
+    images = content(out)["images"]
+    assert [(image["frame"], image["time"]) for image in images] == [
+        (index, pytest.approx(index / 10)) for index in range(5)
+    ]
+    ids = [
+        {person["track_id"] for person in content(out)["annotations"] if person["frame"] == index}
+        for index in range(5)
+    ]
+    assert all(ids) and ids[0] & ids[4]
+    lines = (out / "people.jsonl").read_text().splitlines()
+    assert [json.loads(line)["frame"] for line in lines] == list(range(5))
+
+
+def test_smoothing_moves_joints_and_keeps_scores(
+    run: Run, network: list[object], video: Path
+) -> None:
+    found = {}
+    for flag in ("--track", "--smooth"):
+        out = video.parent / flag[2:]
+        assert infer(run, network, out, video, flag, "--save", "json") == 0
+        found[flag] = content(out)["annotations"]
+    assert all("track_id" in person for person in found["--smooth"])
+    for first, second in zip(found["--track"], found["--smooth"], strict=True):
+        assert first["keypoint_scores"] == second["keypoint_scores"]
+        if first["frame"] == 0:
+            assert first == second
+    assert found["--track"] != found["--smooth"]
+
+
+def test_weights_are_enough_where_they_say_what_they_are(
+    run: Run, network: list[object], folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The folder of a run, and the settings of the command line on top of its own."""
+    config, weights = Path(str(network[1])), Path(str(network[3]))
+    made = folder.parent / "run"
+    made.mkdir()
+    shutil.copy(config, made / "config.yaml")
+    shutil.copy(weights, made / "model_best.pth.tar")
+    out = folder.parent / "out"
+    same = folder.parent / "same"
+    images = [folder / "grey.png", "TEST.DETECTION_THRESHOLD", "0"]
+    assert run("dist_inference", *images, "--weights", made, "--save_dir", out) == 0
+    assert infer(run, network, same, folder / "grey.png") == 0
+    assert content(out)["annotations"] == content(same)["annotations"] != []
+    both = ["--cfg", config, "--weights", weights, "--save_dir", same]
+    assert run("dist_inference", *images, *both) == 0
+    assert content(same)["annotations"] == content(out)["annotations"]
+    capsys.readouterr()
+    assert run("dist_inference", folder / "grey.png") == 2
+    assert "give --weights (a run's folder or a file of weights), or --cfg" in (
+        capsys.readouterr().err
+    )
+
+
+def test_paths_come_from_stdin(
+    run: Run, network: list[object], folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    text = f"{folder / 'grey.png'}\n\n{folder / 'dot.bmp'}\n"
+    monkeypatch.setattr(sys, "stdin", io.StringIO(text))
+    out = folder.parent / "out"
+    assert infer(run, network, out, "-", "--save", "json") == 0
+    assert file_names(out) == ["grey.png", "dot.bmp"]
+    assert [path.name for path in out.iterdir()] == ["people.json"]
+
+
+@pytest.mark.parametrize(
+    ("args", "message"),
+    [
+        (["-"], "-: stdin has no paths; it should have one a line"),
+        (["clip.mp4", "a.png"], "clip.mp4: a video is a source of its own; run the command once"),
+        (["clip.mp4"], "clip.mp4: cannot be opened as a video (there is no such file)"),
+        (["98765"], "camera 98765: cannot be opened as a video"),
+        (["IN", "--track"], "--track and --smooth follow people through a video; give one"),
+        (["IN", "--save", "video"], "--save video: the source is images"),
+        (["IN", "--save", "json,pdf"], "--save json,pdf: 'pdf' is none of images, video, json"),
+        (["IN", "--show"], "--show: this Python has no Tk"),
+    ],
+)
+def test_wrong_sources_and_outputs_are_one_line(
+    run: Run,
+    network: list[object],
+    folder: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    args: list[str],
+    message: str,
+) -> None:
+    monkeypatch.setattr(sys, "stdin", io.StringIO("\n"))
+    monkeypatch.setitem(sys.modules, "tkinter", None)
+    words = [str(folder / "grey.png") if word == "IN" else word for word in args]
+    assert infer(run, network, folder.parent / "out", *words) == 2
+    error = capsys.readouterr().err
+    assert message in error and "Traceback" not in error
+
+
+def test_maps_are_shown_of_images_only(
+    run: Run,
+    network: list[object],
+    folder: Path,
+    video: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    out = folder.parent / "out"
+    images = [folder / "grey.png", folder / "notes.txt"]
+    assert infer(run, network, out, *images, "--show-maps", "--save", "json") == 0
+    assert {path.name for path in out.iterdir()} == {"grey.png_maps.png", "people.json"}
+    assert file_names(out) == ["grey.png"] and content(out)["annotations"]
+    assert "notes.txt: not an image" in capsys.readouterr().err
+    assert infer(run, network, out, video, "--show-maps") == 2
+    assert "--show-maps: the source is a video; give images" in capsys.readouterr().err
+
+
+@pytest.fixture
+def window(monkeypatch: pytest.MonkeyPatch) -> list[tuple[tuple[int, ...], bool]]:
+    """The shapes of the images that are shown, and whether they wait; the user closes the window
+    after the second one.
+    """
+    shown: list[tuple[tuple[int, ...], bool]] = []
+
+    class Window:
+        def __init__(self, title: str) -> None:
+            self.open = True
+
+        def __enter__(self) -> Window:
+            return self
+
+        def __exit__(self, *error: object) -> None: ...
+
+        def show(self, image: np.ndarray, *, wait: bool = False) -> None:
+            shown.append((image.shape, wait))
+            self.open = len(shown) < 2
+
+    monkeypatch.setattr("swahr.engine.infer.Window", Window)
+    return shown
+
+
+def test_the_window_shows_images_until_the_user_ends_it(
+    run: Run, network: list[object], folder: Path, video: Path, window: list[object]
+) -> None:
+    out = folder.parent / "out"
+    images = [folder / name for name in ("grey.png", "dot.bmp", "colour.jpg")]
+    assert infer(run, network, out, *images, "--show", "--save", "json") == 0
+    assert window == [((70, 90, 3), True), ((1, 1, 3), True)]
+    assert file_names(out) == ["grey.png", "dot.bmp"]
+    window.clear()
+    assert infer(run, network, out, video, "--show", "--save", "none") == 0
+    assert window == [((64, 96, 3), False)] * 2
+
+
+def test_oks_nms_drops_doubles_here_too(run: Run, network: list[object], folder: Path) -> None:
+    counts = []
+    for threshold in ("0", "0.5"):
+        out = folder.parent / f"out{threshold}"
+        settings = ["TEST.OKS_NMS", threshold, "--all", "--save", "json"]
+        assert infer(run, network, out, folder / "colour.jpg", *settings) == 0
+        counts.append(len(content(out)["annotations"]))
+    assert counts[0] > counts[1] > 0
+
+
+def test_the_legend_of_scores_is_in_the_help_and_in_the_docs(
+    run: Run, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run("dist_inference", "--help") == 0
+    assert SCORES in capsys.readouterr().out
+    docs = (TOOLS.parent / "docs" / "predict.md").read_text()
+    assert " ".join(SCORES.split()) in " ".join(docs.replace("`", "").split())
 
 
 def test_inference_by_two_processes_is_that_by_one(

@@ -118,3 +118,11 @@ def test_changed_settings() -> None:
 )
 def test_what_is_learnt(key: str, learnt: bool) -> None:
     assert changes_what_is_learnt(key) == learnt
+
+
+def test_the_skeleton_lies_beside_the_configuration(tmp_path: Path) -> None:
+    """And goes when a run with published keypoints takes the folder."""
+    keep_config(tmp_path, "A: 1", "keypoints: [tip]")
+    assert (tmp_path / "skeleton.yaml").read_text() == "keypoints: [tip]"
+    keep_config(tmp_path, "A: 1")
+    assert [path.name for path in tmp_path.iterdir()] == ["config.yaml"]

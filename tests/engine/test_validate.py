@@ -11,6 +11,8 @@ import cv2
 import pytest
 import torch
 
+from swahr import cli
+from swahr.commands.report import write_validation_report
 from swahr.config import load_config
 from swahr.data.images import ImageError
 from swahr.data.keypoints import KeypointDataset
@@ -26,6 +28,7 @@ from swahr.evaluation.metrics import evaluate
 from swahr.evaluation.results import PartFiles
 from swahr.models.build import build_model
 from swahr.models.weights import CheckpointError
+from swahr.report.page import ReportError
 from swahr.skeleton import COCO, Skeleton
 from tests.inference.toy_predictor import image, predictor
 
@@ -239,7 +242,9 @@ def test_validation_writes_results_and_a_report(config_file: Path, weights: Path
     report = validated(config_file, weights, "TEST.DETECTION_THRESHOLD", 0)
     assert list(report.stats)[:3] == ["AP", "AP .5", "AP .75"]
     files = result_files(config_file)
-    assert set(files) == {f"{NAME}.json", f"{NAME}.md"}
+    assert set(files) == {f"{NAME}.json", f"{NAME}.md", f"{NAME}_figures.json"}
+    figures = json.loads(files[f"{NAME}_figures.json"])
+    assert figures["figures"] == report.stats and figures["weights"] == report.weights
     records = json.loads(files[f"{NAME}.json"])
     assert records and {len(record["keypoints"]) for record in records} == {51}
     assert files[f"{NAME}.md"] == f"{report}\n"
@@ -301,7 +306,8 @@ def test_tests_with_other_settings_keep_their_own_files(config_file: Path, weigh
     validated(config_file, weights, "TEST.SCALE_FACTOR", [0.5, 1])
     names = {NAME, f"{NAME}_noflip", f"{NAME}_scales0.5-1"}
     files = result_files(config_file)
-    assert set(files) == {name + ending for name in names for ending in (".json", ".md")}
+    endings = (".json", ".md", "_figures.json")
+    assert set(files) == {name + ending for name in names for ending in endings}
     assert "no flip test, scales 1, input size 64 px" in files[f"{NAME}_noflip.md"]
     assert "- test: val2017, flip test, scales 0.5, 1," in files[f"{NAME}_scales0.5-1.md"]
 
@@ -386,3 +392,37 @@ def test_the_table_is_followed_by_the_joints_given_to_the_wrong_person(
     report = write_report(cfg, dataset, found, tmp_path, "w")
     assert "swaps" not in report.stats
     assert "\n- swaps: 0 of 12 joints given to the wrong person, in 0 of 5 images\n" in str(report)
+
+
+def test_the_report_of_a_validation(
+    config_file: Path, weights: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """--report: the figures of the table, and maps of the network on the worst images."""
+    pytest.importorskip("jinja2", reason="needs the extra report")
+    pytest.importorskip("matplotlib", reason="needs the extra report")
+    opts = [f"TEST.MODEL_FILE={weights}", "TEST.FLIP_TEST=True", "TEST.DETECTION_THRESHOLD=0"]
+    command = ["val", "--cfg", str(config_file), "--report", str(tmp_path / "html"), *opts]
+    cli.run(command)
+    assert capsys.readouterr().out.splitlines()[-1] == str(tmp_path / "html/report.html")
+    page = (tmp_path / "html/report.html").read_text()
+    stats = json.loads(result_files(config_file)[f"{NAME}_figures.json"])["figures"]
+    assert f'data-figure="AP .5">{stats["AP .5"]:.3f}<' in page
+    assert page.count('data-map="heatmaps"') == page.count("<article") == 2
+    assert "<h1>tiny</h1>" in page
+
+
+def test_a_report_needs_annotations_and_its_libraries(
+    config_file: Path, weights: Path, images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    content = json.loads((images / "annotations/person_keypoints_val2017.json").read_text())
+    del content["annotations"]
+    (tmp_path / "set/annotations").mkdir(parents=True)
+    (tmp_path / "set/annotations/image_info_test.json").write_text(json.dumps(content))
+    (tmp_path / "set/images").mkdir()
+    (tmp_path / "set/images/test").symlink_to(images / "images/val2017")
+    cfg = load_config(config_file, ["DATASET.ROOT", str(tmp_path / "set"), "DATASET.TEST", "test"])
+    with pytest.raises(ReportError, match="^--report: test has no annotations to report on$"):
+        write_validation_report(cfg, str(config_file), tmp_path / "html")
+    monkeypatch.setattr("swahr.report.page.find_spec", lambda name: None)
+    with pytest.raises(ReportError, match="^the report needs jinja2: pip install jinja2$"):
+        cli.run(["val", "--cfg", str(config_file), "--report", str(tmp_path / "html")])

@@ -110,6 +110,49 @@ def test_an_image_that_cannot_be_read_is_named_on_its_card(tmp_path: Path) -> No
     assert "2.png: " in page and "3.png: " not in page
 
 
+def painted(image: np.ndarray, shown: np.ndarray) -> dict[str, np.ndarray]:
+    """Drawings of maps in one colour."""
+    assert image.shape == (300, 2400, 3) and shown.shape == (70, 560, 3)
+    red = np.full_like(shown, (255, 0, 0))
+    return {"heatmaps": red, "tags": red[..., ::-1]}
+
+
+def with_images(folder: Path) -> tuple[dict[str, Any], list[dict[str, Any]], ImageStore]:
+    annotations, records = made_set()
+    for number in (1, 2, 3):
+        cv2.imwrite(str(folder / f"{number}.png"), np.zeros((300, 2400, 3), np.uint8))
+    return annotations, records, ImageStore(folder)
+
+
+def test_maps_of_the_network_stand_on_the_first_prediction(tmp_path: Path) -> None:
+    annotations, records, store = with_images(tmp_path)
+    runs = {"a": records, "b": records}
+    page = make_report(annotations, runs, SKELETON, images=store, draw_maps=painted)
+    figures_of_a = re.findall(r"<figure>(.*?)</figure>", page, re.DOTALL)[1::3]
+    assert len(figures_of_a) == 2
+    for text in figures_of_a:
+        assert re.findall(r'data-map="(\w+)"', text) == ["heatmaps", "tags"]
+        assert re.findall(r'data-show="(\w+)"', text) == ["heatmaps", "tags"]
+    assert page.count('data-map="') == 4 and "a click\nkeeps them" in page
+    assert "--weights adds them" not in page
+
+
+def test_without_a_network_the_page_says_how_to_get_maps() -> None:
+    annotations, records = made_set()
+    page = make_report(annotations, {"a": records}, SKELETON)
+    assert "Heatmaps and tags need the network: --weights adds them." in page
+    assert "data-map" not in page.partition("<script>")[0]
+
+
+def test_an_image_that_the_network_cannot_take_is_named_on_its_card(tmp_path: Path) -> None:
+    def refused(image: np.ndarray, shown: np.ndarray) -> dict[str, np.ndarray]:
+        raise ValueError("too long and thin")
+
+    annotations, records, store = with_images(tmp_path)
+    page = make_report(annotations, {"a": records}, SKELETON, images=store, draw_maps=refused)
+    assert page.count("no maps: too long and thin") == 2
+
+
 @pytest.mark.parametrize("people", [[], [person(1)]])
 def test_reports_on_nothing(people: list[dict[str, Any]]) -> None:
     assert "</html>" in make_report(truth(*people), {"a": []}, SKELETON)
@@ -184,6 +227,9 @@ def test_the_tool(
         (["{results.json}", "--images", "nowhere"], "nowhere: there is no such folder"),
         (["{results.json}", "--compare", "{made.yaml}"], "made.yaml: cannot be read ("),
         (["{results.json}", "--out", "{made.yaml}/report.html"], "could not be written"),
+        (["{results.json}", "--weights", "w.pth"], "--weights needs --images, the folder or zip"),
+        (["{results.json}", "--cfg", "{made.yaml}"], "--cfg needs --weights, whose settings it"),
+        (["{results.json}", "--weights", "w.pth", "--images", "."], "w.pth: no such file or folde"),
     ],
 )
 def test_wrong_input_is_one_line(
@@ -263,6 +309,37 @@ def test_the_page_in_a_browser(browser: Any, tmp_path: Path) -> None:
     assert visible("") == ["3.png", "2.png"]
     drawn = "return [...document.images].every(each => each.complete && each.naturalWidth > 0)"
     assert browser.execute_script(drawn)
+    assert browser.get_log("browser") == []
+
+
+def test_maps_are_shown_under_the_pointer(browser: Any, tmp_path: Path) -> None:
+    """Over the image, over a button, and after a click until the next one."""
+    chains = importlib.import_module("selenium.webdriver.common.action_chains")
+    annotations, records, store = with_images(tmp_path)
+    page = make_report(annotations, {"a": records}, SKELETON, images=store, draw_maps=painted)
+    opened(browser, page, tmp_path)
+    card = browser.find_element("css selector", "article.card")
+    heading = card.find_element("tag name", "b")
+    prediction = card.find_element("css selector", "figure:nth-child(2) .stack")
+    tags = card.find_element("css selector", "[data-show=tags]")
+
+    def shown_over(element: Any) -> list[str]:
+        chains.ActionChains(browser).move_to_element(element).perform()
+        maps = card.find_elements("css selector", "[data-map]")
+        return [each.get_attribute("data-map") for each in maps if each.is_displayed()]
+
+    assert shown_over(heading) == []
+    assert shown_over(prediction) == ["heatmaps"]
+    assert shown_over(tags) == ["tags"]
+    assert shown_over(heading) == []
+    tags.click()
+    assert shown_over(heading) == ["tags"] == shown_over(prediction)
+    assert tags.get_attribute("aria-pressed") == "true"
+    image, drawing = prediction.find_elements("css selector", "img")[::2]
+    assert image.rect == drawing.rect
+    tags.click()
+    browser.execute_script("arguments[0].blur()", tags)
+    assert shown_over(heading) == []
     assert browser.get_log("browser") == []
 
 

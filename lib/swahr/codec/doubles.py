@@ -15,25 +15,39 @@ EPSILON = np.spacing(1)
 Doubles = NDArray[np.float64]
 
 
-def similarities(keypoints: NDArray[np.floating], sigmas: Sequence[float]) -> Doubles:
-    """(N, N) OKS of every two of N people with keypoints (N, K, 3): x, y, score; 0 = not found.
+def similarities(
+    keypoints: NDArray[np.floating],
+    sigmas: Sequence[float],
+    others: NDArray[np.floating] | None = None,
+) -> Doubles:
+    """(N, M) OKS of each of N people with each of M others, by default of the same people.
+
+    keypoints: (N, K, 3): x, y, score; 0 = not found. others: (M, K, 3).
 
     The mean of exp(-d^2 / (2 a (2 sigma)^2)), d in pixels, over the joints of the one who has fewer
     of them; a joint that the other one lacks counts 0. a is the area of the box around the joints
     of the larger one. So a part of a person is like the whole person, and two halves are not alike.
     """
+    points, found, areas = _measure(keypoints)
+    other = (points, found, areas) if others is None else _measure(others)
+    other_points, other_found, other_areas = other
+    larger = np.maximum(areas[:, None], other_areas)
+    squared = ((points[:, None] - other_points) ** 2).sum(3)
+    variances = (2 * np.asarray(sigmas)) ** 2
+    alike = np.exp(-squared / (2 * (larger[..., None] + EPSILON) * variances))
+    in_both = found[:, None] & other_found
+    fewer = np.minimum(found.sum(1)[:, None], other_found.sum(1))
+    return (alike * in_both).sum(2) / np.maximum(fewer, 1)
+
+
+def _measure(keypoints: NDArray[np.floating]) -> tuple[Doubles, NDArray[np.bool_], Doubles]:
+    """The points (N, K, 2), which are found (N, K), and the areas of the boxes around them (N,)."""
     points = keypoints[..., :2].astype(np.float64)
     found = keypoints[..., 2] > 0
     low = np.where(found[..., None], points, np.inf).min(1)
     high = np.where(found[..., None], points, -np.inf).max(1)
     areas = np.where(found.any(1), np.maximum(high - low, 0).prod(1), 0)
-    larger = np.maximum(areas[:, None], areas)
-    squared = ((points[:, None] - points) ** 2).sum(3)
-    variances = (2 * np.asarray(sigmas)) ** 2
-    alike = np.exp(-squared / (2 * (larger[..., None] + EPSILON) * variances))
-    in_both = found[:, None] & found
-    fewer = np.minimum(found.sum(1)[:, None], found.sum(1))
-    return (alike * in_both).sum(2) / np.maximum(fewer, 1)
+    return points, found, areas
 
 
 def without_doubles(

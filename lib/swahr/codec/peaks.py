@@ -3,19 +3,18 @@
 A. Newell et al., Associative Embedding, 2017; max-pooling as in B. Cheng et al., HigherHRNet, 2020.
 A pixel is a peak if it equals the largest value of the window around it and exceeds the detection
 threshold. The order of equal scores decides what grouping does; it is that of torch.topk on the
-CPU, as in the published code.
+CPU, as in the published code. This module works without torch; `peaks_batch` has the tensor
+operations.
 """
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
-import torch
-import torch.nn.functional as F
 from numpy.typing import NDArray
 
-from swahr.codec.tile_bounds import NOT_FINITE, TILE, Floats, TileBounds, tile_bounds
+from swahr.codec.tile_bounds import TILE, Floats, TileBounds
 from swahr.jit import kernel
 
 # A table (..., M, 4 + T) of peaks has these columns. It is float64, which holds both pixel indices
@@ -24,8 +23,6 @@ PIXEL = 0
 SCORE = 1
 OFFSET = slice(2, 4)
 TAGS = slice(4, None)
-
-PARTIAL_SORT = 64  # torch.topk keeps the best M in a heap if there are at least 64 M values
 
 
 class Peaks(NamedTuple):
@@ -50,67 +47,19 @@ def find_peaks(
 
     Both arrays are contiguous.
     tiles: the bounds of the heatmaps. limit: M. threshold: a peak's score exceeds it; 0 or more.
-    radius: of the window, px; it is 2 radius + 1 wide.
+    radius: of the window, px; it is 2 radius + 1 wide. In very small maps torch.topk has another
+    order of equal scores, see `peaks_batch.find_peaks_as_topk`.
     """
     joints, height, width = heatmaps.shape
-    if height * width < PARTIAL_SORT * limit:
-        table_of_one = _pool(
-            torch.from_numpy(heatmaps)[None], torch.from_numpy(tags)[None], limit, radius
-        )
-        return _peaks(table_of_one.numpy(), threshold)[0]
-    table = np.zeros((joints, limit, 4 + tags.shape[-1]))
+    table = np.zeros((joints, min(limit, height * width), 4 + tags.shape[-1]))
     _find_peaks(heatmaps, tiles.max, radius, table)
     channels = np.arange(joints)[:, None] if len(tags) == joints else 0
     pixels = table[..., PIXEL].astype(np.int64)
     table[..., TAGS] = tags.reshape(len(tags), height * width, -1)[channels, pixels]
-    return _peaks(table[None], threshold)[0]
+    return peaks_of(table[None], threshold)[0]
 
 
-def find_peaks_batch(
-    heatmaps: torch.Tensor, tags: torch.Tensor, *, limit: int, threshold: float, radius: int
-) -> list[Peaks]:
-    """Like find_peaks for a batch (B, K, H, W) and (B, K or 1, H, W, T) on any device, with tensor
-    operations and one copy to the host.
-
-    Raises ValueError where a map has non-finite values.
-    """
-    finite = heatmaps.isfinite().all() & tags.isfinite().all()
-    # A non-finite value makes the whole table NaN, so that no second copy is needed to see it.
-    table = torch.where(finite, _pool(heatmaps, tags, limit + 1, radius), torch.nan).cpu().numpy()
-    if np.isnan(table).any():
-        raise ValueError(NOT_FINITE)
-    scores = table[..., SCORE]
-    ties = (scores[..., :-1] == scores[..., 1:]) & (scores[..., :-1] > threshold)
-    images, joints = np.nonzero(ties.any(2))
-    peaks = _peaks(table[:, :, :limit], threshold)
-    if len(images):
-        _settle_ties(
-            peaks, heatmaps, tags, images, joints, limit=limit, threshold=threshold, radius=radius
-        )
-    return peaks
-
-
-def _settle_ties(
-    peaks: list[Peaks],
-    heatmaps: torch.Tensor,
-    tags: torch.Tensor,
-    images: NDArray[np.int64],
-    joints: NDArray[np.int64],
-    **settings: Any,
-) -> None:
-    """Replace the peaks of joints (n,) of images (n,) by those found on the CPU, whose order of
-    equal scores is the right one.
-    """
-    rows = tuple(torch.from_numpy(index).to(heatmaps.device) for index in (images, joints))
-    maps = heatmaps[rows].cpu().numpy()
-    tag_maps = tags.expand(-1, heatmaps.shape[1], -1, -1, -1)[rows].cpu().numpy()
-    settled = find_peaks(maps, tag_maps, tile_bounds(maps[..., None]), **settings)
-    for row, (image, joint) in enumerate(zip(images, joints, strict=True)):
-        for field in range(len(settled)):
-            peaks[image][field][joint] = settled[field][row]
-
-
-def _peaks(table: NDArray[np.float64], threshold: float) -> list[Peaks]:
+def peaks_of(table: NDArray[np.float64], threshold: float) -> list[Peaks]:
     """The table (B, K, M, 4 + T) as the peaks of each image."""
 
     # Contiguous arrays: kernels would be compiled again for other strides.
@@ -127,22 +76,6 @@ def _peaks(table: NDArray[np.float64], threshold: float) -> list[Peaks]:
         )
         for image in table
     ]
-
-
-def _pool(heatmaps: torch.Tensor, tags: torch.Tensor, limit: int, radius: int) -> torch.Tensor:
-    """The table (B, K, M, 4 + T) of the best pixels that equal their window's maximum, computed as
-    in the published code.
-    """
-    batch, joints, height, width = heatmaps.shape
-    pooled = F.max_pool2d(heatmaps, 2 * radius + 1, 1, radius)
-    suppressed = torch.where(heatmaps == pooled, heatmaps, 0)
-    scores, pixels = suppressed.flatten(2).topk(min(limit, height * width), dim=2)
-    rows = torch.arange(batch * joints, device=heatmaps.device).view(batch, joints, 1)
-    offsets = quarter_offsets(heatmaps.flatten(0, 1), rows, pixels)
-    channels = tags.flatten(2, 3).expand(-1, joints, -1, -1)
-    peak_tags = channels.gather(2, pixels[..., None].expand(-1, -1, -1, tags.shape[-1]))
-    columns = (pixels[..., None], scores[..., None], offsets, peak_tags)
-    return torch.cat([column.double() for column in columns], 3)
 
 
 @kernel
@@ -230,16 +163,3 @@ def quarter_offset(heatmap, y, x):  # type: ignore[no-untyped-def]
     below = heatmap[min(y + 1, heatmap.shape[0] - 1), x]
     above = heatmap[max(y - 1, 0), x]
     return 0.25 if right > left else -0.25, 0.25 if below > above else -0.25
-
-
-def quarter_offsets(maps: torch.Tensor, rows: torch.Tensor, pixels: torch.Tensor) -> torch.Tensor:
-    """`quarter_offset` in maps[rows] at pixels -> (..., 2).
-
-    maps: (R, H, W). rows: (...), indices of maps. pixels: (...), y * W + x.
-    """
-    height, width = maps.shape[1:]
-    y = pixels // width
-    x = pixels % width
-    right, left = (maps[rows, y, (x + step).clamp(0, width - 1)] for step in (1, -1))
-    below, above = (maps[rows, (y + step).clamp(0, height - 1), x] for step in (1, -1))
-    return torch.stack([right > left, below > above], -1) * 0.5 - 0.25

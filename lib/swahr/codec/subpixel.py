@@ -8,21 +8,22 @@ itself and without its smoothing; J. Huang et al., The Devil Is in the Details, 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 Doubles = NDArray[np.float64]
 
 
 def place_between_pixels(
-    heatmaps: torch.Tensor, keypoints: Sequence[NDArray[np.float32]]
+    heatmaps: Any, keypoints: Sequence[NDArray[np.float32]]
 ) -> list[NDArray[np.float32]]:
     """The keypoints (N, K, 3) of each image with x and y of the joints that have a score moved to
     the vertex.
 
-    heatmaps: (B, K, H, W) on any device; there is one copy to the host. A joint stays in its pixel.
+    heatmaps: (B, K, H, W), an array or a tensor on any device, of which there is one copy to the
+    host. A joint stays in its pixel.
     """
     found = [np.nonzero(points[..., 2] > 0) for points in keypoints]
     images = np.repeat(np.arange(len(found)), [len(persons) for persons, _ in found])
@@ -60,22 +61,20 @@ def vertex(before: Doubles, at: Doubles, after: Doubles) -> Doubles:
 
 
 def _offsets(
-    heatmaps: torch.Tensor,
+    heatmaps: Any,
     images: NDArray[np.int64],
     joints: NDArray[np.int64],
     corners: NDArray[np.int64],
 ) -> Doubles:
     """(n, 2) `vertex` in x and y at pixels (n, 2)."""
     height, width = heatmaps.shape[2:]
-    device = heatmaps.device
-    rows, channels = (torch.from_numpy(index).to(device) for index in (images, joints))
-    x, y = torch.from_numpy(corners).to(device).unbind(1)
-    columns = []
-    for step_x, step_y in ((-1, 0), (0, 0), (1, 0), (0, -1), (0, 1)):
-        u = x + step_x
-        v = y + step_y
-        inside = (u >= 0) & (u < width) & (v >= 0) & (v < height)
-        values = heatmaps[rows, channels, v.clamp(0, height - 1), u.clamp(0, width - 1)]
-        columns.append(torch.where(inside, values, torch.nan))
-    left, at, right, above, below = torch.stack(columns).cpu().numpy().astype(np.float64)
+    steps = np.array([(-1, 0), (0, 0), (1, 0), (0, -1), (0, 1)])
+    u, v = np.moveaxis(corners[:, None] + steps, 2, 0)  # (n, 5) each
+    inside = (u >= 0) & (u < width) & (v >= 0) & (v < height)
+    rows = images[:, None]
+    channels = joints[:, None]
+    values = heatmaps[rows, channels, v.clip(0, height - 1), u.clip(0, width - 1)]
+    if not isinstance(values, np.ndarray):
+        values = values.cpu().numpy()
+    left, at, right, above, below = np.where(inside, values.astype(np.float64), np.nan).T
     return np.stack([vertex(left, at, right), vertex(above, at, below)], 1)

@@ -4,6 +4,10 @@ and draw some of them.
     python tools/check_dataset.py data/coco/annotations/person_keypoints_val2017.json \\
         data/coco/images/val2017
     python tools/check_dataset.py own.json own_images --skeleton own.yaml --contact-sheet sheet.jpg
+    python tools/check_dataset.py own.json own_images --skeleton own.yaml \\
+        --suggest-sigmas --second others.json
+    python tools/check_dataset.py --cfg experiments/finetune/base.yaml --augmented sheet.jpg \\
+        DATASET.ROOT data/mine DATASET.SKELETON data/mine/skeleton.yaml
 
 Exit status: 0 no problems (notes are allowed), 1 problems, 2 the set cannot be used at all.
 """
@@ -14,14 +18,26 @@ import argparse
 import logging
 import sys
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 import cv2
 import numpy as np
 
-from swahr.data.annotation_report import MAX_LINES
+from swahr.config import (
+    ConfigError,
+    check_files,
+    configured_skeleton,
+    load_config,
+    resolve_path,
+)
+from swahr.data.annotation_check import load_annotations
+from swahr.data.annotation_report import MAX_LINES, AnnotationError
+from swahr.data.double_labels import ENOUGH, label_spread, suggest_sigmas
 from swahr.data.images import Image, ImageError
-from swahr.data.keypoints import KeypointDataset
-from swahr.skeleton import get_skeleton
+from swahr.data.keypoints import KeypointDataset, build_dataset
+from swahr.engine.augmented_sheet import EXAMPLES, augmented_sheet
+from swahr.parts import import_modules
+from swahr.skeleton import TYPICAL_SIGMA, get_skeleton
 from swahr.visualize import draw_people, make_grid, save_image
 
 SHEET = 16  # images of a contact sheet
@@ -30,13 +46,42 @@ CELL = 320  # px of each image
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
+    args = _parse(arguments)
+    try:
+        import_modules(args.modules)
+        cfg = _configuration(args)
+        dataset = _open(args) if cfg is None else _open_configured(cfg)
+        print(dataset.report)
+        for name, value in counts(dataset):
+            print(f"{name:<28} {value}")
+        broken = unreadable(dataset) if args.read_images else []
+        if args.contact_sheet:
+            save_image(args.contact_sheet, contact_sheet(dataset))
+            print(f"contact sheet: {args.contact_sheet}")
+        if args.augmented:
+            save_image(args.augmented, augmented_sheet(cfg, dataset))
+            print(f"augmented images: {args.augmented}")
+        if args.suggest_sigmas:
+            print_sigmas(dataset, args.second)
+    except (ValueError, OSError) as error:
+        print(error, file=sys.stderr)
+        return 2
+    return 1 if dataset.report.count or broken else 0
+
+
+def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("annotations", help="annotation file (JSON)")
-    parser.add_argument("images", help="folder or zip file of the images")
     parser.add_argument(
-        "--skeleton", default="coco", help="coco, crowd_pose or a YAML file (default: %(default)s)"
+        "words",
+        nargs="*",
+        metavar="WORD",
+        help="annotation file (JSON), and folder or zip file of the images; with --cfg settings "
+        "KEY VALUE",
+    )
+    parser.add_argument(
+        "--skeleton", help="coco, crowd_pose or a YAML file (default: coco, or that of --cfg)"
     )
     parser.add_argument(
         "--categories",
@@ -51,26 +96,99 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--read-images", action="store_true", help="read every image too (some minutes for COCO)"
     )
-    args = parser.parse_args(arguments)
-    try:
-        dataset = KeypointDataset(
-            args.annotations,
-            args.images,
-            get_skeleton(args.skeleton),
-            categories=args.categories,
-            strict=False,
+    parser.add_argument(
+        "--cfg", metavar="FILE", help="YAML file of an experiment: check its training set"
+    )
+    parser.add_argument(
+        "--augmented",
+        metavar="FILE",
+        help=f"draw {EXAMPLES} images as training sees them, with their targets; needs --cfg",
+    )
+    parser.add_argument(
+        "--suggest-sigmas",
+        action="store_true",
+        help="print sigmas for the skeleton file: measured with --second, else by a rule of thumb",
+    )
+    parser.add_argument(
+        "--second", metavar="FILE", help="annotations of the same images by somebody else"
+    )
+    parser.add_argument(
+        "--import",
+        dest="modules",
+        action="append",
+        default=[],
+        metavar="MODULE",
+        help="a Python module of your own, imported first; may be repeated",
+    )
+    return parser.parse_intermixed_args(arguments)
+
+
+def _configuration(args: argparse.Namespace) -> Any:
+    """The configuration of --cfg; None without it. ConfigError for flags that miss others."""
+    if args.second and not args.suggest_sigmas:
+        raise ConfigError(["--second needs --suggest-sigmas, which it is for"])
+    if args.cfg is None:
+        if args.augmented:
+            raise ConfigError(["--augmented needs --cfg, the experiment whose training it shows"])
+        if len(args.words) != 2:
+            raise ConfigError(
+                ["give an annotation file and the folder of its images, or --cfg FILE"]
+            )
+        return None
+    for flag, given in (("--skeleton", args.skeleton), ("--categories", args.categories)):
+        if given:
+            key = f"DATASET.{flag[2:].upper()}"
+            raise ConfigError([f"{flag} and --cfg: give the setting {key} instead"])
+    return load_config(args.cfg, [*args.words, "DATASET.STRICT", "False"])
+
+
+def _open(args: argparse.Namespace) -> KeypointDataset:
+    annotations, images = args.words
+    skeleton = get_skeleton(args.skeleton or "coco")
+    return KeypointDataset(annotations, images, skeleton, categories=args.categories, strict=False)
+
+
+def _open_configured(cfg: Any) -> KeypointDataset:
+    """The training set of a configuration, as training opens it."""
+    check_files(cfg, dataset=True)
+    return build_dataset(
+        cfg,
+        cfg.DATASET.TRAIN,
+        train=True,
+        root=resolve_path(cfg.DATASET.ROOT),
+        skeleton=configured_skeleton(cfg),
+    )
+
+
+def print_sigmas(dataset: KeypointDataset, second: str | None) -> None:
+    """Print the sigmas of a skeleton file, and what they are made from.
+
+    second: annotations of the same images by somebody else. Raises AnnotationError.
+    """
+    skeleton = dataset.skeleton
+    spread = None
+    if second:
+        other = load_annotations(second, skeleton, dataset.categories)
+        print(other.report)
+        spread = label_spread(dataset.coco, other.data, skeleton)
+        if not spread.people:
+            raise AnnotationError(
+                f"{second}: nobody in it was labelled in {dataset.annotation_file} too; the images "
+                "must have the same file_name"
+            )
+        print(f"{'people labelled twice':<28} {spread.people}")
+        print(f"{'people labelled once':<28} {spread.alone}")
+        for name, sigma, count in zip(skeleton.keypoints, spread.sigmas, spread.labels):
+            why = "" if count >= ENOUGH else f", fewer than {ENOUGH}"
+            why = ", which are all equal" if sigma == 0 else why
+            rule = f"{why}: a rule of thumb is taken" if why else ""
+            print(f"  {name:<26} {sigma:.4f} from {count} double labels{rule}")
+    else:
+        print(
+            "sigmas by a rule of thumb: COCO's for keypoints of its names, "
+            f"{TYPICAL_SIGMA} for others; --second FILE measures them"
         )
-        print(dataset.report)
-        for name, value in counts(dataset):
-            print(f"{name:<28} {value}")
-        broken = unreadable(dataset) if args.read_images else []
-        if args.contact_sheet:
-            save_image(args.contact_sheet, contact_sheet(dataset))
-            print(f"contact sheet: {args.contact_sheet}")
-    except (ValueError, OSError) as error:
-        print(error, file=sys.stderr)
-        return 2
-    return 1 if dataset.report.count or broken else 0
+    print(f"sigmas: {suggest_sigmas(skeleton, spread)}")
 
 
 def counts(dataset: KeypointDataset) -> Iterator[tuple[str, object]]:
@@ -111,14 +229,7 @@ def contact_sheet(dataset: KeypointDataset) -> Image:
     """Images with labelled people, spread evenly over the data set, with skeletons drawn and masked
     regions darkened.
     """
-    rows = np.flatnonzero(dataset.arrays.most_labelled() > 0)
-    ids = (
-        np.intersect1d(dataset.arrays.ids[rows], dataset.image_ids)
-        if len(rows)
-        else np.array(dataset.image_ids)
-    )
-    chosen = ids[np.linspace(0, len(ids) - 1, min(SHEET, len(ids))).astype(int)]
-    return make_grid([cell(dataset, int(image_id)) for image_id in chosen], COLUMNS)
+    return make_grid([cell(dataset, image_id) for image_id in dataset.examples(SHEET)], COLUMNS)
 
 
 def cell(dataset: KeypointDataset, image_id: int) -> Image:

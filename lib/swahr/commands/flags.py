@@ -12,6 +12,7 @@ from yacs.config import CfgNode
 
 from swahr.config import ConfigError, Problem, list_keys, load_config, raise_problems
 from swahr.distributed import comm
+from swahr.exported import is_exported
 from swahr.parts import import_modules
 
 
@@ -22,7 +23,12 @@ def config_parser(description: str | None) -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
-    add_flag(parser, "--cfg", required=True, metavar="FILE", help="YAML file of the experiment")
+    add_flag(
+        parser,
+        "--cfg",
+        metavar="FILE",
+        help="YAML file of the experiment; may be omitted with TEST.MODEL_FILE x.onnx",
+    )
     _add_early_flags(parser)
     parser.add_argument(
         "--print-config", action="store_true", help="print the merged configuration and exit"
@@ -98,7 +104,8 @@ class _Once(argparse.Action):
         setattr(namespace, self.dest, values)
 
 
-def _add_early_flags(parser: argparse.ArgumentParser) -> None:
+def add_import_flag(parser: argparse.ArgumentParser) -> None:
+    """--import, whose names parts.import_modules takes."""
     parser.add_argument(
         "--import",
         dest="modules",
@@ -107,6 +114,10 @@ def _add_early_flags(parser: argparse.ArgumentParser) -> None:
         metavar="MODULE",
         help="a Python module of your own, imported first; may be repeated",
     )
+
+
+def _add_early_flags(parser: argparse.ArgumentParser) -> None:
+    add_import_flag(parser)
     parser.add_argument(
         "--list-keys",
         nargs="?",
@@ -117,11 +128,15 @@ def _add_early_flags(parser: argparse.ArgumentParser) -> None:
 
 
 def parse_flags(
-    parser: argparse.ArgumentParser, arguments: Sequence[str] | None = None
+    parser: argparse.ArgumentParser,
+    arguments: Sequence[str] | None = None,
+    *,
+    cfg_required: bool = True,
 ) -> argparse.Namespace:
     """The parsed flags, after the modules of --import are imported; --list-keys ends the program.
 
-    arguments: those of the command line if None. Raises ConfigError for flags that contradict each
+    arguments: those of the command line if None. cfg_required: whether --cfg may be omitted only
+    for an exported network. Raises ConfigError for flags that contradict each
     other, PartError for a module that cannot be imported.
     """
     early = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
@@ -132,8 +147,19 @@ def parse_flags(
         print(list_keys(markdown=args.list_keys == "markdown"), end="")
         sys.exit(0)
     args = parser.parse_intermixed_args(arguments)
+    args.cfg = args.cfg or _exported_file([*args.opts, *getattr(args, "img", [])])
+    if args.cfg is None and cfg_required:
+        parser.error("the following arguments are required: --cfg")
     _check_flags(args)
     return args
+
+
+def _exported_file(words: Sequence[str]) -> str | None:
+    """The exported network that the settings name as TEST.MODEL_FILE; None if they name none."""
+    start = "TEST.MODEL_FILE="
+    pairs = [f"{key}={value}" for key, value in zip(words, words[1:])]
+    named = [word.removeprefix(start) for word in (*words, *pairs) if word.startswith(start)]
+    return next((path for path in named if is_exported(path)), None)
 
 
 def _check_flags(args: argparse.Namespace) -> None:
@@ -169,6 +195,11 @@ def load_run_config(args: argparse.Namespace) -> CfgNode:
     REQUIRES of the result names the modules of --import, so that a saved configuration says what it
     needs. Raises ConfigError, also for one GPU (DEVICE cuda:N) that several processes would share.
     """
+    return check_run_config(args, load_config(args.cfg, run_settings(args)))
+
+
+def run_settings(args: argparse.Namespace) -> list[Any]:
+    """The settings of the command line, with those that flags stand for."""
     opts = list(args.opts)
     if getattr(args, "gpu", None) is not None:
         opts.append(f"DEVICE=cuda:{args.gpu}")
@@ -178,7 +209,11 @@ def load_run_config(args: argparse.Namespace) -> CfgNode:
         opts.append(f"RUN_NAME={args.name}")
     if args.modules:
         opts += ["REQUIRES", args.modules]
-    cfg = load_config(args.cfg, opts)
+    return opts
+
+
+def check_run_config(args: argparse.Namespace, cfg: CfgNode) -> CfgNode:
+    """The configuration itself, see load_run_config."""
     if args.print_config:
         print(cfg.dump(), end="")
         sys.exit(0)

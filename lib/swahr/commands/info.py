@@ -2,22 +2,28 @@
 
     swahr info models/pose_coco/pose_higher_hrnet_w32_512.pth
     swahr info output/coco_kpt/pose_higher_hrnet/w32_512_adam_lr1e-3
+    swahr info w32.onnx
 
-SOURCE is a file of weights, the folder of a run or of a published model, or a YAML file; the same
-that swahr.load takes. GMACs are for one image of DATASET.INPUT_SIZE, counted by the published rule.
+SOURCE is a file of weights, an exported network, the folder of a run or of a published model, or a
+YAML file; the same that swahr.load takes. GMACs are for one image of DATASET.INPUT_SIZE, counted by
+the published rule.
 Exit status: 0 it loads; 1 it does not; 2 there is no such file.
 """
 
 from __future__ import annotations
 
 import argparse
+import math
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from swahr.config import configured_skeleton, resolve_path
 from swahr.engine.model_files import LoadError, find_model
 from swahr.engine.provenance import describe_test, describe_weights
-from swahr.inference.load import load_network
+from swahr.exported import Description, is_exported, load_onnx
+from swahr.inference.exported_network import ExportedNetwork
+from swahr.inference.load import load_model
 from swahr.models.flops import count_macs, count_parameters
 from swahr.models.weights import read_state_dict
 
@@ -55,7 +61,9 @@ def describe(source: str) -> tuple[Rows, str]:
             ("keypoints", f"{skeleton.num_keypoints} ({skeleton.name})"),
             ("test", describe_test(cfg)),
         ]
-        network = load_network(cfg, weights, "cpu")
+        network = load_model(cfg, weights, "cpu")
+        if isinstance(network, ExportedNetwork):
+            return rows + _exported_rows(network.description), ""
         published, _ = count_macs(network, cfg.DATASET.INPUT_SIZE)
         rows += [
             ("parameters", f"{count_parameters(network):,}"),
@@ -75,6 +83,33 @@ def _file_rows(path: Path) -> Rows:
     ]
     if weights.epoch is not None:
         rows.append(("epoch", str(weights.epoch)))
+    if is_exported(path):
+        return rows + _initializer_rows(load_onnx(path))
     state = read_state_dict(path)
     values = sum(tensor.numel() for tensor in state.values())
     return [*rows, ("tensors", f"{len(state)} with {values:,} values")]
+
+
+def _initializer_rows(model: Any) -> Rows:
+    """The constants of an ONNX file, which are the network's weights, and its input and outputs."""
+    constants = model.graph.initializer
+    values = sum(math.prod(tensor.dims) for tensor in constants)
+    return [
+        ("tensors", f"{len(constants)} with {values:,} values"),
+        ("input", ", ".join(map(_shape, model.graph.input))),
+        ("outputs", ", ".join(map(_shape, model.graph.output))),
+    ]
+
+
+def _shape(value: Any) -> str:
+    """Name and shape of an input or output, such as images (batch, 3, 32*rows, 32*columns)."""
+    sizes = [size.dim_param or str(size.dim_value) for size in value.type.tensor_type.shape.dim]
+    return f"{value.name} ({', '.join(sizes)})"
+
+
+def _exported_rows(description: Description) -> Rows:
+    flip = "both passes of the flip test inside" if description.flip else "one pass"
+    return [
+        ("computes", f"{flip}, {description.dtype}, {description.tag_maps} tags a joint"),
+        ("exported", f"by swahr {description.version} from {description.weights_sha256}"),
+    ]

@@ -1,61 +1,102 @@
-"""Find people in images or in a video: their keypoints as JSON, and drawn skeletons.
+"""Find people in images or in a video: their keypoints as files, and drawn skeletons.
 
-    python tools/dist_inference.py photo.jpg 'photos/*.png' more_photos --save_dir found \\
-        --cfg experiments/coco/higher_hrnet/w32_512_adam_lr1e-3.yaml \\
-        TEST.MODEL_FILE models/pose_coco/pose_higher_hrnet_w32_512.pth
+    swahr predict photo.jpg 'photos/*.png' more_photos --weights pose_higher_hrnet_w32_512.pth
+    swahr predict film.mp4 --weights RUN_FOLDER --track --save video,csv
+    swahr predict 0 --weights RUN_FOLDER --show          # the first camera
+    find photos -name '*.jpg' | swahr predict - --weights RUN_FOLDER
 
-Images are given as arguments, by --img or by --img_dir: files, folders and globs. They are read as
-viewers show them (EXIF orientation). Without TEST.MODEL_FILE the best weights of the
-configuration's own run are used.
+A source is image files, folders and globs, or one video: a file, an address (rtsp://, http://), or
+the number of a camera; - reads paths from stdin, one a line. Images are read as viewers show them
+(EXIF orientation).
 
---save_dir gets every image, or the video, with its people drawn, and people.json in COCO's format.
-There, a joint's visibility is 2 if its score is above half of --threshold, 1 if it is lower, and 0
-if the joint was not found; "keypoint_scores" has the scores. Files that are not images are listed
-at the end and change nothing else. After Ctrl-C, a kill or an error, people.json has the images
-that are done. Exit status: 0 done, unless no file is an image; 2 wrong settings, weights or images;
-130 after Ctrl-C, 143 after SIGTERM; 1 any other error.
+--save_dir gets what --save names: every image, or the video, with its people drawn; people.json in
+COCO's format; people.jsonl with a line for each image as soon as it is done; people.csv with a row
+for each person. Files that are not images are listed at the end and change nothing else. After
+Ctrl-C, a kill or an error, the files have the images that are done. Exit status: 0 done, unless no
+file is an image; 2 wrong settings, weights or images; 130 after Ctrl-C, 143 after SIGTERM; 1 any
+other error.
+
+{scores}
 """
 
 from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from swahr.commands.flags import add_flag, load_run_config, parse_flags, run_parser
+from swahr.commands.flags import (
+    add_flag,
+    check_run_config,
+    load_run_config,
+    parse_flags,
+    run_parser,
+    run_settings,
+)
 from swahr.config import check_files, defaults
 from swahr.distributed import comm
 from swahr.distributed.launch import launch
 from swahr.engine.image_sources import ImageFiles, InferenceError
-from swahr.engine.infer import infer_images, infer_video
+from swahr.engine.infer import OUTPUTS, Results, infer_images, infer_video
+from swahr.engine.model_files import find_model
 from swahr.engine.provenance import find_weights
+from swahr.engine.video import Video, is_video
 from swahr.parts import with_modules
+
+# The one text about scores; docs/predict.md has it too, which a test compares.
+SCORES = """\
+Scores: a joint's score is the value of its heatmap where the joint was placed, about 1 where the
+network is sure, and 0 where the joint was not found. It is no probability, and networks differ.
+A person's score is the mean of the scores of all its joints, so that half a person has about half
+the score. --threshold is the lowest score of a person. The default, 0.1, finds nearly everybody,
+and some who are not there; 0.3 is better for drawings and counts; --all keeps everybody, which AP
+needs. Of the people who are left, joints with a score above the threshold are drawn as discs, those
+above half of it as rings with dashed limbs, and others not at all. In people.json, a joint's
+visibility is 2 above half of the threshold, 1 below it, and 0 if it was not found;
+"keypoint_scores" has the scores."""
+STDIN = "-"
+NOTHING = "none"
 
 
 def parse_args() -> argparse.Namespace:
-    parser = run_parser(__doc__, "--world_size", "--gpus")
+    description = (__doc__ or "").replace("{scores}", SCORES)
+    parser = run_parser(description, "--world_size", "--gpus")
+    add_flag(
+        parser,
+        "--weights",
+        metavar="PATH",
+        help="the folder of a run or of `swahr publish`, or a file of weights, whose network is "
+        "told from it; with --cfg a file in place of TEST.MODEL_FILE",
+    )
     parser.add_argument(
         "--img",
         nargs="+",
         action="extend",
         default=[],
         metavar="SOURCE",
-        help="image files, folders or globs; the flag itself may be omitted",
+        help="the source; the flag itself may be omitted",
     )
     add_flag(parser, "--img_dir", metavar="DIR", help="folder of images")
     parser.add_argument(
         "--recursive", action="store_true", help="read the folders in a folder of images too"
     )
-    add_flag(parser, "--video", metavar="FILE", help="a video instead of images; one process")
+    add_flag(parser, "--video", metavar="FILE", help="a video, whatever its name ends in")
     add_flag(
         parser,
         "--save_dir",
-        required=True,
+        default="found",
         metavar="DIR",
-        help="folder of the results, made if needed",
+        help="folder of the results, made if needed (%(default)s)",
+    )
+    add_flag(
+        parser,
+        "--save",
+        metavar="LIST",
+        help=f"what is written, of {','.join(OUTPUTS)}, with commas between, or {NOTHING} "
+        "(images,json; of a video: video,json)",
     )
     add_flag(
         parser,
@@ -63,12 +104,17 @@ def parse_args() -> argparse.Namespace:
         type=float,
         default=0.1,
         metavar="S",
-        help="draw and write the people with at least this score (%(default)s)",
+        help="draw and write the people with at least this score, see above (%(default)s)",
     )
-    parser.add_argument(
-        "--all", action="store_true", help="write people with lower scores to people.json too"
-    )
-    args = parse_flags(parser)
+    for flag, about in (
+        ("--all", "write people with lower scores to the files too"),
+        ("--show", "show the drawn images in a window; q ends, space goes on"),
+        ("--track", "give people ids through a video"),
+        ("--smooth", "and less jitter (a one-euro filter); includes --track"),
+        ("--show-maps", "also write what the network sees in each image, as NAME_maps.png"),
+    ):
+        parser.add_argument(flag, action="store_true", help=about)
+    args = parse_flags(parser, cfg_required=False)
     images, opts = split_sources(args.opts)
     flagged, more_opts = split_sources(args.img)
     args.opts = opts + more_opts
@@ -76,6 +122,8 @@ def parse_args() -> argparse.Namespace:
     given = sum((bool(args.img), args.img_dir is not None, args.video is not None))
     if given != 1:
         parser.error("give images (or --img), --img_dir or --video, and only one of them")
+    if args.cfg is None and args.weights is None:
+        parser.error("give --weights (a run's folder or a file of weights), or --cfg")
     return args
 
 
@@ -100,25 +148,87 @@ def split_sources(words: Sequence[str]) -> tuple[list[str], list[str]]:
 
 def main() -> None:
     args = parse_args()
-    cfg = load_run_config(args)
-    check_files(cfg, model_file=True)
-    find_weights(cfg, args.cfg)  # stops here, before any process starts, if there are none
-    where = (cfg, args.cfg)
-    results = (args.save_dir, args.threshold)
-    if args.video is not None:
-        return infer_video(*where, args.video, *results, keep_all=args.all)
-    if args.img_dir is not None and not Path(args.img_dir).is_dir():
-        raise InferenceError(f"--img_dir {args.img_dir}: there is no such folder")
-    sources = args.img if args.img_dir is None else [args.img_dir]
-    files = ImageFiles(sources, recursive=args.recursive, exclude=args.save_dir)
-    processes = comm.count_processes(cfg.DEVICE, args.processes)
+    cfg, weights = load_model(args)
+    video = find_video(args)
+    results = find_results(args, is_video=video is not None)
+    if video is not None:
+        source = Video(video)
+        return infer_video(cfg, weights, source, results, track=args.track, smooth=args.smooth)
+    if args.track or args.smooth:
+        raise InferenceError("--track and --smooth follow people through a video; give one")
+    files = find_images(args)
+    processes = 1 if args.show else comm.count_processes(cfg.DEVICE, args.processes)
 
     def start(function: Callable[..., None], arguments: tuple[Any, ...]) -> None:
         launch(with_modules(function, args.modules), arguments, processes)
 
-    skipped = infer_images(*where, files, *results, keep_all=args.all, start=start)
+    skipped = infer_images(cfg, weights, files, results, start=start)
     if comm.is_main():
         report_skipped(files, skipped)
+
+
+def load_model(args: argparse.Namespace) -> tuple[Any, Path]:
+    """The configuration and the file of weights. Raises ConfigError, CheckpointError or LoadError
+    here, before any process starts.
+    """
+    if args.show_maps:
+        args.opts = ["TEST.FUSE=False", *args.opts]  # fused networks have no scale maps
+    if args.weights is not None:
+        weights = args.weights if args.cfg else None
+        model = find_model(args.cfg or args.weights, weights, run_settings(args))
+        return check_run_config(args, model.cfg), model.weights
+    cfg = load_run_config(args)
+    check_files(cfg, model_file=True)
+    return cfg, find_weights(cfg, args.cfg)
+
+
+def find_video(args: argparse.Namespace) -> str | None:
+    """The video among the sources; None for images. Raises InferenceError for several."""
+    if args.video is not None:
+        return str(args.video)
+    videos = [source for source in args.img if is_video(source)]
+    if videos and len(args.img) > 1:
+        raise InferenceError(
+            f"{videos[0]}: a video is a source of its own; run the command once for each"
+        )
+    return videos[0] if videos else None
+
+
+def find_images(args: argparse.Namespace) -> ImageFiles:
+    """The images of the sources. Raises InferenceError."""
+    if args.img_dir is not None and not Path(args.img_dir).is_dir():
+        raise InferenceError(f"--img_dir {args.img_dir}: there is no such folder")
+    sources = args.img if args.img_dir is None else [args.img_dir]
+    if STDIN in sources:
+        sources = [source for source in sources if source != STDIN] + read_paths(sys.stdin)
+    return ImageFiles(sources, recursive=args.recursive, exclude=args.save_dir)
+
+
+def read_paths(lines: Iterable[str]) -> list[str]:
+    """The paths of lines; empty lines count nothing. Raises InferenceError if there are none."""
+    paths = [line.rstrip("\r\n") for line in lines]
+    if not any(paths):
+        raise InferenceError("-: stdin has no paths; it should have one a line")
+    return [path for path in paths if path]
+
+
+def find_results(args: argparse.Namespace, *, is_video: bool) -> Results:
+    """What becomes of the people. Raises InferenceError for an unknown word of --save."""
+    usual = "video,json" if is_video else "images,json"
+    text = usual if args.save is None else args.save
+    words = [] if text == NOTHING else [word.strip() for word in text.split(",")]
+    for word in words:
+        if word not in OUTPUTS:
+            known = ", ".join(OUTPUTS)
+            raise InferenceError(f"--save {text}: {word!r} is none of {known}, or {NOTHING} alone")
+    return Results(
+        Path(args.save_dir),
+        frozenset(words),
+        args.threshold,
+        keep_all=args.all,
+        show=args.show,
+        maps=args.show_maps,
+    )
 
 
 def report_skipped(files: ImageFiles, skipped: dict[str, str]) -> None:

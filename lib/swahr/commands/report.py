@@ -3,8 +3,11 @@
     python tools/report.py results.json --annotations person_keypoints_val2017.json \
         --images images/val2017
     python tools/report.py new.json --annotations val.json --skeleton own.yaml --compare old.json
+    python tools/report.py results.json --annotations val.json --images images/val \\
+        --weights output/coco_kpt/pose_higher_hrnet/w32_512_adam_lr1e-3
 
-The file opens in a browser, without network. It needs jinja2 and matplotlib.
+With --weights, the network that made RESULTS runs on the worst images again, and the page shows its
+heatmaps and tags. The file opens in a browser, without network. It needs jinja2 and matplotlib.
 """
 
 from __future__ import annotations
@@ -13,12 +16,22 @@ import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
+from swahr.api import load
+from swahr.config import output_dir, run_name
 from swahr.data.images import ImageStore
+from swahr.data.keypoints import dataset_spec
+from swahr.distributed.comm import select_device
+from swahr.engine.map_overlays import MapOverlays
+from swahr.engine.provenance import find_weights, results_name
+from swahr.engine.validate import build_validation_set
 from swahr.evaluation.metrics import NAMES
 from swahr.evaluation.records import read_json
-from swahr.files import write_text
-from swahr.report.page import check_libraries, make_report
+from swahr.files import make_folder, write_text
+from swahr.inference.load import load_model
+from swahr.inference.predictor import build_predictor
+from swahr.report.page import ReportError, check_libraries, make_report
 from swahr.skeleton import get_skeleton
 
 
@@ -42,11 +55,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--worst", type=int, default=24, metavar="N", help="images shown (default: %(default)s)"
     )
+    parser.add_argument(
+        "--weights", metavar="W", help="weights or folder of the run, to show heatmaps and tags"
+    )
+    parser.add_argument("--cfg", metavar="FILE", help="YAML file of the weights, if they need one")
     args = parser.parse_args(arguments)
     protocol = args.protocol or (args.skeleton if args.skeleton in NAMES else "coco")
     paths = [args.results, *([args.compare] if args.compare else [])]
     try:
         check_libraries()
+        draw_maps = map_overlays(args.weights, args.cfg, args.images)
         page = make_report(
             read_json(args.annotations, "annotations", dict),
             dict(zip(run_names(paths), [read_json(path, "results", list) for path in paths])),
@@ -54,6 +72,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             protocol,
             ImageStore(args.images) if args.images else None,
             max(args.worst, 0),
+            draw_maps,
         )
         write_text(args.out, page)
     except (ValueError, OSError) as error:
@@ -61,6 +80,45 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 2
     print(args.out)
     return 0
+
+
+def map_overlays(weights: str | None, config: str | None, images: str | None) -> MapOverlays | None:
+    """What draws the maps of the network that the flags name; None without --weights. Raises
+    ReportError for flags that miss others, LoadError.
+    """
+    if weights is None:
+        if config is not None:
+            raise ReportError("--cfg needs --weights, whose settings it has")
+        return None
+    if images is None:
+        raise ReportError("--weights needs --images, the folder or zip file of the images")
+    model = load(weights) if config is None else load(config, weights)
+    return MapOverlays(model.predictor)
+
+
+def write_validation_report(cfg: Any, cfg_path: str, folder: str | Path) -> Path:
+    """The report on what a validation left in results/, with maps; returns its path.
+
+    Raises ReportError for a set without annotations, WriteError.
+    """
+    dataset = build_validation_set(cfg)
+    if not dataset.has_annotations:
+        raise ReportError(f"--report: {cfg.DATASET.TEST} has no annotations to report on")
+    weights = find_weights(cfg, cfg_path)
+    results = output_dir(cfg, cfg_path) / "results" / f"{results_name(cfg)}.json"
+    device = select_device(cfg.DEVICE)
+    network = load_model(cfg, weights, device)
+    page = make_report(
+        dataset.coco,
+        {run_name(cfg, cfg_path): read_json(results, "results", list)},
+        dataset.skeleton,
+        dataset_spec(cfg, train=False).protocol,
+        dataset.images,
+        draw_maps=MapOverlays(build_predictor(cfg, network, dataset.skeleton, device)),
+    )
+    path = make_folder(folder) / "report.html"
+    write_text(path, page)
+    return path
 
 
 def run_names(paths: Sequence[str]) -> list[str]:

@@ -7,7 +7,7 @@ Only entry points and build_*(cfg) functions read it; classes take plain numbers
 
 from swahr.config.errors import ConfigError, Problem
 from swahr.config.listing import list_keys
-from swahr.config.load import fit_to_network, load_config
+from swahr.config.load import OWN_SKELETON, fit_to_network, load_config, load_text
 from swahr.config.paths import (
     check_files,
     configured_skeleton,
@@ -21,6 +21,7 @@ from swahr.config.places import raise_problems
 from swahr.config.schema import SCHEMA, Key, defaults
 
 __all__ = [
+    "OWN_SKELETON",
     "SCHEMA",
     "ConfigError",
     "Key",
@@ -31,6 +32,7 @@ __all__ = [
     "fit_to_network",
     "list_keys",
     "load_config",
+    "load_text",
     "log_dir",
     "output_dir",
     "raise_problems",

@@ -7,20 +7,25 @@ import os
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
+import yaml
 from yacs.config import CfgNode
 
 from swahr.config.errors import ConfigError, Problem
-from swahr.config.paths import configured_skeleton, resolve_path
+from swahr.config.paths import SAVED_CONFIG, configured_skeleton, resolve_path
 from swahr.config.places import get_places, locate, raise_problems, set_places
 from swahr.config.read import BASE, Reader, Setting
 from swahr.config.rules import find_problems, find_size_problems, output_sizes, without_effect
 from swahr.config.schema import SCHEMA, default_values, flatten, unflatten
 from swahr.config.values import coerce
+from swahr.exported import describe_exported, is_exported
 from swahr.skeleton import dataset_names
 
 logger = logging.getLogger("swahr")
+
+OWN_SKELETON = "in this file"  # DATASET.SKELETON in an exported network
 
 
 def load_config(path: str | os.PathLike[str], opts: Sequence[Any] = ()) -> CfgNode:
@@ -34,8 +39,12 @@ def load_config(path: str | os.PathLike[str], opts: Sequence[Any] = ()) -> CfgNo
     wrong types and values, settings that contradict each other, modules of REQUIRES that are not
     imported (nothing is imported here). Keys that were set and have no effect are logged in one
     line. What follows from DATASET.SKELETON is filled in, see `_follow_skeleton`.
+
+    An exported network (.onnx) has its settings in it, see `_load_exported`.
     """
     file = resolve_path(path)
+    if is_exported(file):
+        return _load_exported(file, opts)
     reader = Reader()
     reader.read_file(file)
     reader.read_pairs(opts)
@@ -59,6 +68,25 @@ def load_config(path: str | os.PathLike[str], opts: Sequence[Any] = ()) -> CfgNo
     _log_without_effect(cfg)
     cfg.freeze()
     return cfg
+
+
+def load_text(text: str, opts: Sequence[Any] = ()) -> CfgNode:
+    """load_config of a YAML text, as checkpoints and exported networks hold it."""
+    with TemporaryDirectory() as folder:
+        path = Path(folder, SAVED_CONFIG)
+        path.write_text(text, encoding="utf-8")
+        return load_config(path, opts)
+
+
+def _load_exported(file: Path, opts: Sequence[Any]) -> CfgNode:
+    """The settings in an exported network, which name the file as TEST.MODEL_FILE, and as
+    DATASET.SKELETON for keypoints of your own. Raises ExportedError or ConfigError.
+    """
+    tree = yaml.safe_load(describe_exported(file).settings)
+    tree["TEST"]["MODEL_FILE"] = str(file.absolute())
+    if tree["DATASET"]["SKELETON"] == OWN_SKELETON:
+        tree["DATASET"]["SKELETON"] = str(file.absolute())
+    return load_text(yaml.safe_dump(tree), opts)
 
 
 def fit_to_network(cfg: CfgNode, strides: Sequence[int], size_divisor: int) -> CfgNode:

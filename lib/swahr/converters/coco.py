@@ -23,12 +23,11 @@ from typing import Any
 
 import cv2
 import numpy as np
-import yaml
 from numpy.typing import NDArray
 
 from swahr.files import WriteError, make_folder, write_text
 from swahr.geometry import BOX_TO_AREA
-from swahr.skeleton import Skeleton
+from swahr.skeleton import Skeleton, skeleton_yaml
 
 MARGIN = 0.1
 MIN_MARGIN = 8.0  # pixels
@@ -118,20 +117,6 @@ def write_dataset(
         people={split: len(part["annotations"]) for split, part in data.items()},
         outside=outside,
     )
-
-
-def skeleton_yaml(skeleton: Skeleton) -> str:
-    """A skeleton as the text of a file that `load_skeleton` reads."""
-    names = skeleton.keypoints
-    entries = {
-        "name": skeleton.name,
-        "keypoints": list(names),
-        "sigmas": list(skeleton.sigmas),
-        "flip_pairs": [[names[a], names[b]] for a, b in skeleton.flip_pairs],
-        "limbs": [[names[a], names[b]] for a, b in skeleton.limbs],
-        "grouping_order": [names[k] for k in skeleton.grouping_order],
-    }
-    return yaml.safe_dump(entries, default_flow_style=None, sort_keys=False, width=96)
 
 
 def flip_pairs(names: Sequence[str]) -> tuple[tuple[int, int], ...]:

@@ -16,9 +16,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from swahr.converters.coco import ConversionError, LabelledImage, flip_pairs, number
-from swahr.skeleton import Skeleton
+from swahr.skeleton import TYPICAL_SIGMA, Skeleton
 
-SIGMA = 0.05
+SIGMA = TYPICAL_SIGMA
 # Individual of DeepLabCut under which parts stand that no animal has, such as corners of the arena.
 UNIQUE = "single"
 EMPTY = ("", "nan", "NaN")

@@ -104,6 +104,16 @@ class KeypointDataset:
     def __len__(self) -> int:
         return len(self.image_ids)
 
+    def examples(self, count: int) -> list[int]:
+        """The ids of at most `count` images with labelled people, spread evenly over the set; of
+        any images where nobody is labelled. Always the same ones.
+        """
+        rows = np.flatnonzero(self.arrays.most_labelled() > 0)
+        labelled = np.intersect1d(self.arrays.ids[rows], self.image_ids)
+        ids = labelled if len(labelled) else np.array(self.image_ids)
+        chosen = np.linspace(0, len(ids) - 1, min(count, len(ids))).astype(int)
+        return ids[chosen].tolist()
+
     def image_info(self, image_id: int) -> ImageInfo:
         return self.arrays.info(image_id)
 

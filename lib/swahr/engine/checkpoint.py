@@ -2,7 +2,8 @@
 
 checkpoint.pth.tar has the layout of the published code, which can read it: epoch, model, state_dict
 (with the 'module.' of DistributedDataParallel), best_state_dict (without), perf, optimizer. The
-other entries are this project's: scaler, seed, progress, hooks, config, run_id, launchers, logs.
+other entries are this project's: scaler, seed, progress, hooks (with the figures of validation),
+config, skeleton, version, run_id, launchers, logs.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from swahr import __version__
 from swahr.files import replacing
 from swahr.models.weights import CheckpointError, verify_checksums
 
@@ -25,7 +27,10 @@ PREVIOUS = "checkpoint_previous.pth.tar"
 BEST = "model_best.pth.tar"
 FINAL = "final_state.pth.tar"
 CONFIG = "config.yaml"
+SKELETON = "skeleton.yaml"
 RESULTS = "results.csv"
+CURVES = "curves.png"
+VAL_IMAGES = "val_images.jpg"
 WRAPPER = "module."
 # Entries of an optimiser's groups that say how it computes, not what; they come and go with
 # PyTorch's versions.
@@ -74,7 +79,7 @@ class RunIdentity:
     name: MODEL.NAME. seed: TRAIN.SEED, None if unknown. config: the whole configuration as YAML, ''
     if unknown. run_id: drawn at the run's first start, kept by every resume. launchers: the
     processes that started this job's processes, see comm.launcher_id. logs: name of the folder of
-    the run's TensorBoard log.
+    the run's TensorBoard log. skeleton: of DATASET.SKELETON, as the text of its file.
     """
 
     name: str = ""
@@ -83,6 +88,7 @@ class RunIdentity:
     run_id: str = ""
     launchers: list[str] = field(default_factory=list)
     logs: str = ""
+    skeleton: str = ""
 
 
 def write_whole(content: Any, path: Path, previous: Path | None = None) -> None:
@@ -126,6 +132,8 @@ def save_checkpoint(
         "run_id": identity.run_id,
         "launchers": list(identity.launchers),
         "logs": identity.logs,
+        "skeleton": identity.skeleton,
+        "version": __version__,
         "progress": asdict(progress),
     }
     write_whole(content, folder / NEWEST, previous=folder / PREVIOUS)
@@ -161,6 +169,7 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
         content.get("run_id", ""),
         content.get("launchers", []),
         content.get("logs", ""),
+        content.get("skeleton", ""),
     )
     content["path"] = path
     return content
@@ -177,6 +186,8 @@ def _check_types(content: Any, path: Path) -> None:
         "run_id": str,
         "launchers": list,
         "logs": str,
+        "skeleton": str,
+        "version": str,
         "progress": Mapping,
     }
     for key in required:
@@ -299,7 +310,7 @@ def set_aside(folder: Path) -> Path | None:
         return None
     aside = unused_path(folder / time.strftime("replaced_%Y-%m-%d_%H-%M-%S"))
     aside.mkdir()
-    described_by = [folder / name for name in (CONFIG, RESULTS)]
+    described_by = [folder / name for name in (CONFIG, SKELETON, RESULTS, CURVES, VAL_IMAGES)]
     for path in [*kept, *(path for path in described_by if path.exists())]:
         os.replace(path, aside / path.name)
     return aside

@@ -24,6 +24,8 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from swahr.distributed import comm
 from swahr.engine import checkpoint
+from swahr.engine.results_file import as_text
+from swahr.engine.run_plots import draw_curves
 from swahr.engine.schedule import TrainingError
 from swahr.models.weights import load_state, published_state
 from swahr.parts import choose
@@ -130,11 +132,13 @@ class BestWeights(Hook):
     """Keeps the weights whose figure is the highest in model_best.pth.tar; the newer of equal ones.
 
     A validation without figures (a set without annotations), or with an undefined one, counts as
-    best as long as no figure was defined. metric: name of the figure.
+    best as long as no figure was defined. metric: name of the figure. The checkpoint keeps the
+    figures of the best and of the last validation, each with its epoch.
     """
 
     def __init__(self, metric: str) -> None:
         self.metric = metric
+        self.validations: dict[str, dict[str, Any]] = {}
 
     def after_validation(self, trainer: Trainer, stats: Stats) -> None:
         progress = trainer.progress
@@ -142,7 +146,9 @@ class BestWeights(Hook):
         is_best = is_defined(progress.perf) or not is_defined(progress.best_perf)
         if is_defined(progress.perf) and is_defined(progress.best_perf):
             is_best = progress.perf >= progress.best_perf  # type: ignore[operator]
+        self.validations["last"] = {"epoch": progress.epoch, "figures": dict(stats)}
         if is_best:
+            self.validations["best"] = self.validations["last"]
             progress.best_perf = progress.perf
             if comm.is_main():
                 weights = published_state(trainer.evaluated_model)
@@ -155,6 +161,12 @@ class BestWeights(Hook):
                 progress.perf,
                 ", the best so far" if is_best else "",
             )
+
+    def state_dict(self) -> dict[str, Any]:
+        return dict(self.validations)
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        self.validations = dict(state)
 
 
 class EarlyStopping(Hook):
@@ -198,6 +210,32 @@ class EarlyStopping(Hook):
         self.validations_since_best = int(state.get("validations_since_best", 0))
 
 
+class Curves(Hook):
+    """Draws losses, figures and learning rate of all epochs so far into curves.png.
+
+    What goes wrong costs a line of the log, once.
+    """
+
+    def __init__(self) -> None:
+        self._failed = False
+
+    def after_validation(self, trainer: Trainer, stats: Stats) -> None:
+        if self._failed or not comm.is_main():
+            return
+        rows = trainer.results.rows()
+        epoch = trainer.progress.epoch
+        rows[epoch] = rows.get(epoch, {}) | as_text(stats)
+        path = trainer.folder / checkpoint.CURVES
+        try:
+            draw_curves(path, rows, list(stats))
+        except ImportError:
+            self._failed = True
+            logger.info("no %s: it needs matplotlib: pip install 'swahr[report]'", path.name)
+        except Exception as error:  # a drawing must not end a run, whatever is wrong with it
+            self._failed = True
+            logger.warning("no %s: %s", path.name, " ".join(str(error).split()))
+
+
 def read_metric(stats: Stats, metric: str) -> float | None:
     """The figure; None if validation gave none at all. TrainingError names those it gave."""
     if not stats:
@@ -233,6 +271,11 @@ def build_early_stopping(cfg: Any, model: nn.Module) -> Hook | None:
     return EarlyStopping(cfg.TRAIN.BEST_METRIC, patience) if patience else None
 
 
+def build_curves(cfg: Any, model: nn.Module) -> Hook | None:
+    """TRAIN.PLOTS."""
+    return Curves() if cfg.TRAIN.PLOTS else None
+
+
 # Name -> function(cfg, model) -> Hook, or None if the settings switch it off. model: bare, on its
 # device, with the weights that training starts from.
 HOOKS: dict[str, Callable[[Any, nn.Module], Hook | None]] = {
@@ -240,9 +283,10 @@ HOOKS: dict[str, Callable[[Any, nn.Module], Hook | None]] = {
     "clip_norm": build_clip_norm,
     "best_weights": build_best_weights,
     "early_stopping": build_early_stopping,
+    "curves": build_curves,
 }
 FIRST = ("ema", "clip_norm")  # hooks of the settings that change gradients and weights
-LAST = ("best_weights", "early_stopping")  # these read figures that other hooks may add
+LAST = ("best_weights", "early_stopping", "curves")  # these read figures that other hooks may add
 
 
 def build_hooks(cfg: Any, model: nn.Module) -> dict[str, Hook]:

@@ -1,4 +1,4 @@
-"""What inference reads: image files, folders and globs of them, and videos."""
+"""What inference reads: image files, folders and globs of them. Videos: see video."""
 
 from __future__ import annotations
 
@@ -6,8 +6,6 @@ import glob
 import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-
-import cv2
 
 from swahr.data.images import Image, read_image
 
@@ -109,42 +107,3 @@ def _expand(source: str | Path) -> list[Path]:
     if not found:
         raise InferenceError(f"{source}: there is no such file or folder, and nothing matches it")
     return [Path(os.path.abspath(path)) for path in found]
-
-
-class Video:
-    """A video's frames by their indices, from 0. A frame can be read until it is forgotten.
-
-    length: number of frames as the file claims, 0 if it is unknown. Raises InferenceError if the
-    file cannot be opened as a video.
-    """
-
-    def __init__(self, path: str | Path) -> None:
-        self._capture = cv2.VideoCapture(str(path))
-        if not self._capture.isOpened():
-            raise InferenceError(f"--video {path}: cannot be opened as a video")
-        self.fps = self._capture.get(cv2.CAP_PROP_FPS) or 25.0
-        self.length = max(int(self._capture.get(cv2.CAP_PROP_FRAME_COUNT)), 0)
-        self._frames: dict[int, Image] = {}
-
-    def groups(self, size: int) -> Iterator[list[int]]:
-        """The indices of up to `size` frames at a time, which are then kept in memory."""
-        count = 0
-        while True:
-            group: list[int] = []
-            while len(group) < size:
-                read, frame = self._capture.read()
-                if not read:
-                    break
-                self._frames[count] = cv2.cvtColor(frame, cv2.COLOR_BGR2RGB)  # type: ignore[assignment]
-                group.append(count)
-                count += 1
-            if not group:
-                return
-            yield group
-
-    def read(self, index: int) -> Image:
-        return self._frames[index]
-
-    def forget(self, index: int) -> None:
-        """Free the memory of a frame."""
-        del self._frames[index]

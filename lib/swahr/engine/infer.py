@@ -1,45 +1,72 @@
-"""Inference on a user's own images or video: people as COCO-style JSON, and drawn skeletons."""
+"""Inference on a user's own images or video: people as files, and drawn skeletons."""
 
 from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Callable
-from contextlib import closing
+from collections.abc import Callable, Generator, Iterator, Sequence
+from contextlib import closing, nullcontext
+from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
 from typing import Any, NamedTuple
 
-import cv2
-
 from swahr.config import configured_skeleton
-from swahr.data.images import Image
+from swahr.data.images import Image, ImageError
 from swahr.distributed import comm
 from swahr.distributed.signals import Interrupted, StopRequest
-from swahr.engine.image_sources import ImageFiles, InferenceError, Video
-from swahr.engine.people_file import PeopleFile
+from swahr.engine.explain import explain
+from swahr.engine.image_sources import ImageFiles, InferenceError
+from swahr.engine.people_file import Moment, PeopleFile
+from swahr.engine.people_lines import CsvTable, JsonLines, LineFile
 from swahr.engine.progress import setup_logging
 from swahr.engine.progress_bar import ProgressBar
-from swahr.engine.provenance import Weights, describe_test, describe_weights, find_weights
+from swahr.engine.provenance import Weights, describe_test, describe_weights
+from swahr.engine.video import Video, VideoWriter
+from swahr.engine.window import Window
 from swahr.files import make_folder
-from swahr.inference.load import load_network
+from swahr.inference.load import load_model
 from swahr.inference.pipeline import ImageResult, find_people, prefetch, thread_pool
-from swahr.inference.predictor import Prediction, Predictor, build_predictor
+from swahr.inference.predictor import Prediction, PredictionError, Predictor, build_predictor
+from swahr.inference.smoothing import OneEuroFilter
+from swahr.inference.tracking import Tracker
 from swahr.skeleton import Skeleton
 from swahr.visualize import draw_people, save_image
 
 logger = logging.getLogger(__name__)
 
+OUTPUTS = ("images", "video", "json", "jsonl", "csv")
+FRAME_NAME = "{:06d}.jpg"  # of a frame that is saved as an image
+MAPS_ENDING = "_maps.png"
+
+
+@dataclass(frozen=True)
+class Results:
+    """What becomes of the people that are found.
+
+    folder: of the results. outputs: of OUTPUTS, those that are written. threshold: lowest score of
+    the people that are drawn and written; keep_all writes all of them. show: also show the drawn
+    images in a window. maps: also write what the network sees in each image, see explain.
+    """
+
+    folder: Path
+    outputs: frozenset[str]
+    threshold: float = 0.1
+    keep_all: bool = False
+    show: bool = False
+    maps: bool = False
+
 
 class _Drawn(NamedTuple):
-    """An image that was drawn, with its size (w, h) and people, or the reason why it was
-    skipped.
+    """An image that is done, with its size (w, h) and people, or the reason why it was skipped.
+
+    image: as it was drawn; None where nobody asked for it.
     """
 
     name: str
     size: tuple[int, int]
     prediction: Prediction | None
     problem: str = ""
+    image: Image | None = None
 
 
 def call(function: Callable[..., None], arguments: tuple[Any, ...]) -> None:
@@ -49,28 +76,27 @@ def call(function: Callable[..., None], arguments: tuple[Any, ...]) -> None:
 
 def infer_images(
     cfg: Any,
-    cfg_path: str | Path,
+    weights_path: str | Path,
     files: ImageFiles,
-    save_dir: str | Path,
-    threshold: float,
+    results: Results,
     *,
-    keep_all: bool = False,
     start: Callable[[Callable[..., None], tuple[Any, ...]], None] = call,
 ) -> dict[str, str]:
-    """Write the people of image files to save_dir: people.json, and the images with skeletons.
+    """Write the people of image files, and the images with skeletons.
 
-    threshold: lowest score of the people that are drawn and written; keep_all writes all of them.
     start: calls a function with arguments in all processes that share the images, as `launch` does.
-    Returns the names of the files that were
-    skipped, with the reasons. An error or a signal loses nothing that was found: people.json then
-    has the images that are done. Raises Interrupted after a signal, and InferenceError.
+    Returns the names of the files that were skipped, with the reasons. An error or a signal loses
+    nothing that was found: the files then have the images that are done. Raises Interrupted after a
+    signal, and InferenceError.
     """
-    folder = _check_save_dir(save_dir, {path.parent for path in files.paths.values()})
-    weights = describe_weights(find_weights(cfg, cfg_path))
-    people = _people_file(cfg, weights, folder, threshold, keep_all)
+    if "video" in results.outputs:
+        raise InferenceError("--save video: the source is images; save images, json, jsonl or csv")
+    _check_folder(results.folder, {path.parent for path in files.paths.values()})
+    weights = describe_weights(weights_path)
+    people = _people_file(cfg, weights, results)
     try:
         with people:
-            start(infer_share, (cfg, weights, files, people, threshold))
+            start(infer_share, (cfg, weights, files, people, results))
     except Interrupted as stop:
         raise _interrupted(stop, people, f"{len(files.names)} images") from None
     return people.skipped
@@ -78,175 +104,249 @@ def infer_images(
 
 def infer_video(
     cfg: Any,
-    cfg_path: str | Path,
-    video: str | Path,
-    save_dir: str | Path,
-    threshold: float,
+    weights_path: str | Path,
+    source: Video,
+    results: Results,
     *,
-    keep_all: bool = False,
+    track: bool = False,
+    smooth: bool = False,
 ) -> None:
-    """Write the people of every frame of a video to save_dir: people.json, and the video (.mp4)
-    with skeletons. One process, frame after frame; parameters and errors as of infer_images.
+    """Write the people of every frame of a video, and the video (.mp4) with skeletons.
+
+    One process, frame after frame. track: give people ids, see Tracker. smooth: and smooth their
+    joints, see OneEuroFilter. Errors as of infer_images.
     """
+    if results.maps:
+        raise InferenceError("--show-maps: the source is a video; give images")
     device = comm.select_device(cfg.DEVICE)
-    source = Video(video)
-    folder = _check_save_dir(save_dir, {Path(video).parent})
-    weights = describe_weights(find_weights(cfg, cfg_path))
-    people = _people_file(cfg, weights, folder, threshold, keep_all)
-    name = Path(video).name
+    sources = {Path(source.source).parent} if source.is_file else set()
+    folder = _check_folder(results.folder, sources)
+    weights = describe_weights(weights_path)
+    people = _people_file(cfg, weights, results)
+    stem = Path(source.name).stem
     setup_logging()
+    writes_video = "video" in results.outputs
     try:
         with (
             people,
             StopRequest() as stop,
-            VideoWriter(folder / f"{Path(video).stem}.mp4", source.fps) as writer,
-            ProgressBar(name, source.length, "frame") as bar,
+            VideoWriter(folder / f"{stem}.mp4", source) if writes_video else nullcontext() as film,
+            _window(results, source.name) as window,
+            ProgressBar(source.name, source.length, "frame") as bar,
         ):
             predictor = _load(cfg, weights, people.skeleton, device)
-            groups = source.groups(predictor.batch_size)
-            results = find_people(source, predictor, groups, workers=cfg.WORKERS)
-            with closing(results):
-                for index, prediction, _ in results:
-                    assert prediction is not None, "a bad frame raises"
-                    image = source.read(index)
-                    source.forget(index)
-                    writer.write(_draw(image, prediction, people.skeleton, threshold))
-                    people.add(index, f"{name}#{index}", _size(image), prediction)
-                    bar.update()
-                    _raise_if_asked(stop)
-            if not writer.frames:
-                raise InferenceError(f"--video {video}: it has no frames that can be read")
+            follow = _Follower(people.skeleton, results.threshold, track=track, smooth=smooth)
+            for index, prediction in _frames(source, predictor, cfg.WORKERS):
+                image = source.read(index)
+                moment = Moment(index, source.time(index))
+                source.forget(index)
+                prediction, ids = follow(prediction, moment.time)
+                if film or window or "images" in results.outputs:
+                    drawn = _draw(image, prediction, people.skeleton, results.threshold, ids)
+                    if film:
+                        film.write(drawn, moment.time)
+                    if "images" in results.outputs:
+                        save_image(folder / stem / FRAME_NAME.format(index), drawn)
+                    if window:
+                        window.show(drawn)
+                name = f"{source.name}#{index}"
+                people.add(index, name, _size(image), prediction, moment, ids)
+                bar.update()
+                _raise_if_asked(stop)
+                if window and not window.open:
+                    break
+            if not bar.count:
+                raise InferenceError(f"{source.source}: it has no frames that can be read")
     except Interrupted as stopped:
         frames = f"{source.length} frames" if source.length else "all frames"
         raise _interrupted(stopped, people, frames) from None
 
 
-class VideoWriter:
-    """A video file (.mp4). It is opened by its first frame, which gives the size, and closed at the
-    end of the `with` block, so that it can be played after an error too.
+def _frames(source: Video, predictor: Predictor, workers: int) -> Generator[tuple[int, Prediction]]:
+    """The frames of a video, by index, with their people."""
+    groups = source.groups(predictor.batch_size)
+    found = find_people(source, predictor, groups, workers=1 if source.live else workers)
+    with closing(found):
+        for index, prediction, _ in found:
+            assert prediction is not None, "a bad frame raises"
+            yield index, prediction
+
+
+class _Follower:
+    """Gives the people of a video's frames ids and smooth joints, where this is asked for.
+
+    threshold: lowest score of a person who gets a new id.
     """
 
-    def __init__(self, path: Path, fps: float) -> None:
-        self.path = path
-        self.fps = fps
-        self.frames = 0
-        self._writer: cv2.VideoWriter | None = None
+    def __init__(self, skeleton: Skeleton, threshold: float, *, track: bool, smooth: bool) -> None:
+        wanted = track or smooth
+        self._tracker = Tracker(skeleton.sigmas, min_score=threshold) if wanted else None
+        self._filter = OneEuroFilter() if smooth else None
 
-    def __enter__(self) -> VideoWriter:
-        return self
-
-    def write(self, image: Image) -> None:
-        """Append a frame (H, W, 3) uint8 RGB. Raises InferenceError if the file cannot be
-        written.
-        """
-        if self._writer is None:
-            code = cv2.VideoWriter.fourcc(*"mp4v")
-            self._writer = cv2.VideoWriter(str(self.path), code, self.fps, _size(image))
-            if not self._writer.isOpened():
-                raise InferenceError(
-                    f"{self.path}: the video cannot be written (OpenCV lacks the codec, or the "
-                    "folder cannot be written to)"
-                )
-        self._writer.write(cv2.cvtColor(image, cv2.COLOR_RGB2BGR))
-        self.frames += 1
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        if self._writer is not None:
-            self._writer.release()
+    def __call__(self, prediction: Prediction, time: float) -> tuple[Prediction, list[int] | None]:
+        """The people of the next frame, and their ids; None where people are not followed."""
+        if self._tracker is None:
+            return prediction, None
+        ids = self._tracker(prediction.keypoints, prediction.scores, time).tolist()
+        if self._filter is None:
+            return prediction, ids
+        smooth = self._filter(ids, prediction.keypoints, time)
+        return prediction._replace(keypoints=smooth), ids
 
 
 def infer_share(
-    cfg: Any, weights: Weights, files: ImageFiles, people: PeopleFile, threshold: float
+    cfg: Any, weights: Weights, files: ImageFiles, people: PeopleFile, results: Results
 ) -> None:
     """What each process does: its share of the images, until a signal stops it."""
     device = comm.select_device(cfg.DEVICE)
-    drawn_names = files.drawn_names()
     indices = {name: index for index, name in enumerate(files.names)}
-    folder = people.path.parent
-
-    def draw(result: ImageResult) -> _Drawn:
-        name = result.image_id
-        if result.prediction is None:
-            return _Drawn(name, (0, 0), None, result.problem)
-        image = files.read(name)
-        drawn = _draw(image, result.prediction, people.skeleton, threshold)
-        save_image(folder / drawn_names[name], drawn)
-        return _Drawn(name, _size(image), result.prediction)
-
+    finish = _Finisher(files, people.skeleton, results)
     with (
         comm.process_group(device, cfg.DIST_BACKEND, cfg.DIST_TIMEOUT),
         StopRequest() as stop,
         thread_pool(cfg.WORKERS) as pool,
+        _window(results, files.title) as window,
     ):
         setup_logging()
         predictor = _load(cfg, weights, people.skeleton, device)
         share = files.names[comm.rank() :: comm.world_size()]
-        step = predictor.batch_size
-        groups = [share[start : start + step] for start in range(0, len(share), step)]
-        found = find_people(files, predictor, groups, workers=cfg.WORKERS, skip_bad=True)
-        results = prefetch(pool, draw, found, cfg.WORKERS)
+        found = (
+            _explained(files, predictor, people.skeleton, share, results)
+            if results.maps
+            else _found(files, predictor, share, cfg.WORKERS)
+        )
+        done = prefetch(pool, finish, found, cfg.WORKERS)
         comm.barrier()  # the main process has removed what an earlier run left
-        with ProgressBar("images", len(share), "image") as bar, closing(results):
-            for name, size, prediction, problem in results:
+        with ProgressBar("images", len(share), "image") as bar, closing(done):
+            for name, size, prediction, problem, drawn in done:
                 if prediction is None:
                     people.skip(indices[name], name, problem)
                 else:
                     people.add(indices[name], name, size, prediction)
                 bar.update()
-                if stop.signal:
+                if window and drawn is not None:
+                    window.show(drawn, wait=True)
+                if stop.signal or (window and not window.open):
                     break
         comm.barrier()  # the others have written their last image
         _raise_if_asked(stop)
 
 
+class _Finisher:
+    """Draws an image whose people are found, and writes it."""
+
+    def __init__(self, files: ImageFiles, skeleton: Skeleton, results: Results) -> None:
+        self._files = files
+        self._skeleton = skeleton
+        self._results = results
+        self._names = files.drawn_names()
+
+    def __call__(self, result: ImageResult) -> _Drawn:
+        name = result.image_id
+        results = self._results
+        if result.prediction is None:
+            return _Drawn(name, (0, 0), None, result.problem)
+        image = self._files.read(name)
+        drawn = None
+        if results.show or "images" in results.outputs:
+            drawn = _draw(image, result.prediction, self._skeleton, results.threshold)
+        if drawn is not None and "images" in results.outputs:
+            save_image(results.folder / self._names[name], drawn)
+        return _Drawn(name, _size(image), result.prediction, "", drawn if results.show else None)
+
+
+def _found(
+    files: ImageFiles, predictor: Predictor, names: Sequence[str], workers: int
+) -> Generator[ImageResult]:
+    step = predictor.batch_size
+    groups = [names[start : start + step] for start in range(0, len(names), step)]
+    return find_people(files, predictor, groups, workers=workers, skip_bad=True)
+
+
+def _explained(
+    files: ImageFiles,
+    predictor: Predictor,
+    skeleton: Skeleton,
+    names: Sequence[str],
+    results: Results,
+) -> Iterator[ImageResult]:
+    """The results of images, one by one, after what the network sees in each is written."""
+    drawn_names = files.drawn_names()
+    for name in names:
+        try:
+            explanation = explain(predictor, files.read(name), skeleton, results.threshold)
+        except (ImageError, PredictionError) as error:
+            yield ImageResult(name, None, str(error))
+            continue
+        save_image(results.folder / f"{drawn_names[name]}{MAPS_ENDING}", explanation.panel)
+        yield ImageResult(name, explanation.prediction)
+
+
 def _load(cfg: Any, weights: Weights, skeleton: Skeleton, device: Any) -> Predictor:
     logger.info("weights: %s; %s", weights, describe_test(cfg))
-    return build_predictor(cfg, load_network(cfg, weights.path, device), skeleton, device)
+    return build_predictor(cfg, load_model(cfg, weights.path, device), skeleton, device)
 
 
-def _people_file(
-    cfg: Any, weights: Weights, folder: Path, threshold: float, keep_all: bool
-) -> PeopleFile:
+def _people_file(cfg: Any, weights: Weights, results: Results) -> PeopleFile:
+    threshold = results.threshold
+    skeleton = configured_skeleton(cfg)
     info = {
         "description": "people found by SWAHR HigherHRNet",
         "weights": str(weights.path),
         "epoch": weights.epoch,
         "sha256": weights.digest,
         "test": describe_test(cfg),
-        "threshold": None if keep_all else threshold,
+        "threshold": None if results.keep_all else threshold,
+    }
+    lines: dict[str, LineFile] = {
+        "jsonl": JsonLines(results.folder),
+        "csv": CsvTable(results.folder, skeleton.keypoints),
     }
     return PeopleFile(
-        folder,
-        configured_skeleton(cfg),
+        results.folder,
+        skeleton,
         info,
-        threshold=-math.inf if keep_all else threshold,
+        threshold=-math.inf if results.keep_all else threshold,
         joint_threshold=threshold / 2,
+        lines=[file for name, file in lines.items() if name in results.outputs],
+        write_json="json" in results.outputs,
     )
 
 
-def _check_save_dir(save_dir: str | Path, sources: set[Path]) -> Path:
-    path = Path(save_dir)
-    if path.resolve() in {source.resolve() for source in sources}:
+def _check_folder(folder: Path, sources: set[Path]) -> Path:
+    if folder.resolve() in {source.resolve() for source in sources}:
         raise InferenceError(
-            f"--save_dir {save_dir} is where the images are; they would be overwritten"
+            f"--save_dir {folder} is where the images are; they would be overwritten"
         )
-    if path.exists() and not path.is_dir():
-        raise InferenceError(f"--save_dir {save_dir} is not a folder")
-    return make_folder(path)
+    if folder.exists() and not folder.is_dir():
+        raise InferenceError(f"--save_dir {folder} is not a folder")
+    return make_folder(folder)
 
 
-def _draw(image: Image, people: Prediction, skeleton: Skeleton, threshold: float) -> Image:
-    """The image with the people whose score is at least the threshold, and of these the joints
-    whose score is above half of it.
+def _window(results: Results, title: str) -> Any:
+    """A window where one is wanted, else a context without one."""
+    return Window(title) if results.show else nullcontext()
+
+
+def _draw(
+    image: Image,
+    people: Prediction,
+    skeleton: Skeleton,
+    threshold: float,
+    ids: list[int] | None = None,
+) -> Image:
+    """The image with the people whose score is at least the threshold. Of these, joints whose score
+    is at most half of it are left out, and those up to all of it are drawn as unsure ones.
     """
     shown = people.scores >= threshold
     return draw_people(
-        image, people.keypoints[shown], skeleton, people.scores[shown], threshold=threshold / 2
+        image,
+        people.keypoints[shown],
+        skeleton,
+        people.scores[shown],
+        threshold=threshold / 2,
+        unsure=threshold,
+        ids=None if ids is None else [i for i, sees in zip(ids, shown) if sees],
     )
 
 
@@ -263,4 +363,6 @@ def _raise_if_asked(stop: StopRequest) -> None:
 def _interrupted(stop: Interrupted, people: PeopleFile, total: str) -> Interrupted:
     """The same, with the number of images that are done."""
     number = stop.exit_status - 128
-    return Interrupted(number, f"; {people.count} of {total} are done, see {people.path}")
+    written = [people.path] if people.write_json else [file.path for file in people.lines]
+    where = f", see {written[0]}" if written else ""
+    return Interrupted(number, f"; {people.count} of {total} are done{where}")

@@ -1,30 +1,36 @@
 """Which configuration and which weights a file or folder stands for.
 
-A source is the folder of a run, a folder of `swahr publish`, the YAML file of an experiment, or a
-file of weights. Checkpoints of training hold their configuration. Published files of weights hold
+A source is the folder of a run, a folder of `swahr publish`, the YAML file of an experiment, a file
+of weights or an exported network (.onnx). Checkpoints of training hold their configuration, and so
+do exported networks. Published files of weights hold
 tensors only, whose names and shapes tell the network.
 """
 
 from __future__ import annotations
 
+import atexit
+import hashlib
 import json
 import os
+import shutil
 from collections.abc import Mapping, Sequence
+from functools import cache
 from pathlib import Path
-from tempfile import TemporaryDirectory
+from tempfile import mkdtemp
 from typing import Any, NamedTuple
 
 import yaml
 
-from swahr.config import load_config, resolve_path
+from swahr.config import load_config, load_text, resolve_path
 from swahr.engine import checkpoint
 from swahr.engine.provenance import RUN_WEIGHTS, checkpoint_entry, find_weights, run_weights
+from swahr.exported import is_exported
 from swahr.models.published_names import describe_settings
 from swahr.models.weights import read_state_dict
 
 PUBLISHED_WEIGHTS = "model.safetensors"
 PUBLISHED_CONFIG = "config.json"
-PUBLISHED_SKELETON = "skeleton.yaml"
+PUBLISHED_SKELETON = checkpoint.SKELETON
 OF_RUNS = (*RUN_WEIGHTS, checkpoint.NEWEST, checkpoint.PREVIOUS)
 # Keypoints of a network -> the data sets that published networks with so many are of.
 DATA_SETS = {17: ("coco_kpt", "coco"), 14: ("crowd_pose_kpt", "crowd_pose")}
@@ -79,7 +85,7 @@ def find_model(
 
 def _of_folder(folder: Path, weights: Path | None, opts: Sequence[str]) -> ModelFiles:
     if (folder / checkpoint.CONFIG).is_file():
-        cfg = load_config(folder / checkpoint.CONFIG, opts)
+        cfg = load_config(folder / checkpoint.CONFIG, [*_own_skeleton(folder), *opts])
         weights = weights or run_weights(folder)
         if weights is None:
             raise LoadError(f"{folder}: the run has neither {' nor '.join(RUN_WEIGHTS)} yet")
@@ -111,14 +117,36 @@ def _own_skeleton(folder: Path) -> list[str]:
     return ["DATASET.SKELETON", str(path)] if path.is_file() else []
 
 
+def _skeleton_of_checkpoint(path: Path) -> list[str]:
+    """The setting of the skeleton that a checkpoint holds, in a file that lasts as long as this
+    process.
+    """
+    text = checkpoint_entry(path, "skeleton", str)
+    if not text:
+        return []
+    file = Path(_lasting_folder(), f"{hashlib.sha256(text.encode()).hexdigest()[:16]}.yaml")
+    file.write_text(text, encoding="utf-8")
+    return ["DATASET.SKELETON", str(file)]
+
+
+@cache
+def _lasting_folder() -> str:
+    folder = mkdtemp(prefix="swahr-")
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    return folder
+
+
 def _of_weights(path: Path, opts: Sequence[str]) -> ModelFiles:
+    if is_exported(path):
+        return ModelFiles(load_config(path, opts), path, "an exported network")
     text = checkpoint_entry(path, "config", str)
     if text:
-        return ModelFiles(_load_text(text, opts), path, "a checkpoint of training")
+        cfg = load_text(text, [*_skeleton_of_checkpoint(path), *opts])
+        return ModelFiles(cfg, path, "a checkpoint of training")
     if path.name in OF_RUNS and (path.parent / checkpoint.CONFIG).is_file():
-        return ModelFiles(
-            load_config(path.parent / checkpoint.CONFIG, opts), path, "a run's weights"
-        )
+        pairs = [*_own_skeleton(path.parent), *opts]
+        cfg = load_config(path.parent / checkpoint.CONFIG, pairs)
+        return ModelFiles(cfg, path, "a run's weights")
     settings = published_settings(path)
     return ModelFiles(_load_values(settings, opts), path, "weights without a configuration")
 
@@ -175,12 +203,4 @@ def _load_values(values: Mapping[str, Any], opts: Sequence[str]) -> Any:
         for section in path:
             node = node.setdefault(section, {})
         node[last] = value
-    return _load_text(yaml.safe_dump(tree), opts)
-
-
-def _load_text(text: str, opts: Sequence[str]) -> Any:
-    """The configuration of a YAML text. Raises ConfigError."""
-    with TemporaryDirectory() as folder:
-        path = Path(folder, checkpoint.CONFIG)
-        path.write_text(text, encoding="utf-8")
-        return load_config(path, opts)
+    return load_text(yaml.safe_dump(tree), opts)

@@ -1,18 +1,22 @@
-"""people.json: the people of a user's images in COCO's format, kept safe while they are found."""
+"""The people of a user's images as files, kept safe while they are found: people.json in COCO's
+format, and lines that are written as people are found, see people_lines.
+"""
 
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from swahr.distributed import comm
 from swahr.distributed.signals import StopRequest
+from swahr.engine.people_lines import LineFile
 from swahr.evaluation.results import DECIMALS, PartFiles, Record
 from swahr.files import write_text
 from swahr.inference.predictor import Prediction
@@ -22,17 +26,26 @@ JSON_NAME = "people.json"
 PARTS = ".people_parts"  # folder of the results so far
 CATEGORY = 1
 NOT_FOUND, UNSURE, FOUND = 0, 1, 2  # visibility of a joint
+TIME_DECIMALS = 6  # of a frame's time in seconds
+
+
+class Moment(NamedTuple):
+    """A frame of a video: its index from 0, and its time in seconds from the start."""
+
+    frame: int
+    time: float
 
 
 class PeopleFile:
-    """The file people.json of a folder.
+    """The file people.json of a folder, and files of lines beside it.
 
     Each process adds the images that are done, which are written to part files at once. Leaving the
     `with` block, at the end or by an error, merges them: nothing that was added is lost. After a
     kill -9 the part files remain in `.people_parts`, one line of JSON for each image.
 
     info: the entry "info" of the file. threshold: lowest score of the people in the file; -inf
-    keeps all. joint_threshold: see `to_annotations`.
+    keeps all. joint_threshold: see `to_annotations`. lines: see people_lines. write_json: whether
+    people.json is written; otherwise the lines are all that is kept.
     """
 
     def __init__(
@@ -43,8 +56,12 @@ class PeopleFile:
         *,
         threshold: float,
         joint_threshold: float,
+        lines: Sequence[LineFile] = (),
+        write_json: bool = True,
     ) -> None:
         self.path = folder / JSON_NAME
+        self.lines = tuple(lines)
+        self.write_json = write_json
         self.skeleton = skeleton
         self.info = info
         self.threshold = threshold
@@ -56,15 +73,34 @@ class PeopleFile:
     def __enter__(self) -> PeopleFile:
         if comm.is_main():
             self._parts.clear()
+            for file in self.lines:
+                file.begin()
         return self
 
-    def add(self, index: int, name: str, size: tuple[int, int], prediction: Prediction) -> None:
-        """Keep the people of the image at this index. size: (w, h) of the image in pixels. Raises
-        WriteError if the disk is full.
+    def add(
+        self,
+        index: int,
+        name: str,
+        size: tuple[int, int],
+        prediction: Prediction,
+        moment: Moment | None = None,
+        ids: Sequence[int] | None = None,
+    ) -> None:
+        """Keep the people of the image at this index.
+
+        size: (w, h) of the image in pixels. moment: of a video's frame. ids: of the people, see
+        Tracker; each gets its id as "track_id", and those with -1 none. Raises WriteError if the
+        disk is full.
         """
         image = {"file_name": name, "width": size[0], "height": size[1]}
-        people = to_annotations(prediction, size, self.threshold, self.joint_threshold)
-        self._parts.append(comm.rank(), index, [image, *people])
+        people = to_annotations(prediction, size, self.threshold, self.joint_threshold, ids)
+        if moment is not None:
+            place = {"frame": moment.frame, "time": round(moment.time, TIME_DECIMALS)}
+            image |= place
+            people = [place | person for person in people]
+        for file in self.lines:
+            file.add(image, people)
+        self._parts.append(comm.rank(), index, [image, *(people if self.write_json else [])])
 
     def skip(self, index: int, name: str, problem: str) -> None:
         """Note that the image at this index cannot be used. Raises WriteError as `add`."""
@@ -95,7 +131,7 @@ class PeopleFile:
                 head = {"id": len(annotations) + 1, "image_id": len(images)}
                 annotations.append(head | person)
         self.count = len(images)
-        if complete or images:
+        if self.write_json and (complete or images):
             content = {
                 "info": self.info,
                 "licenses": [],
@@ -121,7 +157,11 @@ def person_category(skeleton: Skeleton) -> dict[str, Any]:
 
 
 def to_annotations(
-    prediction: Prediction, size: tuple[int, int], threshold: float, joint_threshold: float
+    prediction: Prediction,
+    size: tuple[int, int],
+    threshold: float,
+    joint_threshold: float,
+    ids: Sequence[int] | None = None,
 ) -> list[Record]:
     """COCO annotations, without ids, of the people of an image whose score is at least `threshold`.
 
@@ -130,12 +170,14 @@ def to_annotations(
     found or lies outside the image; joints less than a pixel outside are moved to the edge. The
     scores of all joints are in "keypoint_scores". bbox is the box around the joints with a
     visibility, at least a pixel wide and high, and area is its area. People without such a joint
-    are dropped.
+    are dropped. ids: of the people, written as "track_id"; -1 for none.
     """
+    identities = [-1] * len(prediction.scores) if ids is None else [int(i) for i in ids]
     points = np.asarray(prediction.keypoints, np.float64)
     limit = np.asarray(size, np.float64)
     annotations = []
-    for person, score in zip(points, np.asarray(prediction.scores, np.float64).tolist()):
+    scores_of_people = np.asarray(prediction.scores, np.float64).tolist()
+    for person, score, identity in zip(points, scores_of_people, identities):
         places, scores = person[:, :2], person[:, 2]
         inside = ((places > -1) & (places < limit)).all(1) & (scores > 0)
         if score < threshold or not inside.any():
@@ -153,6 +195,7 @@ def to_annotations(
                 "score": score,
                 "bbox": box,
                 "area": round(box[2] * box[3], DECIMALS),
+                **({"track_id": identity} if identity >= 0 else {}),
             }
         )
     return annotations

@@ -22,7 +22,7 @@ class ProgressBar:
     terminal, else as log lines, so that pipes and job logs get a few whole lines.
 
     total: number of items, 0 if it is unknown. unit: what an item is called. shown: False shows
-    nothing.
+    nothing. count: items so far.
     """
 
     def __init__(self, title: str, total: int, unit: str, *, shown: bool = True) -> None:
@@ -38,7 +38,7 @@ class ProgressBar:
         self._title = title
         self._unit = unit
         self._total = total
-        self._count = 0
+        self.count = 0
         self._interval = (max(1, -(-total // LINES)) if total else INTERVAL) if shown else 0
         if on_terminal:
             self._interval = 0
@@ -51,13 +51,13 @@ class ProgressBar:
 
     def update(self) -> None:
         """Count one item."""
-        self._count += 1
+        self.count += 1
         self._bar.update()
-        if self._interval and (self._count % self._interval == 0 or self._count == self._total):
+        if self._interval and (self.count % self._interval == 0 or self.count == self._total):
             logger.info(
                 "%s: %d%s %ss%s",
                 self._title,
-                self._count,
+                self.count,
                 f" of {self._total}" if self._total else "",
                 self._unit,
                 f" of rank 0 of {comm.world_size()}" if comm.world_size() > 1 else "",

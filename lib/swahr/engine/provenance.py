@@ -17,6 +17,7 @@ from swahr.models.weights import CheckpointError
 
 Entry = TypeVar("Entry")
 RUN_WEIGHTS = (checkpoint.BEST, checkpoint.FINAL)  # files of a run, in order of preference
+FIGURES = "_figures.json"  # end of the name of a file of figures, see validate.write_report
 DIGEST_LENGTH = 12  # hexadecimal digits of SHA-256 that are shown
 # The settings that decide which people are found, apart from the weights.
 RESULT_SECTIONS = ("DATASET", "MODEL", "LOSS", "AMP", "TEST")

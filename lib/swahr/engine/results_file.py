@@ -27,16 +27,17 @@ class ResultsFile:
 
     def add_epoch(self, epoch: int, values: Mapping[str, float]) -> None:
         """Write the line of an epoch, counted from 1, in place of those of it and later ones."""
-        rows = {number: row for number, row in self._read().items() if number < epoch}
-        self._write(rows | {epoch: _as_text(values)})
+        rows = {number: row for number, row in self.rows().items() if number < epoch}
+        self._write(rows | {epoch: as_text(values)})
 
     def add_figures(self, epoch: int, figures: Mapping[str, float]) -> None:
         """Add the figures of validation to the line of an epoch."""
-        rows = self._read()
-        rows[epoch] = rows.get(epoch, {}) | _as_text(figures)
+        rows = self.rows()
+        rows[epoch] = rows.get(epoch, {}) | as_text(figures)
         self._write(rows)
 
-    def _read(self) -> dict[int, dict[str, str]]:
+    def rows(self) -> dict[int, dict[str, str]]:
+        """The lines by their epochs, as texts by the names of their columns."""
         if self.path is None or not self.path.exists():
             return {}
         text = self.path.read_text(encoding="utf-8", errors="replace")
@@ -65,5 +66,6 @@ class ResultsFile:
             logger.error("%s; training continues without it", error)
 
 
-def _as_text(values: Mapping[str, float]) -> dict[str, str]:
+def as_text(values: Mapping[str, float]) -> dict[str, str]:
+    """Values as a line of the table has them."""
     return {name: f"{value:.8g}" for name, value in values.items()}

@@ -13,8 +13,10 @@ from typing import Any
 
 import yaml
 
-from swahr.engine.checkpoint import CONFIG, unused_path
+from swahr.config import configured_skeleton
+from swahr.engine.checkpoint import CONFIG, SKELETON, unused_path
 from swahr.files import WriteError, make_folder, write_text
+from swahr.skeleton import SKELETONS, skeleton_yaml
 
 try:
     import fcntl
@@ -57,6 +59,7 @@ NOT_LEARNT = (
     "TRAIN.MAX_BAD_STEPS",
     "TRAIN.BEST_METRIC",
     "TRAIN.PATIENCE",
+    "TRAIN.PLOTS",
     "TRAIN.CHANNELS_LAST",
     "TRAIN.COMPILE",
     "TEST.",
@@ -140,8 +143,15 @@ def _in_use(path: Path, owner: dict[str, Any]) -> RunInUseError:
     )
 
 
-def keep_config(folder: Path, text: str) -> None:
-    """Write config.yaml; one that differs is kept as config_<date of its writing>.yaml."""
+def keep_config(folder: Path, text: str, skeleton: str = "") -> None:
+    """Write config.yaml; one that differs is kept as config_<date of its writing>.yaml.
+
+    skeleton: the text of a skeleton file, written beside it; '' removes one that is there.
+    """
+    if skeleton:
+        write_text(folder / SKELETON, skeleton)
+    else:
+        (folder / SKELETON).unlink(missing_ok=True)
     path = folder / CONFIG
     if path.exists():
         if path.read_text(encoding="utf-8") == text:
@@ -149,6 +159,12 @@ def keep_config(folder: Path, text: str) -> None:
         written = time.localtime(path.stat().st_mtime)
         path.rename(unused_path(folder / time.strftime("config_%Y-%m-%d_%H-%M-%S.yaml", written)))
     write_text(path, text)
+
+
+def own_skeleton(cfg: Any) -> str:
+    """The text of a skeleton file, if DATASET.SKELETON names a file; else ''."""
+    name = cfg.DATASET.SKELETON
+    return skeleton_yaml(configured_skeleton(cfg)) if name and name not in SKELETONS else ""
 
 
 def changed_settings(before: str, now: str, defaults: str) -> dict[str, tuple[Any, Any]]:

@@ -24,7 +24,7 @@ from swahr.engine.checkpoint import Progress, RefusedResume, RunIdentity, restor
 from swahr.engine.hooks import Hook, build_hooks
 from swahr.engine.progress import PanelWriter, TensorBoard
 from swahr.engine.results_file import ResultsFile
-from swahr.engine.run_folder import changed_settings, changes_what_is_learnt
+from swahr.engine.run_folder import changed_settings, changes_what_is_learnt, own_skeleton
 from swahr.engine.schedule import TrainingError, build_optimizer, build_scaler, build_schedule
 from swahr.engine.step_monitor import StepMonitor
 from swahr.engine.train_step import LossScaler, TrainStep
@@ -269,6 +269,7 @@ def start_or_resume(
         config=cfg.dump(),
         run_id=comm.all_gather(uuid.uuid4().hex)[0],
         launchers=sorted(set(comm.all_gather(comm.launcher_id()))),
+        skeleton=own_skeleton(cfg),
     )
     progress = Progress(epoch=cfg.TRAIN.BEGIN_EPOCH)
     resumed_id = ""

@@ -40,6 +40,6 @@ def train(
         setup_logging(folder / "train.log")
         trainer = build_trainer(cfg, folder, logs, device, stop, validate)
         if comm.is_main():
-            keep_config(folder, trainer.identity.config)
+            keep_config(folder, trainer.identity.config, trainer.identity.skeleton)
         trainer.train()
         trainer.finish()

@@ -7,6 +7,7 @@ batch. The results are in the order of the data set, whatever the number of proc
 
 from __future__ import annotations
 
+import json
 import logging
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import groupby
@@ -16,21 +17,25 @@ from typing import Any, NamedTuple
 from swahr.config import configured_skeleton, output_dir, resolve_path
 from swahr.data.keypoints import KeypointDataset, build_dataset, dataset_spec
 from swahr.distributed import comm
+from swahr.engine.checkpoint import VAL_IMAGES
 from swahr.engine.progress import setup_logging
 from swahr.engine.progress_bar import ProgressBar
 from swahr.engine.provenance import (
+    FIGURES,
     describe_test,
     describe_weights,
     find_weights,
     fingerprint,
     results_name,
 )
+from swahr.engine.run_plots import draw_validation
 from swahr.evaluation.metrics import METRICS, evaluate, format_table
 from swahr.evaluation.pixels import needs_pixels, pixel_figures
 from swahr.evaluation.results import PartFiles, Record, to_records, write_results
 from swahr.evaluation.swaps import Swaps, count_swaps
 from swahr.files import write_text
-from swahr.inference.load import load_network
+from swahr.inference.exported_network import ExportedNetwork
+from swahr.inference.load import load_model
 from swahr.inference.pipeline import find_people
 from swahr.inference.predictor import Predictor, build_predictor
 from swahr.models.network import PoseNetwork
@@ -175,7 +180,7 @@ def validate_weights(cfg: Any, cfg_path: str | Path) -> ValidationReport:
         setup_logging()
         weights = find_weights(cfg, cfg_path)
         dataset = build_validation_set(cfg)
-        model = load_network(cfg, weights, device)
+        model = load_model(cfg, weights, device)
         described = str(describe_weights(weights))
         logger.info("weights: %s; %s", described, describe_test(cfg))
         folder = output_dir(cfg, cfg_path)
@@ -201,7 +206,10 @@ def validate(
     """
     dataset = dataset or build_validation_set(cfg)
     found = _predict(cfg, model, dataset)
-    return _report(cfg, dataset, found, folder, weights).stats
+    report = _report(cfg, dataset, found, folder, weights)
+    if cfg.TRAIN.PLOTS and comm.is_main():
+        draw_validation(Path(folder) / VAL_IMAGES, dataset, found.records)
+    return report.stats
 
 
 def build_validation_set(cfg: Any) -> KeypointDataset:
@@ -239,8 +247,8 @@ def write_report(
 ) -> ValidationReport:
     """Score the people of a data set, log the outcome and write it to the folder's results/.
 
-    Under the name of `results_name`, a JSON file that can be uploaded has the records, and a
-    Markdown file the report.
+    Under the name of `results_name`, a JSON file that can be uploaded has the records, a Markdown
+    file the report, and a JSON file NAME_figures.json the figures.
     """
     path = Path(folder) / "results" / f"{results_name(cfg)}.json"
     write_results(path, found.records)
@@ -274,15 +282,24 @@ def write_report(
         swaps=swaps,
     )
     write_text(path.with_suffix(".md"), f"{report}\n")
+    if stats:
+        figures = {"weights": weights, "test": f"{report.split}, {report.test}", "figures": stats}
+        write_text(path.with_name(path.stem + FIGURES), json.dumps(figures, indent=1) + "\n")
     return report
 
 
 def _predict(
-    cfg: Any, model: PoseNetwork, dataset: KeypointDataset, parts: PartFiles | None = None
+    cfg: Any,
+    model: PoseNetwork | ExportedNetwork,
+    dataset: KeypointDataset,
+    parts: PartFiles | None = None,
 ) -> DatasetPeople:
     """`predict` with the settings of a configuration; the model's mode is restored at the end."""
     was_training = model.training
-    device = next(model.parameters()).device
+    if isinstance(model, ExportedNetwork):
+        device = model.device
+    else:
+        device = next(model.parameters()).device
     try:
         return predict(
             dataset,

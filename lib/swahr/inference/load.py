@@ -7,9 +7,23 @@ from typing import Any
 
 import torch
 
+from swahr.exported import is_exported
+from swahr.inference.exported_network import ExportedNetwork, load_exported
 from swahr.models.build import build_model
 from swahr.models.network import PoseNetwork
 from swahr.models.weights import load_weights
+
+
+def load_model(
+    cfg: Any, weights: str | Path, device: torch.device | str
+) -> PoseNetwork | ExportedNetwork:
+    """What `build_predictor` takes: `load_network`, or the exported network of an .onnx file.
+
+    Raises CheckpointError or ExportedError.
+    """
+    if is_exported(weights):
+        return load_exported(cfg, weights, device)
+    return load_network(cfg, weights, device)
 
 
 def load_network(cfg: Any, weights: str | Path, device: torch.device | str) -> PoseNetwork:

@@ -30,6 +30,7 @@ from swahr.codec.maps import MapRule, Maps
 from swahr.data.images import Image, normalize
 from swahr.data.plausibility import flip_problem
 from swahr.geometry import SIZE_STEP, InputGeometry
+from swahr.inference.exported_network import ExportedNetwork, used_maps
 from swahr.inference.tta import (
     PassMaps,
     average_flips,
@@ -157,6 +158,13 @@ class Predictor:
         self.input_dtype = input_dtype
         self.amp_dtype = amp_dtype
 
+    @property
+    def flips(self) -> bool:
+        """Whether both passes of the flip test are made, here or in an exported network."""
+        model = self.model
+        inside = isinstance(model, ExportedNetwork) and model.description.flip
+        return inside or self.flip_index is not None
+
     def __call__(self, images: Sequence[Image]) -> list[Prediction]:
         """Images (H, W, 3) uint8 RGB of any sizes -> the people of each, in the same order."""
         found: dict[int, Prediction] = {}
@@ -282,15 +290,22 @@ class Predictor:
 
     def _maps_at(self, scale: float, images: Tensor, size: Sequence[int]) -> PassMaps:
         inputs = normalize(images.to(self.device, non_blocking=True), torch.channels_last)
-        inputs = inputs.to(self.input_dtype)
+        return self.maps_of(inputs, scale, size)
+
+    def maps_of(self, images: Tensor, scale: float, size: Sequence[int]) -> PassMaps:
+        """The maps of normalised images (B, 3, h, w) at one scale, over both passes of the flip
+        test. size: as of `aggregate`.
+        """
+        count = images.shape[0]  # len() would fix the number of images of an exported network
+        inputs = images.to(self.input_dtype)
         if self.flip_index is not None:
             inputs = torch.cat([inputs, inputs.flip(3)])
         with torch.autocast(self.device.type, self.amp_dtype, enabled=self.amp_dtype is not None):
             outputs = self.model(inputs)
-        plain = [_select_images(stage, slice(len(images))) for stage in outputs]
+        plain = [_select_images(stage, slice(count)) for stage in outputs]
         if self.flip_index is None:
             return self.aggregate(scale, plain, None, size)
-        mirrored = [_select_images(stage, slice(len(images), None)) for stage in outputs]
+        mirrored = [_select_images(stage, slice(count, None)) for stage in outputs]
         return self.aggregate(scale, plain, mirrored, size)
 
     def _to_image(
@@ -335,7 +350,10 @@ def check_test_scales(cfg: Any, size_divisor: int) -> None:
 
 
 def build_predictor(
-    cfg: Any, model: PoseNetwork, skeleton: Skeleton, device: torch.device | str = "cpu"
+    cfg: Any,
+    model: PoseNetwork | ExportedNetwork,
+    skeleton: Skeleton,
+    device: torch.device | str = "cpu",
 ) -> Predictor:
     """The predictor of a configuration; skeleton is that of the annotations, without a centre.
 
@@ -344,13 +362,20 @@ def build_predictor(
     """
     device = torch.device(device)
     test = cfg.TEST
-    loss = cfg.LOSS
     check_test_scales(cfg, getattr(model, "size_divisor", 1))
     if test.FLIP_TEST and (problem := flip_problem(skeleton)):
         logger.warning("%s (TEST.FLIP_TEST is True)", problem)
     model = model.to(device).eval()
     network, input_dtype, autocast_dtype = _fast_network(cfg, model, device)
-    network_skeleton = skeleton.with_center() if cfg.DATASET.WITH_CENTER else skeleton
+    use_heatmaps, use_tags = used_maps(cfg)
+    flip = test.FLIP_TEST
+    map_rules = getattr(getattr(model, "head", None), "map_rules", {})
+    if isinstance(model, ExportedNetwork):
+        use_heatmaps = model.use_heatmaps
+        use_tags = model.use_tags
+        map_rules = model.map_rules
+        flip = flip and not model.description.flip  # else both passes are in the file
+    network_skeleton = trained_skeleton(cfg, skeleton)
     decoded_skeleton = skeleton if test.IGNORE_CENTER else network_skeleton
     return Predictor(
         network,
@@ -358,11 +383,11 @@ def build_predictor(
         num_keypoints=skeleton.num_keypoints,
         input_size=cfg.DATASET.INPUT_SIZE,
         scales=test.SCALE_FACTOR,
-        flip_index=network_skeleton.flip_index if test.FLIP_TEST else None,
+        flip_index=network_skeleton.flip_index if flip else None,
         drop_center=network_skeleton.num_keypoints > decoded_skeleton.num_keypoints,
-        use_heatmaps=list(map(all, zip(loss.WITH_HEATMAPS_LOSS, test.WITH_HEATMAPS))),
-        use_tags=list(map(all, zip(loss.WITH_AE_LOSS, test.WITH_AE))),
-        map_rules=getattr(getattr(model, "head", None), "map_rules", {}),
+        use_heatmaps=use_heatmaps,
+        use_tags=use_tags,
+        map_rules=map_rules,
         project=test.PROJECT2IMAGE,
         device=device,
         size_divisor=getattr(model, "size_divisor", 1),
@@ -373,12 +398,19 @@ def build_predictor(
     )
 
 
+def trained_skeleton(cfg: Any, skeleton: Skeleton) -> Skeleton:
+    """The skeleton of the network's maps: with DATASET.WITH_CENTER the centre is the last joint."""
+    return skeleton.with_center() if cfg.DATASET.WITH_CENTER else skeleton
+
+
 def _fast_network(
     cfg: Any, model: Any, device: torch.device
 ) -> tuple[Any, torch.dtype, torch.dtype | None]:
     """The network as TEST.* wants it run, the dtype of its inputs, and that of autocast, if any."""
     test = cfg.TEST
     input_dtype = torch.float32
+    if isinstance(model, ExportedNetwork):
+        return model, input_dtype, None  # the file and its engine decide how it runs
     autocast_dtype = amp_dtype(cfg)
     if test.FUSE:
         if autocast_dtype is not None and supports_dtype(autocast_dtype, device):

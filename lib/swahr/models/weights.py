@@ -16,6 +16,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
+from swahr.exported import is_exported
 from swahr.models.published_names import advice, file_names, to_file_names
 
 SAFETENSORS = ".safetensors"
@@ -76,6 +77,11 @@ def _read(path: Path) -> object:
     if not path.is_file():
         raise CheckpointError(
             f"{path}: {'is a folder, not a file of weights' if path.is_dir() else 'no such file'}"
+        )
+    if is_exported(path):
+        raise CheckpointError(
+            f"{path}: is an exported network, which can be tested (TEST.MODEL_FILE) but not "
+            "trained or converted; name the weights that it was made from"
         )
     if path.suffix == SAFETENSORS:
         return _read_safetensors(path)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -25,6 +25,9 @@ RING = 7  # pixels of the radius around a wrong keypoint
 GREY = 110  # of the canvas in place of an image that is not there
 
 Image = NDArray[np.uint8]
+# An image (H, W, 3), and the same at the page's size -> drawings of the network's maps by name.
+# Raises ValueError for an image that the network cannot take.
+DrawMaps = Callable[[Image, Image], Mapping[str, Image]]
 
 
 @dataclass(frozen=True)
@@ -32,7 +35,8 @@ class Card:
     """One image of the gallery.
 
     images: (caption, data URI) of the truth and of each run; size: their width and height. kinds:
-    number of errors of each kind in the image. note: why the image itself is not there, or "".
+    number of errors of each kind in the image. maps: (name, data URI) of what the first run's
+    network saw. note: why the image or its maps are not there, or "".
     """
 
     title: str
@@ -40,6 +44,7 @@ class Card:
     images: tuple[tuple[str, str], ...]
     size: tuple[int, int]
     kinds: dict[str, int]
+    maps: tuple[tuple[str, str], ...]
     note: str
 
 
@@ -49,6 +54,7 @@ def make_card(
     runs: Sequence[tuple[str, Run, Errors, float]],
     info: Mapping[str, Any],
     store: ImageStore | None,
+    draw_maps: DrawMaps | None = None,
 ) -> Card:
     """The card of image `index`; its kinds are those of the first run.
 
@@ -58,7 +64,8 @@ def make_card(
     """
     name, first, errors, threshold = runs[0]
     truth = first.truth
-    image, zoom, note = _read(truth.file_names[index], first, index, info, store)
+    whole, note = _read(truth.file_names[index], store)
+    image, zoom = _at_page_size(whole, first, index, info)
     scale = np.array([zoom, zoom, 1.0])
     people = truth.keypoints[truth.starts[index] : truth.starts[index + 1]]
     labelled = draw_people(image, people * scale, first.skeleton)
@@ -66,12 +73,20 @@ def make_card(
     for name, run, found_errors, limit in runs:
         drawn = _draw_found(image, zoom, run, found_errors, shown(run, found_errors, limit), index)
         images.append((name if len(runs) > 1 else "prediction", _data_uri(drawn)))
+    maps: tuple[tuple[str, str], ...] = ()
+    if draw_maps and whole is not None:
+        try:
+            drawings = draw_maps(whole, image)
+            maps = tuple((name, _data_uri(drawing)) for name, drawing in drawings.items())
+        except ValueError as error:
+            note = f"no maps: {error}"
     return Card(
         title=truth.file_names[index],
         loss=loss,
         images=tuple(images),
         size=(image.shape[1], image.shape[0]),
         kinds=kinds_of_image(first, errors, shown(first, errors, threshold), index),
+        maps=maps,
         note=note,
     )
 
@@ -100,29 +115,32 @@ def kinds_of_image(run: Run, errors: Errors, chosen: Bools, index: int) -> dict[
     return {kind: counts[kind] for kind in ERRORS if counts[kind]}
 
 
-def _read(
-    file_name: str, run: Run, index: int, info: Mapping[str, Any], store: ImageStore | None
-) -> tuple[Image, float, str]:
-    """The image at the report's size, the zoom to it, and why it is a grey canvas or ""."""
-    note = ""
-    image = None
-    if store is not None:
-        try:
-            image = store.read(file_name)
-        except ImageError as error:
-            note = str(error)
-    if image is None:
-        people = run.truth.boxes[run.truth.starts[index] : run.truth.starts[index + 1]]
-        ends = (people[:, :2] + people[:, 2:]).max(axis=0, initial=64)
-        width = int(info.get("width") or ends[0])
-        height = int(info.get("height") or ends[1])
-        zoom = min(LONG_SIDE / max(width, height), MAX_ZOOM)
-        size = (max(1, round(height * zoom)), max(1, round(width * zoom)), 3)
-        return np.full(size, GREY, np.uint8), zoom, note
-    zoom = min(LONG_SIDE / max(image.shape[:2]), MAX_ZOOM)
-    way = cv2.INTER_AREA if zoom < 1 else cv2.INTER_LINEAR
-    small = cv2.resize(image, None, fx=zoom, fy=zoom, interpolation=way)
-    return np.asarray(small, np.uint8), zoom, note
+def _read(file_name: str, store: ImageStore | None) -> tuple[Image | None, str]:
+    """The image, and why it cannot be read or ""."""
+    if store is None:
+        return None, ""
+    try:
+        return store.read(file_name), ""
+    except ImageError as error:
+        return None, str(error)
+
+
+def _at_page_size(
+    image: Image | None, run: Run, index: int, info: Mapping[str, Any]
+) -> tuple[Image, float]:
+    """The image at the report's size, and the zoom to it; a grey canvas for None."""
+    if image is not None:
+        zoom = min(LONG_SIDE / max(image.shape[:2]), MAX_ZOOM)
+        way = cv2.INTER_AREA if zoom < 1 else cv2.INTER_LINEAR
+        small = cv2.resize(image, None, fx=zoom, fy=zoom, interpolation=way)
+        return np.asarray(small, np.uint8), zoom
+    people = run.truth.boxes[run.truth.starts[index] : run.truth.starts[index + 1]]
+    ends = (people[:, :2] + people[:, 2:]).max(axis=0, initial=64)
+    width = int(info.get("width") or ends[0])
+    height = int(info.get("height") or ends[1])
+    zoom = min(LONG_SIDE / max(width, height), MAX_ZOOM)
+    size = (max(1, round(height * zoom)), max(1, round(width * zoom)), 3)
+    return np.full(size, GREY, np.uint8), zoom
 
 
 def _draw_found(

@@ -15,7 +15,7 @@ from swahr.evaluation.matching import Run, average_precision, load_run, match, p
 from swahr.evaluation.metrics import evaluate
 from swahr.report import breakdown, charts
 from swahr.report.errors import ERRORS, KEYPOINT_ERRORS, Errors, corrected_ap, find_errors
-from swahr.report.gallery import Card, make_card
+from swahr.report.gallery import Card, DrawMaps, make_card
 from swahr.skeleton import Skeleton
 
 TEMPLATE = Path(__file__).with_name("page.html")
@@ -50,13 +50,15 @@ def make_report(
     protocol: str = "coco",
     images: ImageStore | None = None,
     worst: int = 24,
+    draw_maps: DrawMaps | None = None,
 ) -> str:
     """The HTML of a report on one set of results, or on two side by side.
 
     truth: annotations in COCO's format. results: records by the name of the run, of one or two
     runs. images: where the annotated images are; without them people are drawn on grey. worst: how
-    many images are shown. Raises EvaluationError for annotations and records that do not fit,
-    ReportError where a library is missing.
+    many images are shown. draw_maps: draws the maps of the first run's network, see gallery. Raises
+    EvaluationError for annotations and records that do not fit, ReportError where a library is
+    missing.
     """
     check_libraries()
     import jinja2
@@ -74,7 +76,7 @@ def make_report(
     environment.filters["figure"] = _figure
     template = environment.from_string(TEMPLATE.read_text(encoding="utf-8"))
     infos = {info["id"]: info for info in truth["images"]}
-    cards = _worst_cards(runs, infos, images, worst)
+    cards = _worst_cards(runs, infos, images, worst, draw_maps)
     return template.render(
         runs=runs,
         skeleton=skeleton,
@@ -94,6 +96,7 @@ def make_report(
             "calibration": charts.calibration_chart([run.bins for run in runs], names),
         },
         cards=cards,
+        with_maps=draw_maps is not None,
         cards_with={kind: sum(kind in card.kinds for card in cards) for kind in ERRORS},
     )
 
@@ -153,13 +156,14 @@ def _worst_cards(
     infos: Mapping[int, Mapping[str, Any]],
     images: ImageStore | None,
     worst: int,
+    draw_maps: DrawMaps | None,
 ) -> list[Card]:
     losses = breakdown.image_losses(runs[0].run, runs[0].errors, runs[0].threshold)
     order = np.argsort(-losses, kind="stable")[:worst].tolist()
     parts = [(run.name, run.run, run.errors, run.threshold) for run in runs]
     ids = runs[0].run.truth.image_ids.tolist()
     return [
-        make_card(index, float(losses[index]), parts, infos[ids[index]], images)
+        make_card(index, float(losses[index]), parts, infos[ids[index]], images, draw_maps)
         for index in order
         if losses[index] > 0
     ]

@@ -1,0 +1,101 @@
+"""Peaks of a batch of maps on any device, with tensor operations; see `peaks`."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+
+from swahr.codec.peaks import SCORE, Peaks, find_peaks, peaks_of
+from swahr.codec.tile_bounds import NOT_FINITE, Floats, TileBounds, tile_bounds
+
+PARTIAL_SORT = 64  # torch.topk keeps the best M in a heap if there are at least 64 M values
+
+
+def find_peaks_as_topk(
+    heatmaps: Floats, tags: Floats, tiles: TileBounds, *, limit: int, threshold: float, radius: int
+) -> Peaks:
+    """`find_peaks`, with equal scores in the order of torch.topk in maps of every size: in maps of
+    less than 64 M pixels that is not the order of a heap.
+    """
+    height, width = heatmaps.shape[1:]
+    if height * width >= PARTIAL_SORT * limit:
+        return find_peaks(heatmaps, tags, tiles, limit=limit, threshold=threshold, radius=radius)
+    table = _pool(torch.from_numpy(heatmaps)[None], torch.from_numpy(tags)[None], limit, radius)
+    return peaks_of(table.numpy(), threshold)[0]
+
+
+def find_peaks_batch(
+    heatmaps: torch.Tensor, tags: torch.Tensor, *, limit: int, threshold: float, radius: int
+) -> list[Peaks]:
+    """Like find_peaks for a batch (B, K, H, W) and (B, K or 1, H, W, T) on any device, with tensor
+    operations and one copy to the host.
+
+    Raises ValueError where a map has non-finite values.
+    """
+    finite = heatmaps.isfinite().all() & tags.isfinite().all()
+    # A non-finite value makes the whole table NaN, so that no second copy is needed to see it.
+    table = torch.where(finite, _pool(heatmaps, tags, limit + 1, radius), torch.nan).cpu().numpy()
+    if np.isnan(table).any():
+        raise ValueError(NOT_FINITE)
+    scores = table[..., SCORE]
+    ties = (scores[..., :-1] == scores[..., 1:]) & (scores[..., :-1] > threshold)
+    images, joints = np.nonzero(ties.any(2))
+    peaks = peaks_of(table[:, :, :limit], threshold)
+    if len(images):
+        _settle_ties(
+            peaks, heatmaps, tags, images, joints, limit=limit, threshold=threshold, radius=radius
+        )
+    return peaks
+
+
+def _settle_ties(
+    peaks: list[Peaks],
+    heatmaps: torch.Tensor,
+    tags: torch.Tensor,
+    images: NDArray[np.int64],
+    joints: NDArray[np.int64],
+    **settings: Any,
+) -> None:
+    """Replace the peaks of joints (n,) of images (n,) by those found on the CPU, whose order of
+    equal scores is the right one.
+    """
+    rows = tuple(torch.from_numpy(index).to(heatmaps.device) for index in (images, joints))
+    maps = heatmaps[rows].cpu().numpy()
+    tag_maps = tags.expand(-1, heatmaps.shape[1], -1, -1, -1)[rows].cpu().numpy()
+    settled = find_peaks_as_topk(maps, tag_maps, tile_bounds(maps[..., None]), **settings)
+    for row, (image, joint) in enumerate(zip(images, joints, strict=True)):
+        for field in range(len(settled)):
+            peaks[image][field][joint] = settled[field][row]
+
+
+def _pool(heatmaps: torch.Tensor, tags: torch.Tensor, limit: int, radius: int) -> torch.Tensor:
+    """The table (B, K, M, 4 + T) of the best pixels that equal their window's maximum, computed as
+    in the published code.
+    """
+    batch, joints, height, width = heatmaps.shape
+    pooled = F.max_pool2d(heatmaps, 2 * radius + 1, 1, radius)
+    suppressed = torch.where(heatmaps == pooled, heatmaps, 0)
+    scores, pixels = suppressed.flatten(2).topk(min(limit, height * width), dim=2)
+    rows = torch.arange(batch * joints, device=heatmaps.device).view(batch, joints, 1)
+    offsets = quarter_offsets(heatmaps.flatten(0, 1), rows, pixels)
+    channels = tags.flatten(2, 3).expand(-1, joints, -1, -1)
+    peak_tags = channels.gather(2, pixels[..., None].expand(-1, -1, -1, tags.shape[-1]))
+    columns = (pixels[..., None], scores[..., None], offsets, peak_tags)
+    return torch.cat([column.double() for column in columns], 3)
+
+
+def quarter_offsets(maps: torch.Tensor, rows: torch.Tensor, pixels: torch.Tensor) -> torch.Tensor:
+    """`quarter_offset` in maps[rows] at pixels -> (..., 2).
+
+    maps: (R, H, W). rows: (...), indices of maps. pixels: (...), y * W + x.
+    """
+    height, width = maps.shape[1:]
+    y = pixels // width
+    x = pixels % width
+    right, left = (maps[rows, y, (x + step).clamp(0, width - 1)] for step in (1, -1))
+    below, above = (maps[rows, (y + step).clamp(0, height - 1), x] for step in (1, -1))
+    return torch.stack([right > left, below > above], -1) * 0.5 - 0.25

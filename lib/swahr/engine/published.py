@@ -1,0 +1,172 @@
+"""A trained network as a folder that describes itself: weights, settings, figures, a model card.
+
+model.safetensors, config.json, README.md, and skeleton.yaml for keypoints of one's own. The same
+folder is what a model on the Hugging Face hub is.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from swahr import __version__
+from swahr.config import configured_skeleton
+from swahr.config.schema import SCHEMA, flatten
+from swahr.engine import checkpoint
+from swahr.engine.model_files import (
+    PUBLISHED_CONFIG,
+    PUBLISHED_SKELETON,
+    PUBLISHED_WEIGHTS,
+    LoadError,
+    ModelFiles,
+)
+from swahr.engine.provenance import (
+    DIGEST_LENGTH,
+    FIGURES,
+    Weights,
+    checkpoint_entry,
+    describe_test,
+    describe_weights,
+)
+from swahr.engine.run_folder import own_skeleton
+from swahr.evaluation.metrics import format_table
+from swahr.files import make_folder, write_bytes, write_text
+from swahr.inference.load import load_network
+from swahr.models.weights import published_state
+from swahr.skeleton import SKELETONS, Skeleton
+
+CARD = "README.md"
+# Settings of the machine that trained, which get their defaults.
+OF_THE_MACHINE = (
+    "OUTPUT_DIR",
+    "LOG_DIR",
+    "DATA_DIR",
+    "DEVICE",
+    "WORKERS",
+    "DATASET.ROOT",
+    "DATASET.SKELETON",
+    "MODEL.PRETRAINED",
+    "TRAIN.CHECKPOINT",
+    "TEST.MODEL_FILE",
+)
+
+
+class Measured(NamedTuple):
+    """Figures of a validation of the published weights by name. test: split, passes and scales."""
+
+    test: str
+    figures: Mapping[str, float]
+
+
+def publish(model: ModelFiles, out: str | Path) -> Path:
+    """Write a model's folder and return its path. Raises LoadError without safetensors,
+    CheckpointError, WriteError.
+    """
+    try:
+        from safetensors.torch import save
+    except ImportError:
+        raise LoadError("publishing needs safetensors: pip install 'swahr[hub]'") from None
+    cfg = model.cfg
+    if model.weights.suffix == ".onnx":
+        raise LoadError(f"{model.weights}: is exported; publish the weights that it was made from")
+    network = load_network(cfg, model.weights, "cpu")
+    weights = describe_weights(model.weights)
+    skeleton = configured_skeleton(cfg)
+    measured = find_figures(cfg, weights)
+    tensors = {name: value.contiguous() for name, value in published_state(network).items()}
+    folder = make_folder(out)
+    write_bytes(folder / PUBLISHED_WEIGHTS, save(tensors, {"format": "pt"}))
+    if text := own_skeleton(cfg):
+        write_text(folder / PUBLISHED_SKELETON, text)
+    description = {
+        "library_name": "swahr",
+        "version": __version__,
+        "keypoints": list(skeleton.keypoints),
+        "epoch": weights.epoch,
+        "source_sha256": weights.digest,
+        "metrics": [{"test": each.test, **each.figures} for each in measured],
+        "config": portable_settings(cfg),
+    }
+    write_text(folder / PUBLISHED_CONFIG, json.dumps(description, indent=1) + "\n")
+    write_text(folder / CARD, model_card(cfg, skeleton, weights, measured))
+    return folder
+
+
+def portable_settings(cfg: Any) -> dict[str, Any]:
+    """The settings by their dotted names, without those of the machine."""
+    values = flatten(cfg) | {name: SCHEMA[name].default for name in OF_THE_MACHINE}
+    if cfg.DATASET.SKELETON in SKELETONS:
+        values["DATASET.SKELETON"] = cfg.DATASET.SKELETON
+    return values
+
+
+def find_figures(cfg: Any, weights: Weights) -> list[Measured]:
+    """What was measured with these weights: by training, and by dist_valid in the run's results/.
+
+    Figures of other weights of the run, such as those of an earlier epoch, are left out.
+    """
+    measured = []
+    if figures := figures_of_training(weights.path):
+        test = f"{cfg.DATASET.TEST}, {describe_test(cfg)} (in training)"
+        measured.append(Measured(test, figures))
+    for path in sorted((weights.path.parent / "results").glob(f"*{FIGURES}")):
+        content = _read_figures(path)
+        if weights.digest[:DIGEST_LENGTH] in content["weights"]:
+            measured.append(Measured(content["test"], content["figures"]))
+    return measured
+
+
+def figures_of_training(weights: Path) -> dict[str, float]:
+    """The figures of a run's weights as its last checkpoint has them; {} where it does not say."""
+    newest = weights.parent / checkpoint.NEWEST
+    if weights.name not in (checkpoint.BEST, checkpoint.FINAL, checkpoint.NEWEST):
+        return {}
+    hooks = checkpoint_entry(newest, "hooks", dict) or {}
+    validations = hooks.get("best_weights", {})
+    which = "best" if weights.name == checkpoint.BEST else "last"
+    validation = validations.get(which) or {}
+    is_of_weights = which == "best" or validation.get("epoch") == checkpoint_entry(
+        newest, "epoch", int
+    )
+    return dict(validation.get("figures", {})) if is_of_weights else {}
+
+
+def _read_figures(path: Path) -> dict[str, Any]:
+    """A file of figures. Raises LoadError if it is not one."""
+    try:
+        content = json.loads(path.read_bytes())
+        return {key: content[key] for key in ("weights", "test", "figures")}
+    except (OSError, ValueError, TypeError, KeyError) as error:
+        raise LoadError(f"{path}: is no file of figures ({error}); remove it") from None
+
+
+def model_card(cfg: Any, skeleton: Skeleton, weights: Weights, measured: list[Measured]) -> str:
+    """README.md of the folder: what the network is, how it is used, and what was measured."""
+    tables = [f"{format_table(cfg.RUN_NAME, each.figures)}\n\n{each.test}\n" for each in measured]
+    text = "\n".join(tables) or "Nothing was measured where this was written.\n"
+    epoch = "" if weights.epoch is None else f", epoch {weights.epoch}"
+    return f"""---
+library_name: swahr
+pipeline_tag: keypoint-detection
+---
+
+# {cfg.RUN_NAME}
+
+Bottom-up multi-person pose estimation: {cfg.MODEL.BACKBONE} with the head {cfg.MODEL.HEAD}, trained
+on {cfg.DATASET.DATASET} ({cfg.DATASET.TRAIN}) with swahr {__version__}{epoch}.
+
+    import swahr
+
+    model = swahr.PoseModel.from_pretrained("FOLDER OR ID")   # the folder of this file, or its id
+    result = model("photo.jpg")
+    result.save("photo_people.jpg")
+
+- keypoints: {", ".join(skeleton.keypoints)}
+- test: {describe_test(cfg)}
+- sha256 of the weights that this was made from: {weights.digest}
+
+## Measured
+
+{text}"""
