@@ -91,7 +91,7 @@ def test_a_run_that_failed_is_named_and_the_others_are_compared(
 
     monkeypatch.setattr(ablation, "Trainings", Failing)
     page = tmp_path / "page.md"
-    (results,) = toy.parent.glob("output/*/*/toy_both_seed1/results/*.json")
+    (results,) = toy.parent.glob("output/*/*/toy_both_seed1/results/*_noflip.json")
     kept = results.read_text()
     results.write_text("broken")
     try:
