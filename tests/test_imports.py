@@ -37,6 +37,7 @@ ALLOWED: dict[str, set[str]] = {
     "engine": BASE
     | {"models", "codec", "losses", "data", "evaluation", "acceleration", "inference", "config"}
     | {"visualize"},
+    "ablation": BASE | {"data", "evaluation", "models", "inference", "config", "engine", "report"},
     "results": BASE | {"visualize", "data", "inference", "engine"},
     "api": BASE | {"models", "data", "inference", "engine", "config", "results"},
     "cli": BASE | {"config"},

@@ -29,6 +29,10 @@ COMMANDS = {
     "export": ("export.main", "write a network as an ONNX file, checked against PyTorch"),
     "info": ("info.main", "say what a file of weights is"),
     "publish": ("publish.main", "write a network as a folder that describes itself"),
+    "ablation": (
+        "ablation.main",
+        "train several configurations with several seeds and compare them",
+    ),
     "synthetic": ("synthetic.main", "make synthetic people"),
     "benchmark": ("", "time each part against a plain version (in a clone)"),
     "flops": ("flops.main", "parameters and GMACs of a configured network"),

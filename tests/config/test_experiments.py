@@ -56,6 +56,7 @@ def test_every_experiment_loads(
 
 
 RECIPE = ("OPTIMIZER", "IMAGES_PER_GPU", "LR", "LR_SCHEDULE", "END_EPOCH")
+COMPARED = {"_BASE_", "LOSS", "AMP"}  # files with nothing else are compared, with the base's recipe
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
@@ -63,6 +64,10 @@ def test_a_file_says_its_own_recipe(path: Path) -> None:
     """Its base is no further than one file away, and it states how the network is trained."""
     text = path.read_text()
     content = yaml.safe_load(text)
+    if set(content) <= COMPARED:
+        text = (path.parent / content["_BASE_"]).read_text()
+        content = yaml.safe_load(text)
+        assert "_BASE_" not in content
     assert set(RECIPE) <= set(content["TRAIN"])
     assert "# Recipe: " in text and "../shared" not in text
     base = content.get("_BASE_")
@@ -150,6 +155,25 @@ def test_our_files_say_what_the_published_ones_say(published: dict[str, Any]) ->
 def test_shared_settings_load(shared: Path) -> None:
     cfg = load_config(shared / "weights/tiny_256.yaml", ["DATASET.TEST", "train2017"])
     assert cfg.MODEL.EXTRA.STAGE4.NUM_CHANNELS == [16, 32, 64, 128]
+
+
+@pytest.mark.parametrize("folder", ["synthetic/ablation", "synthetic/ablation_w32"])
+def test_the_four_losses_differ_in_nothing_else(folder: str) -> None:
+    names = {
+        "higher_hrnet": (False, False),
+        "scale_adaptive": (True, False),
+        "weight_adaptive": (False, True),
+        "both": (True, True),
+    }
+    paths = {path.stem: path for path in (ROOT / "experiments" / folder).glob("*.yaml")}
+    assert set(paths) == {*names, "base"}
+    base = flatten(load_config(paths["base"]))
+    for name, parts in names.items():
+        ours = flatten(load_config(paths[name]))
+        assert (ours["LOSS.SCALE_ADAPTIVE"], ours["LOSS.WEIGHT_ADAPTIVE"]) == parts
+        changed = {key for key in ours if ours[key] != base[key]}
+        assert changed <= {"LOSS.SCALE_ADAPTIVE", "LOSS.WEIGHT_ADAPTIVE", "RUN_NAME"}
+        assert ours["MODEL.SCALE_HEADS"] and ours["DATASET.FLIP"] == 0
 
 
 @pytest.mark.parametrize("name", ["base", "tiny_cpu"])

@@ -384,6 +384,16 @@ def test_sets_with_keypoints_of_their_own_are_scored_in_pixels(
     assert "| error (mean px) | error (median px) | PCK 0.2 |" in str(report)
 
 
+def test_the_table_is_followed_by_the_joints_given_to_the_wrong_person(
+    dataset: KeypointDataset, tmp_path: Path
+) -> None:
+    found = predict(dataset, predictor())
+    cfg = load_config("experiments/coco/higher_hrnet/w32_512_adam_lr1e-3.yaml")
+    report = write_report(cfg, dataset, found, tmp_path, "w")
+    assert "swaps" not in report.stats
+    assert "\n- swaps: 0 of 12 joints given to the wrong person, in 0 of 5 images\n" in str(report)
+
+
 def test_the_report_of_a_validation(
     config_file: Path, weights: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

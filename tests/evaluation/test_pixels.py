@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 
+from swahr.converters.lsp import SKELETON as LSP
 from swahr.evaluation.pixels import PIXEL_NAMES, needs_pixels, pixel_figures
 from swahr.evaluation.records import EvaluationError
 from swahr.skeleton import COCO, CROWD_POSE
@@ -36,3 +38,19 @@ def test_nobody_found_and_nobody_labelled() -> None:
 def test_records_are_checked() -> None:
     with pytest.raises(EvaluationError, match="result 0 is of image 7"):
         pixel_figures(truth(person(1)), [found(image=7)], SKELETON)
+
+
+def test_photographs_of_leeds_sports_pose_are_measured_by_the_torso() -> None:
+    """The left shoulder is 100 px from the right hip, so that 20 px are near enough."""
+    points = np.zeros((14, 3))
+    points[:, 0] = np.arange(14) * 10
+    points[:, 2] = 2
+    points[LSP.keypoints.index("left_shoulder"), :2] = 300, 0
+    points[LSP.keypoints.index("right_hip"), :2] = 300, 100
+    fields = {"keypoints": points.ravel().tolist(), "num_keypoints": 14, "bbox": [0, 0, 900, 900]}
+    annotations = truth({**person(1), **fields, "area": 400000})
+    near = points + [0, 20, 0]
+    near[0, 1] += 1
+    record = {**found(), "keypoints": near.ravel().tolist()}
+    assert needs_pixels(LSP)
+    assert pixel_figures(annotations, [record], LSP)["PCK 0.2"] == pytest.approx(13 / 14)

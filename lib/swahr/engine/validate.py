@@ -32,6 +32,7 @@ from swahr.engine.run_plots import draw_validation
 from swahr.evaluation.metrics import METRICS, evaluate, format_table
 from swahr.evaluation.pixels import needs_pixels, pixel_figures
 from swahr.evaluation.results import PartFiles, Record, to_records, write_results
+from swahr.evaluation.swaps import Swaps, count_swaps
 from swahr.files import write_text
 from swahr.inference.exported_network import ExportedNetwork
 from swahr.inference.load import load_model
@@ -61,7 +62,8 @@ class ValidationReport(NamedTuple):
 
     name: of the network. split: DATASET.TEST. stats: the figures by name, {} for a set without
     annotations. weights, test: what was tested, and how. images: their number, skipped ones
-    included. skipped: the reason for each skipped image.
+    included. skipped: the reason for each skipped image. swaps: joints given to the wrong person;
+    None for a set without annotations.
     """
 
     name: str
@@ -71,6 +73,7 @@ class ValidationReport(NamedTuple):
     test: str
     images: int
     skipped: Mapping[int, str]
+    swaps: Swaps | None = None
 
     def __str__(self) -> str:
         """Markdown: the table, then a list of what it was made with and of the skipped images."""
@@ -85,6 +88,7 @@ class ValidationReport(NamedTuple):
                 "",
                 f"- weights: {self.weights}",
                 f"- test: {self.split}, {self.test}",
+                *([f"- swaps: {self.swaps}"] if self.swaps else []),
                 f"- images: {self.images}, {len(self.skipped)} skipped",
                 *(f"  - {reason}" for reason in _first_lines(self.skipped)),
             ]
@@ -258,11 +262,14 @@ def write_report(
         path,
     )
     stats: dict[str, float] = {}
+    swaps = None
     if dataset.has_annotations:
         protocol = dataset_spec(cfg, train=False).protocol
-        stats = evaluate(dataset.coco, found.records, dataset.skeleton, protocol)
+        truth = dataset.coco
+        stats = evaluate(truth, found.records, dataset.skeleton, protocol)
         if needs_pixels(dataset.skeleton):
-            stats |= pixel_figures(dataset.coco, found.records, dataset.skeleton, protocol)
+            stats |= pixel_figures(truth, found.records, dataset.skeleton, protocol)
+        swaps = count_swaps(truth, found.records, dataset.skeleton, protocol)
         stats |= {name: float(metric(dataset, found.records)) for name, metric in METRICS.items()}
     report = ValidationReport(
         name=cfg.MODEL.NAME,
@@ -272,6 +279,7 @@ def write_report(
         test=describe_test(cfg),
         images=len(dataset),
         skipped=found.skipped,
+        swaps=swaps,
     )
     write_text(path.with_suffix(".md"), f"{report}\n")
     if stats:

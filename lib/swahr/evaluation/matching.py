@@ -18,7 +18,7 @@ import numpy as np
 from faster_coco_eval import COCO, COCOeval_faster
 from numpy.typing import NDArray
 
-from swahr.evaluation.records import EvaluationError
+from swahr.evaluation.records import EvaluationError, checked_records, labelled_people
 from swahr.geometry import BOX_TO_AREA
 from swahr.jit import kernel
 from swahr.skeleton import Skeleton
@@ -171,6 +171,25 @@ class Matches:
     positives: Bools
 
 
+def checked_run(
+    truth: Mapping[str, Any],
+    records: Sequence[Mapping[str, Any]],
+    skeleton: Skeleton,
+    protocol: str = "coco",
+) -> Run:
+    """`load_run` of annotations and records that are checked and completed first, as
+    `metrics.evaluate` does. Raises EvaluationError for what cannot be scored.
+    """
+    people = labelled_people(truth, skeleton)
+    found = checked_records(
+        records,
+        {image["id"] for image in people["images"]},
+        {category["id"] for category in people["categories"]},
+        3 * skeleton.num_keypoints,
+    )
+    return load_run(people, found, skeleton, protocol)
+
+
 def load_run(
     truth: Mapping[str, Any],
     records: Sequence[Mapping[str, Any]],
@@ -317,6 +336,21 @@ def keypoint_similarity(squared: Floats, areas: Floats, sigmas: Floats) -> Float
     constants: exp(-d^2 / (2 a (2 sigma)^2)), as in the COCO keypoint evaluation.
     """
     return np.exp(-squared / (2 * (areas + _EPSILON) * (2 * sigmas) ** 2))
+
+
+def pair_similarities(run: Run, keypoints: Ints) -> Floats:
+    """(P, K) similarity of each keypoint of a detection to keypoint keypoints[k] of a person, for
+    every pair of `Run.pairs`; 0 where that one is not labelled.
+
+    keypoints (K,): their own indices, or those of their mirror images.
+    """
+    detection, person = run.pairs
+    places = run.truth.keypoints[person][:, keypoints]
+    points = run.found.keypoints[detection, :, :2]
+    squared = ((points - places[..., :2]) ** 2).sum(axis=2)
+    sigmas = np.asarray(run.skeleton.sigmas)[keypoints]
+    values = keypoint_similarity(squared, run.truth.areas[person][:, None], sigmas)
+    return np.where(places[..., 2] > 0, values, 0.0)
 
 
 def _oks(run: Run, keypoints: Floats, person: Ints) -> Floats:

@@ -11,8 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from swahr.evaluation.matching import Floats, Ints, Run, load_run, match
-from swahr.evaluation.records import checked_records, labelled_people
+from swahr.evaluation.matching import Floats, Ints, Run, checked_run, match
 from swahr.skeleton import COCO, CROWD_POSE, Skeleton
 
 NEAR = 0.1  # OKS from which a detection is taken to mean a person
@@ -36,14 +35,7 @@ def pixel_figures(
     truth, records: as `metrics.evaluate` takes them. The distances are those of the keypoints that
     were found of people who were found; PCK counts all labelled keypoints. -1 without any.
     """
-    people = labelled_people(truth, skeleton)
-    found = checked_records(
-        records,
-        {image["id"] for image in people["images"]},
-        {category["id"] for category in people["categories"]},
-        3 * skeleton.num_keypoints,
-    )
-    run = load_run(people, found, skeleton, protocol)
+    run = checked_run(truth, records, skeleton, protocol)
     person = meant_people(run)
     distances = pixel_errors(run, person)[run.found.keypoints[..., 2] > 0]
     distances = distances[np.isfinite(distances)]

@@ -11,6 +11,7 @@ from swahr.evaluation.matching import (
     THRESHOLDS,
     Bools,
     Floats,
+    Ints,
     Matches,
     Run,
     average_precision,
@@ -82,22 +83,41 @@ def by_size(run: Run) -> list[Group]:
     """
     sizes = np.sqrt(np.maximum(run.truth.areas, 1e-9))
     found = np.sqrt(run.found.boxes[:, 2] * run.found.boxes[:, 3])
-    counted = sizes[~run.truth.ignored]
-    if not len(counted):
+    return [_group(run, *each) for each in _octaves(sizes, found, ~run.truth.ignored)]
+
+
+def height_octaves(run: Run) -> list[tuple[str, Bools, Bools]]:
+    """Octaves of a person's height, that of the box in pixels: the name of each, the people (G,)
+    and the detections (D,) in it, as `match` takes them.
+    """
+    heights = run.truth.boxes[:, 3]
+    return _octaves(heights, run.found.boxes[:, 3], ~run.truth.ignored)
+
+
+def _octaves(sizes: Floats, found: Floats, counted: Bools) -> list[tuple[str, Bools, Bools]]:
+    """Octaves from the smallest to the largest size of the people who are counted (G,), with the
+    people and the detections whose sizes (G,) and (D,) are in each.
+    """
+    if not counted.any():
         return []
-    octaves = np.floor(np.log2(np.maximum(counted, 1))).astype(int)
-    groups = []
-    for octave in range(octaves.min(), octaves.max() + 1):
-        low, high = 2.0**octave, 2.0 ** (octave + 1)
-        low = 0.0 if octave == 0 else low
-        group = _group(
-            run,
-            f"{low:.0f} to {high:.0f} px",
-            (sizes >= low) & (sizes < high),
-            (found >= low) & (found < high),
-        )
-        groups.append(group)
-    return groups
+    octaves = octave_of(sizes[counted])
+    return [
+        (octave_name(octave), octave_of(sizes) == octave, octave_of(found) == octave)
+        for octave in range(octaves.min(), octaves.max() + 1)
+    ]
+
+
+def octave_of(sizes: Floats) -> Ints:
+    """The octave of each size in pixels: the whole part of its binary logarithm, 0 for sizes below
+    a pixel.
+    """
+    return np.floor(np.log2(np.maximum(sizes, 1))).astype(np.int64)
+
+
+def octave_name(octave: int) -> str:
+    """The sizes of an octave, such as "32 to 64 px"."""
+    low = 2**octave if octave else 0
+    return f"{low} to {2 ** (octave + 1)} px"
 
 
 def by_crowding(run: Run) -> list[Group]:

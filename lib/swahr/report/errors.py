@@ -34,13 +34,13 @@ from swahr.evaluation.matching import (
     Ints,
     Run,
     average_precision,
-    keypoint_similarity,
     match,
+    pair_similarities,
 )
 from swahr.evaluation.pixels import NEAR, meant_people
+from swahr.evaluation.swaps import CLOSE
 
-CLOSE = 0.5
-GOOD = 0.85  # keypoint similarities, see above
+GOOD = 0.85  # keypoint similarity, see above
 
 NOT_JUDGED = -1  # code of a keypoint of nobody, or that is not labelled
 KEYPOINT_KINDS = ("good", "jitter", "inversion", "swap", "miss")  # by their codes, from 0
@@ -121,22 +121,12 @@ def corrected_ap(run: Run, errors: Errors, kinds: Collection[str]) -> float:
 def _judge_keypoints(run: Run, person: Ints) -> tuple[Ints, Floats, Floats]:
     """Kinds, ks to the true place and highest ks to a wrong place, each (D, K)."""
     truth = run.truth
-    sigmas = np.asarray(run.skeleton.sigmas)
     mirror = np.asarray(run.skeleton.flip_index)
     detection, other = run.pairs
-    points = run.found.keypoints[detection, :, :2]
-    places = truth.keypoints[other]
-
-    def similarity(index: Ints) -> Floats:
-        targets = places[:, index]
-        squared = ((points - targets[..., :2]) ** 2).sum(axis=2)
-        values = keypoint_similarity(squared, truth.areas[other][:, None], sigmas[index])
-        return np.where(targets[..., 2] > 0, values, 0.0)
-
-    same = similarity(np.arange(len(mirror)))
-    mirrored = similarity(mirror)  # of a keypoint without mirror image: the same
+    same = pair_similarities(run, np.arange(len(mirror)))
+    mirrored = pair_similarities(run, mirror)  # of a keypoint without mirror image: the same
     is_own = other == person[detection]
-    shape = (len(person), len(sigmas))
+    shape = (len(person), len(mirror))
     own, inverted, swapped = np.zeros(shape), np.zeros(shape), np.zeros(shape)
     own[detection[is_own]] = same[is_own]
     inverted[detection[is_own]] = mirrored[is_own]

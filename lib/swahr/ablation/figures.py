@@ -1,0 +1,191 @@
+"""The figures of finished runs, and the differences between configurations."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from swahr.ablation.plan import PlannedRun
+from swahr.ablation.scale_maps import ScaleReadings, load_scales, read_scales, save_scales
+from swahr.data.keypoints import dataset_spec
+from swahr.engine.provenance import describe_weights
+from swahr.engine.validate import build_validation_set
+from swahr.evaluation.matching import (
+    Floats,
+    Ints,
+    Matches,
+    Run,
+    checked_run,
+    match,
+    precision_recall,
+)
+from swahr.evaluation.metrics import evaluate
+from swahr.evaluation.pixels import needs_pixels, pixel_figures
+from swahr.evaluation.records import read_json
+from swahr.evaluation.swaps import swaps_of
+from swahr.inference.load import load_network
+from swahr.report.breakdown import CONFIDENCE, Interval, height_octaves, keypoint_figures
+from swahr.report.errors import find_errors
+
+OVERALL = ("AP", "AP .5", "AP .75")
+SCALES = "scales.npz"
+
+
+@dataclass(frozen=True)
+class RunFigures:
+    """The figures of one run.
+
+    stats: AP and the like by name, the shares of swaps, and pixel_figures where needed. octaves: AP
+    by octave of height. people: their number in each octave. keypoints: AP by keypoint. run,
+    matches: of AP and of each octave, for the bootstrap. curves: {name: a value for each epoch} of
+    the losses. scales: None where nothing adapts the scale.
+    """
+
+    stats: dict[str, float]
+    octaves: dict[str, float]
+    people: dict[str, int]
+    keypoints: dict[str, float]
+    run: Run
+    matches: dict[str, Matches]
+    curves: dict[str, list[float]]
+    scales: ScaleReadings | None
+
+
+@dataclass(frozen=True)
+class Spread:
+    """Mean and standard deviation over the seeds; NaN for one seed."""
+
+    mean: float
+    deviation: float
+
+
+def collect(planned: PlannedRun, device: torch.device) -> RunFigures:
+    """The figures of a run that is done. The scale maps are read once and kept in its folder.
+
+    Raises ValueError or OSError, in one line, for files that cannot be used.
+    """
+    cfg = planned.cfg
+    dataset = build_validation_set(cfg)
+    truth = dataset.coco
+    records = read_json(planned.results, "results", list)
+    protocol = dataset_spec(cfg, train=False).protocol
+    run = checked_run(truth, records, dataset.skeleton, protocol)
+    stats = evaluate(truth, records, dataset.skeleton, protocol)
+    if needs_pixels(dataset.skeleton):
+        stats |= pixel_figures(truth, records, dataset.skeleton, protocol)
+    swaps = swaps_of(run)
+    stats |= {"swapped joints": swaps.joint_share, "images with swaps": swaps.image_share}
+    matches = {"AP": match(run)}
+    for name, people, found in height_octaves(run):
+        matches[name] = match(run, counted=people, found_counted=found)
+    octaves = [name for name in matches if name != "AP"]
+    scales = None
+    if cfg.LOSS.SCALE_ADAPTIVE:
+        scales = _scales(planned, device)
+    return RunFigures(
+        stats=stats,
+        octaves={name: float(precision_recall(run, matches[name])[0].mean()) for name in octaves},
+        people={name: int(matches[name].positives.sum()) for name in octaves},
+        keypoints={each.name: each.ap for each in keypoint_figures(run, find_errors(run))},
+        run=run,
+        matches=matches,
+        curves=read_curves(planned.curves),
+        scales=scales,
+    )
+
+
+def _scales(planned: PlannedRun, device: torch.device) -> ScaleReadings:
+    path = planned.folder / SCALES
+    digest = describe_weights(planned.weights).digest
+    readings = load_scales(path, digest)
+    if readings is None:
+        model = load_network(planned.cfg, planned.weights, device)
+        dataset = build_validation_set(planned.cfg)
+        readings = read_scales(model, dataset, planned.cfg.DATASET.INPUT_SIZE, device)
+        save_scales(path, readings, digest)
+    return readings
+
+
+def read_curves(path: Path) -> dict[str, list[float]]:
+    """{name: a value for each epoch} of results.csv; {} where it is not there."""
+    if not path.is_file():
+        return {}
+    with open(path, encoding="utf-8", newline="") as file:
+        rows = list(csv.DictReader(file))
+    names = [name for name in rows[0] if all(row[name] for row in rows)] if rows else []
+    return {name: [float(row[name]) for row in rows] for name in names}
+
+
+def spread(values: Sequence[float]) -> Spread:
+    """Mean and spread of a figure over seeds; figures that are undefined (-1) are left out."""
+    defined = [value for value in values if value >= 0]
+    mean = float(np.mean(defined)) if defined else -1.0
+    deviation = float(np.std(defined, ddof=1)) if len(defined) > 1 else float("nan")
+    return Spread(mean, deviation)
+
+
+def differences(
+    baseline: Mapping[int, RunFigures],
+    other: Mapping[int, RunFigures],
+    resamples: int,
+    seed: int = 0,
+) -> dict[str, Interval]:
+    """OVERALL and AP by octave of height of `other` less those of `baseline`, both {seed: figures}
+    on the same images, with a paired bootstrap interval over images and seeds.
+
+    The seeds that both have are compared. In each of `resamples` draws, images and seeds are drawn
+    with replacement, and both are scored on the same ones. Percentile interval (Efron and
+    Tibshirani, An Introduction to the Bootstrap, 1993, chapter 13). {} without common seeds.
+    """
+    seeds = sorted(set(baseline) & set(other))
+    if not seeds:
+        return {}
+    random = np.random.default_rng(seed)
+    pairs = [(baseline[number], other[number]) for number in seeds]
+    whole = _mean_difference(pairs, None)
+    images = len(pairs[0][0].run.truth.image_ids)
+    draws = np.full((resamples, len(whole)), np.nan)
+    for draw in range(resamples):
+        chosen = [pairs[index] for index in random.integers(0, len(pairs), len(pairs))]
+        weights = np.bincount(random.integers(0, images, images), minlength=images)
+        draws[draw] = _mean_difference(chosen, weights)
+    edges = (1 - CONFIDENCE) / 2
+    names = (*OVERALL, *list(pairs[0][0].matches)[1:])
+    return {
+        name: Interval(float(value), *_quantiles(draws[:, column], edges))
+        for column, (name, value) in enumerate(zip(names, whole))
+    }
+
+
+def _quantiles(values: Floats, edges: float) -> tuple[float, float]:
+    """The interval of the draws that are defined."""
+    defined = values[np.isfinite(values)]
+    if not len(defined):
+        return float("nan"), float("nan")
+    low, high = np.quantile(defined, [edges, 1 - edges])
+    return float(low), float(high)
+
+
+def _mean_difference(
+    pairs: Sequence[tuple[RunFigures, RunFigures]], weights: Ints | None
+) -> Floats:
+    scored: dict[int, Floats] = {}
+    for figures in (figures for pair in pairs for figures in pair):
+        if id(figures) not in scored:  # a seed may be drawn several times
+            scored[id(figures)] = _scores(figures, weights)
+    values = [scored[id(other)] - scored[id(base)] for base, other in pairs]
+    return np.mean(values, axis=0)
+
+
+def _scores(figures: RunFigures, weights: Ints | None) -> Floats:
+    """OVERALL and AP by octave; NaN where nobody counts."""
+    tables = [precision_recall(figures.run, each, weights)[0] for each in figures.matches.values()]
+    first = tables[0]
+    values = [first.mean(), first[0].mean(), first[5].mean()]
+    values += [table.mean() for table in tables[1:]]
+    return np.array([value if value >= 0 else np.nan for value in values])

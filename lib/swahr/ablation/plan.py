@@ -1,0 +1,122 @@
+"""Which runs a comparison consists of, where each of them is, and which are still to be trained."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from swahr.config import defaults, load_config, output_dir, resolve_path
+from swahr.engine import checkpoint
+from swahr.engine.provenance import results_name
+from swahr.engine.run_folder import changed_settings, changes_what_is_learnt
+
+BASE = "base.yaml"  # a folder's file that the others build upon; it is not compared itself
+OWN_KEYS = ("TRAIN.SEED", "RUN_NAME", "AUTO_RESUME")  # the settings that tell runs apart
+
+
+class AblationError(ValueError):
+    """A comparison that cannot be made; the message is one line that says why."""
+
+
+@dataclass(frozen=True)
+class PlannedRun:
+    """One configuration with one seed.
+
+    label: name of the configuration. file: its YAML file. opts: KEY VALUE pairs on top of it. cfg:
+    the whole configuration. folder: of the run.
+    """
+
+    label: str
+    seed: int
+    file: Path
+    opts: tuple[str, ...]
+    cfg: Any
+    folder: Path
+
+    @property
+    def name(self) -> str:
+        return str(self.cfg.RUN_NAME)
+
+    @property
+    def weights(self) -> Path:
+        """The weights at the end of training."""
+        return self.folder / checkpoint.FINAL
+
+    @property
+    def results(self) -> Path:
+        """The result records of the last validation."""
+        return self.folder / "results" / f"{results_name(self.cfg)}.json"
+
+    @property
+    def curves(self) -> Path:
+        """The table with the losses of each epoch."""
+        return self.folder / checkpoint.RESULTS
+
+    def is_done(self) -> bool:
+        return self.weights.is_file() and self.results.is_file()
+
+
+def find_files(given: Sequence[str | Path]) -> dict[str, Path]:
+    """{label: YAML file} of files, and of folders, whose files but BASE are taken by name. Raises
+    AblationError where there are none, or two of one name.
+    """
+    files: dict[str, Path] = {}
+    for path in map(resolve_path, given):
+        inside = [path]
+        if path.is_dir():
+            inside = [file for file in sorted(path.glob("*.yaml")) if file.name != BASE]
+        if not inside:
+            raise AblationError(f"{path}: no YAML files in this folder, {BASE} aside")
+        for file in inside:
+            if file.stem in files:
+                raise AblationError(f"{file}: {files[file.stem]} has the same name")
+            files[file.stem] = file
+    return files
+
+
+def plan_runs(
+    files: dict[str, Path], seeds: int, opts: Sequence[str] = ()
+) -> dict[str, list[PlannedRun]]:
+    """{label: runs with the seeds 0 to seeds - 1}.
+
+    A run is called <folder of the file>_<label>_seed<seed>. opts: settings, as KEY VALUE or
+    KEY=VALUE, of all runs. Raises ConfigError for a configuration that cannot be loaded, and
+    AblationError where opts set what tells runs apart, or where a run that is done was made with
+    other settings.
+    """
+    given = {str(item).partition("=")[0] for item in opts}
+    for key in OWN_KEYS:
+        if key in given:
+            raise AblationError(f"{key}: it differs between the runs, so it cannot be set for all")
+    planned: dict[str, list[PlannedRun]] = {}
+    for label, file in files.items():
+        planned[label] = [_plan_run(label, file, seed, opts) for seed in range(seeds)]
+    return planned
+
+
+def _plan_run(label: str, file: Path, seed: int, opts: Sequence[str]) -> PlannedRun:
+    name = f"{file.resolve().parent.name}_{label}_seed{seed}"
+    own = ("TRAIN.SEED", str(seed), "RUN_NAME", name, "AUTO_RESUME", "True")
+    all_opts = (*map(str, opts), *own)
+    cfg = load_config(file, all_opts)
+    run = PlannedRun(label, seed, file, all_opts, cfg, output_dir(cfg, file))
+    if run.is_done():
+        _refuse_other_settings(run)
+    return run
+
+
+def _refuse_other_settings(run: PlannedRun) -> None:
+    saved = run.folder / checkpoint.CONFIG
+    if not saved.is_file():
+        return
+    before = saved.read_text(encoding="utf-8")
+    changed = changed_settings(before, run.cfg.dump(), defaults().dump())
+    for key, (old, new) in changed.items():
+        filled_in = key == "DATASET.OUTPUT_SIZE" and not new  # from the network, in training
+        if changes_what_is_learnt(key) and not filled_in:
+            raise AblationError(
+                f"{run.folder}: was made with {key} {old}, not {new}; remove that folder, or give "
+                "another OUTPUT_DIR"
+            )

@@ -1,0 +1,207 @@
+"""Train several configurations with several seeds, and write what comes out with the spread.
+
+    python tools/run_ablation.py experiments/synthetic/ablation --baseline higher_hrnet --seeds 3 \\
+        --out docs/ablation.md
+    python tools/run_ablation.py new.yaml old.yaml --seeds 2 --parallel 2 DATASET.ROOT data/mine
+
+LIST: YAML files, and folders, of which all YAML files but base.yaml are taken. Each run has a
+folder of its own, named after the file and the seed. The same command resumes: runs that are done
+are kept, others continue from their checkpoints. A run that fails does not stop the others. The
+page gets tables and charts: AP, also by height and keypoint, joints given to the wrong person,
+differences with bootstrap intervals, the learnt scale maps, and the losses. Of a page that is
+there, only the part between its two marks is replaced. It needs matplotlib. Exit status: 0 done; 1
+some runs failed; 2 wrong settings; 130 or 143 after a signal, with checkpoints.
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import os
+import platform
+import shlex
+import signal
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from types import FrameType
+
+import torch
+
+from swahr.ablation.charts import check_library
+from swahr.ablation.figures import RunFigures, collect
+from swahr.ablation.page import check_page, write_page
+from swahr.ablation.plan import AblationError, PlannedRun, find_files, plan_runs
+from swahr.ablation.trainings import Trainings, make_slots
+from swahr.config import check_files
+from swahr.distributed import comm
+from swahr.distributed.signals import Interrupted
+from swahr.engine.progress import setup_logging
+from swahr.parts import import_modules
+
+logger = logging.getLogger("swahr")
+
+
+def parse_args(arguments: Sequence[str] | None = None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("list", nargs="+", metavar="LIST", help="files, folders, then KEY VALUE")
+    parser.add_argument(
+        "--seeds", type=int, default=3, metavar="N", help="seeds 0 to N - 1 (default: 3)"
+    )
+    parser.add_argument(
+        "--baseline", metavar="NAME", help="what the others are compared with (default: the first)"
+    )
+    parser.add_argument(
+        "--parallel",
+        type=int,
+        default=0,
+        metavar="N",
+        help="runs at the same time (default: one for each GPU, one on the CPU)",
+    )
+    parser.add_argument("--out", default="docs/ablation.md", metavar="FILE", help="the page")
+    parser.add_argument(
+        "--resamples", type=int, default=1000, metavar="N", help="of the bootstrap (default: 1000)"
+    )
+    parser.add_argument(
+        "--import",
+        dest="modules",
+        action="append",
+        default=[],
+        metavar="MODULE",
+        help="a Python module of your own, imported first; may be repeated",
+    )
+    args = parser.parse_intermixed_args(arguments)
+    args.files, args.opts = split_settings(args.list)
+    for name, least in (("seeds", 1), ("parallel", 0), ("resamples", 1)):
+        if getattr(args, name) < least:
+            parser.error(f"--{name} {getattr(args, name)}: it must be at least {least}")
+    if not args.files:
+        parser.error("LIST: it names no file or folder")
+    return args
+
+
+def split_settings(given: Sequence[str]) -> tuple[list[str], list[str]]:
+    """The files and folders in front, and the settings behind them: from the first word that is
+    upper-case up to a dot or an equals sign.
+    """
+    for place, word in enumerate(given):
+        section = word.split("=")[0].split(".")[0]
+        if section.isupper() and not os.path.exists(word):
+            return list(given[:place]), list(given[place:])
+    return list(given), []
+
+
+def order(names: Sequence[str], baseline: str | None) -> list[str]:
+    """The names with the baseline in front. AblationError if it is none of them."""
+    if baseline is None:
+        return list(names)
+    if baseline not in names:
+        raise AblationError(f"--baseline {baseline}: it is one of {', '.join(names)}")
+    return [baseline, *(name for name in names if name != baseline)]
+
+
+def visible_gpus(cfg_device: str) -> list[str]:
+    """Names of the GPUs that runs may use, as CUDA_VISIBLE_DEVICES takes them."""
+    if cfg_device == "cpu" or not torch.cuda.is_available():
+        return []
+    given = os.environ.get("CUDA_VISIBLE_DEVICES", "")
+    return given.split(",") if given else list(map(str, range(torch.cuda.device_count())))
+
+
+@contextmanager
+def sigterm_as_interrupt() -> Iterator[list[int]]:
+    """SIGTERM raises KeyboardInterrupt while the block runs; the list then holds its number."""
+    received: list[int] = []
+
+    def stop(number: int, _: FrameType | None) -> None:
+        received.append(number)
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGTERM, stop)
+    try:
+        yield received
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def train_missing(args: argparse.Namespace, runs: Sequence[PlannedRun]) -> dict[str, str]:
+    """Train the runs that are not done; returns {name: why} for those that failed."""
+    missing = [run for run in runs if not run.is_done()]
+    logger.info("%d of %d runs are done already", len(runs) - len(missing), len(runs))
+    if not missing:
+        return {}
+    gpus = visible_gpus(missing[0].cfg.DEVICE)
+    slots = make_slots(args.parallel, gpus, os.cpu_count() or 1)
+    with sigterm_as_interrupt() as received:
+        try:
+            return Trainings(slots, args.modules).train(missing)
+        except KeyboardInterrupt:
+            number = received[0] if received else signal.SIGINT
+            raise Interrupted(number, "; the same command resumes") from None
+
+
+def collect_all(
+    planned: Mapping[str, Sequence[PlannedRun]], failed: dict[str, str]
+) -> dict[str, dict[int, RunFigures]]:
+    """The figures of the runs that are done, by label and seed; what cannot be read is added to
+    `failed`. Configurations without any are left out.
+    """
+    results: dict[str, dict[int, RunFigures]] = {}
+    for label, runs in planned.items():
+        for run in (run for run in runs if run.name not in failed):
+            try:
+                figures = collect(run, comm.select_device(run.cfg.DEVICE))
+            except (ValueError, OSError) as error:
+                failed[run.name] = str(error)
+                logger.error("%s: %s", run.name, error)
+                continue
+            results.setdefault(label, {})[run.seed] = figures
+    return results
+
+
+def conditions(args: argparse.Namespace, runs: Sequence[PlannedRun]) -> list[str]:
+    """Lines on how the figures were measured."""
+    cfg = runs[0].cfg
+    words = [*args.list, "--seeds", str(args.seeds)]
+    if args.baseline:
+        words += ["--baseline", args.baseline]
+    words += ["--out", args.out]
+    return [
+        f"command: `python tools/run_ablation.py {shlex.join(words)}`",
+        f"data: {cfg.DATASET.ROOT}, trained on {cfg.DATASET.TRAIN}, scored on {cfg.DATASET.TEST}",
+        f"input: {cfg.DATASET.INPUT_SIZE} px; {cfg.TRAIN.END_EPOCH} epochs",
+        f"machine: {platform.machine()}, {os.cpu_count()} cores, "
+        f"{torch.cuda.get_device_name() if torch.cuda.is_available() else 'no GPU'}; "
+        f"torch {torch.__version__}",
+    ]
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    args = parse_args(arguments)
+    setup_logging()
+    import_modules(args.modules)
+    check_library()
+    check_page(args.out)
+    files = find_files(args.files)
+    files = {name: files[name] for name in order(list(files), args.baseline)}
+    planned = plan_runs(files, args.seeds, args.opts)
+    runs = [run for group in planned.values() for run in group]
+    for group in planned.values():
+        check_files(group[0].cfg, pretrained=True, dataset=True)
+    failed = train_missing(args, runs)
+    results = collect_all(planned, failed)
+    if not results:
+        raise AblationError("no run is done, so there is nothing to compare")
+    for path in write_page(
+        args.out,
+        results,
+        conditions=conditions(args, runs),
+        failed=failed,
+        resamples=args.resamples,
+    ):
+        print(path)
+    for name, why in failed.items():
+        print(f"{name} failed: {why}", file=sys.stderr)
+    return 1 if failed else 0

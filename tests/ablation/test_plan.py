@@ -1,0 +1,85 @@
+"""Which runs a comparison has, and which of them are done."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from swahr.ablation.plan import AblationError, PlannedRun, find_files, plan_runs
+from swahr.config import ConfigError, save_config
+
+
+def finish(run: PlannedRun) -> None:
+    """Write the files of a run that is done."""
+    for path in (run.weights, run.results):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text("")
+    save_config(run.cfg, run.folder / "config.yaml")
+
+
+def test_a_folder_stands_for_its_files_without_the_base(toy: Path) -> None:
+    assert find_files([toy]) == {name: toy / f"{name}.yaml" for name in ("both", "higher_hrnet")}
+    assert list(find_files([toy / "higher_hrnet.yaml", toy / "both.yaml"])) == [
+        "higher_hrnet",
+        "both",
+    ]
+
+
+def test_lists_that_are_none(toy: Path, tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(AblationError, match="empty: no YAML files in this folder, base.yaml aside"):
+        find_files([tmp_path / "empty"])
+    with pytest.raises(AblationError, match="both.yaml: .*/both.yaml has the same name"):
+        find_files([toy, toy / "both.yaml"])
+
+
+def test_each_run_has_a_seed_and_a_folder_of_its_own(toy: Path) -> None:
+    planned = plan_runs(find_files([toy]), 2, ["TRAIN.LR", "0.5"])
+    runs = [run for group in planned.values() for run in group]
+    assert [run.name for run in runs] == [
+        "toy_both_seed0",
+        "toy_both_seed1",
+        "toy_higher_hrnet_seed0",
+        "toy_higher_hrnet_seed1",
+    ]
+    assert [run.cfg.TRAIN.SEED for run in runs] == [0, 1, 0, 1]
+    assert {run.cfg.TRAIN.LR for run in runs} == {0.5}
+    assert len({run.folder for run in runs}) == 4
+    assert not any(run.is_done() for run in runs)
+
+
+def test_a_run_is_done_with_its_weights_and_its_results(toy: Path) -> None:
+    files = find_files([toy / "both.yaml"])
+    (run,) = plan_runs(files, 1)["both"]
+    finish(run)
+    assert plan_runs(files, 1)["both"][0].is_done()
+    run.results.unlink()
+    assert not run.is_done()
+
+
+def test_a_run_that_was_made_with_other_settings_is_refused(toy: Path) -> None:
+    files = find_files([toy / "both.yaml"])
+    finish(plan_runs(files, 1)["both"][0])
+    plan_runs(files, 1, ["TEST.NMS_KERNEL", "5", "TEST.NMS_PADDING", "2"])  # not what is learnt
+    with pytest.raises(AblationError, match="toy_both_seed0: was made with LOSS.GAMMA 0.01, not 1"):
+        plan_runs(files, 1, ["LOSS.GAMMA=1.0"])
+
+
+def test_sizes_that_training_filled_in_are_no_change(toy: Path) -> None:
+    files = find_files([toy / "both.yaml"])
+    finish(plan_runs(files, 1)["both"][0])
+    base = toy / "base.yaml"
+    base.write_text(base.read_text().replace("OUTPUT_SIZE: [16, 32],", ""))
+    assert plan_runs(files, 1)["both"][0].is_done()
+
+
+@pytest.mark.parametrize("key", ["TRAIN.SEED", "RUN_NAME", "AUTO_RESUME"])
+def test_what_tells_runs_apart_cannot_be_set(toy: Path, key: str) -> None:
+    with pytest.raises(AblationError, match=f"^{key}: it differs between the runs"):
+        plan_runs(find_files([toy]), 1, [f"{key}=1"])
+
+
+def test_a_wrong_setting_stops_before_anything_is_trained(toy: Path) -> None:
+    with pytest.raises(ConfigError, match="TRAIN.LRR"):
+        plan_runs(find_files([toy]), 1, ["TRAIN.LRR", "1"])

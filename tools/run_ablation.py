@@ -1,0 +1,13 @@
+#!/usr/bin/env python
+"""`swahr ablation` from a clone, see lib/swahr/commands/ablation.py."""
+
+import sys
+
+import _init_paths  # noqa: F401  (first: it puts lib/ on the path)
+
+# isort: split
+from swahr.commands.ablation import main
+from swahr.distributed.launch import main_with_exit_status
+
+if __name__ == "__main__":
+    main_with_exit_status(lambda: sys.exit(main()))
