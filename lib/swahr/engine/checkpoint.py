@@ -223,8 +223,14 @@ def restore_optimizer(
         raise CheckpointError(
             f"{path}: written with another optimizer than {kind}: it has {', '.join(foreign)}"
         )
+    present = [
+        {name: group[name] for name in _IMPLEMENTATION if name in group}
+        for group in optimizer.param_groups
+    ]
     try:
         optimizer.load_state_dict(dict(state))
+        for group, implementation in zip(optimizer.param_groups, present, strict=True):
+            group.update(implementation)  # how it computes is this start's choice
     except (ValueError, KeyError, TypeError, AttributeError, IndexError) as error:
         raise CheckpointError(
             f"{path}: its optimizer does not fit the network: {_reason(error)}"

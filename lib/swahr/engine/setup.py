@@ -34,7 +34,7 @@ from swahr.evaluation.metrics import METRICS, NAMES
 from swahr.evaluation.pixels import PIXEL_NAMES, needs_pixels
 from swahr.inference.load import set_cudnn
 from swahr.inference.predictor import check_test_scales
-from swahr.losses.criterion import build_criterion
+from swahr.losses.criterion import Criterion, build_criterion
 from swahr.models.build import amp_dtype, build_model
 from swahr.models.freeze import freeze
 from swahr.models.network import ModelError, PoseNetwork
@@ -100,16 +100,7 @@ def build_trainer(
     board.drop_after(progress.epoch * steps_per_epoch + progress.step, progress.to_validate)
     return Trainer(
         model=model,
-        train_step=TrainStep(
-            model=wrap_model(model, device, criterion.reads, compiled=cfg.TRAIN.COMPILE),
-            encoder=build_target_encoder(cfg),
-            criterion=criterion,
-            optimizer=optimizer,
-            scaler=scaler,
-            device=device,
-            channels_last=cfg.TRAIN.CHANNELS_LAST,
-            dtype=amp_dtype(cfg),
-        ),
+        train_step=build_train_step(cfg, model, criterion, device, optimizer, scaler),
         loader=loader,
         sampler=loader.batch_sampler,  # type: ignore[arg-type]
         schedule=build_schedule(
@@ -217,6 +208,29 @@ def build_network(cfg: Any, device: torch.device) -> PoseNetwork:
         except ModelError as error:
             raise TrainingError(f"TRAIN.FREEZE: {error}") from None
     return model
+
+
+def build_train_step(
+    cfg: Any,
+    model: PoseNetwork,
+    criterion: Criterion,
+    device: torch.device,
+    optimizer: torch.optim.Optimizer | None = None,
+    scaler: LossScaler | None = None,
+) -> TrainStep:
+    """The step of TRAIN.* for a bare network on its device; optimizer and scaler are built if they
+    are not given.
+    """
+    return TrainStep(
+        model=wrap_model(model, device, criterion.reads, compiled=cfg.TRAIN.COMPILE),
+        encoder=build_target_encoder(cfg),
+        criterion=criterion,
+        optimizer=optimizer or build_optimizer(cfg, model),
+        scaler=scaler or build_scaler(cfg, device),
+        device=device,
+        channels_last=cfg.TRAIN.CHANNELS_LAST,
+        dtype=amp_dtype(cfg),
+    )
 
 
 def wrap_model(
