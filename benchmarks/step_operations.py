@@ -91,14 +91,14 @@ class OperationCounter(TorchDispatchMode):
 @contextmanager
 def fake_tensors() -> Iterator[None]:
     """Tensors that are made inside have no values; reading one (Tensor.item) raises an error."""
-    from swahr.data.images import _statistics
+    from swahr.data.images import statistics
 
-    _statistics.cache_clear()  # constants of before do not fit, and fake ones must not stay
+    statistics.cache_clear()  # constants of before do not fit, and fake ones must not stay
     try:
         with FakeTensorMode():
             yield
     finally:
-        _statistics.cache_clear()
+        statistics.cache_clear()
 
 
 def make_batch(size: int, sides: list[int], people: int = 3) -> Any:

@@ -22,6 +22,7 @@ from swahr.distributed.signals import LeaveSignalsToParent, StopRequest
 from swahr.engine import checkpoint
 from swahr.engine.checkpoint import Progress, RefusedResume, RunIdentity, restore_optimizer
 from swahr.engine.hooks import Hook, build_hooks
+from swahr.engine.loss_network import LossNetwork
 from swahr.engine.progress import PanelWriter, TensorBoard
 from swahr.engine.results_file import ResultsFile
 from swahr.engine.run_folder import changed_settings, changes_what_is_learnt
@@ -221,39 +222,78 @@ def build_train_step(
     """The step of TRAIN.* for a bare network on its device; optimizer and scaler are built if they
     are not given.
     """
+    encoder = build_target_encoder(cfg)
+    loss_network: nn.Module | None = None
+    wrapped: nn.Module = model
+    if cfg.TRAIN.COMPILE:
+        encoder.drop_absent = False  # compiled code cannot depend on how many there are
+        loss_network = LossNetwork(
+            model=model,
+            encoder=encoder,
+            criterion=criterion,
+            dtype=amp_dtype(cfg),
+            memory_format=memory_format(cfg),
+        )
+        is_idle = model.head.is_idle(criterion.reads)
+        loss_network = in_parallel(compiled(loss_network, cfg), device, is_idle)
+    else:
+        wrapped = wrap_model(model, device, criterion.reads)
     return TrainStep(
-        model=wrap_model(model, device, criterion.reads, compiled=cfg.TRAIN.COMPILE),
-        encoder=build_target_encoder(cfg),
+        model=wrapped,
+        encoder=encoder,
         criterion=criterion,
         optimizer=optimizer or build_optimizer(cfg, model),
         scaler=scaler or build_scaler(cfg, device),
         device=device,
         channels_last=cfg.TRAIN.CHANNELS_LAST,
         dtype=amp_dtype(cfg),
+        loss_network=loss_network,
     )
 
 
+def memory_format(cfg: Any) -> torch.memory_format:
+    """The layout of images and maps that TRAIN.CHANNELS_LAST names."""
+    return torch.channels_last if cfg.TRAIN.CHANNELS_LAST else torch.contiguous_format
+
+
+def compiled(module: nn.Module, cfg: Any) -> nn.Module:
+    """torch.compile in the mode of TRAIN.COMPILE.
+
+    The modes with CUDA graphs keep gradients where the next backward pass writes its own, so that
+    accumulated batches are compiled without these graphs.
+    """
+    mode = cfg.TRAIN.COMPILE
+    if cfg.TRAIN.ACCUMULATION_STEPS > 1 and mode != "default":
+        logger.info("TRAIN.COMPILE %s: no CUDA graphs, as batches are accumulated", mode)
+        mode = {"max-autotune": "max-autotune-no-cudagraphs"}.get(mode, "default")
+    return torch.compile(module, mode=mode)  # type: ignore[return-value]
+
+
 def wrap_model(
-    model: PoseNetwork,
-    device: torch.device,
-    terms_read: set[tuple[str, int]],
-    *,
-    compiled: bool = False,
+    model: PoseNetwork, device: torch.device, terms_read: set[tuple[str, int]]
 ) -> nn.Module:
     """The model as training calls it: in DistributedDataParallel if there are several processes.
 
-    terms_read: the maps that the criterion reads, (name, stage). compiled: with torch.compile.
-    Buffers are not broadcast in each step: batch norms use them in testing only, and `Trainer`
-    broadcasts them before a validation.
+    terms_read: the maps that the criterion reads, (name, stage).
     """
-    module: nn.Module = torch.compile(model) if compiled else model  # type: ignore[assignment]
+    return in_parallel(model, device, model.head.is_idle(terms_read))
+
+
+def in_parallel(module: nn.Module, device: torch.device, is_idle: bool) -> nn.Module:
+    """The module in DistributedDataParallel if there are several processes.
+
+    is_idle: whether some parameters get no gradient. A compiled module inside it is cut where a
+    bucket of gradients is full, so that their exchange overlaps the backward pass. Buffers are not
+    broadcast in each step: batch norms use them in testing only, and `Trainer` broadcasts them
+    before a validation.
+    """
     if not comm.has_group():
         return module
     return DistributedDataParallel(
         module,
         device_ids=[device] if device.type == "cuda" else None,
         broadcast_buffers=False,
-        find_unused_parameters=model.head.is_idle(terms_read),
+        find_unused_parameters=is_idle,
         gradient_as_bucket_view=True,
     )
 

@@ -13,6 +13,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from swahr.codec.targets import StageTarget
 from swahr.data.images import normalize
+from swahr.engine.loss_network import pad_people
 from swahr.losses.criterion import batch_means
 from swahr.models.network import StageOutput
 
@@ -115,7 +116,8 @@ class TrainStep:
     only. encoder: joints and masks of all stages -> their targets. scaler: see LossScaler. dtype:
     of the network's convolutions, None for float32; losses are always float32. channels_last: the
     memory layout of the images. host_reads: whether values are read during the step; None: on a
-    CPU, where that waits for nothing.
+    CPU, where that waits for nothing. loss_network: a LossNetwork of the same parts, compiled or in
+    DistributedDataParallel, that is called in their place; `model` is bare then.
     """
 
     def __init__(
@@ -130,6 +132,7 @@ class TrainStep:
         dtype: torch.dtype | None = None,
         channels_last: bool = False,
         host_reads: bool | None = None,
+        loss_network: nn.Module | None = None,
     ) -> None:
         self.model = model
         self.encoder = encoder
@@ -138,6 +141,7 @@ class TrainStep:
         self.scaler = scaler
         self.device = device
         self.dtype = dtype
+        self.loss_network = loss_network
         self.memory_format = torch.channels_last if channels_last else torch.contiguous_format
         self.host_reads = device.type == "cpu" if host_reads is None else host_reads
         self.parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
@@ -163,16 +167,24 @@ class TrainStep:
         micro_losses = []
         for index, batch in enumerate(batches, 1):
             with self.maybe_no_sync(last=index == len(batches)):
-                targets, outputs = self.forward(batch)
-                losses = self.criterion(outputs, targets)
-                means = batch_means(losses)
+                names, means, outputs = self.compute(batch)
                 loss = means.sum()
                 self.scaler.scale(loss * nan_if_bad(loss) / len(batches)).backward()
-            micro_losses.append(means.detach())
+            micro_losses.append(means.detach().clone())
         bad, norm = self._update(after_backward)
         self._restore_bn_buffers(buffers_before, bad)
-        sample = _sample(batch.images, targets, outputs, sample_size) if sample_size else None
-        return StepResult(_mean_losses(list(losses), micro_losses), bad, norm, sample)
+        sample = self._sample(batch, outputs, sample_size) if sample_size else None
+        return StepResult(_mean_losses(names, micro_losses), bad, norm, sample)
+
+    def compute(self, batch: Batch) -> tuple[list[str], Tensor, list[StageOutput]]:
+        """Names of the losses, their means over a batch (losses,), and the network's outputs."""
+        if self.loss_network is None:
+            targets, outputs = self.forward(batch)
+            losses = self.criterion(outputs, targets)
+            return list(losses), batch_means(losses), outputs
+        # With CUDA graphs, a new pass may overwrite what the last one gave.
+        torch.compiler.cudagraph_mark_step_begin()
+        return self.loss_network(batch.images, [pad_people(j) for j in batch.joints], batch.masks)
 
     def _update(self, after_backward: Callable[[], None] | None) -> tuple[Tensor, Tensor]:
         """The optimiser's step; returns StepResult's bad and gradient_norm."""
@@ -194,8 +206,9 @@ class TrainStep:
 
     def maybe_no_sync(self, last: bool) -> AbstractContextManager[Any]:
         """DistributedDataParallel's no_sync for all micro-batches but the last."""
-        if isinstance(self.model, DistributedDataParallel) and not last:
-            return self.model.no_sync()
+        called = self.model if self.loss_network is None else self.loss_network
+        if isinstance(called, DistributedDataParallel) and not last:
+            return called.no_sync()
         return nullcontext()
 
     def _gradient_norm(self) -> Tensor:
@@ -214,6 +227,14 @@ class TrainStep:
         norm = self._gradient_norm()
         nn.utils.clip_grads_with_norm_(self.parameters, float("inf"), norm)
         return norm
+
+    def _sample(self, batch: Batch, outputs: list[StageOutput], size: int) -> Sample:
+        targets = self.encoder(batch.joints, batch.masks)
+        return Sample(
+            batch.images[:size],
+            [stage.map(lambda maps: maps[:size]) for stage in targets],
+            [stage.map(lambda maps: maps[:size].detach().clone()) for stage in outputs],
+        )
 
     def _flat_bn_buffers(self) -> Tensor | None:
         if not self.bn_buffers:
@@ -246,16 +267,3 @@ def _mean_losses(names: Sequence[str], micro_losses: Sequence[Tensor]) -> dict[s
     if len(micro_losses) > 1:
         means = torch.stack(list(micro_losses), 1).mean(1)
     return dict(zip(names, means.unbind(), strict=True))
-
-
-def _sample(
-    images: Tensor, targets: list[StageTarget], outputs: list[StageOutput], size: int
-) -> Sample:
-    def cut(maps: Tensor | None) -> Any:
-        return None if maps is None else maps[:size].detach()
-
-    return Sample(
-        images[:size],
-        [stage.map(cut) for stage in targets],
-        [stage.map(cut) for stage in outputs],
-    )
