@@ -17,7 +17,7 @@ from swahr.data.loaders import Batch, EpochSampler
 from swahr.distributed import comm
 from swahr.distributed.signals import Interrupted, StopRequest
 from swahr.engine import checkpoint
-from swahr.engine.checkpoint import Progress, RunIdentity
+from swahr.engine.checkpoint import CheckpointWriter, Progress, RunIdentity
 from swahr.engine.hooks import Hook, Stats
 from swahr.engine.progress import (
     VALIDATION,
@@ -99,6 +99,8 @@ class Trainer:
         self.accumulation = accumulation
         self.panels = panels
         self.steps_per_epoch = len(sampler) // accumulation
+        # Only where a GPU computes, the processor has time to write meanwhile.
+        self.writer = CheckpointWriter(in_background=self.device.type == "cuda")
         self._saved_at = time.monotonic()  # time of the last checkpoint
         if validate is None:
             progress.to_validate = False
@@ -125,7 +127,7 @@ class Trainer:
 
         Raises Interrupted after a signal, NonFiniteLossError, and what validate raises.
         """
-        with shared_with_workers():
+        with shared_with_workers(), self.writer:
             while not self.is_done():
                 if self.progress.to_validate:
                     self.run_validation()
@@ -250,20 +252,21 @@ class Trainer:
         self._saved_at = now
         self.progress.bad_steps = self.monitor.bad_steps
         if comm.is_main():
-            checkpoint.save_checkpoint(
-                self.folder,
-                identity=self.identity,
-                weights=published_state(self.model),
-                optimizer=self.train_step.optimizer.state_dict(),
-                scaler=self.train_step.scaler.state_dict(),
-                hooks={name: hook.state_dict() for name, hook in self.hooks.items()},
-                progress=self.progress,
+            content = checkpoint.checkpoint_content(
+                self.identity,
+                published_state(self.model),
+                self.train_step.optimizer.state_dict(),
+                self.train_step.scaler.state_dict(),
+                self.progress,
+                {name: hook.state_dict() for name, hook in self.hooks.items()},
             )
+            newest = self.folder / checkpoint.NEWEST
+            self.writer.write(content, newest, previous=self.folder / checkpoint.PREVIOUS)
 
     def save_if_due(self) -> None:
         """Write a checkpoint if the last one is checkpoint_minutes old.
 
-        The other processes wait for the main one in their next step.
+        On a CPU the other processes wait for the main one in their next step.
         """
         minutes = self.checkpoint_minutes
         if minutes > 0 and time.monotonic() - self._saved_at > 60 * minutes:
@@ -272,6 +275,7 @@ class Trainer:
     def save_and_stop(self) -> None:
         """Write a checkpoint and raise Interrupted, on all processes together."""
         self.save()
+        self.writer.wait()
         comm.barrier()  # a process that left early would end the one that writes
         raise Interrupted(
             self.monitor.stop_signal,
