@@ -243,6 +243,7 @@ SCHEMA: dict[str, Key] = {
     "TRAIN.HOOKS": Key([""], "further hooks: names in engine.hooks.HOOKS"),
     "TRAIN.CHANNELS_LAST": Key(False, "channels innermost in memory; faster on recent GPUs in mixed precision"),
     "TRAIN.COMPILE": Key("", "torch.compile the step's network, targets and losses in this mode; '' = off", choices=("", "default", "reduce-overhead", "max-autotune"), aliases={"false": "", "true": "default"}),
+    "TRAIN.CUDA_GRAPHS": Key(False, "on one GPU: record the whole step once for each shape, and replay it"),
 
     # Testing
     "TEST.IMAGES_PER_GPU": Key(32, "images of one size in one forward pass on a GPU (1 on a CPU); same results", above=0),

@@ -345,6 +345,7 @@ def restore_optimizer(
         optimizer.load_state_dict(dict(state))
         for group, implementation in zip(optimizer.param_groups, present, strict=True):
             group.update(implementation)  # how it computes is this start's choice
+            group["lr"] = float(group["lr"])  # a tensor with TRAIN.CUDA_GRAPHS
     except (ValueError, KeyError, TypeError, AttributeError, IndexError) as error:
         raise CheckpointError(
             f"{path}: its optimizer does not fit the network: {_reason(error)}"

@@ -59,6 +59,7 @@ NOT_LEARNT = (
     "TRAIN.PATIENCE",
     "TRAIN.CHANNELS_LAST",
     "TRAIN.COMPILE",
+    "TRAIN.CUDA_GRAPHS",
     "TEST.",
     "DEBUG.",
 )

@@ -28,7 +28,7 @@ from swahr.engine.results_file import ResultsFile
 from swahr.engine.run_folder import changed_settings, changes_what_is_learnt
 from swahr.engine.schedule import TrainingError, build_optimizer, build_scaler, build_schedule
 from swahr.engine.step_monitor import StepMonitor
-from swahr.engine.train_step import LossScaler, TrainStep
+from swahr.engine.train_step import LossScaler, TrainStep, takes_skipping
 from swahr.engine.trainer import Trainer
 from swahr.engine.validate import build_validation_set
 from swahr.evaluation.metrics import METRICS, NAMES
@@ -238,7 +238,7 @@ def build_train_step(
         loss_network = in_parallel(compiled(loss_network, cfg), device, is_idle)
     else:
         wrapped = wrap_model(model, device, criterion.reads)
-    return TrainStep(
+    step = TrainStep(
         model=wrapped,
         encoder=encoder,
         criterion=criterion,
@@ -249,6 +249,28 @@ def build_train_step(
         dtype=amp_dtype(cfg),
         loss_network=loss_network,
     )
+    if cfg.TRAIN.CUDA_GRAPHS:
+        record_if_possible(step, cfg)
+    return step
+
+
+def record_if_possible(step: TrainStep, cfg: Any) -> None:
+    """TRAIN.CUDA_GRAPHS, or one line that says why steps are not recorded."""
+    reason = ""
+    if step.device.type != "cuda":
+        reason = f"the device is {step.device.type}"
+    elif comm.has_group():
+        reason = "there are several processes, which exchange gradients in between"
+    elif cfg.TRAIN.COMPILE in ("reduce-overhead", "max-autotune"):
+        reason = f"TRAIN.COMPILE {cfg.TRAIN.COMPILE} records its own graphs"
+    elif not takes_skipping(step.optimizer):
+        reason = f"TRAIN.OPTIMIZER {cfg.TRAIN.OPTIMIZER} waits for the GPU; adam and sgd do not"
+    elif cfg.DATASET.SCALE_AWARE_SIGMA:
+        reason = "DATASET.SCALE_AWARE_SIGMA waits for the GPU"
+    if reason:
+        logger.warning("TRAIN.CUDA_GRAPHS: steps are not recorded: %s", reason)
+    else:
+        step.record()
 
 
 def memory_format(cfg: Any) -> torch.memory_format:

@@ -4,21 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.amp import GradScaler
 from torch.nn.parallel import DistributedDataParallel
 
+from swahr.acceleration.cuda_graphs import StepGraphs
 from swahr.codec.targets import StageTarget
 from swahr.data.images import normalize
+from swahr.data.loaders import Batch
 from swahr.engine.loss_network import pad_people
 from swahr.losses.criterion import batch_means
 from swahr.models.network import StageOutput
-
-if TYPE_CHECKING:
-    from swahr.data.loaders import Batch
 
 DYNAMIC_INIT_SCALE = 65536.0
 
@@ -54,6 +53,10 @@ class _Scaler(GradScaler):
     """
 
     known: Tensor | None = None  # scalar: above 0 if a gradient is non-finite
+
+    def forget_step(self) -> None:
+        """Forget how far a step has come that was given up."""
+        self._per_optimizer_states.clear()
 
     def _check_inf_per_device(self, optimizer: torch.optim.Optimizer) -> dict[str, Any]:
         if self.known is None:
@@ -142,6 +145,7 @@ class TrainStep:
         self.device = device
         self.dtype = dtype
         self.loss_network = loss_network
+        self.graphs: StepGraphs | None = None
         self.memory_format = torch.channels_last if channels_last else torch.contiguous_format
         self.host_reads = device.type == "cpu" if host_reads is None else host_reads
         self.parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
@@ -160,8 +164,29 @@ class TrainStep:
         after_backward: called once gradients are complete and the result's `bad` is known to the
         device, before the optimiser's step.
         """
+        self._set_learning_rate(lr)
+        if self.graphs is None or sample_size or after_backward is not None:
+            return self.run(batches, sample_size, after_backward)
+        return self.graphs([tensor for batch in batches for tensor in step_inputs(batch)])
+
+    def record(self) -> None:
+        """From now on, steps without a sample and after_backward are recorded and replayed.
+
+        The optimiser must be a fused one, on a GPU. Its learning rate becomes a tensor.
+        """
         for group in self.optimizer.param_groups:
-            group["lr"] = lr
+            group["lr"] = torch.tensor(float(group["lr"]), device=self.device)
+            if "capturable" in group:
+                group["capturable"] = True
+        self.graphs = StepGraphs(self._run_inputs, self.scaler.scaler.forget_step)
+
+    def run(
+        self,
+        batches: Sequence[Batch],
+        sample_size: int = 0,
+        after_backward: Callable[[], None] | None = None,
+    ) -> StepResult:
+        """The step at the learning rate that is set; see __call__."""
         self.optimizer.zero_grad(set_to_none=True)
         buffers_before = self._flat_bn_buffers()
         micro_losses = []
@@ -175,6 +200,16 @@ class TrainStep:
         self._restore_bn_buffers(buffers_before, bad)
         sample = self._sample(batch, outputs, sample_size) if sample_size else None
         return StepResult(_mean_losses(names, micro_losses), bad, norm, sample)
+
+    def _run_inputs(self, inputs: Sequence[Tensor]) -> StepResult:
+        return self.run(batches_of(inputs))
+
+    def _set_learning_rate(self, lr: float) -> None:
+        for group in self.optimizer.param_groups:
+            if isinstance(group["lr"], Tensor):
+                group["lr"].fill_(lr)
+            else:
+                group["lr"] = lr
 
     def compute(self, batch: Batch) -> tuple[list[str], Tensor, list[StageOutput]]:
         """Names of the losses, their means over a batch (losses,), and the network's outputs."""
@@ -251,6 +286,33 @@ class TrainStep:
         parts = zip(values.split(sizes), self.bn_buffers)
         shaped = [part if buffer.dim() == 1 else part.view_as(buffer) for part, buffer in parts]
         torch._foreach_copy_(self.bn_buffers, shaped)
+
+
+def step_inputs(batch: Batch) -> list[Tensor]:
+    """What a step reads of a batch: images, then joints and mask of each output.
+
+    People are padded, so that few shapes are recorded.
+    """
+    stages = zip(batch.joints, batch.masks)
+    return [batch.images, *(part for j, mask in stages for part in (pad_people(j), mask))]
+
+
+def batches_of(inputs: Sequence[Tensor]) -> list[Batch]:
+    """The batches whose step_inputs follow each other in `inputs`."""
+    starts = [index for index, tensor in enumerate(inputs) if tensor.dtype == torch.uint8]
+    starts = [index for index in starts if inputs[index].dim() == 4]  # images; masks have 3
+    ends = [*starts[1:], len(inputs)]
+    no_ids = torch.zeros(0, dtype=torch.int64)
+    return [
+        Batch(
+            inputs[start],
+            list(inputs[start + 1 : end : 2]),
+            list(inputs[start + 2 : end : 2]),
+            no_ids,
+            [],
+        )
+        for start, end in zip(starts, ends)
+    ]
 
 
 def nan_if_bad(loss: Tensor) -> Tensor:
