@@ -134,7 +134,7 @@ SCHEMA: dict[str, Key] = {
 
     # Mixed precision. FP16.* are the published names: FP16.ENABLED is AMP.ENABLED with AMP.DTYPE fp16, and the one set last decides.
     "AMP.ENABLED": Key(False, "mixed precision in training and testing; losses stay float32"),
-    "AMP.DTYPE": Key("bf16", "bf16 (Ampere and later) or fp16 (with loss scaling)", choices=("bf16", "fp16"), only_with=("AMP.ENABLED", True)),
+    "AMP.DTYPE": Key("bf16", "bf16 (Ampere and later), fp16 (with loss scaling), or auto: bf16 where the device has units for it, else float32", choices=("bf16", "fp16", "auto"), only_with=("AMP.ENABLED", True)),
     "FP16.ENABLED": Key(False, "published name of AMP.ENABLED with AMP.DTYPE fp16; the one set last decides"),
     "FP16.STATIC_LOSS_SCALE": Key(1.0, "factor of the loss under fp16; not 1 (1 stands for none given, which means dynamic)", above=0, only_with=("FP16.ENABLED", True)),
     "FP16.DYNAMIC_LOSS_SCALE": Key(False, "adjust the loss scale during training instead of STATIC_LOSS_SCALE", only_with=("FP16.ENABLED", True)),

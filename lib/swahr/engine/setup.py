@@ -223,6 +223,9 @@ def build_train_step(
     are not given.
     """
     encoder = build_target_encoder(cfg)
+    dtype = amp_dtype(cfg, device)
+    if cfg.AMP.ENABLED and cfg.AMP.DTYPE == "auto":
+        logger.info("AMP.DTYPE auto: %s on this %s", dtype or torch.float32, device.type)
     loss_network: nn.Module | None = None
     wrapped: nn.Module = model
     if cfg.TRAIN.COMPILE:
@@ -231,7 +234,7 @@ def build_train_step(
             model=model,
             encoder=encoder,
             criterion=criterion,
-            dtype=amp_dtype(cfg),
+            dtype=dtype,
             memory_format=memory_format(cfg),
         )
         is_idle = model.head.is_idle(criterion.reads)
@@ -246,7 +249,7 @@ def build_train_step(
         scaler=scaler or build_scaler(cfg, device),
         device=device,
         channels_last=cfg.TRAIN.CHANNELS_LAST,
-        dtype=amp_dtype(cfg),
+        dtype=dtype,
         loss_network=loss_network,
     )
     if cfg.TRAIN.CUDA_GRAPHS:

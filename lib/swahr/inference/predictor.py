@@ -373,7 +373,7 @@ def _fast_network(
     """The network as TEST.* wants it run, the dtype of its inputs, and that of autocast, if any."""
     test = cfg.TEST
     input_dtype = torch.float32
-    autocast_dtype = amp_dtype(cfg)
+    autocast_dtype = amp_dtype(cfg, device)
     if test.FUSE:
         if autocast_dtype is not None and supports_dtype(autocast_dtype, device):
             input_dtype = autocast_dtype
