@@ -78,6 +78,7 @@ class Bench:
         self.data = data
         self.cuda = self.device.type == "cuda"
         self.cache: dict[str, Any] = {}  # results that a later benchmark uses too
+        self.estimates: dict[str, str] = {}  # computed, not measured: told below the table
 
     def measure(self, *functions: Callable[[], Any]) -> list[float]:
         """The best time of each function in milliseconds.
@@ -201,14 +202,24 @@ COLUMNS = (
 )
 
 
-def table(about: dict[str, str], rows: list[Row], problems: dict[str, str]) -> str:
-    """The report in Markdown. problems: why a benchmark was not measured."""
+def table(
+    about: dict[str, str],
+    rows: list[Row],
+    problems: dict[str, str],
+    estimates: dict[str, str] | None = None,
+) -> str:
+    """The report in Markdown. problems: why a benchmark was not measured. estimates: what was
+    computed; it stands apart from what was measured.
+    """
     lines = ["# Benchmark", "", *(f"- {key}: {value}" for key, value in about.items()), ""]
     lines.append(f"| {' | '.join(COLUMNS)} |")
     lines.append("|---|---|---:|---:|---:|---:|---:|---|---|---|---:|")
     lines += [f"| {' | '.join(_cells(row))} |" for row in rows]
     lines += [f"\nResults differ: {row.benchmark}, {row.case}" for row in different(rows)]
     lines += [f"\nNot measured: {name}: {problem}" for name, problem in problems.items()]
+    if estimates:
+        lines += ["", "## Computed from the card's measured limits, not measured", ""]
+        lines += [f"- {text}" for text in estimates.values()]
     return "\n".join(lines) + "\n"
 
 

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from benchmarks.harness import Bench, Row, benchmark
+from benchmarks.training_steps import COMPILED, rows_of
 
 ROOT = Path(__file__).resolve().parents[1]
 W32 = ROOT / "experiments/coco/higher_hrnet/w32_512_adam_lr1e-3.yaml"
@@ -419,3 +420,4 @@ def compiled_training(bench: Bench) -> Iterator[Row]:
         yield from trainings(
             bench, {"bf16, TRAIN.COMPILE": [*MIXED_TRAINING, "TRAIN.COMPILE", True]}
         )
+        yield from rows_of(bench, COMPILED)

@@ -25,10 +25,13 @@ import _init_paths  # noqa: F401  (first: it puts lib/ and the repository on the
 # isort: split
 import torch
 
-import benchmarks.engines
+import benchmarks.training_steps
+
+# isort: split
 import benchmarks.network
 import benchmarks.postprocessing
-import benchmarks.video  # noqa: F401
+import benchmarks.engines
+import benchmarks.video
 from benchmarks.harness import BENCHMARKS, Bench, Row, describe, different, table
 from swahr.distributed.comm import select_device
 from swahr.files import WriteError, replacing
@@ -87,9 +90,12 @@ def main(arguments: list[str] | None = None) -> int:
         )
         rows, problems = measure_all(bench, args.only or list(BENCHMARKS), args.minutes)
         about = describe(bench, sys.argv[1:] if arguments is None else arguments)
-    print(f"\n{table(about, rows, problems)}")
+        if bench.cuda:
+            about |= benchmarks.training_steps.describe_card()
+    report = table(about, rows, problems, bench.estimates)
+    print(f"\n{report}")
     try:
-        write_reports(args.out, about, rows, problems)
+        write_reports(args.out, report, about, rows, problems)
     except WriteError as error:
         print(error, file=sys.stderr)
         return 2
@@ -102,7 +108,8 @@ def main(arguments: list[str] | None = None) -> int:
 def measure_all(bench: Bench, names: list[str], minutes: float) -> tuple[list[Row], dict[str, str]]:
     """The rows of these benchmarks, and why others have none.
 
-    A benchmark that raises an error, or would start after so many minutes, is among the latter.
+    A benchmark that raises an error, or would start or go on after so many minutes, is among the
+    latter.
     """
     rows = []
     problems = {}
@@ -115,13 +122,20 @@ def measure_all(bench: Bench, names: list[str], minutes: float) -> tuple[list[Ro
             for row in BENCHMARKS[name](bench):
                 rows.append(row)
                 print(f"{row.benchmark}, {row.case}: {row.ours_ms:.3f} ms", flush=True)
+                if time.monotonic() > end:
+                    problems[name] = f"ended early: the {minutes:g} minutes were over"
+                    break
         except Exception as error:  # the others are still measured; the exit status is 1
             problems[name] = f"{type(error).__name__}: {error}"
     return rows, problems
 
 
 def write_reports(
-    folder: Path, about: dict[str, str], rows: list[Row], problems: dict[str, str]
+    folder: Path,
+    report: str,
+    about: dict[str, str],
+    rows: list[Row],
+    problems: dict[str, str],
 ) -> None:
     """Write benchmark.md and benchmark.json; WriteError if that is impossible."""
     data = {
@@ -130,7 +144,7 @@ def write_reports(
         "rows": [asdict(row) | {"ratio": row.ratio, "met": row.met} for row in rows],
     }
     reports = {
-        "benchmark.md": table(about, rows, problems),
+        "benchmark.md": report,
         "benchmark.json": json.dumps(data, indent=1),
     }
     for name, text in reports.items():

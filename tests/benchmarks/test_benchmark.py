@@ -170,3 +170,60 @@ def test_drawing_and_tracking_are_measured(
     rows = json.loads((tmp_path / "benchmark.json").read_text())["rows"]
     assert [row["benchmark"] for row in rows] == ["drawing", "drawing", "tracking"]
     assert [row["goal_ms"] for row in rows] == [50, 50, None]
+
+
+def test_training_steps_are_measured_against_the_published_way(
+    benchmark, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Computed limits stand below the table of what was measured."""
+    steps = importlib.import_module("benchmarks.training_steps")
+    monkeypatch.setattr(steps, "EAGER", {"float32": steps.FLOAT32})
+    words = ["--device", "cpu", "--seconds", "0", "--calls", "1", "--out", str(tmp_path)]
+    assert benchmark.main([*words, "--only", "card", "--only", "training steps"]) == 0
+    rows = json.loads((tmp_path / "benchmark.json").read_text())["rows"]
+    cases = [row["case"] for row in rows]
+    assert len(rows) == 5 and "TFLOP/s" in cases[0] and "GB/s" in cases[2]
+    assert cases[3] == "tiny, 64 px, batch 2: the published way"
+    assert "of the measured product in float32" in cases[4]
+    assert rows[4]["plain_ms"] == rows[3]["ours_ms"] and rows[4]["images"] == 2
+    report = (tmp_path / "benchmark.md").read_text()
+    table, computed = report.split("## Computed from the card's measured limits, not measured")
+    assert "at most" in computed and "at most" not in table
+
+
+def test_the_published_losses_are_ours() -> None:
+    """The row of the published way computes what our step computes."""
+    steps = importlib.import_module("benchmarks.training_steps")
+    bench = Bench("cpu", [1], seconds=0, calls=1, folder=Path())
+    [network] = steps.networks(bench)
+    step, batch, _ = steps.build(bench, network, [*steps.FLOAT32, "LOSS.AE_LOSS_TYPE", "exp"])
+    targets, outputs = step.forward(batch)
+    ours = step.criterion(outputs, targets)
+    published = steps.PublishedCriterion()(outputs, targets)
+    assert published.keys() == ours.keys()
+    for name, value in ours.items():
+        assert published[name].mean().item() == pytest.approx(
+            value.mean().item(), rel=1e-3, abs=1e-7
+        )
+
+
+def test_a_benchmark_ends_early_when_the_time_is_over(benchmark, tmp_path: Path) -> None:
+    clock = iter([0.0, 0.0, 100.0])
+    rows, problems = [], {}
+
+    def endless(bench: Bench) -> Iterator[Row]:
+        while True:
+            yield Row("endless", "a case", None, 1.0)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(benchmark.BENCHMARKS, "endless", endless)
+        patch.setattr(benchmark.time, "monotonic", lambda: next(clock))
+        bench = Bench("cpu", [1], seconds=0, calls=1, folder=tmp_path)
+        rows, problems = benchmark.measure_all(bench, ["endless"], 1)
+    assert len(rows) == 1 and problems == {"endless": "ended early: the 1 minutes were over"}
+
+
+def test_the_card_is_described(monkeypatch: pytest.MonkeyPatch) -> None:
+    steps = importlib.import_module("benchmarks.training_steps")
+    monkeypatch.setattr(steps.shutil, "which", lambda name: None)
+    assert steps.describe_card() == {"driver and clocks": "unknown: there is no nvidia-smi"}

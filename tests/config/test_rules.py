@@ -24,7 +24,7 @@ def problems_of(*opts: str) -> list[str]:
         ("MODEL.NAME", "resnet", "must be pose_higher_hrnet, not resnet"),
         ("DIST_BACKEND", "tcp", "must be one of nccl, gloo, not tcp"),
         ("DEVICE", "gpu", "must be cpu, cuda, cuda:N or empty, not gpu"),
-        ("AMP.DTYPE", "fp8", "must be one of bf16, fp16, not fp8"),
+        ("AMP.DTYPE", "fp8", "must be one of bf16, fp16, auto, not fp8"),
         ("LOSS.AE_LOSS_TYPE", "l2", "must be one of exp, max, not l2"),
         ("RUN_NAME", "a/b", "must be the name of one folder, not a/b"),
         ("RUN_NAME", "..", "must be the name of one folder, not .."),

@@ -7,6 +7,7 @@ from __future__ import annotations
 import os
 import resource
 import signal
+import threading
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -186,6 +187,63 @@ def test_a_full_disk_leaves_earlier_files_whole(tmp_path: Path) -> None:
         "what was there is whole"
     )
     assert {name: (tmp_path / name).read_bytes() for name in os.listdir(tmp_path)} == before
+
+
+class Gate:
+    """A `copied.wait` that is held back until it is opened."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.opened = threading.Event()
+        monkeypatch.setattr(checkpoint.HostCopy, "wait", lambda copied: self.opened.wait(30))
+
+
+def test_a_file_written_in_the_background_has_the_values_of_its_moment(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gate = Gate(monkeypatch)
+    weight = torch.zeros(2)
+    content = {"weights": {"a": weight, "b": weight}, "groups": [{"lr": 0.1, "betas": (0.9, 1)}]}
+    writer = checkpoint.CheckpointWriter(in_background=True)
+    writer.write(content, tmp_path / "x.pth.tar")
+    weight += 1  # the next step
+    content["groups"][0]["lr"] = 0.5
+    assert not (tmp_path / "x.pth.tar").exists()
+    gate.opened.set()
+    writer.wait()
+    saved = torch.load(tmp_path / "x.pth.tar", weights_only=True)
+    assert torch.equal(saved["weights"]["a"], torch.zeros(2))
+    assert saved["groups"] == [{"lr": 0.1, "betas": (0.9, 1)}]
+    assert saved["weights"]["a"].data_ptr() == saved["weights"]["b"].data_ptr()
+
+
+def test_files_are_written_in_their_order(tmp_path: Path) -> None:
+    path = tmp_path / "x.pth.tar"
+    with checkpoint.CheckpointWriter(in_background=True) as writer:
+        for number in range(3):
+            writer.write({"number": number}, path, previous=tmp_path / "previous")
+    assert torch.load(path, weights_only=True) == {"number": 2}
+    assert torch.load(tmp_path / "previous", weights_only=True) == {"number": 1}
+
+
+def test_an_error_in_the_background_is_raised_at_the_next_file(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    writer = checkpoint.CheckpointWriter(in_background=True)
+    writer.write({}, tmp_path / "file" / "x.pth.tar")
+    with pytest.raises(WriteError, match="x.pth.tar: could not be written"):
+        writer.write({}, tmp_path / "y.pth.tar")
+    writer.wait()  # it is told once
+    with pytest.raises(WriteError, match="x.pth.tar: could not"), writer:
+        writer.write({}, tmp_path / "file" / "x.pth.tar")
+
+
+def test_the_error_that_ends_a_run_is_not_hidden(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(ZeroDivisionError), checkpoint.CheckpointWriter(True) as writer:
+        writer.write({}, tmp_path / "file" / "x.pth.tar")
+        raise ZeroDivisionError
+    assert "x.pth.tar: could not be written" in caplog.text
 
 
 def damaged(folder: Path, **changes: Any) -> Path:

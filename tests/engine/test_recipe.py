@@ -121,13 +121,14 @@ def test_the_network_is_compiled_if_asked_for(
     compiled: list[nn.Module] = []
 
     class Compiled(nn.Module):
-        def __init__(self, model: nn.Module) -> None:
+        def __init__(self, module: nn.Module, mode: str) -> None:
             super().__init__()
-            self.model = model
+            self.module = module
+            assert mode == "default"
 
-        def forward(self, images: torch.Tensor) -> Any:
-            compiled.append(self.model)
-            return self.model(images)
+        def forward(self, *batch: Any) -> Any:
+            compiled.append(self.module)
+            return self.module(*batch)
 
     monkeypatch.setattr(torch, "compile", Compiled)
     run("TRAIN.END_EPOCH", 1)

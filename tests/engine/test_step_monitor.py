@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from swahr.data.loaders import Batch
+from swahr.distributed import comm
 from swahr.distributed.launch import launch
 from swahr.engine.step_monitor import NonFiniteLossError, StepMonitor
 from tests.engine.distributed_workers import CPU, SmallNet, bad_steps, make_batches, make_train_step
@@ -54,6 +55,49 @@ def test_too_many_consecutive_steps(tmp_path: Path) -> None:
     assert saved["step"] == 8 and saved["losses"]["scale0"] == 1.0 and "w" in saved["state_dict"]
     assert torch.equal(saved["batches"][1]["images"], batches[1].images)
     assert torch.equal(saved["batches"][1]["joints"][0], batches[1].joints[0])
+
+
+@pytest.fixture
+def exchanged(monkeypatch: pytest.MonkeyPatch) -> list[list[float]]:
+    """What two processes exchange; the other one got no signal."""
+    seen: list[list[float]] = []
+
+    def reduce_max(values: torch.Tensor) -> torch.Tensor:
+        seen.append(values.tolist())
+        return values
+
+    monkeypatch.setattr(comm, "has_group", lambda: True)
+    monkeypatch.setattr(comm, "reduce_max", reduce_max)
+    return seen
+
+
+def test_processes_exchange_signals_now_and_then(
+    tmp_path: Path, exchanged: list[list[float]]
+) -> None:
+    monitor = StepMonitor(CPU, 5, tmp_path, signal_steps=4)
+    known = []
+    for step in range(5):
+        monitor.check(step, BAD if step == 1 else GOOD, 15 if step > 1 else 0, [], {})
+        known.append((monitor.bad_steps, monitor.stop_signal))
+    assert exchanged == [[0, 15]]
+    assert known == [(0, 0), (1, 0), (1, 0), (1, 15), (1, 15)]
+
+
+def test_processes_exchange_signals_at_the_end_of_an_epoch(
+    tmp_path: Path, exchanged: list[list[float]]
+) -> None:
+    monitor = StepMonitor(CPU, 5, tmp_path, signal_steps=10)
+    monitor.check(0, GOOD, 15, [], {})
+    assert not exchanged and monitor.stop_signal == 0
+    monitor.check(1, GOOD, 15, [], {}, last=True)
+    assert monitor.stop_signal == 15
+
+
+def test_signals_are_exchanged_in_every_step_on_a_cpu_and_every_tenth_on_a_gpu(
+    tmp_path: Path,
+) -> None:
+    devices = [CPU, torch.device("cuda")]
+    assert [StepMonitor(device, 5, tmp_path).signal_steps for device in devices] == [1, 10]
 
 
 class FakeEvent:

@@ -5,12 +5,20 @@ nothing.
 from __future__ import annotations
 
 import copy
+import logging
+from collections.abc import Callable
 
 import pytest
 import torch
 from torch import Tensor, nn
 
-from swahr.engine.train_step import LossScaler
+from benchmarks.step_operations import W32
+from swahr.config import load_config
+from swahr.data.loaders import Batch
+from swahr.engine import setup
+from swahr.engine import train_step as module
+from swahr.engine.schedule import make_sgd
+from swahr.engine.train_step import LossScaler, StepResult, TrainStep, batches_of, step_inputs
 from tests.engine.distributed_workers import CPU, SmallNet, make_batches, make_train_step, part_of
 
 BATCH = make_batches(1, 8)[0]
@@ -168,3 +176,80 @@ def test_after_backward_sees_the_gradients_before_they_are_used() -> None:
 
     train_step([BATCH], 0.1, after_backward=erase)
     assert all(torch.equal(a, b) for a, b in zip(train_step.parameters, before, strict=True))
+
+
+def recorded_step(monkeypatch: pytest.MonkeyPatch, calls: list[int]) -> TrainStep:
+    """A step whose graphs are plain calls."""
+
+    def graphs(function: Callable[..., StepResult], on_failure: object) -> Callable[..., object]:
+        return lambda inputs: calls.append(len(inputs)) or function(inputs)
+
+    monkeypatch.setattr(module, "StepGraphs", graphs)
+    step = make_train_step()
+    step.optimizer = make_sgd(step.parameters, fused=True, lr=1.0, momentum=0.9)
+    step.record()
+    return step
+
+
+def test_a_recorded_step_is_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With the learning rate of each step; samples and hooks are for plain steps."""
+    monkeypatch.setattr(module, "pad_people", lambda joints: joints)
+    calls: list[int] = []
+    recorded = recorded_step(monkeypatch, calls)
+    plain = make_train_step()
+    plain.optimizer = make_sgd(plain.parameters, fused=True, lr=1.0, momentum=0.9)
+    parts = [part_of(BATCH, 0, 4), part_of(BATCH, 4, 8)]
+    for lr in (0.1, 0.02):
+        assert torch.equal(recorded(parts, lr).losses["near"], plain(parts, lr).losses["near"])
+    assert calls == [6, 6]
+    for options in ({"sample_size": 1}, {"after_backward": lambda: None}):
+        recorded([BATCH], 0.1, **options)
+        plain([BATCH], 0.1, **options)
+    assert calls == [6, 6]
+    for ours, theirs in zip(recorded.parameters, plain.parameters, strict=True):
+        assert torch.equal(ours, theirs)
+
+
+def test_batches_come_back_from_their_tensors() -> None:
+    batch = Batch(
+        torch.ones(2, 8, 8, 3, dtype=torch.uint8),
+        [torch.ones(2, 3, 4, 3), torch.ones(2, 3, 4, 3)],
+        [torch.ones(2, 2, 2, dtype=torch.uint8), torch.ones(2, 4, 4, dtype=torch.uint8)],
+        torch.zeros(2),
+        [],
+    )
+    first, second = batches_of(step_inputs(batch) + step_inputs(batch))
+    for again in (first, second):
+        assert again.images is batch.images
+        assert [mask.shape for mask in again.masks] == [mask.shape for mask in batch.masks]
+        assert [joints.shape for joints in again.joints] == [(2, 32, 4, 3)] * 2
+
+
+@pytest.mark.parametrize(
+    "opts, device, group, reason",
+    [
+        ([], "cpu", False, "the device is cpu"),
+        ([], "cuda", True, "there are several processes"),
+        (["TRAIN.COMPILE", "max-autotune"], "cuda", False, "TRAIN.COMPILE max-autotune records"),
+        (["DATASET.SCALE_AWARE_SIGMA", "True"], "cuda", False, "DATASET.SCALE_AWARE_SIGMA waits"),
+        ([], "cuda", False, ""),
+    ],
+)
+def test_why_steps_are_not_recorded(
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    opts: list[str],
+    device: str,
+    group: bool,
+    reason: str,
+) -> None:
+    step = make_train_step(optimizer="adam")
+    step.device = torch.device(device)
+    recorded: list[bool] = []
+    monkeypatch.setattr(step, "record", lambda: recorded.append(True))
+    monkeypatch.setattr(setup.comm, "has_group", lambda: group)
+    with caplog.at_level(logging.WARNING, "swahr"):
+        setup.record_if_possible(step, load_config(W32, ["TRAIN.CUDA_GRAPHS", "True", *opts]))
+    if reason:
+        assert f"TRAIN.CUDA_GRAPHS: steps are not recorded: {reason}" in caplog.text
+    assert recorded == ([] if reason else [True])

@@ -23,8 +23,8 @@ from swahr.data.images import ImageError
 from swahr.distributed import comm
 from swahr.distributed.launch import launch
 from swahr.distributed.signals import Interrupted
-from swahr.engine import setup
-from swahr.engine.checkpoint import Progress, RefusedResume
+from swahr.engine import setup, trainer
+from swahr.engine.checkpoint import CheckpointWriter, Progress, RefusedResume
 from swahr.engine.progress import read_records
 from swahr.engine.schedule import TrainingError
 from swahr.engine.setup import adopt_position
@@ -442,6 +442,17 @@ def test_an_unknown_best_metric_is_told_before_training(start: Start, folder: Pa
     ):
         start("TRAIN.BEST_METRIC", "mAP")
     assert not (folder / "checkpoint.pth.tar").exists()
+
+
+def test_checkpoints_written_in_the_background_are_the_same(
+    start: Start, undisturbed: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also one that a signal asks for, and what is resumed from it."""
+    monkeypatch.setattr(trainer, "CheckpointWriter", lambda in_background: CheckpointWriter(True))
+    with monkeypatch.context() as patch, pytest.raises(Interrupted):
+        at_step(patch, 6, lambda: os.kill(os.getpid(), signal.SIGTERM))
+        start()
+    assert_same(start(), undisturbed)
 
 
 def test_workers_and_accumulation(start: Start, monkeypatch: pytest.MonkeyPatch) -> None:

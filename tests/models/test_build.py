@@ -8,7 +8,8 @@ import torch
 from torch import Tensor, nn
 from yacs.config import CfgNode
 
-from swahr.models.build import BACKBONES, HEADS, build_model
+from swahr.models import build
+from swahr.models.build import BACKBONES, HEADS, amp_dtype, build_model
 from swahr.models.network import Backbone, Head, StageOutput
 from swahr.models.weights import published_state
 from tests.models.tiny_networks import CROWD_POSE, W32, W48, published
@@ -107,3 +108,38 @@ def test_unknown_parts(backbone: str, head: str, message: str) -> None:
     with pytest.raises(ValueError) as error, torch.device("meta"):
         build_model(with_parts(backbone, head))
     assert str(error.value) == message + "a module of your own is named with --import"
+
+
+@pytest.mark.parametrize(
+    "opts, units, dtype",
+    [
+        ((), True, None),
+        (("AMP.ENABLED", "True"), False, torch.bfloat16),
+        (("AMP.ENABLED", "True", "AMP.DTYPE", "fp16"), True, torch.float16),
+        (("AMP.ENABLED", "True", "AMP.DTYPE", "auto"), True, torch.bfloat16),
+        (("AMP.ENABLED", "True", "AMP.DTYPE", "auto"), False, None),
+    ],
+)
+def test_the_type_of_mixed_precision(
+    monkeypatch: pytest.MonkeyPatch, opts: tuple[str, ...], units: bool, dtype: torch.dtype | None
+) -> None:
+    """auto is bf16 only where the device has units for it."""
+    monkeypatch.setattr(build, "has_bf16_units", lambda device: units)
+    assert amp_dtype(published(W32, *opts), torch.device("cpu")) == dtype
+
+
+@pytest.mark.parametrize("name", ["_is_avx512_bf16_supported", "_is_amx_tile_supported"])
+def test_bf16_units_of_a_cpu(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    for question in ("_is_avx512_bf16_supported", "_is_amx_tile_supported"):
+        monkeypatch.setattr(torch.cpu, question, lambda: False, raising=False)
+    assert not build.has_bf16_units(torch.device("cpu"))
+    monkeypatch.setattr(torch.cpu, name, lambda: True)
+    assert build.has_bf16_units(torch.device("cpu"))
+
+
+@pytest.mark.parametrize("capability, units", [((7, 5), False), ((8, 0), True), ((9, 0), True)])
+def test_bf16_units_of_a_gpu(
+    monkeypatch: pytest.MonkeyPatch, capability: tuple[int, int], units: bool
+) -> None:
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: capability)
+    assert build.has_bf16_units(torch.device("cuda")) is units

@@ -1,14 +1,20 @@
-"""A network on a GPU as CUDA graphs: all kernels of a pass are started together."""
+"""A network, or a training step, on a GPU as CUDA graphs: all kernels are started together."""
 
 from __future__ import annotations
 
+import logging
+from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
+from torch.utils._pytree import tree_map_only
 
 from swahr.models.network import StageOutput
+
+logger = logging.getLogger("swahr")
+WARM_UP = 3  # plain calls before a recording: libraries choose kernels, optimizers make their state
 
 
 class CudaGraphs:
@@ -51,3 +57,62 @@ class CudaGraphs:
         with torch.cuda.graph(graph, pool=self.memory, capture_error_mode="thread_local"):
             outputs = self.model(inputs)
         return graph, inputs, outputs
+
+
+class StepGraphs:
+    """A function on a GPU that changes tensors of its own, such as a training step, as CUDA graphs.
+
+    function: inputs (tensors) -> plain data and tensors. It is called plainly WARM_UP times for
+    each shape of its inputs, on another stream as recording needs it, then recorded, and replayed
+    from then on. It must not wait for the GPU. If it cannot be recorded, one line says so, and it
+    is called plainly for good. on_failure: called then.
+    """
+
+    def __init__(
+        self,
+        function: Callable[[Sequence[Tensor]], Any],
+        on_failure: Callable[[], None] = lambda: None,
+    ) -> None:
+        self.function = function
+        self.on_failure = on_failure
+        self.failed = False
+        self.calls: Counter[Any] = Counter()
+        self.recorded: dict[Any, tuple[torch.cuda.CUDAGraph, list[Tensor], Any]] = {}
+        self.memory = torch.cuda.graph_pool_handle()
+
+    def __call__(self, inputs: Sequence[Tensor]) -> Any:
+        """What the function gives, which later calls do not overwrite."""
+        key = tuple((tensor.shape, tensor.dtype) for tensor in inputs)
+        if not self.failed and key not in self.recorded:
+            self.calls[key] += 1
+            if self.calls[key] <= WARM_UP:
+                return self._on_other_stream(inputs)
+            self._record(key, inputs)
+        if self.failed:
+            return self.function(inputs)
+        graph, static, outputs = self.recorded[key]
+        torch._foreach_copy_(static, list(inputs), non_blocking=True)
+        graph.replay()
+        return tree_map_only(Tensor, torch.clone, outputs)
+
+    def _on_other_stream(self, inputs: Sequence[Tensor]) -> Any:
+        stream = torch.cuda.Stream()
+        stream.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(stream):
+            outputs = self.function(inputs)
+        torch.cuda.current_stream().wait_stream(stream)
+        return outputs
+
+    def _record(self, key: Any, inputs: Sequence[Tensor]) -> None:
+        static = [tensor.clone() for tensor in inputs]
+        graph = torch.cuda.CUDAGraph()
+        try:
+            with torch.cuda.graph(graph, pool=self.memory, capture_error_mode="thread_local"):
+                outputs = self.function(static)
+        except RuntimeError as error:
+            self.failed = True
+            reason = str(error).strip().splitlines()[0]
+            logger.warning("TRAIN.CUDA_GRAPHS: steps are not recorded: %s", reason)
+            self.on_failure()
+            return
+        self.recorded[key] = graph, static, outputs

@@ -50,7 +50,9 @@ def _pixels(joints: Tensor, size: int) -> tuple[Tensor, Tensor]:
     return torch.where(present[..., None], pixels, 0), present
 
 
-def _render(joints: Tensor, sigma: Tensor, size: int, patch_size: int) -> Tensor:
+def _render(
+    joints: Tensor, sigma: Tensor, size: int, patch_size: int, drop_absent: bool | None = None
+) -> Tensor:
     """Joints (B, N, K, >=3) as Gaussian patches of at most patch_size pixels -> (B, K, size, size).
 
     sigma broadcasts to (B, N, K). The rule is that of the published code: a patch is sampled at 0,
@@ -58,6 +60,10 @@ def _render(joints: Tensor, sigma: Tensor, size: int, patch_size: int) -> Tensor
     to, not including, round(x + 3 sigma + 2), halves rounded to even. If 3 sigma is whole, these
     are 6 sigma + 3 samples with the peak on the joint; else the peak is up to half a pixel off.
     Patches are merged by maximum, so that their order does not matter, on a GPU either.
+
+    drop_absent: whether absent joints are dropped first, with the same result; otherwise they are
+    drawn as zeros. To drop them, they have to be counted, which waits for a GPU and gives tensors
+    of another size for each batch. None: on the CPU only.
     """
     batch, _, num_joints = joints.shape[:3]
     pixels, present = _pixels(joints, size)
@@ -65,12 +71,14 @@ def _render(joints: Tensor, sigma: Tensor, size: int, patch_size: int) -> Tensor
     sigma = torch.where(present, sigma, 1)
     channels = torch.arange(batch * num_joints, device=joints.device)
     channels = channels.view(batch, 1, num_joints).expand_as(present)
-    # On the CPU absent joints are dropped. On a GPU they are drawn as zeros: dropping them would
-    # wait for the GPU to count them.
-    drawn = slice(None) if joints.is_cuda else present.flatten().nonzero().squeeze(1)
     pixels, sigma, channels, present = (
-        values.flatten(0, 2)[drawn] for values in (pixels, sigma, channels, present)
+        values.flatten(0, 2) for values in (pixels, sigma, channels, present)
     )
+    if not joints.is_cuda if drop_absent is None else drop_absent:
+        drawn = present.nonzero().squeeze(1)
+        pixels, sigma, channels, present = (
+            values[drawn] for values in (pixels, sigma, channels, present)
+        )
 
     offsets = torch.arange(patch_size, device=joints.device)
     radius = (3 * sigma + 1)[:, None]
@@ -90,24 +98,28 @@ def _render(joints: Tensor, sigma: Tensor, size: int, patch_size: int) -> Tensor
     return heatmaps.view(batch, num_joints, size, size)
 
 
-def render_heatmaps(joints: Tensor, size: int, sigma: float) -> Tensor:
+def render_heatmaps(
+    joints: Tensor, size: int, sigma: float, drop_absent: bool | None = None
+) -> Tensor:
     """joints (B, N, K, >=3) in pixels of the map, present where the third number is > 0 -> (B, K,
     size, size) float32.
 
     sigma: standard deviation of a joint's Gaussian in pixels; a negative one means size / 64.
+    drop_absent: True is faster on a CPU, False never waits for a GPU; None: True on a CPU.
     """
     sigma = sigma if sigma > 0 else size / 64
-    return _render(joints, joints.new_full((), sigma), size, math.ceil(6 * sigma + 3))
+    patch_size = math.ceil(6 * sigma + 3)
+    return _render(joints, joints.new_full((), sigma), size, patch_size, drop_absent)
 
 
-def render_scale_aware(joints: Tensor, size: int) -> Tensor:
+def render_scale_aware(joints: Tensor, size: int, drop_absent: bool | None = None) -> Tensor:
     """Like render_heatmaps, for joints (B, N, K, 4) whose fourth number is the joint's own sigma in
     pixels.
     """
     sigma = joints[..., 3]
     # This waits for a GPU: patches need a size.
     largest = float(sigma.max()) if sigma.numel() else 0.0
-    return _render(joints, sigma, size, math.ceil(6 * largest + 3))
+    return _render(joints, sigma, size, math.ceil(6 * largest + 3), drop_absent)
 
 
 def tag_index(joints: Tensor, size: int, tag_per_joint: bool) -> tuple[Tensor, Tensor]:
@@ -129,10 +141,17 @@ class TargetEncoder:
     sizes: side of each stage's square maps in pixels.
     sigma: see render_heatmaps; not used if scale_aware, since each joint then has its own.
     tag_per_joint: see tag_index.
+    drop_absent: see render_heatmaps.
     """
 
     def __init__(
-        self, *, sizes: Sequence[int], sigma: float, scale_aware: bool, tag_per_joint: bool
+        self,
+        *,
+        sizes: Sequence[int],
+        sigma: float,
+        scale_aware: bool,
+        tag_per_joint: bool,
+        drop_absent: bool | None = None,
     ) -> None:
         if sigma == 0:
             raise ValueError(
@@ -142,6 +161,7 @@ class TargetEncoder:
         self.sigma = sigma
         self.scale_aware = scale_aware
         self.tag_per_joint = tag_per_joint
+        self.drop_absent = drop_absent
 
     def __call__(self, joints: Sequence[Tensor], masks: Sequence[Tensor]) -> list[StageTarget]:
         """For each stage joints (B, N, K, 3), or (B, N, K, 4) if scale_aware, in its pixels, and
@@ -165,9 +185,9 @@ class TargetEncoder:
                 f"mask has shape {tuple(mask.shape)}: it should be {(len(joints), size, size)}"
             )
         if self.scale_aware:
-            heatmaps = render_scale_aware(joints, size)
+            heatmaps = render_scale_aware(joints, size, self.drop_absent)
         else:
-            heatmaps = render_heatmaps(joints, size, self.sigma)
+            heatmaps = render_heatmaps(joints, size, self.sigma, self.drop_absent)
         index, present = tag_index(joints, size, self.tag_per_joint)
         return StageTarget(heatmaps, mask.float(), index, present, joints)
 

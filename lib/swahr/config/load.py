@@ -130,7 +130,7 @@ def _typed(settings: Sequence[Setting]) -> tuple[dict[str, Any], list[Problem]]:
     problems = []
     for key, value, where, _ in settings:
         try:
-            values[key] = coerce(value, SCHEMA[key].default)
+            values[key] = coerce(SCHEMA[key].spelled(value), SCHEMA[key].default)
         except ValueError as error:
             problems.append(Problem((key,), str(error), where))
     return values, problems

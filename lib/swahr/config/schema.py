@@ -15,7 +15,8 @@ MODEL.NAME is the only name that is accepted. Rules between several keys are in 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 from yacs.config import CfgNode
@@ -34,6 +35,8 @@ class Key:
     per_stage: a list with one entry for each of LOSS.NUM_STAGES stages; one entry stands for all.
     only_with: (other key, value) without which this key changes nothing.
     no_effect: the reason why a published key is accepted and changes nothing.
+    aliases: what other spellings stand for, in lower case, such as the truth values of a key that
+    was once true or false.
     """
 
     default: Any
@@ -46,6 +49,7 @@ class Key:
     per_stage: bool = False
     only_with: tuple[str, Any] | None = None
     no_effect: str = ""
+    aliases: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         first = self.default[0] if isinstance(self.default, list) and self.default else self.default
@@ -57,11 +61,17 @@ class Key:
         if self.per_stage and not isinstance(self.default, list):
             raise TypeError(f"the default of a key per stage is a list, not {self.default!r}")
 
+    def spelled(self, value: Any) -> Any:
+        """The value that an alias stands for; other values as they are."""
+        return self.aliases.get(str(value).lower(), value) if self.aliases else value
+
     @property
     def right(self) -> str:
         """The accepted values in words, such as "one of exp, max" or "above 0"; '' if any."""
         if self.choices:
-            return ("one of " if len(self.choices) > 1 else "") + ", ".join(map(str, self.choices))
+            return ("one of " if len(self.choices) > 1 else "") + ", ".join(
+                str(choice) or "''" for choice in self.choices
+            )
         if self.at_least is not None and self.at_most is not None:
             return f"from {self.at_least:g} to {self.at_most:g}"
         bounds = (
@@ -124,7 +134,7 @@ SCHEMA: dict[str, Key] = {
 
     # Mixed precision. FP16.* are the published names: FP16.ENABLED is AMP.ENABLED with AMP.DTYPE fp16, and the one set last decides.
     "AMP.ENABLED": Key(False, "mixed precision in training and testing; losses stay float32"),
-    "AMP.DTYPE": Key("bf16", "bf16 (Ampere and later) or fp16 (with loss scaling)", choices=("bf16", "fp16"), only_with=("AMP.ENABLED", True)),
+    "AMP.DTYPE": Key("bf16", "bf16 (Ampere and later), fp16 (with loss scaling), or auto: bf16 where the device has units for it, else float32", choices=("bf16", "fp16", "auto"), only_with=("AMP.ENABLED", True)),
     "FP16.ENABLED": Key(False, "published name of AMP.ENABLED with AMP.DTYPE fp16; the one set last decides"),
     "FP16.STATIC_LOSS_SCALE": Key(1.0, "factor of the loss under fp16; not 1 (1 stands for none given, which means dynamic)", above=0, only_with=("FP16.ENABLED", True)),
     "FP16.DYNAMIC_LOSS_SCALE": Key(False, "adjust the loss scale during training instead of STATIC_LOSS_SCALE", only_with=("FP16.ENABLED", True)),
@@ -233,7 +243,8 @@ SCHEMA: dict[str, Key] = {
     "TRAIN.PLOTS": Key(True, "draw curves.png and val_images.jpg at each validation"),
     "TRAIN.HOOKS": Key([""], "further hooks: names in engine.hooks.HOOKS"),
     "TRAIN.CHANNELS_LAST": Key(False, "channels innermost in memory; faster on recent GPUs in mixed precision"),
-    "TRAIN.COMPILE": Key(False, "torch.compile the network"),
+    "TRAIN.COMPILE": Key("", "torch.compile the step's network, targets and losses in this mode; '' = off", choices=("", "default", "reduce-overhead", "max-autotune"), aliases={"false": "", "true": "default"}),
+    "TRAIN.CUDA_GRAPHS": Key(False, "on one GPU: record the whole step once for each shape, and replay it"),
 
     # Testing
     "TEST.IMAGES_PER_GPU": Key(32, "images of one size in one forward pass on a GPU (1 on a CPU); same results", above=0),

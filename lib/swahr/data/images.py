@@ -112,18 +112,22 @@ def _is_cut_off(data: bytes) -> bool:
 
 
 def normalize(
-    images: Tensor, memory_format: torch.memory_format = torch.contiguous_format
+    images: Tensor,
+    memory_format: torch.memory_format = torch.contiguous_format,
+    mean_and_std: tuple[Tensor, Tensor] | None = None,
 ) -> Tensor:
     """Images (B, H, W, 3) uint8 on any device -> (B, 3, H, W) float32 in the given memory format:
     (x / 255 - MEAN) / STD.
+
+    mean_and_std: what `statistics` gives for the device, for callers that keep it.
     """
     planes = images.permute(0, 3, 1, 2).to(torch.float32, memory_format=memory_format)
-    mean, std = _statistics(images.device)
+    mean, std = mean_and_std or statistics(images.device)
     return planes.div_(255).sub_(mean).div_(std)
 
 
 @cache
-def _statistics(device: torch.device) -> tuple[Tensor, Tensor]:
+def statistics(device: torch.device) -> tuple[Tensor, Tensor]:
     """MEAN and STD as (1, 3, 1, 1) tensors. They are cached, because copying them to a GPU for each
     batch would wait for it.
     """

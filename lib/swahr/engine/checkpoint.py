@@ -8,12 +8,14 @@ config, skeleton, version, run_id, launchers, logs.
 
 from __future__ import annotations
 
+import logging
 import os
+import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -22,6 +24,7 @@ from swahr import __version__
 from swahr.files import replacing
 from swahr.models.weights import CheckpointError, verify_checksums
 
+logger = logging.getLogger("swahr")
 NEWEST = "checkpoint.pth.tar"
 PREVIOUS = "checkpoint_previous.pth.tar"
 BEST = "model_best.pth.tar"
@@ -118,7 +121,20 @@ def save_checkpoint(
     weights: of the bare model, under the published names. optimizer, scaler, hooks: state_dicts;
     those of the hooks by name.
     """
-    content = {
+    content = checkpoint_content(identity, weights, optimizer, scaler, progress, hooks or {})
+    write_whole(content, folder / NEWEST, previous=folder / PREVIOUS)
+
+
+def checkpoint_content(
+    identity: RunIdentity,
+    weights: Mapping[str, Tensor],
+    optimizer: dict,
+    scaler: dict,
+    progress: Progress,
+    hooks: Mapping[str, dict],
+) -> dict[str, Any]:
+    """What checkpoint.pth.tar holds; see save_checkpoint."""
+    return {
         "epoch": progress.epoch,
         "model": identity.name,
         "state_dict": {WRAPPER + key: value for key, value in weights.items()},
@@ -126,7 +142,7 @@ def save_checkpoint(
         "perf": -1.0 if progress.perf is None else progress.perf,
         "optimizer": optimizer,
         "scaler": scaler,
-        "hooks": dict(hooks or {}),
+        "hooks": dict(hooks),
         "seed": identity.seed,
         "config": identity.config,
         "run_id": identity.run_id,
@@ -136,7 +152,105 @@ def save_checkpoint(
         "version": __version__,
         "progress": asdict(progress),
     }
-    write_whole(content, folder / NEWEST, previous=folder / PREVIOUS)
+
+
+class CheckpointWriter:
+    """Writes the checkpoints of a run, if asked to in a thread.
+
+    A thread lets the GPUs go on. The copies to the host are queued before the work of later steps,
+    so that the file has the values of the moment of `write`, whatever these steps do. The thread
+    waits for the copies and writes them. One file is written at a time. At the end of a `with`
+    block the last file is there.
+
+    in_background: whether there is a thread. On a CPU it would only take time from the training.
+    """
+
+    def __init__(self, in_background: bool) -> None:
+        self.in_background = in_background
+        self._thread: threading.Thread | None = None
+        self._error: BaseException | None = None
+
+    def __enter__(self) -> CheckpointWriter:
+        return self
+
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        try:
+            self.wait()
+        except Exception as failure:
+            if error is None:
+                raise
+            logger.error("%s", failure)  # the error that ends the run is told last
+
+    def write(self, content: Any, path: Path, previous: Path | None = None) -> None:
+        """write_whole, once an earlier file is done. Raises the error of that one too."""
+        self.wait()
+        if not self.in_background:
+            write_whole(content, path, previous)
+            return
+        copied = copy_to_host(content)
+        self._thread = threading.Thread(target=self._write, args=(copied, path, previous))
+        self._thread.start()
+
+    def wait(self) -> None:
+        """Return once the last file is there. Raises its error, such as WriteError."""
+        if self._thread is not None:
+            self._thread.join()
+        self._thread = None
+        error, self._error = self._error, None
+        if error is not None:
+            raise error
+
+    def _write(self, copied: HostCopy, path: Path, previous: Path | None) -> None:
+        try:
+            copied.wait()
+            write_whole(copied.content, path, previous)
+        except BaseException as error:  # raised where the run waits
+            self._error = error
+
+
+class HostCopy(NamedTuple):
+    """Plain data and tensors, copied to the host.
+
+    done: passed once the copies from a GPU are complete; None if there are none.
+    """
+
+    content: Any
+    done: torch.cuda.Event | None
+
+    def wait(self) -> None:
+        if self.done is not None:
+            self.done.synchronize()
+
+
+def copy_to_host(content: Any) -> HostCopy:
+    """Copy dictionaries and lists with the tensors in them; the processor does not wait for a GPU.
+
+    Tensors on a GPU go to pinned memory. A tensor that occurs twice is copied once.
+    """
+    copies: dict[Any, Tensor] = {}
+    on_gpu = False
+
+    def copied_tensor(tensor: Tensor) -> Tensor:
+        nonlocal on_gpu
+        key = (tensor.data_ptr(), tensor.shape, tensor.stride(), tensor.dtype)
+        if key not in copies:
+            on_gpu = on_gpu or tensor.is_cuda
+            host = torch.empty_like(tensor, device="cpu", pin_memory=tensor.is_cuda)
+            copies[key] = host.copy_(tensor.detach(), non_blocking=tensor.is_cuda)
+        return copies[key]
+
+    def copied(value: Any) -> Any:
+        if isinstance(value, Mapping):
+            return {key: copied(entry) for key, entry in value.items()}
+        if isinstance(value, list | tuple):
+            return type(value)(copied(entry) for entry in value)
+        return copied_tensor(value) if isinstance(value, Tensor) else value
+
+    content = copied(content)
+    done = torch.cuda.Event() if on_gpu else None
+    if done is not None:
+        done.record()
+    return HostCopy(content, done)
 
 
 def read_checkpoint(path: Path) -> dict[str, Any]:
@@ -234,8 +348,15 @@ def restore_optimizer(
         raise CheckpointError(
             f"{path}: written with another optimizer than {kind}: it has {', '.join(foreign)}"
         )
+    present = [
+        {name: group[name] for name in _IMPLEMENTATION if name in group}
+        for group in optimizer.param_groups
+    ]
     try:
         optimizer.load_state_dict(dict(state))
+        for group, implementation in zip(optimizer.param_groups, present, strict=True):
+            group.update(implementation)  # how it computes is this start's choice
+            group["lr"] = float(group["lr"])  # a tensor with TRAIN.CUDA_GRAPHS
     except (ValueError, KeyError, TypeError, AttributeError, IndexError) as error:
         raise CheckpointError(
             f"{path}: its optimizer does not fit the network: {_reason(error)}"

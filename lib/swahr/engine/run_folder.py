@@ -62,6 +62,7 @@ NOT_LEARNT = (
     "TRAIN.PLOTS",
     "TRAIN.CHANNELS_LAST",
     "TRAIN.COMPILE",
+    "TRAIN.CUDA_GRAPHS",
     "TEST.",
     "DEBUG.",
 )

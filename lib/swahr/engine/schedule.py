@@ -91,18 +91,43 @@ def build_adam(cfg: Any, parameters: Sequence[nn.Parameter]) -> torch.optim.Opti
 
 
 def build_sgd(cfg: Any, parameters: Sequence[nn.Parameter]) -> torch.optim.Optimizer:
-    """SGD with momentum, weight decay and Nesterov.
+    """SGD with momentum, weight decay and Nesterov; fused on a GPU.
 
-    Not fused: if its first step is skipped, the fused one uses momentum that was never written.
+    On a CPU it is not fused, since fused kernels round differently there. On a GPU only a fused one
+    can skip a step without the processor waiting for the answer.
     """
     train = cfg.TRAIN
-    return torch.optim.SGD(
+    return make_sgd(
         parameters,
+        fused=all(parameter.is_cuda for parameter in parameters),
         lr=train.LR,
         momentum=train.MOMENTUM,
         weight_decay=train.WD,
         nesterov=train.NESTEROV and train.MOMENTUM > 0,
     )
+
+
+def make_sgd(
+    parameters: Sequence[nn.Parameter], *, fused: bool, **options: Any
+) -> torch.optim.Optimizer:
+    """torch.optim.SGD whose first step may be skipped.
+
+    The fused one does not write the momentum in a first step that is skipped, and uses it in the
+    next. So momentum starts at 0 there, which gives the same first step. options: of SGD.
+    """
+    optimizer = torch.optim.SGD(parameters, fused=True if fused else None, **options)
+    if fused and options.get("momentum"):
+        optimizer.register_step_pre_hook(start_momentum)
+    return optimizer
+
+
+def start_momentum(optimizer: torch.optim.Optimizer, *_: Any) -> None:
+    """Momentum of 0 for every parameter with a gradient that has none yet."""
+    for group in optimizer.param_groups:
+        for parameter in group["params"]:
+            state = optimizer.state[parameter]
+            if state.get("momentum_buffer") is None and parameter.grad is not None:
+                state["momentum_buffer"] = torch.zeros_like(parameter)
 
 
 # Name -> function(cfg, parameters) -> optimiser.

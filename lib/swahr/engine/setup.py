@@ -22,19 +22,20 @@ from swahr.distributed.signals import LeaveSignalsToParent, StopRequest
 from swahr.engine import checkpoint
 from swahr.engine.checkpoint import Progress, RefusedResume, RunIdentity, restore_optimizer
 from swahr.engine.hooks import Hook, build_hooks
+from swahr.engine.loss_network import LossNetwork
 from swahr.engine.progress import PanelWriter, TensorBoard
 from swahr.engine.results_file import ResultsFile
 from swahr.engine.run_folder import changed_settings, changes_what_is_learnt, own_skeleton
 from swahr.engine.schedule import TrainingError, build_optimizer, build_scaler, build_schedule
 from swahr.engine.step_monitor import StepMonitor
-from swahr.engine.train_step import LossScaler, TrainStep
+from swahr.engine.train_step import LossScaler, TrainStep, takes_skipping
 from swahr.engine.trainer import Trainer
 from swahr.engine.validate import build_validation_set
 from swahr.evaluation.metrics import METRICS, NAMES
 from swahr.evaluation.pixels import PIXEL_NAMES, needs_pixels
 from swahr.inference.load import set_cudnn
 from swahr.inference.predictor import check_test_scales
-from swahr.losses.criterion import build_criterion
+from swahr.losses.criterion import Criterion, build_criterion
 from swahr.models.build import amp_dtype, build_model
 from swahr.models.freeze import freeze
 from swahr.models.network import ModelError, PoseNetwork
@@ -100,16 +101,7 @@ def build_trainer(
     board.drop_after(progress.epoch * steps_per_epoch + progress.step, progress.to_validate)
     return Trainer(
         model=model,
-        train_step=TrainStep(
-            model=wrap_model(model, device, criterion.reads, compiled=cfg.TRAIN.COMPILE),
-            encoder=build_target_encoder(cfg),
-            criterion=criterion,
-            optimizer=optimizer,
-            scaler=scaler,
-            device=device,
-            channels_last=cfg.TRAIN.CHANNELS_LAST,
-            dtype=amp_dtype(cfg),
-        ),
+        train_step=build_train_step(cfg, model, criterion, device, optimizer, scaler),
         loader=loader,
         sampler=loader.batch_sampler,  # type: ignore[arg-type]
         schedule=build_schedule(
@@ -219,27 +211,114 @@ def build_network(cfg: Any, device: torch.device) -> PoseNetwork:
     return model
 
 
-def wrap_model(
+def build_train_step(
+    cfg: Any,
     model: PoseNetwork,
+    criterion: Criterion,
     device: torch.device,
-    terms_read: set[tuple[str, int]],
-    *,
-    compiled: bool = False,
+    optimizer: torch.optim.Optimizer | None = None,
+    scaler: LossScaler | None = None,
+) -> TrainStep:
+    """The step of TRAIN.* for a bare network on its device; optimizer and scaler are built if they
+    are not given.
+    """
+    encoder = build_target_encoder(cfg)
+    dtype = amp_dtype(cfg, device)
+    if cfg.AMP.ENABLED and cfg.AMP.DTYPE == "auto":
+        logger.info("AMP.DTYPE auto: %s on this %s", dtype or torch.float32, device.type)
+    loss_network: nn.Module | None = None
+    wrapped: nn.Module = model
+    if cfg.TRAIN.COMPILE:
+        encoder.drop_absent = False  # compiled code cannot depend on how many there are
+        loss_network = LossNetwork(
+            model=model,
+            encoder=encoder,
+            criterion=criterion,
+            dtype=dtype,
+            memory_format=memory_format(cfg),
+        )
+        is_idle = model.head.is_idle(criterion.reads)
+        loss_network = in_parallel(compiled(loss_network, cfg), device, is_idle)
+    else:
+        wrapped = wrap_model(model, device, criterion.reads)
+    step = TrainStep(
+        model=wrapped,
+        encoder=encoder,
+        criterion=criterion,
+        optimizer=optimizer or build_optimizer(cfg, model),
+        scaler=scaler or build_scaler(cfg, device),
+        device=device,
+        channels_last=cfg.TRAIN.CHANNELS_LAST,
+        dtype=dtype,
+        loss_network=loss_network,
+    )
+    if cfg.TRAIN.CUDA_GRAPHS:
+        record_if_possible(step, cfg)
+    return step
+
+
+def record_if_possible(step: TrainStep, cfg: Any) -> None:
+    """TRAIN.CUDA_GRAPHS, or one line that says why steps are not recorded."""
+    reason = ""
+    if step.device.type != "cuda":
+        reason = f"the device is {step.device.type}"
+    elif comm.has_group():
+        reason = "there are several processes, which exchange gradients in between"
+    elif cfg.TRAIN.COMPILE in ("reduce-overhead", "max-autotune"):
+        reason = f"TRAIN.COMPILE {cfg.TRAIN.COMPILE} records its own graphs"
+    elif not takes_skipping(step.optimizer):
+        reason = f"TRAIN.OPTIMIZER {cfg.TRAIN.OPTIMIZER} waits for the GPU; adam and sgd do not"
+    elif cfg.DATASET.SCALE_AWARE_SIGMA:
+        reason = "DATASET.SCALE_AWARE_SIGMA waits for the GPU"
+    if reason:
+        logger.warning("TRAIN.CUDA_GRAPHS: steps are not recorded: %s", reason)
+    else:
+        step.record()
+
+
+def memory_format(cfg: Any) -> torch.memory_format:
+    """The layout of images and maps that TRAIN.CHANNELS_LAST names."""
+    return torch.channels_last if cfg.TRAIN.CHANNELS_LAST else torch.contiguous_format
+
+
+def compiled(module: nn.Module, cfg: Any) -> nn.Module:
+    """torch.compile in the mode of TRAIN.COMPILE.
+
+    The modes with CUDA graphs keep gradients where the next backward pass writes its own, so that
+    accumulated batches are compiled without these graphs.
+    """
+    mode = cfg.TRAIN.COMPILE
+    if cfg.TRAIN.ACCUMULATION_STEPS > 1 and mode != "default":
+        logger.info("TRAIN.COMPILE %s: no CUDA graphs, as batches are accumulated", mode)
+        mode = {"max-autotune": "max-autotune-no-cudagraphs"}.get(mode, "default")
+    return torch.compile(module, mode=mode)  # type: ignore[return-value]
+
+
+def wrap_model(
+    model: PoseNetwork, device: torch.device, terms_read: set[tuple[str, int]]
 ) -> nn.Module:
     """The model as training calls it: in DistributedDataParallel if there are several processes.
 
-    terms_read: the maps that the criterion reads, (name, stage). compiled: with torch.compile.
-    Buffers are not broadcast in each step: batch norms use them in testing only, and `Trainer`
-    broadcasts them before a validation.
+    terms_read: the maps that the criterion reads, (name, stage).
     """
-    module: nn.Module = torch.compile(model) if compiled else model  # type: ignore[assignment]
+    return in_parallel(model, device, model.head.is_idle(terms_read))
+
+
+def in_parallel(module: nn.Module, device: torch.device, is_idle: bool) -> nn.Module:
+    """The module in DistributedDataParallel if there are several processes.
+
+    is_idle: whether some parameters get no gradient. A compiled module inside it is cut where a
+    bucket of gradients is full, so that their exchange overlaps the backward pass. Buffers are not
+    broadcast in each step: batch norms use them in testing only, and `Trainer` broadcasts them
+    before a validation.
+    """
     if not comm.has_group():
         return module
     return DistributedDataParallel(
         module,
         device_ids=[device] if device.type == "cuda" else None,
         broadcast_buffers=False,
-        find_unused_parameters=model.head.is_idle(terms_read),
+        find_unused_parameters=is_idle,
         gradient_as_bucket_view=True,
     )
 

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from swahr.data.loaders import Batch
 
 MAX_NAMED_IMAGES = 50
+SIGNAL_STEPS = 10  # on GPUs, where a step is short; an exchange in each would hold all of them up
 
 
 class NonFiniteLossError(RuntimeError):
@@ -23,7 +24,7 @@ class NonFiniteLossError(RuntimeError):
 
 
 class _Step(NamedTuple):
-    flags: Tensor  # skipped (0 or 1), signal number (0 for none); maximum over the processes
+    flags: Tensor  # skipped (0 or 1), number of a signal that all processes know (0 for none)
     copied: torch.cuda.Event | None  # passed once `flags` has reached the host
     step: int
     batches: Sequence[Batch]
@@ -37,9 +38,13 @@ class StepMonitor:
     processor does not wait for the GPU. Only a step that may be the last one allowed is waited for:
     the network saved with it is then the one that computed it.
 
+    Whether a step was skipped needs no exchange: gradients are the same on all processes once they
+    are averaged, so that all skip the same steps. Only signals are exchanged.
+
     limit: consecutive skipped steps at which NonFiniteLossError is raised, on all processes
     together. folder: where the last step is saved then, with what replay() returns. bad_steps:
-    skipped steps so far.
+    skipped steps so far. signal_steps: steps between two exchanges of signals; None: 1 on a CPU,
+    SIGNAL_STEPS on a GPU. A single process knows its signal at once.
     """
 
     def __init__(
@@ -50,12 +55,14 @@ class StepMonitor:
         *,
         bad_steps: int = 0,
         replay: Callable[[], dict[str, Any]] = dict,
+        signal_steps: int | None = None,
     ) -> None:
         self.device = device
         self.limit = limit
         self.folder = folder
         self.replay = replay
         self.bad_steps = bad_steps
+        self.signal_steps = signal_steps or (SIGNAL_STEPS if device.type == "cuda" else 1)
         self.consecutive = 0
         self.stop_signal = 0
         self._pending: _Step | None = None
@@ -67,6 +74,7 @@ class StepMonitor:
         signal: int,
         batches: Sequence[Batch],
         losses: dict[str, Tensor],
+        last: bool = False,
     ) -> None:
         """Note a step, on all processes together.
 
@@ -74,10 +82,11 @@ class StepMonitor:
         until the next check, or until flush.
 
         step: its index. bad: scalar bool, whether it was skipped. signal: number of the signal that
-        this process got, 0 for none. losses: scalars by name.
+        this process got, 0 for none. losses: scalars by name. last: of the epoch; signals are then
+        exchanged too.
         """
-        signal_flag = bad.new_full((), signal, dtype=torch.float32)
-        flags = comm.reduce_max(torch.stack([bad.float(), signal_flag]))
+        exchanged = last or (step + 1) % self.signal_steps == 0
+        flags = self._flags(bad, signal, exchanged)
         copied = None
         if self.device.type == "cuda":
             flags = flags.to("cpu", non_blocking=True)
@@ -87,6 +96,12 @@ class StepMonitor:
         self._pending = _Step(flags, copied, step, batches, losses)
         if copied is None or self.consecutive >= self.limit - 1:
             self.flush()
+
+    def _flags(self, bad: Tensor, signal: int, exchanged: bool) -> Tensor:
+        if comm.has_group() and not exchanged:
+            return torch.stack([bad.float(), torch.zeros_like(bad, dtype=torch.float32)])
+        signal_flag = bad.new_full((), signal, dtype=torch.float32)
+        return comm.reduce_max(torch.stack([bad.float(), signal_flag]))
 
     def flush(self) -> None:
         """Read the answer about the latest step, if that was not done yet; waits for the GPU.
@@ -99,7 +114,7 @@ class StepMonitor:
         if latest.copied is not None:
             latest.copied.synchronize()
         bad, signal = latest.flags.tolist()
-        self.stop_signal = int(signal)
+        self.stop_signal = int(signal) or self.stop_signal
         self.bad_steps += int(bad)
         self.consecutive = self.consecutive + 1 if bad else 0
         if self.consecutive >= self.limit:

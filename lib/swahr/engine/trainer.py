@@ -17,7 +17,7 @@ from swahr.data.loaders import Batch, EpochSampler
 from swahr.distributed import comm
 from swahr.distributed.signals import Interrupted, StopRequest
 from swahr.engine import checkpoint
-from swahr.engine.checkpoint import Progress, RunIdentity
+from swahr.engine.checkpoint import CheckpointWriter, Progress, RunIdentity
 from swahr.engine.hooks import Hook, Stats
 from swahr.engine.progress import (
     VALIDATION,
@@ -99,6 +99,8 @@ class Trainer:
         self.accumulation = accumulation
         self.panels = panels
         self.steps_per_epoch = len(sampler) // accumulation
+        # Only where a GPU computes, the processor has time to write meanwhile.
+        self.writer = CheckpointWriter(in_background=self.device.type == "cuda")
         self._saved_at = time.monotonic()  # time of the last checkpoint
         if validate is None:
             progress.to_validate = False
@@ -125,7 +127,7 @@ class Trainer:
 
         Raises Interrupted after a signal, NonFiniteLossError, and what validate raises.
         """
-        with shared_with_workers():
+        with shared_with_workers(), self.writer:
             while not self.is_done():
                 if self.progress.to_validate:
                     self.run_validation()
@@ -155,10 +157,17 @@ class Trainer:
                 batches = [batch.to(self.device, non_blocking=True) for batch in batches]
                 sample_size = self.panels.sample_size(step, progress.epoch) if self.panels else 0
                 result = self.train_step(
-                    batches, lr, sample_size=sample_size, after_backward=self._after_backward
+                    batches, lr, sample_size=sample_size, after_backward=self._after_backward()
                 )
                 self._call_hooks(lambda hook: hook.after_step(self))
-                self.monitor.check(step, result.bad, self.stop.signal, batches, result.losses)
+                self.monitor.check(
+                    step,
+                    result.bad,
+                    self.stop.signal,
+                    batches,
+                    result.losses,
+                    last=progress.step + 1 == self.steps_per_epoch,
+                )
                 meter.add(result.losses, result.bad, result.gradient_norm)
                 unreadable.update(image_id for batch in batches for image_id in batch.bad_ids)
                 progress.step += 1
@@ -243,20 +252,21 @@ class Trainer:
         self._saved_at = now
         self.progress.bad_steps = self.monitor.bad_steps
         if comm.is_main():
-            checkpoint.save_checkpoint(
-                self.folder,
-                identity=self.identity,
-                weights=published_state(self.model),
-                optimizer=self.train_step.optimizer.state_dict(),
-                scaler=self.train_step.scaler.state_dict(),
-                hooks={name: hook.state_dict() for name, hook in self.hooks.items()},
-                progress=self.progress,
+            content = checkpoint.checkpoint_content(
+                self.identity,
+                published_state(self.model),
+                self.train_step.optimizer.state_dict(),
+                self.train_step.scaler.state_dict(),
+                self.progress,
+                {name: hook.state_dict() for name, hook in self.hooks.items()},
             )
+            newest = self.folder / checkpoint.NEWEST
+            self.writer.write(content, newest, previous=self.folder / checkpoint.PREVIOUS)
 
     def save_if_due(self) -> None:
         """Write a checkpoint if the last one is checkpoint_minutes old.
 
-        The other processes wait for the main one in their next step.
+        On a CPU the other processes wait for the main one in their next step.
         """
         minutes = self.checkpoint_minutes
         if minutes > 0 and time.monotonic() - self._saved_at > 60 * minutes:
@@ -265,6 +275,7 @@ class Trainer:
     def save_and_stop(self) -> None:
         """Write a checkpoint and raise Interrupted, on all processes together."""
         self.save()
+        self.writer.wait()
         comm.barrier()  # a process that left early would end the one that writes
         raise Interrupted(
             self.monitor.stop_signal,
@@ -311,8 +322,12 @@ class Trainer:
         width = max(map(len, rows))
         print("\n".join(f"{name:<{width}}  {value}" for name, value in rows.items()), flush=True)
 
-    def _after_backward(self) -> None:
-        self._call_hooks(lambda hook: hook.after_backward(self))
+    def _after_backward(self) -> Callable[[], None] | None:
+        """What the hooks do with gradients; None if they do nothing, which makes steps cheaper."""
+        hooks = self.hooks.values()
+        if all(type(hook).after_backward is Hook.after_backward for hook in hooks):
+            return None
+        return lambda: self._call_hooks(lambda hook: hook.after_backward(self))
 
     def _call_hooks(self, call: Callable[[Hook], None]) -> None:
         for hook in self.hooks.values():

@@ -411,7 +411,7 @@ def _fast_network(
     input_dtype = torch.float32
     if isinstance(model, ExportedNetwork):
         return model, input_dtype, None  # the file and its engine decide how it runs
-    autocast_dtype = amp_dtype(cfg)
+    autocast_dtype = amp_dtype(cfg, device)
     if test.FUSE:
         if autocast_dtype is not None and supports_dtype(autocast_dtype, device):
             input_dtype = autocast_dtype

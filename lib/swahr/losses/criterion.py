@@ -151,7 +151,12 @@ def _has_map(output: StageOutput, name: str) -> bool:
 
 def total_loss(losses: dict[str, Tensor]) -> Tensor:
     """The scalar that is minimised: the sum over the losses of their batch means."""
-    return torch.stack([loss.mean() for loss in losses.values()]).sum()
+    return batch_means(losses).sum()
+
+
+def batch_means(losses: dict[str, Tensor]) -> Tensor:
+    """The mean over the batch of each loss (B,), in the order of the dictionary: (losses,)."""
+    return torch.stack([loss.mean() for loss in losses.values()])
 
 
 def build_heatmap_term(cfg: Any) -> Term:

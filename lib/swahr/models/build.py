@@ -31,9 +31,25 @@ HEADS: dict[str, Callable[[Any, Backbone], Head]] = {
 }
 
 
-def amp_dtype(cfg: Any) -> torch.dtype | None:
-    """The type that convolutions are computed in under AMP.*; None is float32."""
-    return DTYPES[cfg.AMP.DTYPE] if cfg.AMP.ENABLED else None
+def amp_dtype(cfg: Any, device: torch.device | str = "cpu") -> torch.dtype | None:
+    """The type that convolutions are computed in under AMP.*; None is float32.
+
+    AMP.DTYPE auto is bf16 where the device has units for it; elsewhere bf16 is emulated, several
+    times slower than float32.
+    """
+    if not cfg.AMP.ENABLED:
+        return None
+    if cfg.AMP.DTYPE == "auto":
+        return torch.bfloat16 if has_bf16_units(torch.device(device)) else None
+    return DTYPES[cfg.AMP.DTYPE]
+
+
+def has_bf16_units(device: torch.device) -> bool:
+    """Whether the device multiplies in bf16: GPUs since Ampere, CPUs with avx512_bf16 or AMX."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_capability(device) >= (8, 0)
+    questions = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
+    return any(getattr(torch.cpu, name, lambda: False)() for name in questions)
 
 
 def build_model(cfg: Any) -> PoseNetwork:
