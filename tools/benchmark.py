@@ -26,6 +26,7 @@ import _init_paths  # noqa: F401  (first: it puts lib/ and the repository on the
 import torch
 
 import benchmarks.network
+import benchmarks.operations
 import benchmarks.postprocessing  # noqa: F401
 from benchmarks.harness import BENCHMARKS, Bench, Row, describe, different, table
 from swahr.distributed.comm import select_device
@@ -112,7 +113,8 @@ def measure_all(bench: Bench, names: list[str], minutes: float) -> tuple[list[Ro
         try:
             for row in BENCHMARKS[name](bench):
                 rows.append(row)
-                print(f"{row.benchmark}, {row.case}: {row.ours_ms:.3f} ms", flush=True)
+                time_taken = f": {row.ours_ms:.3f} ms" if row.ours_ms else ""
+                print(f"{row.benchmark}, {row.case}{time_taken}", flush=True)
         except Exception as error:  # the others are still measured; the exit status is 1
             problems[name] = f"{type(error).__name__}: {error}"
     return rows, problems

@@ -139,18 +139,17 @@ def find_missing_batch(
 
 
 class _TileStack:
-    """The maps of a batch, cut into tiles of 256 pixels, with the bounds of each tile."""
+    """The maps of a batch, with the bounds of their tiles of 256 pixels."""
 
     def __init__(self, heatmaps: torch.Tensor, tags: torch.Tensor) -> None:
         self.maps = heatmaps.flatten(0, 1)
+        self.tags = tags.flatten(0, 1)
         self.joints_per_tag_map = heatmaps.shape[1] // tags.shape[1]
-        # Pixels outside the map have no value that could be the best.
-        self.heat = _cut(self.maps[..., None], -torch.inf)[..., 0]
-        self.tags = _cut(tags.flatten(0, 1), 0)
-        self.heat_max = self.heat.amax(2)
-        self.tag_min = self.tags.amin(2)
-        self.tag_max = self.tags.amax(2)
-        self.count = self.heat.shape[1]
+        planes = self.tags.permute(0, 3, 1, 2)  # in the channels_last layout, so without a copy
+        self.heat_max = _tile_max(self.maps[:, None])[..., 0]
+        self.tag_min = -_tile_max(-planes)
+        self.tag_max = _tile_max(planes)
+        self.count = self.heat_max.shape[1]
 
     def search(self, rows: torch.Tensor, mean_tags: torch.Tensor, most: int) -> Floats:
         """The best pixels of maps (n,) for mean tags (n, T), in the `most` tiles whose bounds are
@@ -174,18 +173,21 @@ class _TileStack:
         all_bounds = _value(self.heat_max[rows], nearest, mean_tags)
         bounds, order = all_bounds.topk(min(most + 1, self.count), 1)
         chosen = order[:, :most]  # (n, most)
-        heat = self.heat[rows[:, None], chosen]
-        tags = self.tags[tag_rows[:, None], chosen]
-        values = _value(heat, tags, mean_tags[:, None])
-        best = values.amax((1, 2))
-        # Of equal values, the first pixel in row-major order counts.
+        # Pixels of a tile that are outside the map have no value that could be the best.
         inside = torch.arange(TILE * TILE, device=rows.device)
         columns = -(-width // TILE)
         y = chosen[..., None] // columns * TILE + inside // TILE
         x = chosen[..., None] % columns * TILE + inside % TILE
+        in_map = (y < height) & (x < width)
+        pixels = torch.where(in_map, y * width + x, 0)  # (n, most, 256)
+        heat = self.maps.flatten(1)[rows[:, None, None], pixels]
+        tags = self.tags.flatten(1, 2)[tag_rows[:, None, None], pixels]
+        values = _value(heat, tags, mean_tags[:, None]).where(in_map, -torch.inf)
+        best = values.amax((1, 2))
+        # Of equal values, the first pixel in row-major order counts.
         outside = height * width
-        candidates = (values == best[:, None, None]) & (y < height) & (x < width)
-        pixels = torch.where(candidates, y * width + x, outside).amin((1, 2))
+        candidates = (values == best[:, None, None]) & in_map
+        pixels = torch.where(candidates, pixels, outside).amin((1, 2))
         pixels = pixels.where(pixels < outside, 0)
         is_best = bounds[:, most] < best if most < self.count else torch.ones_like(best)
         centers = torch.stack([pixels % width, pixels // width], 1) + 0.5
@@ -205,9 +207,7 @@ def _value(heat: torch.Tensor, tags: torch.Tensor, mean_tags: torch.Tensor) -> t
     return heat - total.sqrt().round()
 
 
-def _cut(maps: torch.Tensor, padding: float) -> torch.Tensor:
-    """Maps (R, H, W, T) -> (R, tiles, pixels of a tile, T), padded to whole tiles."""
-    rows, height, width, values = maps.shape
-    maps = F.pad(maps, (0, 0, 0, -width % TILE, 0, -height % TILE), value=padding)
-    grid = maps.unflatten(2, (-1, TILE)).unflatten(1, (-1, TILE))  # (R, rows, 16, columns, 16, T)
-    return grid.transpose(2, 3).reshape(rows, -1, TILE * TILE, values)
+def _tile_max(planes: torch.Tensor) -> torch.Tensor:
+    """Maps (R, T, H, W) -> (R, tiles, T), the largest value of each tile, in one pass."""
+    pooled = F.max_pool2d(planes, TILE, TILE, ceil_mode=True)
+    return pooled.flatten(2).transpose(1, 2)
