@@ -15,6 +15,7 @@ import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
 
+from swahr.codec.copies import to_device
 from swahr.codec.peaks import quarter_offset, quarter_offsets
 from swahr.codec.tile_bounds import TILE, Floats, TileBounds
 from swahr.jit import kernel
@@ -24,6 +25,7 @@ PIXELS_AT_ONCE = 1 << 25  # of all joints together, in the batched search
 FIRST_TILES = 64  # of each joint, in the batched search's first pass
 
 Indices = NDArray[np.int64]
+Doubles = NDArray[np.float64]
 
 
 def find_missing(
@@ -129,12 +131,11 @@ def find_missing_batch(
     could have a higher value.
     """
     tiles = _TileStack(heatmaps, tags)
-    rows = torch.from_numpy(images * heatmaps.shape[1] + joints)
-    mean_tags = torch.from_numpy(means)
-    found = tiles.search(rows, mean_tags, FIRST_TILES)
+    searched = np.column_stack([images * heatmaps.shape[1] + joints, means])
+    found = tiles.search(searched, FIRST_TILES)
     unsure = np.flatnonzero(found[:, 3] == 0)
     if len(unsure):
-        found[unsure] = tiles.search(rows[unsure], mean_tags[unsure], tiles.count)
+        found[unsure] = tiles.search(searched[unsure], tiles.count)
     return found[:, :3]
 
 
@@ -151,19 +152,18 @@ class _TileStack:
         self.tag_max = _tile_max(planes)
         self.count = self.heat_max.shape[1]
 
-    def search(self, rows: torch.Tensor, mean_tags: torch.Tensor, most: int) -> Floats:
-        """The best pixels of maps (n,) for mean tags (n, T), in the `most` tiles whose bounds are
-        highest.
+    def search(self, searched: Doubles, most: int) -> Floats:
+        """The best pixels for n joints in the `most` tiles whose bounds are highest.
 
-        On the host, (n, 4): x, y, the heatmap's value, and 0 where another tile's bound is not
-        below the value found.
+        searched: (n, 1 + T), the index of a joint's map and the mean tags of its person. On the
+        host, (n, 4): x, y, the heatmap's value, and 0 where another tile's bound is not below the
+        value found.
         """
         most = min(most, self.count)
         step = max(1, PIXELS_AT_ONCE // (most * TILE * TILE))
-        device = self.maps.device
-        chunks = zip(rows.to(device).split(step), mean_tags.to(device).split(step), strict=True)
-        found = torch.cat([self._search(*chunk, most) for chunk in chunks])
-        return found.cpu().numpy()
+        chunks = to_device(searched, self.maps.device).split(step)
+        found = [self._search(chunk[:, 0].long(), chunk[:, 1:].float(), most) for chunk in chunks]
+        return torch.cat(found).cpu().numpy()
 
     def _search(self, rows: torch.Tensor, mean_tags: torch.Tensor, most: int) -> torch.Tensor:
         height, width = self.maps.shape[1:]

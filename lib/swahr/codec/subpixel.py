@@ -13,6 +13,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from swahr.codec.copies import to_device
+
 Doubles = NDArray[np.float64]
 
 
@@ -68,8 +70,8 @@ def _offsets(
     """(n, 2) `vertex` in x and y at pixels (n, 2)."""
     height, width = heatmaps.shape[2:]
     device = heatmaps.device
-    rows, channels = (torch.from_numpy(index).to(device) for index in (images, joints))
-    x, y = torch.from_numpy(corners).to(device).unbind(1)
+    places = to_device(np.column_stack([images, joints, corners]), device)
+    rows, channels, x, y = places.unbind(1)
     columns = []
     for step_x, step_y in ((-1, 0), (0, 0), (1, 0), (0, -1), (0, 1)):
         u = x + step_x
