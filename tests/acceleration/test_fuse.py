@@ -496,24 +496,47 @@ def doubled(maps: Tensor) -> list[StageOutput]:
 doubled.calls = []  # type: ignore[attr-defined]
 
 
-def test_recorded_networks_copy_their_inputs_and_outputs(monkeypatch: pytest.MonkeyPatch) -> None:
-    """On a stub of CUDA: replaying reads and writes the tensors that were recorded."""
+@pytest.fixture
+def stub_cuda(monkeypatch: pytest.MonkeyPatch) -> MagicMock:
+    """A stub of CUDA: replaying reads and writes the tensors that were recorded. The stream."""
+    stream = MagicMock()
     stubs = {
         "graph_pool_handle": object,
         "CUDAGraph": StubGraph,
         "Stream": MagicMock,
         "stream": lambda stream: nullcontext(),
-        "current_stream": MagicMock,
+        "current_stream": lambda: stream,
         "graph": lambda graph, **options: nullcontext(),
     }
     for name, stub in stubs.items():
         monkeypatch.setattr(torch.cuda, name, stub)
+    return stream
+
+
+def test_recorded_networks_copy_their_inputs_and_outputs(stub_cuda: MagicMock) -> None:
     recorded = CudaGraphs(doubled)
     first = torch.full((1, 3, 2, 2), 1.0)
     [one] = recorded(first)
     [three] = recorded(3 * first)
     assert (first == 1).all() and (one.heatmaps == 2).all() and (three.heatmaps == 6).all()
     assert len(recorded.recorded) == 1
+
+
+def test_the_size_that_was_not_used_for_the_longest_time_is_forgotten(stub_cuda: MagicMock) -> None:
+    recorded = CudaGraphs(doubled, sizes=2)
+    for side in (1, 2, 1, 3, 1):
+        recorded(torch.zeros(1, 3, side, side))
+    assert [key[0][2] for key in recorded.recorded] == [3, 1]
+    assert len(recorded.recorded) == 2
+
+
+def test_a_pass_waits_for_the_outputs_of_the_one_before(stub_cuda: MagicMock) -> None:
+    """Its stream waits, in case another thread's stream still copies the recorded outputs."""
+    recorded = CudaGraphs(doubled)
+    recorded(torch.zeros(1, 3, 2, 2))
+    stub_cuda.wait_event.assert_not_called()
+    recorded(torch.zeros(1, 3, 2, 2))
+    stub_cuda.wait_event.assert_called_once_with(stub_cuda.record_event.return_value)
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")

@@ -18,6 +18,7 @@ from torch import Tensor
 
 from swahr import geometry
 from swahr.acceleration.cuda_graphs import CudaGraphs
+from swahr.acceleration.cudnn_search import BoundedSearch
 from swahr.acceleration.fuse import (
     fold_batch_norms,
     optimize_for_inference,
@@ -152,6 +153,7 @@ class Predictor:
         self.device = torch.device(device)
         self.input_dtype = input_dtype
         self.amp_dtype = amp_dtype
+        self.search = BoundedSearch()
 
     def __call__(self, images: Sequence[Image]) -> list[Prediction]:
         """Images (H, W, 3) uint8 RGB of any sizes -> the people of each, in the same order."""
@@ -281,7 +283,10 @@ class Predictor:
         inputs = inputs.to(self.input_dtype)
         if self.flip_index is not None:
             inputs = torch.cat([inputs, inputs.flip(3)])
-        with torch.autocast(self.device.type, self.amp_dtype, enabled=self.amp_dtype is not None):
+        mixed = torch.autocast(
+            self.device.type, self.amp_dtype, enabled=self.amp_dtype is not None
+        )
+        with mixed, self.search.of(inputs.shape):
             outputs = self.model(inputs)
         plain = [_select_images(stage, slice(len(images))) for stage in outputs]
         if self.flip_index is None:
