@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -104,7 +105,7 @@ class AssociativeDecoder:
         self.subpixel = subpixel
         self.oks_nms = oks_nms
         self.sigmas = tuple(sigmas)
-        self._peak_settings: dict[str, Any] = {
+        self.peak_settings: dict[str, Any] = {
             "limit": max_people,
             "threshold": detection_threshold,
             "radius": nms_padding,
@@ -128,6 +129,10 @@ class AssociativeDecoder:
         tags = tags.detach().float().contiguous()
         on_cpu = heatmaps.device.type == "cpu"
         people = (self.decode_images if on_cpu else self.decode_batch)(heatmaps, tags)
+        return self.finish(people, heatmaps)
+
+    def finish(self, people: list[People], heatmaps: torch.Tensor) -> list[People]:
+        """The people of each image (B, K, H, W) as `subpixel` and `oks_nms` want them."""
         if self.subpixel:
             placed = place_between_pixels(heatmaps, [found.keypoints for found in people])
             people = [
@@ -141,10 +146,10 @@ class AssociativeDecoder:
         """
         joints = len(self.grouping_order)
         # Large enough for find_peaks to use its kernel.
-        side = 8 + 8 * math.isqrt(self._peak_settings["limit"])
+        side = 8 + 8 * math.isqrt(self.peak_settings["limit"])
         heatmaps = torch.zeros(1, joints, side, side)
         # One joint has peaks and the others are missing, so that refinement runs too.
-        heatmaps[0, self.grouping_order[0], ::8, ::8] = 1 + self._peak_settings["threshold"]
+        heatmaps[0, self.grouping_order[0], ::8, ::8] = 1 + self.peak_settings["threshold"]
         self(Maps(heatmaps, torch.zeros(1, joints, side, side, tag_maps)))
 
     def _check(self, maps: Maps) -> tuple[torch.Tensor, torch.Tensor]:
@@ -182,7 +187,7 @@ class AssociativeDecoder:
         tag_bounds = tile_bounds(tags)
         if not (heatmap_bounds.finite and tag_bounds.finite):
             raise ValueError(NOT_FINITE)
-        peaks = find_peaks(heatmaps, tags, heatmap_bounds, **self._peak_settings)
+        peaks = find_peaks(heatmaps, tags, heatmap_bounds, **self.peak_settings)
         peak_of_joint = group(peaks, self.grouping_order, **self._group_settings)
         means = mean_tags(peaks, peak_of_joint)
         people = self._people(peaks, peak_of_joint, means, heatmaps.shape[-1])
@@ -198,13 +203,25 @@ class AssociativeDecoder:
         """
         if not len(heatmaps):
             return []
+        peaks = find_peaks_batch(heatmaps, tags, **self.peak_settings)
+        return self.group_batch(
+            peaks, heatmaps.shape[-1], partial(find_missing_batch, heatmaps, tags)
+        )
+
+    def group_batch(
+        self, peaks: Sequence[Peaks], width: int, search: Callable[..., Floats]
+    ) -> list[People]:
+        """The people that the peaks of each image make, with the joints that they miss.
+
+        width: of the maps, px. search: as find_missing_batch, from images on.
+        """
         people = []
         means = []
         missing = []  # of each image: image, person and joint (3, n)
-        for image, peaks in enumerate(find_peaks_batch(heatmaps, tags, **self._peak_settings)):
-            peak_of_joint = group(peaks, self.grouping_order, **self._group_settings)
-            means.append(mean_tags(peaks, peak_of_joint))
-            people.append(self._people(peaks, peak_of_joint, means[-1], heatmaps.shape[-1]))
+        for image, peaks_of_image in enumerate(peaks):
+            peak_of_joint = group(peaks_of_image, self.grouping_order, **self._group_settings)
+            means.append(mean_tags(peaks_of_image, peak_of_joint))
+            people.append(self._people(peaks_of_image, peak_of_joint, means[-1], width))
             persons, joints = np.nonzero(peak_of_joint < 0)
             missing.append(np.stack([np.full_like(persons, image), persons, joints]))
         images, persons, joints = np.concatenate(missing, 1)
@@ -212,7 +229,7 @@ class AssociativeDecoder:
             missing_means = np.concatenate(
                 [tags_of[part[1]] for tags_of, part in zip(means, missing, strict=True)]
             )
-            found = find_missing_batch(heatmaps, tags, images, joints, missing_means)
+            found = search(images, joints, missing_means)
             for image, people_of_image in enumerate(people):
                 own = images == image
                 _write_joints(people_of_image, persons[own], joints[own], found[own])

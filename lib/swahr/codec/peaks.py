@@ -57,13 +57,13 @@ def find_peaks(
         table_of_one = _pool(
             torch.from_numpy(heatmaps)[None], torch.from_numpy(tags)[None], limit, radius
         )
-        return _peaks(table_of_one.numpy(), threshold)[0]
+        return peaks_of_table(table_of_one.numpy(), threshold)[0]
     table = np.zeros((joints, limit, 4 + tags.shape[-1]))
     _find_peaks(heatmaps, tiles.max, radius, table)
     channels = np.arange(joints)[:, None] if len(tags) == joints else 0
     pixels = table[..., PIXEL].astype(np.int64)
     table[..., TAGS] = tags.reshape(len(tags), height * width, -1)[channels, pixels]
-    return _peaks(table[None], threshold)[0]
+    return peaks_of_table(table[None], threshold)[0]
 
 
 def find_peaks_batch(
@@ -82,7 +82,7 @@ def find_peaks_batch(
     scores = table[..., SCORE]
     ties = (scores[..., :-1] == scores[..., 1:]) & (scores[..., :-1] > threshold)
     images, joints = np.nonzero(ties.any(2))
-    peaks = _peaks(table[:, :, :limit], threshold)
+    peaks = peaks_of_table(table[:, :, :limit], threshold)
     if len(images):
         _settle_ties(
             peaks, heatmaps, tags, images, joints, limit=limit, threshold=threshold, radius=radius
@@ -110,7 +110,7 @@ def _settle_ties(
             peaks[image][field][joint] = settled[field][row]
 
 
-def _peaks(table: NDArray[np.float64], threshold: float) -> list[Peaks]:
+def peaks_of_table(table: NDArray[np.float64], threshold: float) -> list[Peaks]:
     """The table (B, K, M, 4 + T) as the peaks of each image."""
 
     # Contiguous arrays: kernels would be compiled again for other strides.

@@ -130,27 +130,45 @@ def find_missing_batch(
     Each joint is searched in the tiles with the highest bounds, and in all tiles if another tile
     could have a higher value.
     """
-    tiles = _TileStack(heatmaps, tags)
-    searched = np.column_stack([images * heatmaps.shape[1] + joints, means])
-    found = tiles.search(searched, FIRST_TILES)
+    rows = images * heatmaps.shape[1] + joints
+    return search_tiles(WholeTiles(heatmaps, tags), rows, means, FIRST_TILES)
+
+
+def search_tiles(tiles: TileStack, rows: Indices, means: Floats, most: int) -> Floats:
+    """The positions (n, 3) of missing joints: x, y and the heatmap's value.
+
+    rows: (n,), indices of the heatmaps. means: (n, T). most: tiles in which a joint is searched
+    first.
+    """
+    searched = np.column_stack([rows, means])
+    found = tiles.search(searched, most)
     unsure = np.flatnonzero(found[:, 3] == 0)
-    if len(unsure):
-        found[unsure] = tiles.search(searched[unsure], tiles.count)
+    while len(unsure) and most < tiles.count:
+        most = most * 8 if most < FIRST_TILES else tiles.count
+        found[unsure] = tiles.search(searched[unsure], most)
+        unsure = unsure[found[unsure, 3] == 0]
     return found[:, :3]
 
 
-class _TileStack:
+class TileStack:
     """The maps of a batch, with the bounds of their tiles of 256 pixels."""
 
-    def __init__(self, heatmaps: torch.Tensor, tags: torch.Tensor) -> None:
+    def __init__(self, heatmaps: torch.Tensor) -> None:
         self.maps = heatmaps.flatten(0, 1)
-        self.tags = tags.flatten(0, 1)
-        self.joints_per_tag_map = heatmaps.shape[1] // tags.shape[1]
-        planes = self.tags.permute(0, 3, 1, 2)  # in the channels_last layout, so without a copy
-        self.heat_max = _tile_max(self.maps[:, None])[..., 0]
-        self.tag_min = -_tile_max(-planes)
-        self.tag_max = _tile_max(planes)
+        self.heat_max = tile_max(self.maps[:, None])[..., 0]
         self.count = self.heat_max.shape[1]
+
+    def tag_bounds(self, rows: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """The least and the largest tags (n, tiles, T) in the tiles of joints (n,)."""
+        raise NotImplementedError
+
+    def tile_tags(
+        self, rows: torch.Tensor, chosen: torch.Tensor, pixels: torch.Tensor
+    ) -> torch.Tensor:
+        """The tags (n, most, 256, T) in chosen tiles (n, most) of joints (n,), whose pixels of the
+        map are (n, most, 256).
+        """
+        raise NotImplementedError
 
     def search(self, searched: Doubles, most: int) -> Floats:
         """The best pixels for n joints in the `most` tiles whose bounds are highest.
@@ -167,9 +185,9 @@ class _TileStack:
 
     def _search(self, rows: torch.Tensor, mean_tags: torch.Tensor, most: int) -> torch.Tensor:
         height, width = self.maps.shape[1:]
-        tag_rows = rows // self.joints_per_tag_map
         mean_tags = mean_tags[:, None]
-        nearest = mean_tags.maximum(self.tag_min[tag_rows]).minimum(self.tag_max[tag_rows])
+        least, largest = self.tag_bounds(rows)
+        nearest = mean_tags.maximum(least).minimum(largest)
         all_bounds = _value(self.heat_max[rows], nearest, mean_tags)
         bounds, order = all_bounds.topk(min(most + 1, self.count), 1)
         chosen = order[:, :most]  # (n, most)
@@ -181,7 +199,7 @@ class _TileStack:
         in_map = (y < height) & (x < width)
         pixels = torch.where(in_map, y * width + x, 0)  # (n, most, 256)
         heat = self.maps.flatten(1)[rows[:, None, None], pixels]
-        tags = self.tags.flatten(1, 2)[tag_rows[:, None, None], pixels]
+        tags = self.tile_tags(rows, chosen, pixels)
         values = _value(heat, tags, mean_tags[:, None]).where(in_map, -torch.inf)
         best = values.amax((1, 2))
         # Of equal values, the first pixel in row-major order counts.
@@ -196,6 +214,28 @@ class _TileStack:
         return torch.cat([points, heat_at_pixels, is_best[:, None]], 1)
 
 
+class WholeTiles(TileStack):
+    """The tiles of whole maps (B, K, H, W) and (B, K or 1, H, W, T)."""
+
+    def __init__(self, heatmaps: torch.Tensor, tags: torch.Tensor) -> None:
+        super().__init__(heatmaps)
+        self.tags = tags.flatten(0, 1)
+        self.joints_per_tag_map = heatmaps.shape[1] // tags.shape[1]
+        planes = self.tags.permute(0, 3, 1, 2)  # in the channels_last layout, so without a copy
+        self.tag_min = -tile_max(-planes)
+        self.tag_max = tile_max(planes)
+
+    def tag_bounds(self, rows: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        own = rows // self.joints_per_tag_map
+        return self.tag_min[own], self.tag_max[own]
+
+    def tile_tags(
+        self, rows: torch.Tensor, chosen: torch.Tensor, pixels: torch.Tensor
+    ) -> torch.Tensor:
+        own = rows // self.joints_per_tag_map
+        return self.tags.flatten(1, 2)[own[:, None, None], pixels]
+
+
 def _value(heat: torch.Tensor, tags: torch.Tensor, mean_tags: torch.Tensor) -> torch.Tensor:
     """heat (...) - round(|tags - mean_tags|) for tags (..., T), with squares added one after
     another, so that roundings are those of NumPy.
@@ -207,7 +247,7 @@ def _value(heat: torch.Tensor, tags: torch.Tensor, mean_tags: torch.Tensor) -> t
     return heat - total.sqrt().round()
 
 
-def _tile_max(planes: torch.Tensor) -> torch.Tensor:
+def tile_max(planes: torch.Tensor) -> torch.Tensor:
     """Maps (R, T, H, W) -> (R, tiles, T), the largest value of each tile, in one pass."""
     pooled = F.max_pool2d(planes, TILE, TILE, ceil_mode=True)
     return pooled.flatten(2).transpose(1, 2)
