@@ -22,9 +22,9 @@ import torch
 class Row:
     """One measurement: milliseconds of the plain version and of ours, and the goal.
 
-    ours_ms: None where the case says what was counted and no time was taken. images: processed in that time. same: whether both gave the same result; None if they cannot be
-    compared. memory_mb: peak on the GPU, of ours. share: part of our time that was spent inside the
-    network.
+    ours_ms: None where the case says what was counted and no time was taken. images: processed in
+    that time. same: whether both gave the same result; None if they cannot be compared. memory_mb:
+    peak on the GPU, of ours. share: part of our time that was spent inside the network.
     """
 
     benchmark: str

@@ -1,8 +1,9 @@
 """A GPU that is only pretended: what a program would make a GPU do is counted without one.
 
-Tensors of the pretended device say that they are on "cuda:0", and hold a tensor on the CPU that does
-the work. So a program takes its way for GPUs, with the right values. Each operation is counted, each
-copy between the host and the device, and each wait of the host for the device. Times mean nothing.
+Tensors of the pretended device say that they are on "cuda:0", and hold a tensor on the CPU that
+does the work. So a program takes its way for GPUs, with the right values. Each operation is
+counted, each copy between the host and the device, and each wait of the host for the device. Times
+mean nothing.
 """
 
 from __future__ import annotations
@@ -137,7 +138,9 @@ class PretendDevice(TorchDispatchMode):
             return
         for tensor in on_host:
             if tensor.ndim:  # a single value is an argument of the kernel
-                self._upload(tensor, {"non_blocking": name == "copy_" and len(args) > 2 and args[2]})
+                self._upload(
+                    tensor, {"non_blocking": name == "copy_" and len(args) > 2 and args[2]}
+                )
         if name in ALLOCATIONS or (name == "copy_" and on_host):
             return
         self.counts.waits += name in NEEDS_VALUE or (name in INDEXED and _has_mask(args))

@@ -1,7 +1,7 @@
 """cuDNN's search for the fastest algorithms (CUDNN.BENCHMARK), bounded.
 
-cuDNN searches again for every input size and batch. A data set has about a dozen sizes, and a search
-takes as long as many passes, so that only sizes that come often are worth one.
+cuDNN searches again for every input size and batch. A data set has about a dozen sizes, and a
+search takes as long as many passes, so that only sizes that come often are worth one.
 """
 
 from __future__ import annotations

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 
 def to_device(values: NDArray[np.generic], device: torch.device) -> torch.Tensor:
-    """An array on a device. The copy to a GPU starts from pinned memory, so the host does not wait."""
+    """An array on a device, without waiting: a copy to a GPU starts from pinned memory."""
     tensor = torch.from_numpy(np.ascontiguousarray(values))
     if device.type == "cuda":
         tensor = tensor.pin_memory()

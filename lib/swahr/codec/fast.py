@@ -1,9 +1,9 @@
 """Decoding that reads tags only where joints are: TEST.FAST_DECODE.
 
-The rules are those of AssociativeDecoder, and so are the people, up to rounding: joints lie in the same
-places unless two values differ by less than that. The order of equal peaks is the device's, and of
-equal neighbours only the first is a peak. One small table of peaks goes to the host, and one of the
-joints that grouping left missing.
+The rules are those of AssociativeDecoder, and so are the people, up to rounding: joints lie in the
+same places unless two values differ by less than that. The order of equal peaks is the device's,
+and of equal neighbours only the first is a peak. One small table of peaks goes to the host, and
+one of the joints that grouping left missing.
 """
 
 from __future__ import annotations
@@ -119,8 +119,8 @@ class SampledTiles(TileStack):
 class GrowingTags(NamedTuple):
     """Tag maps whose tiles are made of whole pixels.
 
-    maps: (B K or B, h, w). ratios: see sampled.growth. step: pixels along a side of a tile. columns:
-    tiles in a row. shared: whether the joints of an image share them.
+    maps: (B K or B, h, w). ratios: see sampled.growth. step: pixels along a side of a tile.
+    columns: tiles in a row. shared: whether the joints of an image share them.
     """
 
     maps: torch.Tensor

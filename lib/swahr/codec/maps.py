@@ -15,7 +15,7 @@ from torch import Tensor
 def on_device(
     values: tuple[float, ...], device: torch.device, dtype: torch.dtype = torch.int64
 ) -> Tensor:
-    """Numbers as a tensor on a device, made once: a copy to a GPU in every pass would wait for it."""
+    """Numbers as a tensor on a device, made once, since a copy to a GPU waits for it."""
     with torch.inference_mode(False):
         return torch.tensor(values, dtype=dtype, device=device)
 

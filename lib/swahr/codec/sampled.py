@@ -1,8 +1,8 @@
 """Tags where they are needed, instead of whole maps of tags at the size of the heatmaps.
 
-Resizing is linear, so a value of a resized map is a weighted sum of a few pixels of the small map. The
-weights are those of bilinear resizing with the outer edges in place (align_corners False). Results
-differ by rounding from those of whole maps.
+Resizing is linear, so a value of a resized map is a weighted sum of a few pixels of the small map.
+The weights are those of bilinear resizing with the outer edges in place (align_corners False).
+Results differ by rounding from those of whole maps.
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ Size = tuple[int, int]  # height, width
 class TagMaps(NamedTuple):
     """The tags of one resolution of one pass.
 
-    maps: (B, K, h, w), or (B, 1, h, w) where the joints share them. sizes: from (h, w) on, the sizes
-    through which they would be resized; the last is that of the heatmaps.
+    maps: (B, K, h, w), or (B, 1, h, w) where the joints share them. sizes: from (h, w) on, the
+    sizes through which they would be resized; the last is that of the heatmaps.
     """
 
     maps: torch.Tensor
@@ -37,8 +37,8 @@ class TagMaps(NamedTuple):
 class SampledMaps:
     """What FastDecoder reads: the maps of B images, with tags that are sampled.
 
-    heatmaps: (B, K, H, W) float32. tags: T of them. finite: whether the network's maps are, a tensor
-    of one value. peaks: their table on its way to the host, once FastDecoder has begun.
+    heatmaps: (B, K, H, W) float32. tags: T of them. finite: whether the network's maps are, a
+    tensor of one value. peaks: their table on its way to the host, once FastDecoder has begun.
     """
 
     heatmaps: torch.Tensor

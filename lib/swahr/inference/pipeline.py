@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from typing import Any, NamedTuple, Protocol, TypeVar
 
 from swahr.codec.maps import Maps
+from swahr.codec.sampled import SampledMaps
 from swahr.data.images import Image, ImageError
 from swahr.inference.predictor import (
     ImageGeometry,
@@ -51,7 +52,7 @@ class ImageGroup(NamedTuple):
 
     batches: list[tuple[list[Any], PreparedBatch]]
     skipped: list[ImageResult]
-    maps: list[Maps]
+    maps: list[Maps | SampledMaps]
 
 
 def find_people(

@@ -25,10 +25,13 @@ from swahr.acceleration.fuse import (
     supports_dtype,
     verified,
 )
-from swahr.codec.decode import Decoder, People, build_decoder
+from swahr.codec.decode import Decoder, People, build_associative_decoder, build_decoder
+from swahr.codec.fast import FastDecoder
 from swahr.codec.maps import MapRule, Maps
+from swahr.codec.sampled import SampledMaps, Size, TagMaps
 from swahr.data.images import Image, normalize
 from swahr.geometry import SIZE_STEP, InputGeometry
+from swahr.inference.fast_tta import Passes, heatmaps_of_scale, sampled_maps, tags_of_scale
 from swahr.inference.tta import (
     PassMaps,
     average_flips,
@@ -110,12 +113,13 @@ class Predictor:
     size_divisor: the sides of the model's inputs must be multiples of it.
     input_dtype: of the images that the model takes.
     amp_dtype: of mixed precision by autocast; None for none.
+    fast: tags are sampled where joints are, see codec.fast; decoder is a FastDecoder.
     """
 
     def __init__(
         self,
         model: Callable[[Tensor], Sequence[StageOutput]],
-        decoder: Decoder,
+        decoder: Decoder | FastDecoder,
         *,
         num_keypoints: int,
         input_size: int,
@@ -131,6 +135,7 @@ class Predictor:
         device: torch.device | str = "cpu",
         input_dtype: torch.dtype = torch.float32,
         amp_dtype: torch.dtype | None = None,
+        fast: bool = False,
     ) -> None:
         """Raises ScaleError where images would not fit the model at the scales, ValueError where no
         heatmaps are used.
@@ -153,6 +158,7 @@ class Predictor:
         self.device = torch.device(device)
         self.input_dtype = input_dtype
         self.amp_dtype = amp_dtype
+        self.fast = fast
         self.search = BoundedSearch()
 
     def __call__(self, images: Sequence[Image]) -> list[Prediction]:
@@ -215,21 +221,23 @@ class Predictor:
                 )
 
     @torch.inference_mode()
-    def maps(self, batch: PreparedBatch) -> Maps:
+    def maps(self, batch: PreparedBatch) -> Maps | SampledMaps:
         """The maps of a batch over all passes, float32 on the device."""
         full_size = batch.geometries[0].full_size
+        if self.fast:
+            return self._sampled_maps(batch.images, (full_size[1], full_size[0]))
         return average_scales(
             self._maps_at(scale, images, full_size[::-1])
             for scale, images in zip(self.scales, batch.images)
         )
 
     @torch.inference_mode()
-    def decode(self, batch: PreparedBatch, maps: Maps) -> list[Prediction]:
+    def decode(self, batch: PreparedBatch, maps: Maps | SampledMaps) -> list[Prediction]:
         """The people in the maps of a batch, in image pixels."""
         height, width = maps.heatmaps.shape[2:]
         return [
             self._to_image(people, image_geometry, (width, height))
-            for people, image_geometry in zip(self.decoder(maps), batch.geometries)
+            for people, image_geometry in zip(self.decoder(maps), batch.geometries)  # type: ignore[arg-type]
         ]
 
     def aggregate(
@@ -245,7 +253,7 @@ class Predictor:
         size: (h, w) of the input at scale 1. Tags are comparable within one pass only, so that only
         those of scale 1 are used.
         """
-        is_tag_scale = scale == 1 or len(self.scales) == 1
+        is_tag_scale = self._is_tag_scale(scale)
         use_tags = self.use_tags if is_tag_scale else ()
         averaged = {name: rule for name, rule in self.map_rules.items() if rule.average}
         maps = average_stages(
@@ -279,20 +287,44 @@ class Predictor:
         return PreparedBatch(inputs, list(geometries))
 
     def _maps_at(self, scale: float, images: Tensor, size: Sequence[int]) -> PassMaps:
-        inputs = normalize(images.to(self.device, non_blocking=True), torch.channels_last)
-        inputs = inputs.to(self.input_dtype)
-        if self.flip_index is not None:
-            inputs = torch.cat([inputs, inputs.flip(3)])
-        mixed = torch.autocast(
-            self.device.type, self.amp_dtype, enabled=self.amp_dtype is not None
-        )
-        with mixed, self.search.of(inputs.shape):
-            outputs = self.model(inputs)
+        outputs = self._run(images)
         plain = [_select_images(stage, slice(len(images))) for stage in outputs]
         if self.flip_index is None:
             return self.aggregate(scale, plain, None, size)
         mirrored = [_select_images(stage, slice(len(images), None)) for stage in outputs]
         return self.aggregate(scale, plain, mirrored, size)
+
+    def _run(self, images: Tensor) -> Sequence[StageOutput]:
+        """The network's outputs for images (B, h, w, 3) uint8, and for the mirrored images behind
+        them in flip testing.
+        """
+        inputs = normalize(images.to(self.device, non_blocking=True), torch.channels_last)
+        inputs = inputs.to(self.input_dtype)
+        if self.flip_index is not None:
+            inputs = torch.cat([inputs, inputs.flip(3)])
+        mixed = torch.autocast(self.device.type, self.amp_dtype, enabled=self.amp_dtype is not None)
+        with mixed, self.search.of(inputs.shape):
+            return self.model(inputs)
+
+    def _sampled_maps(self, images: Sequence[Tensor], full_size: Size) -> SampledMaps:
+        heatmaps = []
+        tags: list[TagMaps] = []
+        size = full_size
+        for scale, of_scale in zip(self.scales, images):
+            outputs = self._run(of_scale)
+            joints = outputs[-1].heatmaps.shape[1] - self.drop_center
+            passes = Passes(self.use_heatmaps, self.use_tags, self.flip_index, joints)
+            heatmaps.append(heatmaps_of_scale(outputs, passes))
+            if not self.project and len(heatmaps) == 1:
+                size = (heatmaps[0].shape[2], heatmaps[0].shape[3])
+            if self._is_tag_scale(scale):
+                tags = tags_of_scale(outputs, passes, [size])
+        maps = sampled_maps(heatmaps, tags, size)
+        assert isinstance(self.decoder, FastDecoder), "a fast predictor has a fast decoder"
+        return self.decoder.begin(maps)
+
+    def _is_tag_scale(self, scale: float) -> bool:
+        return scale == 1 or len(self.scales) == 1
 
     def _to_image(
         self, people: People, image_geometry: ImageGeometry, size: tuple[int, int]
@@ -353,7 +385,7 @@ def build_predictor(
     decoded_skeleton = skeleton if test.IGNORE_CENTER else network_skeleton
     return Predictor(
         network,
-        build_decoder(cfg, decoded_skeleton),
+        _decoder(cfg, decoded_skeleton),
         num_keypoints=skeleton.num_keypoints,
         input_size=cfg.DATASET.INPUT_SIZE,
         scales=test.SCALE_FACTOR,
@@ -369,6 +401,16 @@ def build_predictor(
         amp_dtype=autocast_dtype,
         # One image keeps the cores of a CPU busy; larger batches only leave its caches.
         batch_size=test.IMAGES_PER_GPU if device.type == "cuda" else 1,
+        fast=test.FAST_DECODE,
+    )
+
+
+def _decoder(cfg: Any, skeleton: Skeleton) -> Decoder | FastDecoder:
+    fast = cfg.TEST.FAST_DECODE
+    return (
+        FastDecoder(build_associative_decoder(cfg, skeleton))
+        if fast
+        else build_decoder(cfg, skeleton)
     )
 
 
