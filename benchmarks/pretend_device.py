@@ -8,6 +8,7 @@ mean nothing.
 
 from __future__ import annotations
 
+import threading
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -190,16 +191,73 @@ def _wrapped(values: Any, given: Sequence[OnDevice]) -> Any:
     return tree_map(wrap, values)
 
 
+class Streams(threading.local):
+    """The streams of the pretended device, in whose place a CPU does all work at once.
+
+    current: the stream of this thread, by name. order: what was asked of streams, shared by all
+    threads: (stream, "record", event), (stream, "wait", event) or ("host", "wait", event or stream).
+    """
+
+    order: list[tuple[str, str, str]] = []
+
+    def __init__(self) -> None:
+        self.current = "network"
+
+
+STREAMS = Streams()
+
+
+class Event:
+    """In place of torch.cuda.Event. name: the stream that recorded it last, and a number."""
+
+    def __init__(self, **options: Any) -> None:
+        self.name = ""
+
+    def record(self, stream: Any = None) -> None:
+        self.name = f"{STREAMS.current} {len(STREAMS.order)}"
+        STREAMS.order.append((STREAMS.current, "record", self.name))
+
+    def synchronize(self) -> None:
+        STREAMS.order.append(("host", "wait", self.name))
+
+
+class Stream:
+    """In place of torch.cuda.Stream."""
+
+    def __init__(self, device: Any = None) -> None:
+        self.name = threading.current_thread().name
+
+    def wait_event(self, event: Event) -> None:
+        STREAMS.order.append((self.name, "wait", event.name))
+
+    def synchronize(self) -> None:
+        STREAMS.order.append(("host", "wait", self.name))
+
+
+@contextmanager
+def _on_stream(stream: Stream) -> Iterator[None]:
+    before = STREAMS.current
+    STREAMS.current = stream.name
+    try:
+        yield
+    finally:
+        STREAMS.current = before
+
+
 @contextmanager
 def pretended() -> Iterator[PretendDevice]:
     """A PretendDevice, where memory counts as pinned and no driver is looked for."""
     # Without a driver, indexing then asks for none; lists of numbers come as copies from the host.
     torch._C._ensureCUDADeviceGuardSet()
     torch._C._set_only_lift_cpu_tensors(True)
+    STREAMS.order.clear()
     try:
         with (
             mock.patch.object(torch.Tensor, "pin_memory", lambda self, device=None: self),
             mock.patch.object(torch.cuda, "_lazy_init", lambda: None),
+            mock.patch.object(torch.cuda, "Event", Event),
+            mock.patch.object(torch.cuda, "Stream", Stream),
+            mock.patch.object(torch.cuda, "stream", _on_stream),
             mock.patch.object(
                 torch.__future__, "get_overwrite_module_params_on_conversion", lambda: True
             ),

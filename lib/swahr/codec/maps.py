@@ -27,11 +27,13 @@ class Maps:
     heatmaps: (B, K, h, w).
     tags: (B, K, h, w, T), or (B, 1, h, w, T) where the joints share them; None without tags.
     extra: further maps (B, C, h, w) by name, of a head that gives more.
+    ready: on a GPU, the event after which their values are there for other streams.
     """
 
     heatmaps: Tensor
     tags: Tensor | None = None
     extra: Mapping[str, Tensor] = field(default_factory=dict)
+    ready: torch.cuda.Event | None = None
 
 
 class MapRule(NamedTuple):

@@ -39,12 +39,14 @@ class SampledMaps:
 
     heatmaps: (B, K, H, W) float32. tags: T of them. finite: whether the network's maps are, a
     tensor of one value. peaks: their table on its way to the host, once FastDecoder has begun.
+    ready: on a GPU, the event after which all of them are there for other streams.
     """
 
     heatmaps: torch.Tensor
     tags: list[TagMaps]
     finite: torch.Tensor
     peaks: HostCopy | None = None
+    ready: torch.cuda.Event | None = None
 
 
 class Taps(NamedTuple):

@@ -32,6 +32,7 @@ from swahr.codec.sampled import SampledMaps, Size, TagMaps
 from swahr.data.images import Image, normalize
 from swahr.geometry import SIZE_STEP, InputGeometry
 from swahr.inference.fast_tta import Passes, heatmaps_of_scale, sampled_maps, tags_of_scale
+from swahr.inference.streams import DecodingStreams
 from swahr.inference.tta import (
     PassMaps,
     average_flips,
@@ -160,6 +161,7 @@ class Predictor:
         self.amp_dtype = amp_dtype
         self.fast = fast
         self.search = BoundedSearch()
+        self.streams = DecodingStreams(self.device)
 
     def __call__(self, images: Sequence[Image]) -> list[Prediction]:
         """Images (H, W, 3) uint8 RGB of any sizes -> the people of each, in the same order."""
@@ -223,21 +225,21 @@ class Predictor:
     @torch.inference_mode()
     def maps(self, batch: PreparedBatch) -> Maps | SampledMaps:
         """The maps of a batch over all passes, float32 on the device."""
-        full_size = batch.geometries[0].full_size
-        if self.fast:
-            return self._sampled_maps(batch.images, (full_size[1], full_size[0]))
-        return average_scales(
-            self._maps_at(scale, images, full_size[::-1])
-            for scale, images in zip(self.scales, batch.images)
-        )
+        width, height = batch.geometries[0].full_size
+        find = self._sampled_maps if self.fast else self._whole_maps
+        maps = find(batch.images, (height, width))
+        maps.ready = self.streams.mark()
+        return maps
 
     @torch.inference_mode()
     def decode(self, batch: PreparedBatch, maps: Maps | SampledMaps) -> list[Prediction]:
         """The people in the maps of a batch, in image pixels."""
         height, width = maps.heatmaps.shape[2:]
+        with self.streams.after(maps.ready):
+            found = self.decoder(maps)  # type: ignore[arg-type]
         return [
             self._to_image(people, image_geometry, (width, height))
-            for people, image_geometry in zip(self.decoder(maps), batch.geometries)  # type: ignore[arg-type]
+            for people, image_geometry in zip(found, batch.geometries)
         ]
 
     def aggregate(
@@ -285,6 +287,12 @@ class Predictor:
         if self.device.type == "cuda":
             inputs = [batch.pin_memory() for batch in inputs]
         return PreparedBatch(inputs, list(geometries))
+
+    def _whole_maps(self, images: Sequence[Tensor], full_size: Size) -> Maps:
+        return average_scales(
+            self._maps_at(scale, of_scale, full_size)
+            for scale, of_scale in zip(self.scales, images)
+        )
 
     def _maps_at(self, scale: float, images: Tensor, size: Sequence[int]) -> PassMaps:
         outputs = self._run(images)
