@@ -195,7 +195,8 @@ class Streams(threading.local):
     """The streams of the pretended device, in whose place a CPU does all work at once.
 
     current: the stream of this thread, by name. order: what was asked of streams, shared by all
-    threads: (stream, "record", event), (stream, "wait", event) or ("host", "wait", event or stream).
+    threads: (stream, "record", event), (stream, "wait", event) or ("host", "wait", event or
+    stream).
     """
 
     order: list[tuple[str, str, str]] = []

@@ -19,6 +19,7 @@ from swahr.acceleration.cuda_graphs import CudaGraphs
 from swahr.acceleration.fuse import (
     fold_batch_norms,
     optimize_for_inference,
+    refresh,
     supports_dtype,
     verified,
 )
@@ -566,3 +567,34 @@ def test_copies_record_their_own_graphs(
     with torch.inference_mode():
         for got, want in zip(again.model(images()), graphs.model(images()), strict=True):
             assert torch.equal(got.heatmaps, want.heatmaps)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("make", [fold_batch_norms, optimize_for_inference])
+def test_a_copy_takes_the_weights_of_the_day_as_a_new_one_has_them(
+    make: Callable[[PoseNetwork], PoseNetwork], dtype: torch.dtype
+) -> None:
+    """To the bit, in the same tensors, also after the copy was used."""
+    model = network()
+    fast = make(model).to(dtype)
+    places = [parameter.data_ptr() for parameter in fast.parameters()]
+    with torch.inference_mode():
+        fast(images().to(dtype))
+        before = [value.clone() for value in model.state_dict().values()]
+        randomized(model, seed=5)
+        assert not all(map(torch.equal, model.state_dict().values(), before))
+        assert refresh(fast, model)
+        want = make(model).to(dtype)(images().to(dtype))
+        got = fast(images().to(dtype))
+    for one, other in zip(got, want, strict=True):
+        assert torch.equal(one.heatmaps, other.heatmaps)
+        assert one.tags is None or torch.equal(one.tags, cast(Tensor, other.tags))
+    assert [parameter.data_ptr() for parameter in fast.parameters()] == places
+
+
+def test_a_copy_cannot_take_the_weights_of_another_network() -> None:
+    fast = optimize_for_inference(network())
+    other = network()
+    other.backbone.conv1 = nn.Conv2d(3, 5, 3)  # type: ignore[assignment]
+    assert not refresh(fast, other)
+    assert not refresh(network(), network())

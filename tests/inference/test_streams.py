@@ -1,5 +1,5 @@
-"""On a pretended GPU: the people are those of the CPU, what is copied is small, and decoding does not
-wait for the network's next batch.
+"""On a pretended GPU: the people are those of the CPU, what is copied is small, and decoding does
+not wait for the network's next batch.
 """
 
 from __future__ import annotations
@@ -91,7 +91,9 @@ def test_decoding_begins_after_its_own_batch_and_not_after_the_next(fast: bool) 
         ends = [event for stream, what, event in STREAMS.order if what == "record"]
         STREAMS.order.clear()
         gpu.decode(batch, first)
-        [waited] = [event for stream, what, event in STREAMS.order if (what, stream) != ("wait", "host")]
+        [waited] = [
+            event for stream, what, event in STREAMS.order if (what, stream) != ("wait", "host")
+        ]
     assert waited in ends[: len(ends) // 2]
     assert STREAMS.order[-1] == ("host", "wait", "MainThread")
 

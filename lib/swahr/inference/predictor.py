@@ -22,6 +22,7 @@ from swahr.acceleration.cudnn_search import BoundedSearch
 from swahr.acceleration.fuse import (
     fold_batch_norms,
     optimize_for_inference,
+    refresh,
     supports_dtype,
     verified,
 )
@@ -115,6 +116,8 @@ class Predictor:
     input_dtype: of the images that the model takes.
     amp_dtype: of mixed precision by autocast; None for none.
     fast: tags are sampled where joints are, see codec.fast; decoder is a FastDecoder.
+
+    fused: the copy of a network inside `model` that does the work, if there is one, see `refresh`.
     """
 
     def __init__(
@@ -162,6 +165,9 @@ class Predictor:
         self.fast = fast
         self.search = BoundedSearch()
         self.streams = DecodingStreams(self.device)
+        # Threads that decode; each keeps the maps of a batch in memory, which are small if fast.
+        self.decoders = 2 if fast and self.device.type == "cuda" else 1
+        self.fused: PoseNetwork | None = None
 
     def __call__(self, images: Sequence[Image]) -> list[Prediction]:
         """Images (H, W, 3) uint8 RGB of any sizes -> the people of each, in the same order."""
@@ -221,6 +227,15 @@ class Predictor:
                     chosen,
                     self._collate([images[i] for i in chosen], [geometries[i] for i in chosen]),
                 )
+
+    def refresh(self, model: PoseNetwork) -> bool:
+        """Take the weights that a network has now, where build_predictor was given that network.
+
+        False where that is impossible; a new predictor must be built then.
+        """
+        if self.fused is None or not refresh(self.fused, model.eval()):
+            return False
+        return verified(self.fused, model, _trial_size(model)) is self.fused
 
     @torch.inference_mode()
     def maps(self, batch: PreparedBatch) -> Maps | SampledMaps:
@@ -388,10 +403,10 @@ def build_predictor(
     loss = cfg.LOSS
     check_test_scales(cfg, getattr(model, "size_divisor", 1))
     model = model.to(device).eval()
-    network, input_dtype, autocast_dtype = _fast_network(cfg, model, device)
+    network, fused, input_dtype, autocast_dtype = _fast_network(cfg, model, device)
     network_skeleton = skeleton.with_center() if cfg.DATASET.WITH_CENTER else skeleton
     decoded_skeleton = skeleton if test.IGNORE_CENTER else network_skeleton
-    return Predictor(
+    predictor = Predictor(
         network,
         _decoder(cfg, decoded_skeleton),
         num_keypoints=skeleton.num_keypoints,
@@ -411,6 +426,8 @@ def build_predictor(
         batch_size=test.IMAGES_PER_GPU if device.type == "cuda" else 1,
         fast=test.FAST_DECODE,
     )
+    predictor.fused = fused
+    return predictor
 
 
 def _decoder(cfg: Any, skeleton: Skeleton) -> Decoder | FastDecoder:
@@ -424,8 +441,11 @@ def _decoder(cfg: Any, skeleton: Skeleton) -> Decoder | FastDecoder:
 
 def _fast_network(
     cfg: Any, model: Any, device: torch.device
-) -> tuple[Any, torch.dtype, torch.dtype | None]:
-    """The network as TEST.* wants it run, the dtype of its inputs, and that of autocast, if any."""
+) -> tuple[Any, PoseNetwork | None, torch.dtype, torch.dtype | None]:
+    """The network as TEST.* wants it run, the fused copy in it, if that does the work, the dtype of
+    its inputs, and that of autocast, if any.
+    """
+    fused = None
     test = cfg.TEST
     input_dtype = torch.float32
     autocast_dtype = amp_dtype(cfg)
@@ -439,11 +459,17 @@ def _fast_network(
             if test.COMPILE
             else optimize_for_inference(model, dtype=input_dtype)
         )
-        model = verified(fast, model, (4 * model.size_divisor,) * 2)
+        model = verified(fast, model, _trial_size(model))
+        fused = fast if model is fast else None
     network: Any = torch.compile(model) if test.COMPILE else model
     if test.CUDA_GRAPHS and device.type == "cuda":
         network = CudaGraphs(network)
-    return network, input_dtype, autocast_dtype
+    return network, fused, input_dtype, autocast_dtype
+
+
+def _trial_size(model: PoseNetwork) -> tuple[int, int]:
+    """(h, w) of the image on which a fused network is compared with the plain one."""
+    return (4 * model.size_divisor, 4 * model.size_divisor)
 
 
 def _is_image(image: Any) -> bool:
