@@ -52,7 +52,7 @@ def counted(device: PretendDevice) -> Iterator[Counts]:
 @benchmark
 def evaluation_operations(bench: Bench) -> Iterator[Row]:
     """Operations, copies and waits of one evaluated batch: no times, on any machine."""
-    for name, opts in {"exact": []}.items():
+    for name, opts in {"exact": [], "fast": ["TEST.FAST_DECODE", True]}.items():
         for batch in (1, 4):
             for part, counts in count_batch(bench, opts, batch).items():
                 case = f"{name}, batch {batch} of 640 x 480 with {PEOPLE} people, {part}: {counts}"

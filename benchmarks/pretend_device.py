@@ -25,6 +25,8 @@ HOST = torch.device("cpu")
 MADE_OF_OTHERS = torch._C.DispatchKey.CompositeImplicitAutograd
 # These allocate memory and start no kernel.
 ALLOCATIONS = {"empty", "empty_like", "empty_strided", "new_empty", "new_empty_strided"}
+# These read as much of their first input as they write.
+GATHERS = {"index", "gather", "index_select"}
 NEEDS_VALUE = {"_local_scalar_dense", "nonzero", "masked_select", "equal", "is_nonzero"}
 # A boolean mask as an index becomes a list of indices, whose length the host has to know.
 INDEXED = {"index", "index_put", "index_put_", "_index_put_impl_"}
@@ -44,7 +46,7 @@ class Counts:
     """What was asked of the device.
 
     operations: that compute or copy on the device; views are not counted. moved: bytes that they
-    read and write, if every operation reads its whole inputs. uploads, downloads: bytes of each
+    read and write, if every operation but GATHERS reads its whole inputs. uploads, downloads: bytes of each
     copy from and to the host. waits: of the host, until the device has done all it was given.
     by_name: operations by name.
     """
@@ -152,7 +154,8 @@ class PretendDevice(TorchDispatchMode):
             return
         self.counts.operations += 1
         self.counts.by_name[name] += 1
-        self.counts.moved += sum(tensor.nbytes for tensor in [*tensors, *results])
+        read = [*results, *tensors[1:]] if name in GATHERS else tensors
+        self.counts.moved += sum(tensor.nbytes for tensor in [*read, *results])
 
 
 def _is_pretended(device: Any) -> bool:

@@ -27,7 +27,8 @@ import torch
 
 import benchmarks.network
 import benchmarks.operations
-import benchmarks.postprocessing  # noqa: F401
+import benchmarks.postprocessing
+import benchmarks.shared_cpu  # noqa: F401
 from benchmarks.harness import BENCHMARKS, Bench, Row, describe, different, table
 from swahr.distributed.comm import select_device
 from swahr.files import WriteError, replacing
