@@ -46,9 +46,9 @@ class Counts:
     """What was asked of the device.
 
     operations: that compute or copy on the device; views are not counted. moved: bytes that they
-    read and write, if every operation but GATHERS reads its whole inputs. uploads, downloads: bytes of each
-    copy from and to the host. waits: of the host, until the device has done all it was given.
-    by_name: operations by name.
+    read and write, if every operation but GATHERS reads its whole inputs. uploads, downloads:
+    bytes of each copy from and to the host. waits: of the host, until the device has done all it
+    was given. by_name: operations by name.
     """
 
     operations: int = 0

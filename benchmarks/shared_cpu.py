@@ -17,7 +17,6 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
-
 from benchmarks.harness import Bench, Row, benchmark
 
 ROOT = Path(__file__).resolve().parents[1]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import json
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -116,3 +117,36 @@ def test_no_benchmark_starts_when_the_time_is_over(benchmark, tmp_path: Path) ->
     assert (
         "Not measured: grouping: the 0 minutes were over" in (tmp_path / "benchmark.md").read_text()
     )
+
+
+def test_operations_of_an_evaluation_are_counted(
+    benchmark, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """The fast way moves less, and waits less often; rows without a time have none in the report."""
+    network = importlib.import_module("benchmarks.network")
+    operations = importlib.import_module("benchmarks.operations")
+    monkeypatch.setattr(network, "W32", network.TINY)
+    monkeypatch.setattr(operations, "IMAGE", (64, 96, 3))
+    monkeypatch.setattr(operations, "PEOPLE", 2)
+    name = "evaluation operations"
+    given = ["--device", "cpu", "--only", name, "--out", str(tmp_path)]
+    opts = ["TEST.FLIP_TEST", "True", "TEST.PROJECT2IMAGE", "True"]
+    crowd = operations.crowd_predictor
+    monkeypatch.setattr(
+        operations,
+        "crowd_predictor",
+        lambda bench, more, *args, **options: crowd(bench, [*opts, *more], *args, **options),
+    )
+    assert benchmark.main(given) == 0
+    rows = json.loads((tmp_path / "benchmark.json").read_text())["rows"]
+    assert len(rows) == 10 and all(row["ours_ms"] is row["ratio"] is None for row in rows)
+    exact, fast = (
+        [row["case"] for row in rows if row["case"].startswith(way)] for way in ("exact", "fast")
+    )
+    assert exact[1].endswith("0 waits of the host") and fast[2].endswith("1 waits of the host")
+
+    def moved(cases: list[str]) -> int:
+        numbers = [re.search(r"([\d,]+) MB", case) for case in cases[1:]]
+        return sum(int(number[1].replace(",", "")) for number in numbers if number)
+
+    assert 0 < 2 * moved(fast) < moved(exact)

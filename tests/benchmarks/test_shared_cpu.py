@@ -1,4 +1,4 @@
-"""The benchmark of a shared CPU: its competitors end with it, and its share is worked out rightly."""
+"""The benchmark of a shared CPU: its competitors end with it, and its share is right."""
 
 from __future__ import annotations
 
