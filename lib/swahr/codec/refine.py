@@ -10,6 +10,8 @@ pixel found is the same, rounding included.
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 import numpy as np
 import torch
 import torch.nn.functional as F
@@ -131,22 +133,19 @@ def find_missing_batch(
     could have a higher value.
     """
     rows = images * heatmaps.shape[1] + joints
-    return search_tiles(WholeTiles(heatmaps, tags), rows, means, FIRST_TILES)
+    return search_tiles(WholeTiles(heatmaps, tags), rows, means)
 
 
-def search_tiles(tiles: TileStack, rows: Indices, means: Floats, most: int) -> Floats:
+def search_tiles(tiles: TileStack, rows: Indices, means: Floats) -> Floats:
     """The positions (n, 3) of missing joints: x, y and the heatmap's value.
 
-    rows: (n,), indices of the heatmaps. means: (n, T). most: tiles in which a joint is searched
-    first.
+    rows: (n,), indices of the heatmaps. means: (n, T).
     """
     searched = np.column_stack([rows, means])
-    found = tiles.search(searched, most)
+    found = tiles.search(searched, FIRST_TILES)
     unsure = np.flatnonzero(found[:, 3] == 0)
-    while len(unsure) and most < tiles.count:
-        most = most * 8 if most < FIRST_TILES else tiles.count
-        found[unsure] = tiles.search(searched[unsure], most)
-        unsure = unsure[found[unsure, 3] == 0]
+    if len(unsure):
+        found[unsure] = tiles.search(searched[unsure], tiles.count)
     return found[:, :3]
 
 
@@ -192,20 +191,16 @@ class TileStack:
         bounds, order = all_bounds.topk(min(most + 1, self.count), 1)
         chosen = order[:, :most]  # (n, most)
         # Pixels of a tile that are outside the map have no value that could be the best.
-        inside = torch.arange(TILE * TILE, device=rows.device)
-        columns = -(-width // TILE)
-        y = chosen[..., None] // columns * TILE + inside // TILE
-        x = chosen[..., None] % columns * TILE + inside % TILE
-        in_map = (y < height) & (x < width)
-        pixels = torch.where(in_map, y * width + x, 0)  # (n, most, 256)
-        heat = self.maps.flatten(1)[rows[:, None, None], pixels]
-        tags = self.tile_tags(rows, chosen, pixels)
+        outside = height * width
+        pixels = tile_pixels(height, width, rows.device)[chosen]  # (n, most, 256)
+        in_map = pixels < outside
+        places = pixels.clamp(max=outside - 1)
+        heat = self.maps.flatten(1)[rows[:, None, None], places]
+        tags = self.tile_tags(rows, chosen, places)
         values = _value(heat, tags, mean_tags[:, None]).where(in_map, -torch.inf)
         best = values.amax((1, 2))
         # Of equal values, the first pixel in row-major order counts.
-        outside = height * width
-        candidates = (values == best[:, None, None]) & in_map
-        pixels = torch.where(candidates, pixels, outside).amin((1, 2))
+        pixels = torch.where(values == best[:, None, None], pixels, outside).amin((1, 2))
         pixels = pixels.where(pixels < outside, 0)
         is_best = bounds[:, most] < best if most < self.count else torch.ones_like(best)
         centers = torch.stack([pixels % width, pixels // width], 1) + 0.5
@@ -234,6 +229,18 @@ class WholeTiles(TileStack):
     ) -> torch.Tensor:
         own = rows // self.joints_per_tag_map
         return self.tags.flatten(1, 2)[own[:, None, None], pixels]
+
+
+@lru_cache(maxsize=32)
+def tile_pixels(height: int, width: int, device: torch.device) -> torch.Tensor:
+    """(tiles, 256): the pixels of each tile, y * width + x; height * width for those outside."""
+    rows = -(-height // TILE)
+    columns = -(-width // TILE)
+    pixels = np.full((rows * TILE, columns * TILE), height * width)
+    pixels[:height, :width] = np.arange(height * width).reshape(height, width)
+    tiles = pixels.reshape(rows, TILE, columns, TILE).swapaxes(1, 2)
+    with torch.inference_mode(False):
+        return torch.from_numpy(tiles.reshape(rows * columns, TILE * TILE)).to(device)
 
 
 def _value(heat: torch.Tensor, tags: torch.Tensor, mean_tags: torch.Tensor) -> torch.Tensor:
