@@ -15,6 +15,7 @@ from benchmarks.pretend_device import DEVICE, Counts, PretendDevice, pretended
 
 IMAGE = (480, 640, 3)
 PEOPLE = 10
+BATCHES = (1, 8)
 
 
 class CountedNetwork:
@@ -59,7 +60,7 @@ def counted(device: PretendDevice) -> Iterator[Counts]:
 def evaluation_operations(bench: Bench) -> Iterator[Row]:
     """Operations, copies and waits of one evaluated batch: no times, on any machine."""
     for name, opts in {"exact": [], "fast": ["TEST.FAST_DECODE", True]}.items():
-        for part, counts in count_batches(bench, opts, (1, 8)).items():
+        for part, counts in count_batches(bench, opts, BATCHES).items():
             case = f"{name}, {part}: {counts}"
             yield Row("evaluation operations", case, None, None)
 

@@ -23,27 +23,27 @@ SAME: Sizes = ((96, 128),)
 
 
 def small_tags(sizes: Sizes, channels: int, people: int = 5) -> list[TagMaps]:
-    """Two tag maps, of two images, whose first size is small."""
-    _, tags = crowd(people, sizes[0], channels)
-    pairs = torch.cat([tags, tags.flip(3)])
-    return [TagMaps(pairs[..., t].contiguous(), sizes) for t in range(2)]
+    """Two tag maps of one resolution and one of another, of two images, whose sizes are small."""
+    _, tags = crowd(people, sizes[0], channels, tag_maps=3)
+    maps = torch.cat([tags, tags.flip(3)]).movedim(-1, 2)
+    return [TagMaps(maps[:, :, :2], sizes), TagMaps(maps[:, :, 2:].contiguous(), sizes)]
 
 
 def whole(parts: list[TagMaps]) -> torch.Tensor:
     """The same tags, resized as a whole: (B, K or 1, H, W, T)."""
     stack = []
     for part in parts:
-        maps = part.maps
+        maps = part.maps.flatten(1, 2)
         for size in part.sizes[1:]:
             maps = F.interpolate(maps, size=size, mode="bilinear", align_corners=False)
-        stack.append(maps)
-    return torch.stack(stack, -1)
+        stack.append(maps.unflatten(1, part.maps.shape[1:3]).movedim(2, -1))
+    return torch.cat(stack, -1)
 
 
 @pytest.mark.parametrize("sizes", [DOUBLED, TWICE, ODD, SAME])
 def test_sampled_tags_are_those_of_resized_maps(sizes: Sizes) -> None:
     [part, _] = small_tags(sizes, channels=3)
-    resized = whole([part])[..., 0].flatten(0, 1)
+    resized = whole([part]).flatten(0, 1)
     rows, y, x = torch.meshgrid(*map(torch.arange, (6, 96, 128)), indexing="ij")
     torch.testing.assert_close(sample(part, rows, y, x), resized, rtol=1e-5, atol=1e-5)
 
@@ -120,12 +120,12 @@ def test_more_tiles_are_searched_where_the_first_may_miss_the_best(
 
 def test_no_images() -> None:
     decoder = FastDecoder(AssociativeDecoder(grouping_order=range(2)))
-    empty = TagMaps(torch.zeros(0, 2, 8, 8), ((8, 8), (16, 16)))
+    empty = TagMaps(torch.zeros(0, 2, 1, 8, 8), ((8, 8), (16, 16)))
     assert decoder(SampledMaps(torch.zeros(0, 2, 16, 16), [empty], torch.tensor(True))) == []
 
 
 def test_maps_must_be_finite() -> None:
     decoder = FastDecoder(AssociativeDecoder(grouping_order=range(2)))
-    tags = TagMaps(torch.zeros(1, 2, 8, 8), ((8, 8), (16, 16)))
+    tags = TagMaps(torch.zeros(1, 2, 1, 8, 8), ((8, 8), (16, 16)))
     with pytest.raises(ValueError, match="^heatmaps or tags of the network have non-finite values"):
         decoder(SampledMaps(torch.zeros(1, 2, 16, 16), [tags], torch.tensor(False)))

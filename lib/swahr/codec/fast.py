@@ -17,6 +17,7 @@ import torch.nn.functional as F
 
 from swahr.codec.copies import HostCopy
 from swahr.codec.decode import AssociativeDecoder, People
+from swahr.codec.maps import on_device
 from swahr.codec.peaks import peaks_of_table, quarter_offsets
 from swahr.codec.refine import Floats, Indices, TileStack, search_tiles
 from swahr.codec.sampled import SampledMaps, TagMaps, growth, sample, tile_weights
@@ -79,8 +80,7 @@ def _peak_table(maps: SampledMaps, limit: int, radius: int) -> torch.Tensor:
     tags = [sample(part, _tag_rows(part, rows, joints), y, x) for part in maps.tags]
     offsets = quarter_offsets(heatmaps.flatten(0, 1), rows, pixels)
     # Pixels are exact in float32: MAX_INPUT_PIXELS is 2^25, of which maps have a quarter or less.
-    columns = [pixels[..., None].float(), scores[..., None], offsets, torch.stack(tags, -1)]
-    return torch.cat(columns, 3)
+    return torch.cat([pixels[..., None].float(), scores[..., None], offsets, *tags], 3)
 
 
 def _tag_rows(part: TagMaps, rows: torch.Tensor, joints: int) -> torch.Tensor:
@@ -101,14 +101,14 @@ class SampledTiles(TileStack):
 
     def tag_bounds(self, rows: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         own = [self._own(part, rows) for part in self.tags]
-        least = torch.stack([bound[rows] for bound, rows in zip(self.tag_min, own)], -1)
-        return least, torch.stack([bound[rows] for bound, rows in zip(self.tag_max, own)], -1)
+        least = torch.cat([bound[rows] for bound, rows in zip(self.tag_min, own)], -1)
+        return least, torch.cat([bound[rows] for bound, rows in zip(self.tag_max, own)], -1)
 
     def tile_tags(
         self, rows: torch.Tensor, chosen: torch.Tensor, pixels: torch.Tensor
     ) -> torch.Tensor:
         parts = [_resized_tiles(part, self._own(part, rows), chosen) for part in self.tags]
-        return torch.stack(parts, -1)
+        return torch.cat(parts, -1)
 
     def _own(self, part: GrowingTags, rows: torch.Tensor) -> torch.Tensor:
         return rows // self.joints if part.shared else rows
@@ -117,7 +117,7 @@ class SampledTiles(TileStack):
 class GrowingTags(NamedTuple):
     """Tag maps whose tiles are made of whole pixels.
 
-    maps: (B K or B, h, w). ratios: see sampled.growth. step: pixels along a side of a tile.
+    maps: (B K or B, T, h, w). ratios: see sampled.growth. step: pixels along a side of a tile.
     columns: tiles in a row. shared: whether the joints of an image share them.
     """
 
@@ -130,7 +130,8 @@ class GrowingTags(NamedTuple):
 
 def _growing(part: TagMaps, joints: int) -> GrowingTags:
     """The same tags; resized as a whole where tiles would not be made of whole pixels."""
-    maps = part.maps
+    shared = part.maps.shape[1] != joints
+    maps = part.maps.flatten(0, 1)
     ratios = growth(part.sizes)
     if ratios is None:
         ratios = ()
@@ -138,21 +139,22 @@ def _growing(part: TagMaps, joints: int) -> GrowingTags:
             maps = F.interpolate(maps, size=size, mode="bilinear", align_corners=False)
     columns = -(-part.sizes[-1][1] // TILE)
     step = TILE // math.prod(ratios)
-    return GrowingTags(maps.flatten(0, 1), ratios, step, columns, maps.shape[1] != joints)
+    return GrowingTags(maps, ratios, step, columns, shared)
 
 
 def _pool_tiles(maps: torch.Tensor, step: int) -> torch.Tensor:
-    """(R, tiles): the largest of the pixels that a tile's tags are made of."""
-    padded = F.pad(maps[:, None], (1, 1, 1, 1), mode="replicate")
-    return F.max_pool2d(padded, step + 2, step, ceil_mode=True).flatten(1)
+    """(R, tiles, T): the largest of the pixels that a tile's tags are made of."""
+    pooled = F.max_pool2d(maps, step + 2, step, padding=1, ceil_mode=True)
+    return pooled.flatten(2).transpose(1, 2)
 
 
 def _resized_tiles(part: GrowingTags, rows: torch.Tensor, chosen: torch.Tensor) -> torch.Tensor:
-    """The tags (n, most, 256) of chosen tiles (n, most) of maps[rows]."""
-    height, width = part.maps.shape[1:]
-    reach = torch.arange(-1, part.step + 1, device=rows.device)
+    """The tags (n, most, 256, T) of chosen tiles (n, most) of maps[rows]."""
+    height, width = part.maps.shape[2:]
+    reach = on_device(tuple(range(-1, part.step + 1)), rows.device)
     y = (chosen[..., None] // part.columns * part.step + reach).clamp(0, height - 1)
     x = (chosen[..., None] % part.columns * part.step + reach).clamp(0, width - 1)
-    near = part.maps[rows[:, None, None, None], y[..., :, None], x[..., None, :]]
+    near = part.maps[rows[:, None, None, None], :, y[..., :, None], x[..., None, :]]
     weights = tile_weights(part.ratios, rows.device)
-    return (weights @ near @ weights.T).flatten(2)
+    tiles = weights @ near.movedim(-1, 2) @ weights.T  # (n, most, T, 16, 16)
+    return tiles.flatten(3).transpose(2, 3)

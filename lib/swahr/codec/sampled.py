@@ -23,10 +23,10 @@ Size = tuple[int, int]  # height, width
 
 
 class TagMaps(NamedTuple):
-    """The tags of one resolution of one pass.
+    """The tags of one resolution, of all passes.
 
-    maps: (B, K, h, w), or (B, 1, h, w) where the joints share them. sizes: from (h, w) on, the
-    sizes through which they would be resized; the last is that of the heatmaps.
+    maps: (B, K, T, h, w), or (B, 1, T, h, w) where the joints share them. sizes: from (h, w) on,
+    the sizes through which they would be resized; the last is that of the heatmaps.
     """
 
     maps: torch.Tensor
@@ -37,9 +37,9 @@ class TagMaps(NamedTuple):
 class SampledMaps:
     """What FastDecoder reads: the maps of B images, with tags that are sampled.
 
-    heatmaps: (B, K, H, W) float32. tags: T of them. finite: whether the network's maps are, a
-    tensor of one value. peaks: their table on its way to the host, once FastDecoder has begun.
-    ready: on a GPU, the event after which all of them are there for other streams.
+    heatmaps: (B, K, H, W) float32. tags: of each resolution in use. finite: whether the network's
+    maps are, a tensor of one value. peaks: their table on its way to the host, once FastDecoder
+    has begun. ready: on a GPU, the event after which all of them are there for other streams.
     """
 
     heatmaps: torch.Tensor
@@ -86,15 +86,15 @@ def _host_taps(lengths: tuple[int, ...]) -> tuple[NDArray[np.int64], NDArray[np.
 
 
 def sample(tags: TagMaps, rows: torch.Tensor, y: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
-    """Tags (...) at pixels (y, x) (...) of the heatmaps, from maps[rows] of the (B K or B) maps."""
+    """Tags (..., T) at pixels (y, x) (...) of the heatmaps, from maps[rows] of the (B K or B)."""
     device = tags.maps.device
     down = axis_taps(tuple(height for height, _ in tags.sizes), device)
     right = axis_taps(tuple(width for _, width in tags.sizes), device)
     values = tags.maps.flatten(0, 1)[
-        rows[..., None, None], down.indices[y][..., :, None], right.indices[x][..., None, :]
+        rows[..., None, None], :, down.indices[y][..., :, None], right.indices[x][..., None, :]
     ]
-    values = values * down.weights[y][..., :, None]
-    return (values * right.weights[x][..., None, :]).sum((-2, -1))
+    weights = down.weights[y][..., :, None] * right.weights[x][..., None, :]
+    return (values * weights[..., None]).sum((-3, -2))
 
 
 def growth(sizes: tuple[Size, ...]) -> tuple[int, ...] | None:

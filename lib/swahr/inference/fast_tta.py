@@ -52,18 +52,16 @@ def heatmaps_of_scale(outputs: Sequence[StageOutput], passes: Passes) -> Tensor:
 def tags_of_scale(
     outputs: Sequence[StageOutput], passes: Passes, sizes: Sequence[Size]
 ) -> list[TagMaps]:
-    """The tags of the resolutions in use, those of the image before those of the mirrored one.
+    """The tags of each resolution in use, those of the image before those of the mirrored one.
 
     sizes: through which maps of the last resolution are resized, if they are.
     """
     last = _size(outputs[-1].heatmaps)
     used = [stage.tags for stage, use in zip(outputs, passes.use_tags) if use]
-    parts = [_both(maps, passes) for maps in used if maps is not None]
-    number = 1 if passes.flip_index is None else 2
     return [
-        TagMaps(of_stage[side], _without_repeats([_size(of_stage[side]), last, *sizes]))
-        for side in range(number)
-        for of_stage in parts
+        TagMaps(torch.stack(_both(maps, passes), 2), _without_repeats([_size(maps), last, *sizes]))
+        for maps in used
+        if maps is not None
     ]
 
 
