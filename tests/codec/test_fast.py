@@ -7,7 +7,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from swahr.codec import refine
+from swahr.codec import fast
 from swahr.codec.decode import AssociativeDecoder, People
 from swahr.codec.fast import FastDecoder, SampledTiles
 from swahr.codec.maps import Maps
@@ -114,7 +114,7 @@ def test_more_tiles_are_searched_where_the_first_may_miss_the_best(
     parts = [part._replace(maps=part.maps[:1]) for part in small_tags(DOUBLED, 6)]
     exact = AssociativeDecoder(grouping_order=range(6))
     want = exact(Maps(heatmaps, whole(parts)))
-    monkeypatch.setattr(refine, "FIRST_TILES", 1)
+    monkeypatch.setattr(fast, "FIRST_TILES", 1)
     same_people(FastDecoder(exact)(SampledMaps(heatmaps, parts, torch.tensor(True))), want)
 
 

@@ -23,6 +23,8 @@ from swahr.codec.refine import Floats, Indices, TileStack, search_tiles
 from swahr.codec.sampled import SampledMaps, TagMaps, growth, sample, tile_weights
 from swahr.codec.tile_bounds import NOT_FINITE, TILE
 
+FIRST_TILES = 16  # of each missing joint: they are dearer than with whole maps of tags
+
 
 class FastDecoder:
     """The people of SampledMaps, on any device. rules: those of the exact decoder."""
@@ -52,7 +54,7 @@ class FastDecoder:
         def search(images: Indices, joints: Indices, means: Floats) -> Floats:
             tiles = SampledTiles(maps.heatmaps, maps.tags)
             rows = images * maps.heatmaps.shape[1] + joints
-            return search_tiles(tiles, rows, means)
+            return search_tiles(tiles, rows, means, FIRST_TILES)
 
         found = peaks_of_table(table, self.rules.peak_settings["threshold"])
         return self.rules.finish(

@@ -133,19 +133,22 @@ def find_missing_batch(
     could have a higher value.
     """
     rows = images * heatmaps.shape[1] + joints
-    return search_tiles(WholeTiles(heatmaps, tags), rows, means)
+    return search_tiles(WholeTiles(heatmaps, tags), rows, means, FIRST_TILES)
 
 
-def search_tiles(tiles: TileStack, rows: Indices, means: Floats) -> Floats:
+def search_tiles(tiles: TileStack, rows: Indices, means: Floats, most: int) -> Floats:
     """The positions (n, 3) of missing joints: x, y and the heatmap's value.
 
-    rows: (n,), indices of the heatmaps. means: (n, T).
+    rows: (n,), indices of the heatmaps. means: (n, T). most: tiles in which a joint is searched
+    first; more are read only for joints that may be better in another tile.
     """
     searched = np.column_stack([rows, means])
-    found = tiles.search(searched, FIRST_TILES)
+    found = tiles.search(searched, most)
     unsure = np.flatnonzero(found[:, 3] == 0)
-    if len(unsure):
-        found[unsure] = tiles.search(searched[unsure], tiles.count)
+    while len(unsure) and most < tiles.count:
+        most = 8 * most if most < FIRST_TILES else tiles.count
+        found[unsure] = tiles.search(searched[unsure], most)
+        unsure = unsure[found[unsure, 3] == 0]
     return found[:, :3]
 
 
