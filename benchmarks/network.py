@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from benchmarks.harness import Bench, Row, benchmark
 from benchmarks.training_steps import COMPILED, rows_of
@@ -38,14 +38,13 @@ def make_images(bench: Bench, train: int, val: int) -> Path:
     return root
 
 
-class NetworkWithCrowd(nn.Module):
+class NetworkWithCrowd:
     """An untrained network, whose maps are almost zero, with the maps of a crowd added.
 
     seconds: time in the network. added_seconds: time that only the benchmark needs.
     """
 
-    def __init__(self, model: nn.Module, people: int, flip_index: Any) -> None:
-        super().__init__()
+    def __init__(self, model: Callable[[Tensor], Any], people: int, flip_index: Any) -> None:
         self.model = model
         self.people = people
         self.flip_index = list(flip_index)
@@ -53,7 +52,7 @@ class NetworkWithCrowd(nn.Module):
         self.added_seconds = 0.0
         self.crowds: dict[Any, tuple[Tensor, Tensor]] = {}
 
-    def forward(self, images: Tensor) -> list[Any]:
+    def __call__(self, images: Tensor) -> list[Any]:
         """images: (2 B, 3, h, w), B images and their mirror images."""
         start = time.perf_counter()
         outputs = self.model(images)
@@ -85,9 +84,11 @@ class NetworkWithCrowd(nn.Module):
         return self.crowds[size]
 
 
-def crowd_predictor(bench: Bench, opts: list[Any], people: int = 3) -> Any:
+def crowd_predictor(
+    bench: Bench, opts: list[Any], people: int = 3, device: torch.device | None = None
+) -> Any:
     """A predictor with flip testing whose network has W32's size, and finds a crowd in every
-    image. opts: settings, key and value in turn.
+    image. opts: settings, key and value in turn. device: another one than the benchmark's.
     """
     from swahr.config import load_config
     from swahr.inference.predictor import build_predictor
@@ -96,7 +97,7 @@ def crowd_predictor(bench: Bench, opts: list[Any], people: int = 3) -> Any:
 
     torch.manual_seed(0)
     cfg = load_config(W32, list(map(str, opts)))
-    predictor = build_predictor(cfg, build_model(cfg), COCO, bench.device)
+    predictor = build_predictor(cfg, build_model(cfg), COCO, device or bench.device)
     predictor.model = NetworkWithCrowd(predictor.model, people, COCO.flip_index)
     return predictor
 

@@ -19,6 +19,7 @@ from swahr.acceleration.cuda_graphs import CudaGraphs
 from swahr.acceleration.fuse import (
     fold_batch_norms,
     optimize_for_inference,
+    refresh,
     supports_dtype,
     verified,
 )
@@ -496,24 +497,47 @@ def doubled(maps: Tensor) -> list[StageOutput]:
 doubled.calls = []  # type: ignore[attr-defined]
 
 
-def test_recorded_networks_copy_their_inputs_and_outputs(monkeypatch: pytest.MonkeyPatch) -> None:
-    """On a stub of CUDA: replaying reads and writes the tensors that were recorded."""
+@pytest.fixture
+def stub_cuda(monkeypatch: pytest.MonkeyPatch) -> MagicMock:
+    """A stub of CUDA: replaying reads and writes the tensors that were recorded. The stream."""
+    stream = MagicMock()
     stubs = {
         "graph_pool_handle": object,
         "CUDAGraph": StubGraph,
         "Stream": MagicMock,
         "stream": lambda stream: nullcontext(),
-        "current_stream": MagicMock,
+        "current_stream": lambda: stream,
         "graph": lambda graph, **options: nullcontext(),
     }
     for name, stub in stubs.items():
         monkeypatch.setattr(torch.cuda, name, stub)
+    return stream
+
+
+def test_recorded_networks_copy_their_inputs_and_outputs(stub_cuda: MagicMock) -> None:
     recorded = CudaGraphs(doubled)
     first = torch.full((1, 3, 2, 2), 1.0)
     [one] = recorded(first)
     [three] = recorded(3 * first)
     assert (first == 1).all() and (one.heatmaps == 2).all() and (three.heatmaps == 6).all()
     assert len(recorded.recorded) == 1
+
+
+def test_the_size_that_was_not_used_for_the_longest_time_is_forgotten(stub_cuda: MagicMock) -> None:
+    recorded = CudaGraphs(doubled, sizes=2)
+    for side in (1, 2, 1, 3, 1):
+        recorded(torch.zeros(1, 3, side, side))
+    assert [key[0][2] for key in recorded.recorded] == [3, 1]
+    assert len(recorded.recorded) == 2
+
+
+def test_a_pass_waits_for_the_outputs_of_the_one_before(stub_cuda: MagicMock) -> None:
+    """Its stream waits, in case another thread's stream still copies the recorded outputs."""
+    recorded = CudaGraphs(doubled)
+    recorded(torch.zeros(1, 3, 2, 2))
+    stub_cuda.wait_event.assert_not_called()
+    recorded(torch.zeros(1, 3, 2, 2))
+    stub_cuda.wait_event.assert_called_once_with(stub_cuda.record_event.return_value)
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
@@ -543,3 +567,34 @@ def test_copies_record_their_own_graphs(
     with torch.inference_mode():
         for got, want in zip(again.model(images()), graphs.model(images()), strict=True):
             assert torch.equal(got.heatmaps, want.heatmaps)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("make", [fold_batch_norms, optimize_for_inference])
+def test_a_copy_takes_the_weights_of_the_day_as_a_new_one_has_them(
+    make: Callable[[PoseNetwork], PoseNetwork], dtype: torch.dtype
+) -> None:
+    """To the bit, in the same tensors, also after the copy was used."""
+    model = network()
+    fast = make(model).to(dtype)
+    places = [parameter.data_ptr() for parameter in fast.parameters()]
+    with torch.inference_mode():
+        fast(images().to(dtype))
+        before = [value.clone() for value in model.state_dict().values()]
+        randomized(model, seed=5)
+        assert not all(map(torch.equal, model.state_dict().values(), before))
+        assert refresh(fast, model)
+        want = make(model).to(dtype)(images().to(dtype))
+        got = fast(images().to(dtype))
+    for one, other in zip(got, want, strict=True):
+        assert torch.equal(one.heatmaps, other.heatmaps)
+        assert one.tags is None or torch.equal(one.tags, cast(Tensor, other.tags))
+    assert [parameter.data_ptr() for parameter in fast.parameters()] == places
+
+
+def test_a_copy_cannot_take_the_weights_of_another_network() -> None:
+    fast = optimize_for_inference(network())
+    other = network()
+    other.backbone.conv1 = nn.Conv2d(3, 5, 3)  # type: ignore[assignment]
+    assert not refresh(fast, other)
+    assert not refresh(network(), network())

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import json
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -227,3 +228,35 @@ def test_the_card_is_described(monkeypatch: pytest.MonkeyPatch) -> None:
     steps = importlib.import_module("benchmarks.training_steps")
     monkeypatch.setattr(steps.shutil, "which", lambda name: None)
     assert steps.describe_card() == {"driver and clocks": "unknown: there is no nvidia-smi"}
+
+
+def test_operations_of_an_evaluation_are_counted(
+    benchmark, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """The fast way moves less memory, and the rows have no times."""
+    network = importlib.import_module("benchmarks.network")
+    operations = importlib.import_module("benchmarks.operations")
+    monkeypatch.setattr(network, "W32", network.TINY)
+    monkeypatch.setattr(operations, "IMAGE", (64, 96, 3))
+    monkeypatch.setattr(operations, "PEOPLE", 2)
+    monkeypatch.setattr(operations, "BATCHES", (1,))
+    name = "evaluation operations"
+    given = ["--device", "cpu", "--only", name, "--out", str(tmp_path)]
+    opts = ["TEST.FLIP_TEST", True, "TEST.PROJECT2IMAGE", True, "DATASET.INPUT_SIZE", 128]
+    crowd = operations.crowd_predictor
+    monkeypatch.setattr(
+        operations,
+        "crowd_predictor",
+        lambda bench, more, *args, **options: crowd(bench, [*opts, *more], *args, **options),
+    )
+    assert benchmark.main(given) == 0
+    rows = json.loads((tmp_path / "benchmark.json").read_text())["rows"]
+    assert len(rows) == 6 and all(row["ours_ms"] is row["ratio"] is None for row in rows)
+    cases = [row["case"] for row in rows]
+    assert cases[0].startswith("exact, network with flip") and "0 waits" in cases[0]
+
+    def moved(way: str) -> int:
+        numbers = [re.search(rf"^{way}, 1 x.* ([\d,]+) MB", case) for case in cases]
+        return sum(int(number[1].replace(",", "")) for number in numbers if number)
+
+    assert 0 < moved("fast") < moved("exact")

@@ -96,6 +96,11 @@ def test_one_line_for_each_rule(key: str, value: str, problem: str) -> None:
     assert line.startswith(f"{key}: ")
 
 
+def test_fast_decoding_needs_its_decoder() -> None:
+    (line,) = problems_of("TEST.FAST_DECODE", "True", "TEST.DECODER", "center")
+    assert line == "TEST.FAST_DECODE: works with TEST.DECODER associative only, not center"
+
+
 def test_stages_follow_the_network() -> None:
     lines = problems_of("MODEL.EXTRA.DECONV.NUM_DECONVS", "0")
     network = "the network has 1 output resolutions (MODEL.EXTRA.DECONV.NUM_DECONVS is 0)"

@@ -18,6 +18,7 @@ from swahr.data.images import ImageError
 from swahr.data.keypoints import KeypointDataset
 from swahr.distributed import comm
 from swahr.engine.validate import (
+    Validation,
     ValidationReport,
     predict,
     validate,
@@ -26,6 +27,7 @@ from swahr.engine.validate import (
 )
 from swahr.evaluation.metrics import evaluate
 from swahr.evaluation.results import PartFiles
+from swahr.inference.predictor import Predictor
 from swahr.models.build import build_model
 from swahr.models.weights import CheckpointError
 from swahr.report.page import ReportError
@@ -325,6 +327,27 @@ def test_training_gets_its_network_back_as_it_was(
     assert stats == validated(config_file, weights).stats
     report = (tmp_path / f"run/results/{NAME}.md").read_text()
     assert "- weights: those of the training run in progress\n" in report
+
+
+def test_validations_of_a_training_run_share_a_predictor(
+    config_file: Path, weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The second one sees the weights of then, as a validation of its own would."""
+    cfg = load_config(config_file, ["TEST.FLIP_TEST", "True"])
+    torch.manual_seed(1)
+    model = build_model(cfg).train()
+    kept = Validation()
+    kept(cfg, model, folder=tmp_path / "run")
+    first = kept.predictor
+    model.load_state_dict(torch.load(weights, weights_only=True))
+    kept(cfg, model, folder=tmp_path / "run")
+    assert kept.predictor is first and model.training
+    validate(cfg, model, folder=tmp_path / "anew")
+    results = [tmp_path / run / f"results/{NAME}.json" for run in ("run", "anew")]
+    assert results[0].read_bytes() == results[1].read_bytes() != b"[]"
+    monkeypatch.setattr(Predictor, "refresh", lambda self, network: False)
+    kept(cfg, model, folder=tmp_path / "run")
+    assert kept.predictor is not first
 
 
 def test_training_can_validate_an_open_data_set(

@@ -14,7 +14,8 @@ from torch import Tensor
 from yacs.config import CfgNode
 
 from swahr.acceleration.fuse import supports_dtype
-from swahr.codec.decode import People
+from swahr.codec.decode import AssociativeDecoder, People
+from swahr.codec.fast import FastDecoder
 from swahr.codec.maps import MapRule, Maps
 from swahr.config import load_config
 from swahr.inference.predictor import (
@@ -25,7 +26,7 @@ from swahr.inference.predictor import (
     check_scales,
 )
 from swahr.models.build import build_model
-from swahr.models.network import StageOutput
+from swahr.models.network import PoseNetwork, StageOutput
 from swahr.skeleton import COCO
 from tests.inference.toy_predictor import GREEN, RED, colours, image, predictor
 
@@ -291,6 +292,87 @@ def test_mixed_precision_is_in_the_weights_if_the_device_supports_it() -> None:
     rounded = maps("AMP.ENABLED", "True", "AMP.DTYPE", "bf16")
     assert rounded.dtype == torch.float32 and not torch.equal(rounded, exact)
     torch.testing.assert_close(rounded, exact, rtol=0, atol=0.05 * float(exact.abs().max()))
+
+
+TINY = ROOT / "experiments/synthetic/tiny_192_cpu.yaml"
+
+
+def with_new_weights(seed: int) -> PoseNetwork:
+    torch.manual_seed(seed)
+    return build_model(load_config(TINY))
+
+
+@pytest.mark.parametrize("mixed", ["False", "True"])
+def test_a_predictor_takes_the_weights_of_the_day(mixed: str) -> None:
+    """Those of its network, as a new predictor would, to the bit."""
+    cfg = load_config(TINY, ["AMP.ENABLED", mixed])
+    kept = build_predictor(cfg, with_new_weights(0), COCO)
+    model = with_new_weights(1)
+    assert kept.refresh(model)
+    [(_, batch)] = kept.prepare([TALL])
+    want = build_predictor(cfg, model, COCO).maps(batch)
+    got = kept.maps(batch)
+    assert torch.equal(got.heatmaps, want.heatmaps)
+    assert torch.equal(got.tags, want.tags)  # type: ignore[arg-type]
+
+
+def test_a_predictor_without_a_fused_copy_is_built_anew() -> None:
+    cfg = load_config(TINY, ["TEST.FUSE", "False"])
+    model = with_new_weights(0)
+    assert not build_predictor(cfg, model, COCO).refresh(model)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"flip_index": None},
+        {"project": False},
+        {"scales": (0.5, 1, 2)},
+        {"scales": (2, 1), "project": False},
+        {"scales": (1, 1.5), "project": False},
+        {"use_heatmaps": [False, True], "use_tags": [True, True]},
+    ],
+)
+def test_fast_decoding_finds_the_same_people(options: dict[str, object]) -> None:
+    exact = predictor(**options)
+    fast = predictor(**options, fast=True)
+    fast.decoder = FastDecoder(exact.decoder)  # type: ignore[arg-type]
+    for got, want in zip(fast([WIDE, TALL]), exact([WIDE, TALL]), strict=True):
+        assert got.keypoints.shape == want.keypoints.shape and got.tags is not None
+        # Equal peaks may come in another order, and so their people.
+        own = np.argsort(got.keypoints[:, 0, 0])
+        order = np.argsort(want.keypoints[:, 0, 0])
+        np.testing.assert_allclose(got.keypoints[own], want.keypoints[order], atol=1e-5)
+        np.testing.assert_allclose(got.tags[own], want.tags[order], atol=1e-4)  # type: ignore[index]
+
+
+def test_fast_decoding_finds_the_same_people_in_batches() -> None:
+    fast = predictor(fast=True, batch_size=3)
+    fast.decoder = FastDecoder(fast.decoder)  # type: ignore[arg-type]
+    images = [WIDE, image(128, 64, []), WIDE[:, ::-1].copy()]
+    together = fast(images)
+    for got, picture in zip(together, images, strict=True):
+        [alone] = fast([picture])
+        np.testing.assert_array_equal(got.keypoints, alone.keypoints)
+
+
+def test_fast_decoding_drops_a_centre() -> None:
+    """The last joint is the centre: it has no part in the result."""
+    for drop, joints in ((False, (0, 1)), (True, (0,))):
+        toy = predictor(drop_center=drop, num_keypoints=1, fast=True)
+        rules = AssociativeDecoder(grouping_order=joints, detection_threshold=0.3)
+        toy.decoder = FastDecoder(rules)
+        [(_, batch)] = toy.prepare([WIDE])
+        maps = toy.maps(batch)
+        assert maps.heatmaps.shape[1] == len(joints)
+        assert toy([WIDE])[0].keypoints.shape == (2, 1, 3)
+
+
+def test_fast_decoding_is_chosen_by_its_key() -> None:
+    assert not built().fast
+    made = built("TEST.FAST_DECODE", "True")
+    assert made.fast and isinstance(made.decoder, FastDecoder)
 
 
 @pytest.mark.parametrize("ignore", [True, False])

@@ -14,9 +14,9 @@ from __future__ import annotations
 import copy
 import logging
 import platform
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cache
-from typing import Any, TypeVar, cast
+from typing import Any, NamedTuple, TypeVar, cast
 
 import torch
 import torch.nn.functional as F
@@ -142,6 +142,8 @@ def fold_batch_norms(model: PoseNetwork) -> PoseNetwork:
     """
     folded = copy.deepcopy(model).eval().requires_grad_(False)
     folded.head.for_testing()
+    names = {module: name for name, module in folded.named_modules()}
+    norms: dict[nn.Module, str] = {}
     uses: dict[nn.Module, int] = {}
     for _, module in folded.named_modules(remove_duplicate=False):
         uses[module] = uses.get(module, 0) + 1
@@ -149,9 +151,70 @@ def fold_batch_norms(model: PoseNetwork) -> PoseNetwork:
         for conv, name in _followed_by_norm(parent):
             norm = parent.get_submodule(name)
             if _can_fold(conv, norm) and uses[conv] == uses[norm] == 1:
-                _fold(cast(nn.Conv2d, conv), cast(nn.BatchNorm2d, norm))
+                layer = cast(nn.Conv2d, conv)
+                layer.weight, layer.bias = _fold(layer, cast(nn.BatchNorm2d, norm))
                 setattr(parent, name, nn.Identity())
+                norms[conv] = names[norm]
+    folded.origins = [  # type: ignore[assignment]
+        Origin(module, names[module], norms.get(module, ""))
+        for module in folded.modules()
+        if module in names
+    ]
     return folded
+
+
+class Origin(NamedTuple):
+    """Where the weights of a module of a folded network come from: the names of the module, and of
+    the norm that became a part of it, in the network that is trained.
+    """
+
+    module: nn.Module
+    name: str
+    norm: str
+
+
+@torch.no_grad()
+def refresh(fast: PoseNetwork, model: PoseNetwork) -> bool:
+    """Give a copy of fold_batch_norms or optimize_for_inference the weights that the model has now.
+
+    What was compiled or recorded for the copy stays valid. False where the copy's modules do not
+    have the model's names and shapes; it must be made again then.
+    """
+    modules = dict(model.named_modules())
+    for origin in getattr(fast, "origins", ()):
+        if origin.name not in modules or (origin.norm and origin.norm not in modules):
+            return False
+        own = _own_tensors(origin.module)
+        source = modules[origin.name]
+        if any(own[name].shape != tensor.shape for name, tensor in _shared(own, source)):
+            return False
+        given = _folded_tensors(source, modules[origin.norm] if origin.norm else None)
+        if own.keys() - given.keys():
+            return False
+        for name, tensor in own.items():
+            tensor.copy_(given[name])
+    for module in fast.modules():
+        if isinstance(module, _FusedConv):
+            module.forget_layouts()
+    return hasattr(fast, "origins")
+
+
+def _shared(own: Mapping[str, Tensor], source: nn.Module) -> Iterator[tuple[str, Tensor]]:
+    """The tensors of a module whose names are among those of `own`."""
+    return ((name, tensor) for name, tensor in _own_tensors(source).items() if name in own)
+
+
+def _own_tensors(module: nn.Module) -> dict[str, Tensor]:
+    parameters = dict(module.named_parameters(recurse=False))
+    return {**parameters, **dict(module.named_buffers(recurse=False))}
+
+
+def _folded_tensors(module: nn.Module, norm: nn.Module | None) -> dict[str, Tensor]:
+    """The tensors of a module, with the norm behind it, if there is one, as a part of it."""
+    if norm is None:
+        return _own_tensors(module)
+    weight, bias = _fold(cast(nn.Conv2d, module), cast(nn.BatchNorm2d, norm))
+    return {"weight": weight, "bias": bias}
 
 
 def _followed_by_norm(parent: nn.Module) -> Iterator[tuple[nn.Module, str]]:
@@ -177,8 +240,9 @@ def _can_fold(conv: nn.Module, norm: nn.Module) -> bool:
     )
 
 
-def _fold(conv: nn.Conv2d, norm: nn.BatchNorm2d) -> None:
-    conv.weight, conv.bias = fuse_conv_bn_weights(
+def _fold(conv: nn.Conv2d, norm: nn.BatchNorm2d) -> tuple[nn.Parameter, nn.Parameter]:
+    """The weight and the bias of both together."""
+    return fuse_conv_bn_weights(
         conv.weight,
         conv.bias,
         cast(Tensor, norm.running_mean),
@@ -217,15 +281,16 @@ class _FusedConv(nn.Module):
             list(conv.dilation),
             conv.groups,
         )
-        self._forget_layouts()
+        self.forget_layouts()
 
-    def _forget_layouts(self) -> None:
+    def forget_layouts(self) -> None:
+        """The weights have changed: other layouts of them are made at the next call."""
         self.packed: Tensor | None = None  # the weights in oneDNN's own layout
         self.filters: winograd.Filters | None = None  # the weights transformed by winograd.py
 
     def _apply(self, fn: Callable[..., Any], recurse: bool = True) -> nn.Module:
         """Weights that are moved or converted need other layouts."""
-        self._forget_layouts()
+        self.forget_layouts()
         return super()._apply(fn, recurse)
 
     def __getstate__(self) -> dict[str, Any]:

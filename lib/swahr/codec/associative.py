@@ -93,7 +93,7 @@ class ArrayDecoder:
         self.subpixel = subpixel
         self.oks_nms = oks_nms
         self.sigmas = tuple(sigmas)
-        self._peak_settings: dict[str, Any] = {
+        self.peak_settings: dict[str, Any] = {
             "limit": max_people,
             "threshold": detection_threshold,
             "radius": nms_padding,
@@ -114,7 +114,7 @@ class ArrayDecoder:
         heatmaps = np.ascontiguousarray(heatmaps, np.float32)
         tags = np.ascontiguousarray(tags, np.float32)
         people = [self._decode_image(*image) for image in zip(heatmaps, tags, strict=True)]
-        return self._finish(heatmaps, people)
+        return self.finish(people, heatmaps)
 
     def _check_shapes(self, heatmaps: Sequence[int], tags: Sequence[int]) -> None:
         joints = len(self.grouping_order)
@@ -131,8 +131,8 @@ class ArrayDecoder:
                 f"({batch}, {joints} or 1, {height}, {width}, T)"
             )
 
-    def _finish(self, heatmaps: Any, people: list[People]) -> list[People]:
-        """The people of each image as subpixel and oks_nms want them. heatmaps: (B, K, H, W)."""
+    def finish(self, people: list[People], heatmaps: Any) -> list[People]:
+        """The people of each image (B, K, H, W) as `subpixel` and `oks_nms` want them."""
         if self.subpixel:
             placed = place_between_pixels(heatmaps, [found.keypoints for found in people])
             people = [
@@ -162,7 +162,7 @@ class ArrayDecoder:
         heatmaps: (K, H, W). tags: (K or 1, H, W, T). Both are contiguous. bounds: of the heatmaps.
         """
         bounds = bounds or tile_bounds(heatmaps[..., None])
-        peaks = self._find_peaks(heatmaps, tags, bounds, **self._peak_settings)
+        peaks = self._find_peaks(heatmaps, tags, bounds, **self.peak_settings)
         return peaks, group(peaks, self.grouping_order, **self._group_settings)
 
     def _without_doubles(self, people: People) -> People:

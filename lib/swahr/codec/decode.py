@@ -11,7 +11,8 @@ to DECODERS, and name it in TEST.DECODER.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -20,8 +21,10 @@ import torch
 from swahr.codec.associative import ArrayDecoder, People, decoder_settings, write_joints
 from swahr.codec.grouping import group, mean_tags
 from swahr.codec.maps import Maps
+from swahr.codec.peaks import Peaks
 from swahr.codec.peaks_batch import find_peaks_as_topk, find_peaks_batch
 from swahr.codec.refine_batch import find_missing_batch
+from swahr.codec.tile_bounds import Floats
 from swahr.parts import choose
 from swahr.skeleton import Skeleton
 
@@ -48,7 +51,7 @@ class AssociativeDecoder(ArrayDecoder):
         tags = tags.detach().float().contiguous()
         on_cpu = heatmaps.device.type == "cpu"
         people = (self.decode_images if on_cpu else self.decode_batch)(heatmaps, tags)
-        return self._finish(heatmaps, people)
+        return self.finish(people, heatmaps)
 
     def warm_up(self, tag_maps: int = 2) -> None:
         """Compile the kernels that decoding on the CPU needs, or load them if an earlier process
@@ -56,10 +59,10 @@ class AssociativeDecoder(ArrayDecoder):
         """
         joints = len(self.grouping_order)
         # Large enough for find_peaks to use its kernel.
-        side = 8 + 8 * math.isqrt(self._peak_settings["limit"])
+        side = 8 + 8 * math.isqrt(self.peak_settings["limit"])
         heatmaps = torch.zeros(1, joints, side, side)
         # One joint has peaks and the others are missing, so that refinement runs too.
-        heatmaps[0, self.grouping_order[0], ::8, ::8] = 1 + self._peak_settings["threshold"]
+        heatmaps[0, self.grouping_order[0], ::8, ::8] = 1 + self.peak_settings["threshold"]
         self(Maps(heatmaps, torch.zeros(1, joints, side, side, tag_maps)))
 
     def _check(self, maps: Maps) -> tuple[torch.Tensor, torch.Tensor]:
@@ -86,13 +89,25 @@ class AssociativeDecoder(ArrayDecoder):
         """
         if not len(heatmaps):
             return []
+        peaks = find_peaks_batch(heatmaps, tags, **self.peak_settings)
+        return self.group_batch(
+            peaks, heatmaps.shape[-1], partial(find_missing_batch, heatmaps, tags)
+        )
+
+    def group_batch(
+        self, peaks: Sequence[Peaks], width: int, search: Callable[..., Floats]
+    ) -> list[People]:
+        """The people that the peaks of each image make, with the joints that they miss.
+
+        width: of the maps, px. search: as find_missing_batch, from images on.
+        """
         people = []
         means = []
         missing = []  # of each image: image, person and joint (3, n)
-        for image, peaks in enumerate(find_peaks_batch(heatmaps, tags, **self._peak_settings)):
-            peak_of_joint = group(peaks, self.grouping_order, **self._group_settings)
-            means.append(mean_tags(peaks, peak_of_joint))
-            people.append(self._people(peaks, peak_of_joint, means[-1], heatmaps.shape[-1]))
+        for image, peaks_of_image in enumerate(peaks):
+            peak_of_joint = group(peaks_of_image, self.grouping_order, **self._group_settings)
+            means.append(mean_tags(peaks_of_image, peak_of_joint))
+            people.append(self._people(peaks_of_image, peak_of_joint, means[-1], width))
             persons, joints = np.nonzero(peak_of_joint < 0)
             missing.append(np.stack([np.full_like(persons, image), persons, joints]))
         images, persons, joints = np.concatenate(missing, 1)
@@ -100,7 +115,7 @@ class AssociativeDecoder(ArrayDecoder):
             missing_means = np.concatenate(
                 [tags_of[part[1]] for tags_of, part in zip(means, missing, strict=True)]
             )
-            found = find_missing_batch(heatmaps, tags, images, joints, missing_means)
+            found = search(images, joints, missing_means)
             for image, people_of_image in enumerate(people):
                 own = images == image
                 write_joints(people_of_image, persons[own], joints[own], found[own])

@@ -4,9 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import NamedTuple
 
+import torch
 from torch import Tensor
+
+
+@lru_cache(maxsize=256)
+def on_device(
+    values: tuple[float, ...], device: torch.device, dtype: torch.dtype = torch.int64
+) -> Tensor:
+    """Numbers as a tensor on a device, made once, since a copy to a GPU waits for it."""
+    with torch.inference_mode(False):
+        return torch.tensor(values, dtype=dtype, device=device)
 
 
 @dataclass
@@ -16,11 +27,13 @@ class Maps:
     heatmaps: (B, K, h, w).
     tags: (B, K, h, w, T), or (B, 1, h, w, T) where the joints share them; None without tags.
     extra: further maps (B, C, h, w) by name, of a head that gives more.
+    ready: on a GPU, the event after which their values are there for other streams.
     """
 
     heatmaps: Tensor
     tags: Tensor | None = None
     extra: Mapping[str, Tensor] = field(default_factory=dict)
+    ready: torch.cuda.Event | None = None
 
 
 class MapRule(NamedTuple):
@@ -57,8 +70,9 @@ class MapRule(NamedTuple):
             raise ValueError(f"maps have {channels} channels, which {parts} signs do not divide")
         groups = maps.flip(3).unflatten(1, (-1, parts))
         if self.swap_joints:
-            groups = groups[:, list(flip_index)]
-        return (groups * maps.new_tensor(self.signs)[:, None, None]).flatten(1, 2)
+            groups = groups[:, on_device(tuple(flip_index), maps.device)]
+        signs = on_device(self.signs, maps.device, maps.dtype)
+        return (groups * signs[:, None, None]).flatten(1, 2)
 
     def drop_last_joint(self, maps: Tensor) -> Tensor:
         """Maps (B, C, h, w) without the channels of the last joint, if joints have channels."""

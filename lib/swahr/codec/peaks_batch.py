@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
 
+from swahr.codec.maps import on_device
 from swahr.codec.peaks import SCORE, Peaks, find_peaks, peaks_of
 from swahr.codec.tile_bounds import NOT_FINITE, Floats, TileBounds, tile_bounds
 
@@ -94,8 +95,9 @@ def quarter_offsets(maps: torch.Tensor, rows: torch.Tensor, pixels: torch.Tensor
     maps: (R, H, W). rows: (...), indices of maps. pixels: (...), y * W + x.
     """
     height, width = maps.shape[1:]
-    y = pixels // width
-    x = pixels % width
-    right, left = (maps[rows, y, (x + step).clamp(0, width - 1)] for step in (1, -1))
-    below, above = (maps[rows, (y + step).clamp(0, height - 1), x] for step in (1, -1))
-    return torch.stack([right > left, below > above], -1) * 0.5 - 0.25
+    # Of the neighbours right, below, left and above.
+    y = (pixels // width)[..., None] + on_device((0, 1, 0, -1), maps.device)
+    x = (pixels % width)[..., None] + on_device((1, 0, -1, 0), maps.device)
+    values = maps[rows[..., None], y.clamp(0, height - 1), x.clamp(0, width - 1)]
+    after, before = values.chunk(2, -1)
+    return (after > before) * 0.5 - 0.25

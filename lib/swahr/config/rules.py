@@ -182,6 +182,11 @@ def _testing(cfg: Any) -> Iterator[Problem]:
         yield Problem(("TEST.SCALE_FACTOR",), text)
     if len(set(scales)) != len(scales):
         yield Problem(("TEST.SCALE_FACTOR",), f"has a scale twice: {scales}")
+    if cfg.TEST.FAST_DECODE and SCHEMA["TEST.DECODER"].default != cfg.TEST.DECODER:
+        text = (
+            f"works with TEST.DECODER {SCHEMA['TEST.DECODER'].default} only, not {cfg.TEST.DECODER}"
+        )
+        yield Problem(("TEST.FAST_DECODE", "TEST.DECODER"), text)
     kernel = cfg.TEST.NMS_KERNEL
     padding = cfg.TEST.NMS_PADDING
     if kernel % 2 == 0:

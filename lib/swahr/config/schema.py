@@ -249,6 +249,7 @@ SCHEMA: dict[str, Key] = {
     # Testing
     "TEST.IMAGES_PER_GPU": Key(32, "images of one size in one forward pass on a GPU (1 on a CPU); same results", above=0),
     "TEST.DECODER": Key("associative", "how maps become people: a name in codec.decode.DECODERS"),
+    "TEST.FAST_DECODE": Key(False, "average before resizing, and read tags only where joints are: the same people up to rounding, with a fraction of the memory traffic"),
     "TEST.FLIP_TEST": Key(False, "average over the image and its mirror image"),
     "TEST.SCALE_FACTOR": Key([1.0], "scales to average over, such as [0.5, 1.0, 2.0]; 1 is among them, for the tags", above=0),
     "TEST.PROJECT2IMAGE": Key(False, "resize all maps to the input size before peaks are searched"),

@@ -67,9 +67,9 @@ def explain(
     with all of them. Raises PredictionError as Predictor.prepare.
     """
     [(_, batch)] = predictor.prepare([image])
-    maps = predictor.maps(batch)
+    maps = predictor.whole_maps(batch)
     [prediction] = predictor.decode(batch, maps)
-    [people] = predictor.decoder(maps)
+    [people] = predictor.whole_decoder(maps)
     height, width = maps.heatmaps.shape[2:]
     whole = cv2.resize(batch.images[0][0].numpy(), (width, height), interpolation=cv2.INTER_AREA)
     small = fit(whole, CELL)  # type: ignore[arg-type]
@@ -143,7 +143,7 @@ def _scale_maps(predictor: Predictor, batch: PreparedBatch) -> Floats | None:
 
 def _grouping(predictor: Predictor, maps: Maps) -> _Grouping | None:
     """The steps of a decoder that groups peaks by tags; None of others."""
-    decoder: Any = predictor.decoder
+    decoder: Any = predictor.whole_decoder
     if maps.tags is None or not hasattr(decoder, "grouped"):
         return None
     heatmaps, tags = (

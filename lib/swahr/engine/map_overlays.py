@@ -32,7 +32,7 @@ class MapOverlays:
         tags have no drawing of them. Raises PredictionError for an image that cannot be used.
         """
         [(_, batch)] = self.predictor.prepare([image])
-        maps = self.predictor.maps(batch)
+        maps = self.predictor.whole_maps(batch)
         smallest = batch.geometries[0].scales[-1]
         height, width = maps.heatmaps.shape[2:]
         to_map = input_matrix(smallest.center, smallest.box_scale, (width, height))

@@ -10,21 +10,22 @@ from typing import Any
 from swahr.config import log_dir, output_dir
 from swahr.distributed import comm
 from swahr.distributed.signals import StopRequest
-from swahr.engine import validate as validation
 from swahr.engine.progress import setup_logging
 from swahr.engine.run_folder import keep_config, run_lock
 from swahr.engine.setup import build_trainer
+from swahr.engine.validate import Validation
 
 
 def train(
     cfg: Any,
     cfg_path: str | os.PathLike[str],
-    validate: Callable[..., dict[str, float]] = validation.validate,
+    validate: Callable[..., dict[str, float]] | None = None,
 ) -> None:
     """Train as the configuration says; every process calls it.
 
     With AUTO_RESUME, training resumes from the run's last checkpoint. cfg_path: the YAML file,
-    whose name names the run. validate: function(cfg, model, *, folder, dataset) -> figures by name.
+    whose name names the run. validate: function(cfg, model, *, folder, dataset) -> figures by name;
+    by default that of engine.validate.
     Raises RunInUseError if the run is live already, RefusedResume if its checkpoint was written
     with other settings, and Interrupted after a signal, once a checkpoint is written.
     """
@@ -38,7 +39,7 @@ def train(
         run_lock(folder) if comm.is_main() else nullcontext(),
     ):
         setup_logging(folder / "train.log")
-        trainer = build_trainer(cfg, folder, logs, device, stop, validate)
+        trainer = build_trainer(cfg, folder, logs, device, stop, validate or Validation())
         if comm.is_main():
             keep_config(folder, trainer.identity.config, trainer.identity.skeleton)
         trainer.train()

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from itertools import groupby
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -39,6 +40,7 @@ from swahr.inference.load import load_model
 from swahr.inference.pipeline import find_people
 from swahr.inference.predictor import Predictor, build_predictor
 from swahr.models.network import PoseNetwork
+from swahr.skeleton import Skeleton
 
 logger = logging.getLogger(__name__)
 
@@ -123,7 +125,12 @@ def predict(
     count = sum(map(len, groups))
     with ProgressBar(progress, count, "image", shown=bool(progress)) as bar:
         for image_id, people, problem in find_people(
-            dataset, predictor, groups, workers=workers, skip_bad=skip_bad
+            dataset,
+            predictor,
+            groups,
+            workers=workers,
+            skip_bad=skip_bad,
+            decoders=predictor.decoders,
         ):
             if people is None:
                 skipped[image_id] = problem
@@ -189,6 +196,22 @@ def validate_weights(cfg: Any, cfg_path: str | Path) -> ValidationReport:
         return _report(cfg, dataset, found, folder, described, parts)
 
 
+class Validation:
+    """`validate` for one training run, which keeps its predictor: what was fused, compiled or
+    recorded for the first validation serves the others, with the weights of the day.
+    """
+
+    def __init__(self) -> None:
+        self.predictor: Predictor | None = None
+
+    def __call__(self, cfg: Any, model: PoseNetwork, **options: Any) -> dict[str, float]:
+        """As `validate`, with its keywords. cfg: the same in every call."""
+        with _own_mode(model):
+            if self.predictor is None or not self.predictor.refresh(model):
+                self.predictor = _build(cfg, model, configured_skeleton(cfg))
+        return validate(cfg, model, predictor=self.predictor, **options)
+
+
 def validate(
     cfg: Any,
     model: PoseNetwork,
@@ -196,16 +219,17 @@ def validate(
     folder: str | Path,
     dataset: KeypointDataset | None = None,
     weights: str = IN_TRAINING,
+    predictor: Predictor | None = None,
 ) -> dict[str, float]:
     """Validate a network in memory, as training does between epochs; all processes call it, and all
     get the figures ({} for a set without annotations).
 
     model: the bare network, on its device; its mode is restored at the end. folder: of the run, see
     `write_report`. dataset: the set DATASET.TEST if it is open already. weights: what the report
-    says of the weights.
+    says of the weights. predictor: of the network with its present weights, if there is one.
     """
     dataset = dataset or build_validation_set(cfg)
-    found = _predict(cfg, model, dataset)
+    found = _predict(cfg, model, dataset, predictor=predictor)
     report = _report(cfg, dataset, found, folder, weights)
     if cfg.TRAIN.PLOTS and comm.is_main():
         draw_validation(Path(folder) / VAL_IMAGES, dataset, found.records)
@@ -293,23 +317,36 @@ def _predict(
     model: PoseNetwork | ExportedNetwork,
     dataset: KeypointDataset,
     parts: PartFiles | None = None,
+    predictor: Predictor | None = None,
 ) -> DatasetPeople:
     """`predict` with the settings of a configuration; the model's mode is restored at the end."""
-    was_training = model.training
-    if isinstance(model, ExportedNetwork):
-        device = model.device
-    else:
-        device = next(model.parameters()).device
-    try:
+    with _own_mode(model):
         return predict(
             dataset,
-            build_predictor(cfg, model, dataset.skeleton, device),
+            predictor or _build(cfg, model, dataset.skeleton),
             workers=cfg.WORKERS,
             skip_bad=cfg.DATASET.ON_BAD_SAMPLE == "skip",
             parts=parts,
             resume=cfg.TEST.RESUME,
             progress=cfg.DATASET.TEST if cfg.TEST.LOG_PROGRESS else "",
         )
+
+
+def _build(cfg: Any, model: PoseNetwork | ExportedNetwork, skeleton: Skeleton) -> Predictor:
+    if isinstance(model, ExportedNetwork):
+        device = model.device
+    else:
+        device = next(model.parameters()).device
+    return build_predictor(cfg, model, skeleton, device)
+
+
+@contextmanager
+def _own_mode(model: PoseNetwork | ExportedNetwork) -> Iterator[None]:
+    """The model's mode is restored at the end; within, it is that of evaluation."""
+    was_training = model.training
+    model.eval()
+    try:
+        yield
     finally:
         model.train(was_training)
 

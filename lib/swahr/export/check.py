@@ -59,10 +59,10 @@ def compare(
     for predictor in (exported, reference):
         predictor.batch_size = len(images)  # so that a batch is tried too
     for _, batch in reference.prepare(images):
-        given = exported.maps(batch)
-        expected = reference.maps(batch)
+        given = exported.whole_maps(batch)
+        expected = reference.whole_maps(batch)
         largest = max([largest, *_differences(given, expected, bounds.maps)])
-        for found, wanted in zip(exported.decoder(given), reference.decoder(expected)):
+        for found, wanted in zip(exported.whole_decoder(given), reference.whole_decoder(expected)):
             _check_people(found, wanted, bounds, sigmas)
             count += len(wanted.scores)
     return Agreement(largest, count)

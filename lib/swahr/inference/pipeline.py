@@ -1,5 +1,5 @@
-"""From image ids to people: threads read and warp images before the network needs them, and one
-thread decodes people while the network runs on the next batch.
+"""From image ids to people: threads read and warp images before the network needs them, and others
+decode people while the network runs on the next batch.
 
 Validation and inference on a user's own images share this pipeline.
 """
@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from typing import Any, NamedTuple, Protocol, TypeVar
 
 from swahr.codec.maps import Maps
+from swahr.codec.sampled import SampledMaps
 from swahr.data.images import Image, ImageError
 from swahr.inference.predictor import (
     ImageGeometry,
@@ -51,7 +52,7 @@ class ImageGroup(NamedTuple):
 
     batches: list[tuple[list[Any], PreparedBatch]]
     skipped: list[ImageResult]
-    maps: list[Maps]
+    maps: list[Maps | SampledMaps]
 
 
 def find_people(
@@ -61,11 +62,13 @@ def find_people(
     *,
     workers: int = 4,
     skip_bad: bool = False,
+    decoders: int = 1,
 ) -> Generator[ImageResult]:
     """Find the people in groups of images, given by their ids. Yields one result per image, group
     by group; within a group, images of one input size come together and skipped images last.
 
-    workers: number of threads that read and warp images. skip_bad: report an image that cannot be
+    workers: number of threads that read and warp images. decoders: of threads that decode; the maps
+    of as many groups wait for them in memory. skip_bad: report an image that cannot be
     read, or that is too long and thin, as a result with a problem. Otherwise it raises
     ImageError or PredictionError, after the results of the groups before it.
     """
@@ -103,9 +106,9 @@ def find_people(
         ]
         return found + group.skipped
 
-    with thread_pool(workers) as readers, thread_pool(1) as decoder:
+    with thread_pool(workers) as readers, thread_pool(decoders) as pool:
         prepared = prefetch(readers, prepare, groups, workers + 1)
-        for results in prefetch(decoder, decode, map(run_network, prepared), 1):
+        for results in prefetch(pool, decode, map(run_network, prepared), decoders):
             yield from results
 
 

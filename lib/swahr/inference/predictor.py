@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import nullcontext
 from typing import Any, NamedTuple
 
 import cv2
@@ -19,18 +20,24 @@ from torch import Tensor
 
 from swahr import geometry
 from swahr.acceleration.cuda_graphs import CudaGraphs
+from swahr.acceleration.cudnn_search import BoundedSearch
 from swahr.acceleration.fuse import (
     fold_batch_norms,
     optimize_for_inference,
+    refresh,
     supports_dtype,
     verified,
 )
-from swahr.codec.decode import Decoder, People, build_decoder
+from swahr.codec.decode import Decoder, People, build_associative_decoder, build_decoder
+from swahr.codec.fast import FastDecoder
 from swahr.codec.maps import MapRule, Maps
+from swahr.codec.sampled import SampledMaps, Size, TagMaps
 from swahr.data.images import Image, normalize
 from swahr.data.plausibility import flip_problem
 from swahr.geometry import SIZE_STEP, InputGeometry
 from swahr.inference.exported_network import ExportedNetwork, used_maps
+from swahr.inference.fast_tta import Passes, heatmaps_of_scale, sampled_maps, tags_of_scale
+from swahr.inference.streams import DecodingStreams
 from swahr.inference.tta import (
     PassMaps,
     average_flips,
@@ -114,12 +121,15 @@ class Predictor:
     size_divisor: the sides of the model's inputs must be multiples of it.
     input_dtype: of the images that the model takes.
     amp_dtype: of mixed precision by autocast; None for none.
+    fast: tags are sampled where joints are, see codec.fast; decoder is a FastDecoder.
+
+    fused: the copy of a network inside `model` that does the work, if there is one, see `refresh`.
     """
 
     def __init__(
         self,
         model: Callable[[Tensor], Sequence[StageOutput]],
-        decoder: Decoder,
+        decoder: Decoder | FastDecoder,
         *,
         num_keypoints: int,
         input_size: int,
@@ -135,6 +145,7 @@ class Predictor:
         device: torch.device | str = "cpu",
         input_dtype: torch.dtype = torch.float32,
         amp_dtype: torch.dtype | None = None,
+        fast: bool = False,
     ) -> None:
         """Raises ScaleError where images would not fit the model at the scales, ValueError where no
         heatmaps are used.
@@ -157,6 +168,12 @@ class Predictor:
         self.device = torch.device(device)
         self.input_dtype = input_dtype
         self.amp_dtype = amp_dtype
+        self.fast = fast
+        self.search = BoundedSearch()
+        self.streams = DecodingStreams(self.device)
+        # Threads that decode; each keeps the maps of a batch in memory, which are small if fast.
+        self.decoders = 2 if fast and self.device.type == "cuda" else 1
+        self.fused: PoseNetwork | None = None
 
     @property
     def flips(self) -> bool:
@@ -224,22 +241,53 @@ class Predictor:
                     self._collate([images[i] for i in chosen], [geometries[i] for i in chosen]),
                 )
 
-    @torch.inference_mode()
-    def maps(self, batch: PreparedBatch) -> Maps:
-        """The maps of a batch over all passes, float32 on the device."""
-        full_size = batch.geometries[0].full_size
-        return average_scales(
-            self._maps_at(scale, images, full_size[::-1])
-            for scale, images in zip(self.scales, batch.images)
-        )
+    def refresh(self, model: PoseNetwork) -> bool:
+        """Take the weights that a network has now, where build_predictor was given that network.
+
+        False where that is impossible; a new predictor must be built then.
+        """
+        if self.fused is None or not refresh(self.fused, model.eval()):
+            return False
+        return verified(self.fused, model, _trial_size(model)) is self.fused
 
     @torch.inference_mode()
-    def decode(self, batch: PreparedBatch, maps: Maps) -> list[Prediction]:
+    def maps(self, batch: PreparedBatch) -> Maps | SampledMaps:
+        """The maps of a batch over all passes, float32 on the device."""
+        if not self.fast:
+            return self.whole_maps(batch)
+        width, height = batch.geometries[0].full_size
+        maps = self._sampled_maps(batch.images, (height, width))
+        maps.ready = self.streams.mark()
+        return maps
+
+    @torch.inference_mode()
+    def whole_maps(self, batch: PreparedBatch) -> Maps:
+        """`maps` at full size, also of a fast predictor; `whole_decoder` reads them."""
+        width, height = batch.geometries[0].full_size
+        maps = average_scales(
+            self._maps_at(scale, of_scale, (height, width))
+            for scale, of_scale in zip(self.scales, batch.images)
+        )
+        maps.ready = self.streams.mark()
+        return maps
+
+    @property
+    def whole_decoder(self) -> Decoder:
+        """The decoder of whole maps."""
+        return self.decoder.rules if isinstance(self.decoder, FastDecoder) else self.decoder
+
+    @torch.inference_mode()
+    def decode(self, batch: PreparedBatch, maps: Maps | SampledMaps) -> list[Prediction]:
         """The people in the maps of a batch, in image pixels."""
         height, width = maps.heatmaps.shape[2:]
+        with self.streams.after(maps.ready):
+            if isinstance(maps, Maps):
+                found = self.whole_decoder(maps)
+            else:
+                found = self.decoder(maps)  # type: ignore[arg-type]
         return [
             self._to_image(people, image_geometry, (width, height))
-            for people, image_geometry in zip(self.decoder(maps), batch.geometries)
+            for people, image_geometry in zip(found, batch.geometries)
         ]
 
     def aggregate(
@@ -255,7 +303,7 @@ class Predictor:
         size: (h, w) of the input at scale 1. Tags are comparable within one pass only, so that only
         those of scale 1 are used.
         """
-        is_tag_scale = scale == 1 or len(self.scales) == 1
+        is_tag_scale = self._is_tag_scale(scale)
         use_tags = self.use_tags if is_tag_scale else ()
         averaged = {name: rule for name, rule in self.map_rules.items() if rule.average}
         maps = average_stages(
@@ -289,24 +337,55 @@ class Predictor:
         return PreparedBatch(inputs, list(geometries))
 
     def _maps_at(self, scale: float, images: Tensor, size: Sequence[int]) -> PassMaps:
-        inputs = normalize(images.to(self.device, non_blocking=True), torch.channels_last)
-        return self.maps_of(inputs, scale, size)
+        return self.maps_of(self._normalized(images), scale, size)
+
+    def _normalized(self, images: Tensor) -> Tensor:
+        """Images (B, h, w, 3) uint8 on the host -> (B, 3, h, w) on the device."""
+        return normalize(images.to(self.device, non_blocking=True), torch.channels_last)
 
     def maps_of(self, images: Tensor, scale: float, size: Sequence[int]) -> PassMaps:
         """The maps of normalised images (B, 3, h, w) at one scale, over both passes of the flip
         test. size: as of `aggregate`.
         """
         count = images.shape[0]  # len() would fix the number of images of an exported network
-        inputs = images.to(self.input_dtype)
-        if self.flip_index is not None:
-            inputs = torch.cat([inputs, inputs.flip(3)])
-        with torch.autocast(self.device.type, self.amp_dtype, enabled=self.amp_dtype is not None):
-            outputs = self.model(inputs)
+        outputs = self._run(images)
         plain = [_select_images(stage, slice(count)) for stage in outputs]
         if self.flip_index is None:
             return self.aggregate(scale, plain, None, size)
         mirrored = [_select_images(stage, slice(count, None)) for stage in outputs]
         return self.aggregate(scale, plain, mirrored, size)
+
+    def _run(self, images: Tensor) -> Sequence[StageOutput]:
+        """The network's outputs for normalised images (B, 3, h, w), and for the mirrored images
+        behind them in flip testing.
+        """
+        inputs = images.to(self.input_dtype)
+        if self.flip_index is not None:
+            inputs = torch.cat([inputs, inputs.flip(3)])
+        mixed = torch.autocast(self.device.type, self.amp_dtype, enabled=self.amp_dtype is not None)
+        on_gpu = self.device.type == "cuda"
+        with mixed, self.search.of(inputs.shape) if on_gpu else nullcontext():
+            return self.model(inputs)
+
+    def _sampled_maps(self, images: Sequence[Tensor], full_size: Size) -> SampledMaps:
+        heatmaps = []
+        tags: list[TagMaps] = []
+        size = full_size
+        for scale, of_scale in zip(self.scales, images):
+            outputs = self._run(self._normalized(of_scale))
+            joints = outputs[-1].heatmaps.shape[1] - self.drop_center
+            passes = Passes(self.use_heatmaps, self.use_tags, self.flip_index, joints)
+            heatmaps.append(heatmaps_of_scale(outputs, passes))
+            if not self.project and len(heatmaps) == 1:
+                size = (heatmaps[0].shape[2], heatmaps[0].shape[3])
+            if self._is_tag_scale(scale):
+                tags = tags_of_scale(outputs, passes, [size])
+        maps = sampled_maps(heatmaps, tags, size)
+        assert isinstance(self.decoder, FastDecoder), "a fast predictor has a fast decoder"
+        return self.decoder.begin(maps)
+
+    def _is_tag_scale(self, scale: float) -> bool:
+        return scale == 1 or len(self.scales) == 1
 
     def _to_image(
         self, people: People, image_geometry: ImageGeometry, size: tuple[int, int]
@@ -366,7 +445,7 @@ def build_predictor(
     if test.FLIP_TEST and (problem := flip_problem(skeleton)):
         logger.warning("%s (TEST.FLIP_TEST is True)", problem)
     model = model.to(device).eval()
-    network, input_dtype, autocast_dtype = _fast_network(cfg, model, device)
+    network, fused, input_dtype, autocast_dtype = _fast_network(cfg, model, device)
     use_heatmaps, use_tags = used_maps(cfg)
     flip = test.FLIP_TEST
     map_rules = getattr(getattr(model, "head", None), "map_rules", {})
@@ -377,9 +456,9 @@ def build_predictor(
         flip = flip and not model.description.flip  # else both passes are in the file
     network_skeleton = trained_skeleton(cfg, skeleton)
     decoded_skeleton = skeleton if test.IGNORE_CENTER else network_skeleton
-    return Predictor(
+    predictor = Predictor(
         network,
-        build_decoder(cfg, decoded_skeleton),
+        _decoder(cfg, decoded_skeleton),
         num_keypoints=skeleton.num_keypoints,
         input_size=cfg.DATASET.INPUT_SIZE,
         scales=test.SCALE_FACTOR,
@@ -395,6 +474,18 @@ def build_predictor(
         amp_dtype=autocast_dtype,
         # One image keeps the cores of a CPU busy; larger batches only leave its caches.
         batch_size=test.IMAGES_PER_GPU if device.type == "cuda" else 1,
+        fast=test.FAST_DECODE,
+    )
+    predictor.fused = fused
+    return predictor
+
+
+def _decoder(cfg: Any, skeleton: Skeleton) -> Decoder | FastDecoder:
+    fast = cfg.TEST.FAST_DECODE
+    return (
+        FastDecoder(build_associative_decoder(cfg, skeleton))
+        if fast
+        else build_decoder(cfg, skeleton)
     )
 
 
@@ -405,12 +496,15 @@ def trained_skeleton(cfg: Any, skeleton: Skeleton) -> Skeleton:
 
 def _fast_network(
     cfg: Any, model: Any, device: torch.device
-) -> tuple[Any, torch.dtype, torch.dtype | None]:
-    """The network as TEST.* wants it run, the dtype of its inputs, and that of autocast, if any."""
+) -> tuple[Any, PoseNetwork | None, torch.dtype, torch.dtype | None]:
+    """The network as TEST.* wants it run, the fused copy in it, if that does the work, the dtype of
+    its inputs, and that of autocast, if any.
+    """
+    fused = None
     test = cfg.TEST
     input_dtype = torch.float32
     if isinstance(model, ExportedNetwork):
-        return model, input_dtype, None  # the file and its engine decide how it runs
+        return model, None, input_dtype, None  # the file and its engine decide how it runs
     autocast_dtype = amp_dtype(cfg, device)
     if test.FUSE:
         if autocast_dtype is not None and supports_dtype(autocast_dtype, device):
@@ -422,11 +516,17 @@ def _fast_network(
             if test.COMPILE
             else optimize_for_inference(model, dtype=input_dtype)
         )
-        model = verified(fast, model, (4 * model.size_divisor,) * 2)
+        model = verified(fast, model, _trial_size(model))
+        fused = fast if model is fast else None
     network: Any = torch.compile(model) if test.COMPILE else model
     if test.CUDA_GRAPHS and device.type == "cuda":
         network = CudaGraphs(network)
-    return network, input_dtype, autocast_dtype
+    return network, fused, input_dtype, autocast_dtype
+
+
+def _trial_size(model: PoseNetwork) -> tuple[int, int]:
+    """(h, w) of the image on which a fused network is compared with the plain one."""
+    return (4 * model.size_divisor, 4 * model.size_divisor)
 
 
 def _is_image(image: Any) -> bool:

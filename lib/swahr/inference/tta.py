@@ -17,7 +17,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from swahr.codec.maps import MapRule, Maps
+from swahr.codec.maps import MapRule, Maps, on_device
 from swahr.models.network import StageOutput
 
 
@@ -84,7 +84,7 @@ def mirror_back(
 
     flip_index: K indices of the mirrored joints. map_rules: of every map in maps.extra.
     """
-    index = torch.as_tensor(flip_index, device=maps.heatmaps.device)
+    index = on_device(tuple(flip_index), maps.heatmaps.device)
 
     def mirror(joint_maps: Tensor) -> Tensor:
         mirrored = joint_maps.flip(3)

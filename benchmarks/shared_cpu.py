@@ -1,0 +1,108 @@
+"""Training on a CPU that other work shares: how much of its fair share a run gets.
+
+Each measurement is a process of its own, as the settings of OpenMP hold from the moment torch is
+loaded. Called as a program, this module is that process:
+
+    python -m benchmarks.shared_cpu STEPS    # prints the seconds of a step
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+
+from benchmarks.harness import Bench, Row, benchmark
+
+ROOT = Path(__file__).resolve().parents[1]
+COMPETITORS = (0, 1, 2, 4)
+STEPS = 12
+BATCH = 8
+SETTINGS: dict[str, dict[str, str]] = {
+    "as it is": {},
+    "OMP_WAIT_POLICY=passive": {"OMP_WAIT_POLICY": "passive"},
+    "OMP_WAIT_POLICY=active": {"OMP_WAIT_POLICY": "active"},
+}
+
+
+@benchmark
+def shared_cpu(bench: Bench) -> Iterator[Row]:
+    """Steps of the tiny network beside processes that never rest.
+
+    The fair share of a run with as many threads as cores is cores / (cores + competitors) of its
+    speed alone.
+    """
+    if bench.cuda:
+        return
+    cores = os.cpu_count() or 1
+    for name, variables in SETTINGS.items():
+        alone = 0.0
+        for count in COMPETITORS:
+            with competitors(count):
+                seconds = step_seconds(STEPS, variables)
+            alone = alone or seconds
+            fair = alone * (cores + count) / cores
+            share = f"{fair / seconds:.0%} of the fair share" if count else "alone"
+            case = f"tiny, 192 px, batch {BATCH}, {count} competitors, {name}: {share}"
+            yield Row("shared cpu", case, None, 1e3 * seconds, images=BATCH)
+
+
+@contextmanager
+def competitors(count: int) -> Iterator[None]:
+    """That many processes that never rest."""
+    command = [sys.executable, "-c", "while True: pass"]
+    running = [subprocess.Popen(command) for _ in range(count)]
+    try:
+        yield
+    finally:
+        for process in running:
+            process.kill()
+            process.wait()
+
+
+def step_seconds(steps: int, variables: Mapping[str, str]) -> float:
+    """Seconds of a training step in a new process with these environment variables."""
+    path = os.pathsep.join([str(ROOT / "lib"), str(ROOT), os.environ.get("PYTHONPATH", "")])
+    done = subprocess.run(
+        [sys.executable, "-m", "benchmarks.shared_cpu", str(steps)],
+        env=os.environ | {"PYTHONPATH": path} | variables,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if done.returncode:
+        raise RuntimeError(done.stderr.strip().splitlines()[-1])
+    return float(done.stdout.splitlines()[-1])
+
+
+def main(steps: int) -> None:
+    from benchmarks.network import TINY, train
+
+    with tempfile.TemporaryDirectory() as folder:
+        bench = Bench("cpu", [], seconds=0, calls=1, folder=Path(folder))
+        begin = time.perf_counter()
+        seconds, _ = train(bench, TINY, options(bench, steps), steps)
+        print(f"{time.perf_counter() - begin:.1f} s in all", file=sys.stderr)
+    print(seconds)
+
+
+def options(bench: Bench, steps: int) -> list[object]:
+    """Settings of a run over a few images that are made here, for that many steps."""
+    from benchmarks.network import make_images
+
+    return [
+        *("DATASET.ROOT", make_images(bench, BATCH, 1)),
+        *("DATASET.REPEAT", steps),
+        *("WORKERS", 1),
+        *("TRAIN.IMAGES_PER_GPU", BATCH),
+        *("MODEL.PRETRAINED", ""),
+    ]
+
+
+if __name__ == "__main__":
+    main(int(sys.argv[1]))
