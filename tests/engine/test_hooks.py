@@ -19,6 +19,7 @@ from swahr.distributed.signals import Interrupted
 from swahr.engine import hooks as hooks_module
 from swahr.engine.checkpoint import Progress
 from swahr.engine.hooks import EMA, HOOKS, BestWeights, ClipNorm, EarlyStopping, Hook
+from swahr.engine.provenance import sha256
 from swahr.engine.schedule import TrainingError
 from swahr.engine.train import train
 from swahr.engine.train_step import LossScaler, TrainStep
@@ -160,8 +161,9 @@ def test_the_figures_of_the_best_and_the_last_validation_are_kept(tmp_path: Path
         again.load_state_dict(copy.deepcopy(hook.state_dict()))
         hook = again
         hook.after_validation(trainer, {"AP": ap, "AR": ap + 0.1})
+    digest = sha256(tmp_path / "model_best.pth.tar")
     assert hook.state_dict() == {
-        "best": {"epoch": 2, "figures": {"AP": 0.3, "AR": 0.4}},
+        "best": {"epoch": 2, "figures": {"AP": 0.3, "AR": 0.4}, "sha256": digest},
         "last": {"epoch": 3, "figures": {"AP": 0.2, "AR": pytest.approx(0.3)}},
     }
 

@@ -570,6 +570,7 @@ def test_validation_by_two_processes_is_that_by_one(
     assert {file.name for file in path.parent.iterdir()} == {
         path.name,
         path.with_suffix(".md").name,
+        f"{path.stem}_figures.json",
     }
 
 

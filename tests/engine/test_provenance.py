@@ -67,6 +67,28 @@ def test_weights_are_described_by_path_epoch_and_digest(tmp_path: Path, old_form
     assert str(described) == f"{path} (epoch 12, sha256 {digest[:12]})"
 
 
+def test_a_runs_weights_have_the_epoch_that_its_checkpoint_says(tmp_path: Path) -> None:
+    best = tmp_path / "model_best.pth.tar"
+    final = tmp_path / "final_state.pth.tar"
+    torch.save({"layer": torch.ones(3)}, best)
+    torch.save({"layer": torch.zeros(3)}, final)
+    validation = {"epoch": 7, "sha256": hashlib.sha256(best.read_bytes()).hexdigest()}
+    content = {
+        "epoch": 12,
+        "best_state_dict": {"layer": torch.zeros(3)},
+        "hooks": {"best_weights": {"best": validation}},
+    }
+    torch.save(content, tmp_path / "checkpoint.pth.tar")
+    assert describe_weights(best).epoch == 7
+    assert describe_weights(final).epoch == 12
+    torch.save({"layer": torch.full((3,), 2.0)}, best)
+    torch.save({"layer": torch.full((3,), 2.0)}, final)
+    assert describe_weights(best).epoch is None
+    assert describe_weights(final).epoch is None
+    final.write_bytes(b"damaged")
+    assert describe_weights(final).epoch is None
+
+
 def test_the_epoch_of_plain_weights_is_unknown(weights: Path, tmp_path: Path) -> None:
     assert ".pth (epoch unknown, sha256 " in str(describe_weights(weights))
     (tmp_path / "damaged.pth").write_bytes(b"damaged")

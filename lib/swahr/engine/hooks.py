@@ -24,6 +24,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from swahr.distributed import comm
 from swahr.engine import checkpoint
+from swahr.engine.provenance import sha256
 from swahr.engine.results_file import as_text
 from swahr.engine.run_plots import draw_curves
 from swahr.engine.schedule import TrainingError
@@ -133,7 +134,8 @@ class BestWeights(Hook):
 
     A validation without figures (a set without annotations), or with an undefined one, counts as
     best as long as no figure was defined. metric: name of the figure. The checkpoint keeps the
-    figures of the best and of the last validation, each with its epoch.
+    figures of the best and of the last validation, each with its epoch, and the SHA-256 of the best
+    weights' file.
     """
 
     def __init__(self, metric: str) -> None:
@@ -148,11 +150,12 @@ class BestWeights(Hook):
             is_best = progress.perf >= progress.best_perf  # type: ignore[operator]
         self.validations["last"] = {"epoch": progress.epoch, "figures": dict(stats)}
         if is_best:
-            self.validations["best"] = self.validations["last"]
+            self.validations["best"] = dict(self.validations["last"])
             progress.best_perf = progress.perf
             if comm.is_main():
-                weights = published_state(trainer.evaluated_model)
-                checkpoint.write_whole(weights, trainer.folder / checkpoint.BEST)
+                path = trainer.folder / checkpoint.BEST
+                checkpoint.write_whole(published_state(trainer.evaluated_model), path)
+                self.validations["best"]["sha256"] = sha256(path)
         if progress.perf is not None:
             logger.info(
                 "epoch %d: %s %.4f%s",

@@ -28,7 +28,8 @@ SPEED_KEYS = ("MODEL_FILE", "IMAGES_PER_GPU", "LOG_PROGRESS", "CUDA_GRAPHS", "RE
 class Weights(NamedTuple):
     """A file of weights.
 
-    epoch: finished epochs of training if the file is a checkpoint that holds them, else None.
+    epoch: finished epochs of training, if the file or the checkpoint beside it says them, else
+    None.
     digest: SHA-256 of the file in hexadecimal digits.
     """
 
@@ -65,7 +66,41 @@ def describe_weights(path: str | Path) -> Weights:
     """The path, epoch and digest of a file of weights. Raises CheckpointError if it cannot be
     read.
     """
-    return Weights(Path(path), checkpoint_entry(path, "epoch", int), _sha256(path))
+    path = Path(path)
+    digest = sha256(path)
+    epoch = checkpoint_entry(path, "epoch", int)
+    return Weights(path, _epoch_in_run(path, digest) if epoch is None else epoch, digest)
+
+
+def _epoch_in_run(path: Path, digest: str) -> int | None:
+    """The epoch of a run's best or final weights, whose files have none, from the checkpoint beside
+    them; None if it is of other weights.
+    """
+    newest = path.parent / checkpoint.NEWEST
+    if path.name == checkpoint.BEST:
+        best = best_validations(newest).get("best") or {}
+        return best["epoch"] if best.get("sha256") == digest else None
+    if path.name == checkpoint.FINAL:
+        kept = checkpoint_entry(newest, "best_state_dict", dict) or {}
+        return checkpoint_entry(newest, "epoch", int) if _has_weights(path, kept) else None
+    return None
+
+
+def best_validations(newest: Path) -> dict[str, Any]:
+    """What the last checkpoint of a run says of its best and its last validation, see
+    hooks.BestWeights; {} where it does not.
+    """
+    hooks = checkpoint_entry(newest, "hooks", dict) or {}
+    return dict(hooks.get("best_weights") or {})
+
+
+def _has_weights(path: Path, weights: dict[str, torch.Tensor]) -> bool:
+    """Whether a file of plain weights holds these."""
+    own = _content(path)
+    if not isinstance(own, dict) or own.keys() != weights.keys():
+        return False
+    pairs = [(own[name], tensor) for name, tensor in weights.items()]
+    return all(isinstance(a, torch.Tensor) and torch.equal(a, b) for a, b in pairs)
 
 
 def describe_test(cfg: Any) -> str:
@@ -97,11 +132,12 @@ def fingerprint(cfg: Any, weights: str | Path) -> str:
     for section in RESULT_SECTIONS:
         settings = [item for item in cfg[section].items() if item[0] not in SPEED_KEYS]
         digest.update(repr(settings).encode())
-    digest.update(_sha256(weights).encode())
+    digest.update(sha256(weights).encode())
     return digest.hexdigest()[:16]
 
 
-def _sha256(path: str | Path) -> str:
+def sha256(path: str | Path) -> str:
+    """The SHA-256 of a file in hexadecimal digits. Raises CheckpointError if it cannot be read."""
     digest = hashlib.sha256()
     try:
         with open(path, "rb") as file:
@@ -116,10 +152,15 @@ def checkpoint_entry(path: str | Path, name: str, kind: type[Entry]) -> Entry | 
     """An entry of a checkpoint of training, such as its epoch; None where the file has none of this
     name and type.
     """
-    try:
-        mapped = zipfile.is_zipfile(path)  # the tensors then stay on the disk
-        content = torch.load(path, map_location="cpu", weights_only=True, mmap=mapped)
-    except Exception:  # loading the weights says what is wrong with the file
-        return None
+    content = _content(path)
     entry = content.get(name) if isinstance(content, dict) else None
     return entry if type(entry) is kind else None
+
+
+def _content(path: str | Path) -> Any:
+    """What a file of weights holds; None if it cannot be loaded."""
+    try:
+        mapped = zipfile.is_zipfile(path)  # the tensors then stay on the disk
+        return torch.load(path, map_location="cpu", weights_only=True, mmap=mapped)
+    except Exception:  # loading the weights says what is wrong with the file
+        return None

@@ -26,6 +26,7 @@ from swahr.engine.provenance import (
     DIGEST_LENGTH,
     FIGURES,
     Weights,
+    best_validations,
     checkpoint_entry,
     describe_test,
     describe_weights,
@@ -123,8 +124,7 @@ def figures_of_training(weights: Path) -> dict[str, float]:
     newest = weights.parent / checkpoint.NEWEST
     if weights.name not in (checkpoint.BEST, checkpoint.FINAL, checkpoint.NEWEST):
         return {}
-    hooks = checkpoint_entry(newest, "hooks", dict) or {}
-    validations = hooks.get("best_weights", {})
+    validations = best_validations(newest)
     which = "best" if weights.name == checkpoint.BEST else "last"
     validation = validations.get(which) or {}
     is_of_weights = which == "best" or validation.get("epoch") == checkpoint_entry(
