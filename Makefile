@@ -1,6 +1,6 @@
 # make demo   install, make synthetic people, train, validate, draw (no GPU needed, about 15 minutes after installation)
 # make test   install what the tests need and run them all
-# make faults the longer fault-injection scripts (kill, full disk, lost node, memory), 15 minutes at most
+# make faults the longer fault-injection scripts (kill, full disk, lost node, memory) and the slow tests, 20 minutes at most
 PYTHON ?= python3
 VENV   ?= .venv
 BIN    := $(VENV)/bin
@@ -20,9 +20,9 @@ $(VENV)/.installed: $(BIN)/python requirements.txt pyproject.toml
 	$(BIN)/python -m pip install -e .
 	@touch $@
 
-$(VENV)/.installed-test: $(VENV)/.installed
+$(VENV)/.installed-test: $(BIN)/python requirements.txt pyproject.toml
 	$(BIN)/python -m pip install -e '.[test]'
-	@touch $@
+	@touch $(VENV)/.installed $@
 
 demo: $(VENV)/.installed
 	$(BIN)/python tools/make_synthetic.py --preset calm --size 256 --out $(DEMO_DATA) --train 2000 --val 100
@@ -48,6 +48,7 @@ test: lint
 
 faults: $(VENV)/.installed-test
 	$(BIN)/python -m pytest tests/faults
+	$(BIN)/python -m pytest -m slow
 
 # Removes what the targets above built, but no checkpoints, logs or data.
 clean:

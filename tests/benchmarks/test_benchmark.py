@@ -243,6 +243,7 @@ def test_operations_of_an_evaluation_are_counted(
     name = "evaluation operations"
     given = ["--device", "cpu", "--only", name, "--out", str(tmp_path)]
     opts = ["TEST.FLIP_TEST", True, "TEST.PROJECT2IMAGE", True, "DATASET.INPUT_SIZE", 128]
+    opts += ["AMP.ENABLED", False]
     crowd = operations.crowd_predictor
     monkeypatch.setattr(
         operations,

@@ -58,6 +58,7 @@ def test_answers_without_other_processes() -> None:
     assert comm.reduce_max(torch.tensor([1.0, 2.0])).tolist() == [1.0, 2.0]
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(
     platform.libc_ver()[0] != "glibc", reason="other C libraries are left as they are"
 )
@@ -232,6 +233,7 @@ def test_processes_that_do_not_stop_in_time_are_named(stubborn: int) -> None:
     assert exit_status(caught.value) == (4 if stubborn == 1 else 143)
 
 
+@pytest.mark.slow
 def test_a_process_is_restarted(tmp_path: Path) -> None:
     """Also a single one."""
     assert launch(fail_once, (tmp_path,), 1, restarts=1) == 2
@@ -246,6 +248,7 @@ def test_restarts_that_cannot_be(monkeypatch: pytest.MonkeyPatch) -> None:
         launch(fail, (), 1, restarts=2)
 
 
+@pytest.mark.slow
 def test_the_time_that_processes_wait_for_each_other() -> None:
     assert launch(waiting_time, (7.0,), 2) == 7.0
 
@@ -257,7 +260,9 @@ def test_the_time_that_processes_wait_for_each_other() -> None:
             "SLURM_PROCID",
             {"SLURM_LOCALID": "0", "SLURM_NTASKS": "2", "SLURM_JOB_NODELIST": "localhost"},
         ),
-        ("RANK", {"WORLD_SIZE": "2", "MASTER_ADDR": "localhost"}),
+        pytest.param(
+            "RANK", {"WORLD_SIZE": "2", "MASTER_ADDR": "localhost"}, marks=pytest.mark.slow
+        ),
     ],
 )
 def test_processes_of_a_scheduler_are_joined(

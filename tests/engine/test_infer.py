@@ -534,6 +534,7 @@ def test_the_legend_of_scores_is_in_the_help_and_in_the_docs(
     assert " ".join(SCORES.split()) in " ".join(docs.replace("`", "").split())
 
 
+@pytest.mark.slow
 def test_inference_by_two_processes_is_that_by_one(
     run: Run, network: list[object], folder: Path
 ) -> None:

@@ -602,6 +602,7 @@ def test_a_frozen_part_that_is_not_there(start: Start) -> None:
         start("TRAIN.FREEZE", ["stem"])
 
 
+@pytest.mark.slow
 def test_frozen_tensors_never_change_on_two_processes(config_file: Path) -> None:
     launch(train, (load_config(config_file, ["TRAIN.FREEZE", STEM]), config_file), 2)
     content = read(config_file.parent / FOLDER)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -73,7 +72,14 @@ class Toys:
 
 
 @pytest.fixture(scope="session")
-def toys(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Toys]:
+def made_toys(tmp_path_factory: pytest.TempPathFactory) -> Toys:
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(BACKBONES, "toy", lambda cfg: Toy())
-        yield Toys(tmp_path_factory.mktemp("toys"))
+        return Toys(tmp_path_factory.mktemp("toys"))
+
+
+@pytest.fixture
+def toys(made_toys: Toys, monkeypatch: pytest.MonkeyPatch) -> Toys:
+    """The same in every test; the backbone is known during a test only."""
+    monkeypatch.setitem(BACKBONES, "toy", lambda cfg: Toy())
+    return made_toys

@@ -94,6 +94,7 @@ def test_mixed_precision_stays_mixed() -> None:
     }
 
 
+@pytest.mark.slow
 def test_compiles_without_a_break() -> None:
     model = network("bottom-up")
     compiled = torch.compile(model, backend="eager", fullgraph=True)
