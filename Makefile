@@ -17,11 +17,11 @@ $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)
 
 $(VENV)/.installed: $(BIN)/python requirements.txt pyproject.toml
-	$(BIN)/python -m pip install -e .
+	$(BIN)/python -m pip install --no-compile -e .
 	@touch $@
 
 $(VENV)/.installed-test: $(BIN)/python requirements.txt pyproject.toml
-	$(BIN)/python -m pip install -e '.[test]'
+	$(BIN)/python -m pip install --no-compile -e '.[test]'
 	@touch $(VENV)/.installed $@
 
 demo: $(VENV)/.installed

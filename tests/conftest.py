@@ -21,11 +21,6 @@ os.environ["PYTHONPATH"] = os.pathsep.join(
 )
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Starts the longest file first, so that no process works alone at the end."""
-    items.sort(key=lambda item: item.path.name != "test_parity.py")
-
-
 @pytest.fixture(scope="session")
 def shared() -> Path:
     """The folder with reference figures and real images; tests that ask for it are skipped where it

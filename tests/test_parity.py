@@ -6,9 +6,12 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 ROOT = Path(__file__).resolve().parents[1]
 
 
+@pytest.mark.slow
 def test_all_published_figures_come_out_the_same(shared: Path) -> None:
     done = subprocess.run(
         [sys.executable, str(shared / "parity" / "check.py"), "--project", str(ROOT)],

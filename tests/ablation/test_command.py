@@ -121,6 +121,8 @@ def test_a_signal_says_how_to_resume(
     toy: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
     before = signal.getsignal(signal.SIGTERM)
+    # Programs that a shell starts in the background ignore Ctrl-C.
+    interrupt = signal.signal(signal.SIGINT, signal.default_int_handler)
 
     class Stopped(InProcess):
         def train(self, runs: list) -> dict[str, str]:  # type: ignore[override, type-arg]
@@ -130,6 +132,7 @@ def test_a_signal_says_how_to_resume(
     monkeypatch.setattr(ablation, "Trainings", Stopped)
     with pytest.raises(Interrupted, match=f"stopped by {name}; the same command resumes"):
         main(arguments(toy, tmp_path / "page.md"))
+    signal.signal(signal.SIGINT, interrupt)
     assert signal.getsignal(signal.SIGTERM) == before
 
 

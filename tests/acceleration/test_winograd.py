@@ -134,6 +134,7 @@ def bits() -> str:
     return "".join(each.numpy().tobytes().hex() for each in results)
 
 
+@pytest.mark.slow
 @needs_threads
 def test_another_processor_gives_the_same_bits() -> None:
     """One with vectors of 8 values, where this one may have 16."""

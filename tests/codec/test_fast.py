@@ -11,7 +11,7 @@ from swahr.codec import fast
 from swahr.codec.decode import AssociativeDecoder, People
 from swahr.codec.fast import FastDecoder, SampledTiles
 from swahr.codec.maps import Maps
-from swahr.codec.refine import WholeTiles
+from swahr.codec.refine_batch import WholeTiles
 from swahr.codec.sampled import SampledMaps, TagMaps, growth, sample
 from tests.oracles.crowds import crowd
 

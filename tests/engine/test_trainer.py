@@ -162,6 +162,7 @@ def test_a_signal_ends_the_step_and_the_next_start_goes_on(
     assert_same(start(), undisturbed)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("minutes", "positions"), [(0.0, [0, 0]), (1e-6, [2, 3])])
 def test_a_machine_that_dies_costs_no_more_than_the_steps_since_the_checkpoint(
     start: Start,
@@ -368,6 +369,7 @@ def test_a_restarted_run_is_one_curve_and_one_table(
     ]
 
 
+@pytest.mark.slow
 def test_the_table_of_an_interrupted_run_has_the_same_losses(
     start: Start, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -384,6 +386,7 @@ def test_the_table_of_an_interrupted_run_has_the_same_losses(
         assert {name: row[name] for name in columns} == {name: other[name] for name in columns}
 
 
+@pytest.mark.slow
 def test_steps_of_another_size_are_another_curve(
     start: Start, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
