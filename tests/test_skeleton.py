@@ -13,6 +13,7 @@ from swahr.skeleton import (
     dataset_names,
     get_skeleton,
     load_skeleton,
+    skeleton_yaml,
 )
 
 
@@ -44,6 +45,7 @@ def test_skeleton_from_yaml_by_name_and_by_index(tmp_path: Path) -> None:
     path.write_text(
         "keypoints: [wrist, left_tip, right_tip]\nsigmas: [.1, .05, 5.0e-2]\n"
         "flip_pairs: [[left_tip, right_tip]]\nlimbs: [[0, left_tip], [0, 2]]\n"
+        "colors: ['#ff8000', '#00FF00', '#0000ff']\n"
     )
     hand = get_skeleton(str(path))
     assert hand == Skeleton(
@@ -53,8 +55,12 @@ def test_skeleton_from_yaml_by_name_and_by_index(tmp_path: Path) -> None:
         sigmas=(0.1, 0.05, 0.05),
         limbs=((0, 1), (0, 2)),
         grouping_order=(0, 1, 2),
+        colors=((255, 128, 0), (0, 255, 0), (0, 0, 255)),
     )
     assert hand.flip_index == (0, 2, 1)
+    assert hand.with_center().colors == (*hand.colors, (255, 128, 0))
+    path.write_text(skeleton_yaml(hand))
+    assert load_skeleton(path) == hand
 
 
 @pytest.mark.parametrize(
@@ -63,6 +69,12 @@ def test_skeleton_from_yaml_by_name_and_by_index(tmp_path: Path) -> None:
         ("keypoints: [a\n", "cannot be read as YAML"),
         ("keypoints: [a]\n", "needs the entries keypoints and sigmas"),
         ("keypoints: [a]\nsigmas: [.1]\ncolour: red\n", "unknown entry 'colour'"),
+        ("keypoints: [a]\nsigmas: [.1]\ncolors: [red]\n", "colors: 'red' is not a colour such as"),
+        ("keypoints: [a]\nsigmas: [.1]\ncolors: [1, 2]\n", "colors: 1 is not a colour such as"),
+        (
+            "keypoints: [a, b]\nsigmas: [.1, .1]\ncolors: ['#ffffff']\n",
+            "colors has 1 values; it needs 2, or none",
+        ),
         (
             "keypoints: [a, b]\nsigmas: [.1, .1]\nflip_pairs: [[a, c]]\n",
             "'c' is neither a keypoint's name",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import cv2
@@ -46,6 +47,15 @@ def test_a_limb_is_drawn_between_its_joints_and_nowhere_else() -> None:
 def test_people_have_different_colors_and_sides_too() -> None:
     colors = [color for i in range(8) for color in person_colors(i)]
     assert len(set(colors)) == len(colors)
+
+
+def test_a_skeletons_own_colors_are_those_of_joints_and_limbs() -> None:
+    own = replace(COCO, colors=((255, 0, 0),) * 6 + ((0, 255, 0),) * 11)
+    two = np.concatenate([one_person(), one_person() + [0, 30, 0]])
+    drawn = draw_people(grey(90), two, own)
+    for y in (0, 30):
+        assert drawn[20 + y, 20].tolist() == [255, 0, 0]  # the shoulder
+        assert drawn[40 + y, 60].tolist() == drawn[30 + y, 40].tolist() == [0, 255, 0]
 
 
 def test_joints_below_the_threshold_are_left_out() -> None:

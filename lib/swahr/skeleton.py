@@ -39,6 +39,8 @@ class Skeleton:
     limbs: pairs of indices that are connected by a line when a person is drawn.
     grouping_order: the K indices in the order in which joints are assigned to people; () stands for
     0, 1, 2, ...
+    colors: K colours (r, g, b) of 0 to 255 that keypoints are drawn in; () for a hue of its own for
+    each person.
     """
 
     name: str
@@ -47,6 +49,7 @@ class Skeleton:
     sigmas: tuple[float, ...]
     limbs: tuple[tuple[int, int], ...] = ()
     grouping_order: tuple[int, ...] = ()
+    colors: tuple[tuple[int, int, int], ...] = ()
 
     def __post_init__(self) -> None:
         if not self.grouping_order:
@@ -68,6 +71,8 @@ class Skeleton:
             )
         if sorted(self.grouping_order) != list(range(count)):
             found.append(f"grouping_order must hold each index from 0 to {count - 1} once")
+        if len(self.colors) not in (0, count):
+            found.append(f"colors has {len(self.colors)} values; it needs {count}, or none")
         swapped = [i for pair in self.flip_pairs for i in pair]
         if len(set(swapped)) != len(swapped):
             found.append("flip_pairs names a keypoint twice")
@@ -103,6 +108,7 @@ class Skeleton:
             keypoints=(*self.keypoints, "center"),
             sigmas=(*self.sigmas, max(self.sigmas)),
             grouping_order=(last, *self.grouping_order),
+            colors=(*self.colors, *self.colors[:1]),
         )
 
 
@@ -270,8 +276,8 @@ def load_skeleton(path: str | Path) -> Skeleton:
     """Read a skeleton from a YAML file, or from an exported network (.onnx).
 
     Entries: keypoints (names), sigmas, and optionally name, flip_pairs, limbs and grouping_order,
-    whose keypoints are given by name or by index. Raises SkeletonError, which names the file and
-    the entry, if the file is not such a description.
+    whose keypoints are given by name or by index, and colors ("#rrggbb" for each keypoint). Raises
+    SkeletonError, which names the file and the entry, if the file is not such a description.
     """
     try:
         text = describe_exported(path).skeleton if is_exported(path) else Path(path).read_bytes()
@@ -293,6 +299,7 @@ def load_skeleton(path: str | Path) -> Skeleton:
         flip_pairs=entries.pairs("flip_pairs"),
         limbs=entries.pairs("limbs"),
         grouping_order=entries.indices("grouping_order"),
+        colors=entries.colors("colors"),
     )
 
 
@@ -307,10 +314,12 @@ def skeleton_yaml(skeleton: Skeleton) -> str:
         "limbs": [[names[a], names[b]] for a, b in skeleton.limbs],
         "grouping_order": [names[k] for k in skeleton.grouping_order],
     }
+    if skeleton.colors:
+        entries["colors"] = [f"#{r:02x}{g:02x}{b:02x}" for r, g, b in skeleton.colors]
     return yaml.safe_dump(entries, default_flow_style=None, sort_keys=False, width=96)
 
 
-ENTRIES = {"name", "keypoints", "sigmas", "flip_pairs", "limbs", "grouping_order"}
+ENTRIES = {"name", "keypoints", "sigmas", "flip_pairs", "limbs", "grouping_order", "colors"}
 
 
 class _Entries:
@@ -359,3 +368,13 @@ class _Entries:
             raise SkeletonError(
                 f"{self.path}: {key} must be a list of numbers, not {values!r}"
             ) from None
+
+    def colors(self, key: str) -> tuple[tuple[int, int, int], ...]:
+        return tuple(self._color(key, value) for value in self._list(key))
+
+    def _color(self, key: str, value: Any) -> tuple[int, int, int]:
+        match = re.fullmatch(r"#([0-9a-fA-F]{6})", value) if isinstance(value, str) else None
+        if match is None:
+            raise SkeletonError(f"{self.path}: {key}: {value!r} is not a colour such as '#ff8000'")
+        red, green, blue = bytes.fromhex(match[1])
+        return red, green, blue

@@ -44,7 +44,8 @@ def draw_people(
     unsure: float = 0.0,
     ids: ArrayLike | None = None,
 ) -> Image:
-    """A copy of the image with people drawn on it, each in a hue of its own.
+    """A copy of the image with people drawn on it, each in a hue of its own, or all in the colours
+    of the skeleton: a limb has that of its second keypoint.
 
     Left limbs are lighter than right ones, and lines are thicker on larger people. keypoints: (P,
     K, 3) x, y in image pixels and a score or visibility; joints at or below `threshold`, and their
@@ -65,14 +66,13 @@ def draw_people(
     people = people[:, : skeleton.num_keypoints]
     hues = range(len(people)) if ids is None else np.asarray(ids).ravel().tolist()
     labels = _labels(len(people), scores, ids)
-    sides = _sides(skeleton)
+    look = _look(skeleton)
     shown = (people[..., 2] > threshold) & np.isfinite(people).all(axis=2)
     sure = people[..., 2] > unsure
     people = _near(people)
     for person, hue, label, drawn, certain in zip(people, hues, labels, shown, sure):
         if drawn.any():
-            look = _Look(person_colors(hue), sides, skeleton.limbs)
-            _draw_person(canvas, person, drawn, certain, look, label, boxes)
+            _draw_person(canvas, person, drawn, certain, look.of_person(hue), label, boxes)
     return canvas
 
 
@@ -280,13 +280,31 @@ def person_colors(index: int) -> tuple[Color, Color, Color]:
 
 
 class _Look(NamedTuple):
-    """How a person is drawn. colors: of what is in the middle, left and right (0, 1, 2). sides: of
-    the K keypoints, as indices of colors. limbs: pairs of keypoints.
+    """How people are drawn. colors: of keypoints and limbs. joints: of the K keypoints, as indices
+    of colors. limbs: pairs of keypoints. lines: of the limbs, as indices of colors. label: colour
+    of what is written.
     """
 
-    colors: tuple[Color, Color, Color]
-    sides: Sequence[int]
+    colors: Sequence[Color]
+    joints: Sequence[int]
     limbs: Sequence[tuple[int, int]]
+    lines: Sequence[int]
+    label: Color = (255, 255, 255)
+
+    def of_person(self, hue: int) -> _Look:
+        """The look of person `hue`, whose colours are its own where the skeleton gives none."""
+        own = person_colors(hue)
+        return self._replace(colors=self.colors or own, label=own[0])
+
+
+def _look(skeleton: Skeleton) -> _Look:
+    """Without colours of the skeleton, the indices are those of `person_colors`."""
+    limbs = skeleton.limbs
+    if skeleton.colors:
+        return _Look(skeleton.colors, range(len(skeleton.colors)), limbs, [b for _, b in limbs])
+    sides = _sides(skeleton)
+    lines = [sides[a] if sides[a] == sides[b] else 0 for a, b in limbs]
+    return _Look((), sides, limbs, lines)
 
 
 def _sides(skeleton: Skeleton) -> list[int]:
@@ -325,23 +343,23 @@ def _draw_person(
     high = person[shown, :2].max(axis=0)
     size = float((high - low).max())
     width = max(1, round(size * 0.012))
-    ends, sides = _limbs(person, shown, sure, look, 6.0 * width)
+    ends, lines = _limbs(person, shown, sure, look, 6.0 * width)
     dark = itertools.repeat(DARK)
     _stripes(canvas, ends, width + max(1, width // 2), dark)
-    _stripes(canvas, ends, width, (look.colors[side] for side in sides))
+    _stripes(canvas, ends, width, (look.colors[line] for line in lines))
     points = _fixed(person[:, :2]).tolist()
     radius = max(1.0, size * 0.014)
     for k in np.flatnonzero(shown).tolist():
         draw = _disc if sure[k] else _ring
-        draw(canvas, points[k], radius, look.colors[look.sides[k]])
+        draw(canvas, points[k], radius, look.colors[look.joints[k]])
     corner, far = (
         np.clip(np.round(values), -(1 << 15), 1 << 15).astype(int).tolist()
         for values in (low, high)
     )
     if box:
-        cv2.rectangle(canvas, corner, far, look.colors[0], width)
+        cv2.rectangle(canvas, corner, far, look.label, width)
     if label:
-        _write(canvas, label, (corner[0], max(10, corner[1] - 4)), look.colors[0])
+        _write(canvas, label, (corner[0], max(10, corner[1] - 4)), look.label)
 
 
 def _limbs(
@@ -351,17 +369,19 @@ def _limbs(
     look: _Look,
     dash: float,
 ) -> tuple[NDArray[np.float64], list[int]]:
-    """The ends (n, 2, 2) and the sides (n) of the lines of the limbs whose joints are shown, in
-    their order. A limb with a joint that is not sure has dashes of about `dash` pixels.
+    """The ends (n, 2, 2) and the colours (n), as indices, of the lines of the limbs whose joints
+    are shown, in their order. A limb with a joint that is not sure has dashes of about `dash`
+    pixels.
     """
-    pairs = [pair for pair in look.limbs if shown[pair[0]] and shown[pair[1]]]
-    sides = [look.sides[a] if look.sides[a] == look.sides[b] else 0 for a, b in pairs]
+    kept = [i for i, (a, b) in enumerate(look.limbs) if shown[a] and shown[b]]
+    pairs = [look.limbs[i] for i in kept]
+    lines = [look.lines[i] for i in kept]
     ends = person[np.reshape(pairs, (-1, 2)).astype(int), :2]
     unsure = [not (sure[a] and sure[b]) for a, b in pairs]
     if not any(unsure):
-        return ends, sides
+        return ends, lines
     dashes, owners = _dashes(ends, np.asarray(unsure), dash)
-    return dashes, [sides[owner] for owner in owners]
+    return dashes, [lines[owner] for owner in owners]
 
 
 def _dashes(
