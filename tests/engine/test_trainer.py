@@ -563,7 +563,7 @@ def test_heads_without_a_loss_are_told_to_the_replicas(
         cfg = load_config(config_file, opts)
         setup.wrap_model(build_model(cfg), torch.device("cpu"), build_criterion(cfg).reads)
     assert [options["find_unused_parameters"] for options in calls] == [False, True, False, True]
-    assert not any(options["broadcast_buffers"] for options in calls)
+    assert all(options[setup.BUFFERS] is False for options in calls)
 
 
 STEM = ["conv1", "bn1", "conv2", "bn2", "layer1"]

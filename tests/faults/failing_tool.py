@@ -20,11 +20,11 @@ def make_mistake(part: type, name: str) -> None:
     """Let a method divide by zero in process 1."""
     original = getattr(part, name)
 
-    def mistaken(self: Any, *arguments: Any) -> Any:
+    def mistaken(self: Any, *arguments: Any, **options: Any) -> Any:
         if comm.rank() == 1:
             print("process 1 makes a mistake", flush=True)
             raise ZeroDivisionError("the failing rank")
-        return original(self, *arguments)
+        return original(self, *arguments, **options)
 
     setattr(part, name, mistaken)
 

@@ -6,6 +6,7 @@ import logging
 import os
 import uuid
 from collections.abc import Callable, Mapping
+from inspect import signature
 from pathlib import Path
 from typing import Any
 
@@ -42,6 +43,13 @@ from swahr.models.network import ModelError, PoseNetwork
 from swahr.models.weights import CheckpointError, load_pretrained, load_state, published_state
 
 logger = logging.getLogger("swahr")
+
+# The option that sends buffers to all processes in each step; PyTorch 2.14 renamed it.
+BUFFERS = (
+    "forward_sync_buffers"
+    if "forward_sync_buffers" in signature(DistributedDataParallel).parameters
+    else "broadcast_buffers"
+)
 
 
 def build_trainer(
@@ -314,10 +322,11 @@ def in_parallel(module: nn.Module, device: torch.device, is_idle: bool) -> nn.Mo
     """
     if not comm.has_group():
         return module
+    buffers: dict[str, Any] = {BUFFERS: False}
     return DistributedDataParallel(
         module,
         device_ids=[device] if device.type == "cuda" else None,
-        broadcast_buffers=False,
+        **buffers,
         find_unused_parameters=is_idle,
         gradient_as_bucket_view=True,
     )
