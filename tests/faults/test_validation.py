@@ -185,7 +185,8 @@ def test_a_full_disk(validate: Start, folder: Path) -> None:
     results = folder / "results"
     before = {path.name: path.read_bytes() for path in results.iterdir()}
     whole = len(before[RESULTS])
-    assert set(before) == {RESULTS, Path(RESULTS).with_suffix(".md").name} and whole > 1 << 17
+    stem = Path(RESULTS).stem
+    assert set(before) == {RESULTS, f"{stem}.md", f"{stem}_figures.json"} and whole > 1 << 17
     for limit, named in ((whole // 4, "part-"), (3 * whole // 4, RESULTS)):
 
         def set_limit(limit: Any = (limit, limit)) -> None:
