@@ -33,6 +33,7 @@ from swahr.ablation.figures import RunFigures, collect
 from swahr.ablation.page import check_page, write_page
 from swahr.ablation.plan import AblationError, PlannedRun, find_files, plan_runs
 from swahr.ablation.trainings import Trainings, make_slots
+from swahr.commands.flags import add_import_flag
 from swahr.config import check_files
 from swahr.distributed import comm
 from swahr.distributed.signals import Interrupted
@@ -64,14 +65,7 @@ def parse_args(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument(
         "--resamples", type=int, default=1000, metavar="N", help="of the bootstrap (default: 1000)"
     )
-    parser.add_argument(
-        "--import",
-        dest="modules",
-        action="append",
-        default=[],
-        metavar="MODULE",
-        help="a Python module of your own, imported first; may be repeated",
-    )
+    add_import_flag(parser)
     args = parser.parse_intermixed_args(arguments)
     args.files, args.opts = split_settings(args.list)
     for name, least in (("seeds", 1), ("parallel", 0), ("resamples", 1)):

@@ -23,6 +23,7 @@ from typing import Any
 import cv2
 import numpy as np
 
+from swahr.commands.flags import add_import_flag
 from swahr.config import (
     ConfigError,
     check_files,
@@ -112,14 +113,7 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--second", metavar="FILE", help="annotations of the same images by somebody else"
     )
-    parser.add_argument(
-        "--import",
-        dest="modules",
-        action="append",
-        default=[],
-        metavar="MODULE",
-        help="a Python module of your own, imported first; may be repeated",
-    )
+    add_import_flag(parser)
     return parser.parse_intermixed_args(arguments)
 
 
