@@ -13,7 +13,7 @@ import torch
 from swahr.ablation.plan import PlannedRun
 from swahr.ablation.scale_maps import ScaleReadings, load_scales, read_scales, save_scales
 from swahr.data.keypoints import dataset_spec
-from swahr.engine.provenance import describe_weights
+from swahr.engine.provenance import sha256
 from swahr.engine.validate import build_validation_set
 from swahr.evaluation.matching import (
     Floats,
@@ -101,7 +101,7 @@ def collect(planned: PlannedRun, device: torch.device) -> RunFigures:
 
 def _scales(planned: PlannedRun, device: torch.device) -> ScaleReadings:
     path = planned.folder / SCALES
-    digest = describe_weights(planned.weights).digest
+    digest = sha256(planned.weights)
     readings = load_scales(path, digest)
     if readings is None:
         model = load_network(planned.cfg, planned.weights, device)
