@@ -22,7 +22,12 @@ from swahr.engine.model_files import LoadError, ModelFiles, find_model
 from swahr.engine.published import publish
 from swahr.engine.run_folder import keep_config, own_skeleton
 from swahr.models.build import build_model
-from swahr.models.weights import CheckpointError, published_state
+from swahr.models.weights import (
+    CheckpointError,
+    load_weights,
+    published_state,
+    read_state_dict,
+)
 from swahr.skeleton import skeleton_yaml
 from tests.engine.conftest import CONFIG
 
@@ -58,6 +63,33 @@ def same_people(first: swahr.PoseModel, second: swahr.PoseModel) -> bool:
         and np.array_equal(here.keypoints, there.keypoints, equal_nan=True)
         and np.array_equal(here.scores, there.scores)
     )
+
+
+def test_half_takes_half_the_space(tmp_path: Path) -> None:
+    run = make_run(tmp_path)
+    for name, *flags in (("whole",), ("half", "--half")):
+        command.main([str(run), "--out", str(tmp_path / name), *flags])
+    whole, half = (tmp_path / f"{name}/model.safetensors" for name in ("whole", "half"))
+    assert half.stat().st_size < 0.6 * whole.stat().st_size
+    expected = {name: value.half().to(value) for name, value in read_state_dict(whole).items()}
+    model = build_model(find_model(tmp_path / "half").cfg)
+    load_weights(model, half)
+    loaded = published_state(model)
+    assert all(
+        torch.equal(loaded[name], value.to(loaded[name])) for name, value in expected.items()
+    )
+    assert "float16" in (tmp_path / "half/README.md").read_text()
+    assert "float16" not in (tmp_path / "whole/README.md").read_text()
+
+
+def test_half_refuses_weights_that_do_not_fit(tmp_path: Path) -> None:
+    run = make_run(tmp_path)
+    weights = torch.load(run / "model_best.pth.tar", weights_only=True)
+    name = next(iter(weights))
+    weights[name].fill_(1e6)
+    torch.save(weights, run / "model_best.pth.tar")
+    with pytest.raises(LoadError, match=f"{name} is too large for float16; publish without --half"):
+        publish(find_model(run), tmp_path / "out", half=True)
 
 
 def test_the_folder_finds_the_same_people(

@@ -128,6 +128,25 @@ def test_the_type_of_mixed_precision(
     assert amp_dtype(published(W32, *opts), torch.device("cpu")) == dtype
 
 
+@pytest.mark.parametrize("name", ["bf16", "fp16"])
+def test_emulated_types_are_said_once(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, name: str
+) -> None:
+    build._warn_of_emulation.cache_clear()
+    cfg = published(W32, "AMP.ENABLED", "True", "AMP.DTYPE", name)
+    question = {"bf16": "_is_avx512_bf16_supported", "fp16": "_is_amx_fp16_supported"}[name]
+    for each in ("_is_avx512_bf16_supported", "_is_amx_tile_supported", "_is_amx_fp16_supported"):
+        monkeypatch.setattr(torch.cpu, each, lambda: False, raising=False)
+    monkeypatch.setattr(torch.cpu, question, lambda: True)
+    amp_dtype(cfg)
+    assert not caplog.records
+    monkeypatch.setattr(torch.cpu, question, lambda: False)
+    amp_dtype(cfg)
+    amp_dtype(cfg)
+    [message] = caplog.messages
+    assert message.startswith(f"AMP.DTYPE {name}: this CPU has no units for it and emulates it")
+
+
 @pytest.mark.parametrize("name", ["_is_avx512_bf16_supported", "_is_amx_tile_supported"])
 def test_bf16_units_of_a_cpu(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
     for question in ("_is_avx512_bf16_supported", "_is_amx_tile_supported"):

@@ -25,5 +25,6 @@ def main(arguments: Sequence[str] | None = None) -> None:
     )
     parser.add_argument("run", metavar="RUN", help="folder of a run, weights or YAML file")
     parser.add_argument("--out", required=True, metavar="DIR", help="folder, made if needed")
+    parser.add_argument("--half", action="store_true", help="weights in float16: half the size")
     args = parser.parse_args(arguments)
-    print(publish(find_model(args.run), args.out))
+    print(publish(find_model(args.run), args.out, half=args.half))

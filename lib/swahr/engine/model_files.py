@@ -2,8 +2,8 @@
 
 A source is the folder of a run, a folder of `swahr publish`, the YAML file of an experiment, a file
 of weights or an exported network (.onnx). Checkpoints of training hold their configuration, and so
-do exported networks. Published files of weights hold
-tensors only, whose names and shapes tell the network.
+do exported networks. Published files of weights hold tensors only, whose names and shapes tell the
+network. "demo" is the small network that comes with the project.
 """
 
 from __future__ import annotations
@@ -28,6 +28,8 @@ from swahr.exported import is_exported
 from swahr.models.published_names import describe_settings
 from swahr.models.weights import read_state_dict
 
+DEMO = "demo"
+DEMO_FOLDER = Path(__file__).resolve().parents[1] / "demo"  # models/demo of the repository
 PUBLISHED_WEIGHTS = "model.safetensors"
 PUBLISHED_CONFIG = "config.json"
 PUBLISHED_SKELETON = checkpoint.SKELETON
@@ -63,10 +65,13 @@ def find_model(
 ) -> ModelFiles:
     """The configuration and the weights of a source.
 
-    weights: in place of the source's own. opts: KEY VALUE pairs on top of the configuration.
-    Raises LoadError, ConfigError or CheckpointError.
+    source: a path, or "demo" where there is no file or folder of that name. weights: in place of
+    the source's own. opts: KEY VALUE pairs on top of the configuration. Raises LoadError,
+    ConfigError or CheckpointError.
     """
     path = resolve_path(source)
+    if str(source) == DEMO and not path.exists():
+        path = DEMO_FOLDER
     if path.suffix.lower() in (".yaml", ".yml"):
         cfg = load_config(path, opts)
         found = find_weights(cfg, path) if weights is None else resolve_path(weights)

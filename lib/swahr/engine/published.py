@@ -11,6 +11,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from torch import Tensor
+
 from swahr import __version__
 from swahr.config import configured_skeleton
 from swahr.config.schema import SCHEMA, flatten
@@ -61,9 +63,11 @@ class Measured(NamedTuple):
     figures: Mapping[str, float]
 
 
-def publish(model: ModelFiles, out: str | Path) -> Path:
-    """Write a model's folder and return its path. Raises LoadError without safetensors,
-    CheckpointError, WriteError.
+def publish(model: ModelFiles, out: str | Path, *, half: bool = False) -> Path:
+    """Write a model's folder and return its path.
+
+    half: store the weights in float16, half the size; they are float32 again when loaded. Raises
+    LoadError without safetensors, CheckpointError, WriteError.
     """
     try:
         from safetensors.torch import save
@@ -77,6 +81,8 @@ def publish(model: ModelFiles, out: str | Path) -> Path:
     skeleton = configured_skeleton(cfg)
     measured = find_figures(cfg, weights)
     tensors = {name: value.contiguous() for name, value in published_state(network).items()}
+    if half:
+        tensors = _rounded(tensors, model.weights)
     folder = make_folder(out)
     write_bytes(folder / PUBLISHED_WEIGHTS, save(tensors, {"format": "pt"}))
     if text := own_skeleton(cfg):
@@ -91,8 +97,18 @@ def publish(model: ModelFiles, out: str | Path) -> Path:
         "config": portable_settings(cfg),
     }
     write_text(folder / PUBLISHED_CONFIG, json.dumps(description, indent=1) + "\n")
-    write_text(folder / CARD, model_card(cfg, skeleton, weights, measured))
+    write_text(folder / CARD, model_card(cfg, skeleton, weights, measured, half=half))
     return folder
+
+
+def _rounded(tensors: Mapping[str, Tensor], path: Path) -> dict[str, Tensor]:
+    """Floating-point tensors in float16. Raises LoadError where one is too large for it."""
+    rounded = {}
+    for name, value in tensors.items():
+        rounded[name] = value.half() if value.is_floating_point() else value
+        if not rounded[name].isfinite().all():
+            raise LoadError(f"{path}: {name} is too large for float16; publish without --half")
+    return rounded
 
 
 def portable_settings(cfg: Any) -> dict[str, Any]:
@@ -142,11 +158,14 @@ def _read_figures(path: Path) -> dict[str, Any]:
         raise LoadError(f"{path}: is no file of figures ({error}); remove it") from None
 
 
-def model_card(cfg: Any, skeleton: Skeleton, weights: Weights, measured: list[Measured]) -> str:
+def model_card(
+    cfg: Any, skeleton: Skeleton, weights: Weights, measured: list[Measured], *, half: bool = False
+) -> str:
     """README.md of the folder: what the network is, how it is used, and what was measured."""
     tables = [f"{format_table(cfg.RUN_NAME, each.figures)}\n\n{each.test}\n" for each in measured]
     text = "\n".join(tables) or "Nothing was measured where this was written.\n"
     epoch = "" if weights.epoch is None else f", epoch {weights.epoch}"
+    stored = "- weights: in float16; measured before they were rounded\n" if half else ""
     return f"""---
 library_name: swahr
 pipeline_tag: keypoint-detection
@@ -165,7 +184,7 @@ on {cfg.DATASET.DATASET} ({cfg.DATASET.TRAIN}) with swahr {__version__}{epoch}.
 
 - keypoints: {", ".join(skeleton.keypoints)}
 - test: {describe_test(cfg)}
-- sha256 of the weights that this was made from: {weights.digest}
+{stored}- sha256 of the weights that this was made from: {weights.digest}
 
 ## Measured
 

@@ -6,7 +6,9 @@ A module of your own adds to the dicts: `from swahr.models.build import BACKBONE
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
+from functools import cache
 from typing import Any
 
 import torch
@@ -16,6 +18,8 @@ from swahr.models.backbones.timm import build_timm
 from swahr.models.heads.higher_hrnet import build_higher_hrnet
 from swahr.models.network import Backbone, Head, PoseNetwork
 from swahr.parts import choose
+
+logger = logging.getLogger(__name__)
 
 DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
@@ -39,16 +43,39 @@ def amp_dtype(cfg: Any, device: torch.device | str = "cpu") -> torch.dtype | Non
     """
     if not cfg.AMP.ENABLED:
         return None
+    device = torch.device(device)
     if cfg.AMP.DTYPE == "auto":
-        return torch.bfloat16 if has_bf16_units(torch.device(device)) else None
+        return torch.bfloat16 if has_bf16_units(device) else None
+    has_units = has_bf16_units if cfg.AMP.DTYPE == "bf16" else has_fp16_units
+    if not has_units(device):
+        _warn_of_emulation(cfg.AMP.DTYPE, device.type)
     return DTYPES[cfg.AMP.DTYPE]
+
+
+@cache
+def _warn_of_emulation(name: str, device: str) -> None:
+    logger.warning(
+        "AMP.DTYPE %s: this %s has no units for it and emulates it, many times slower than "
+        "float32; AMP.DTYPE auto takes what is fast",
+        name,
+        device.upper() if device == "cpu" else "GPU",
+    )
 
 
 def has_bf16_units(device: torch.device) -> bool:
     """Whether the device multiplies in bf16: GPUs since Ampere, CPUs with avx512_bf16 or AMX."""
     if device.type == "cuda":
         return torch.cuda.get_device_capability(device) >= (8, 0)
-    questions = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
+    return _cpu_has("_is_avx512_bf16_supported", "_is_amx_tile_supported")
+
+
+def has_fp16_units(device: torch.device) -> bool:
+    """Whether the device multiplies in fp16: GPUs, and the few CPUs with AMX for it."""
+    return device.type == "cuda" or _cpu_has("_is_amx_fp16_supported")
+
+
+def _cpu_has(*questions: str) -> bool:
+    """Whether torch.cpu answers yes to one of these; versions that do not know it say no."""
     return any(getattr(torch.cpu, name, lambda: False)() for name in questions)
 
 
