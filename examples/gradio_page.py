@@ -1,8 +1,9 @@
 """A web page that finds the people in an image.
 
-python examples/gradio_page.py RUN_OR_WEIGHTS
+python examples/gradio_page.py [SOURCE]
 
-Needs gradio: pip install gradio
+SOURCE is a run, a file of weights, or demo (which is taken if nothing is given): the small network
+of models/demo, which was trained on drawn people only. Needs gradio: pip install gradio
 """
 
 import sys
@@ -46,4 +47,4 @@ def build_page(model):
 
 
 if __name__ == "__main__":
-    build_page(swahr.load(sys.argv[1])).launch()
+    build_page(swahr.load(*sys.argv[1:] or ["demo"])).launch()

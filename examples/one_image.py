@@ -1,6 +1,9 @@
 """Find the people in one image: print them, and draw them.
 
-python examples/one_image.py RUN_OR_WEIGHTS photo.jpg photo_people.jpg
+python examples/one_image.py SOURCE photo.jpg photo_people.jpg
+
+SOURCE is a run, a file of weights, or demo: the small network of models/demo, which was trained on
+drawn people only.
 """
 
 import sys

@@ -1,6 +1,9 @@
 """Follow the people of a video: print who is where, and write the video with skeletons and ids.
 
-python examples/video.py RUN_OR_WEIGHTS film.mp4 film_people.mp4
+python examples/video.py SOURCE film.mp4 film_people.mp4
+
+SOURCE is a run, a file of weights, or demo: the small network of models/demo, which was trained on
+drawn people only.
 """
 
 import sys

@@ -34,7 +34,6 @@ from tests.engine.conftest import CONFIG
 
 def make_run(folder: Path, *opts: str) -> Path:
     """A run's folder with best weights."""
-    pytest.importorskip("safetensors")
     folder.mkdir(exist_ok=True)
     (folder / "tiny.yaml").write_text(CONFIG.format(out=folder, data=folder))
     cfg = load_config(folder / "tiny.yaml", ["TEST.DETECTION_THRESHOLD", "0", *opts])
@@ -134,7 +133,7 @@ def test_problems_are_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     weights = tmp_path / "out/model.safetensors"
     with monkeypatch.context() as without:
         without.setitem(sys.modules, "safetensors.torch", None)
-        with pytest.raises(LoadError, match=r"^publishing needs safetensors: pip install 'swahr\["):
+        with pytest.raises(LoadError, match="^publishing needs safetensors: pip install safe"):
             publish(find_model(run), tmp_path / "again")
         with pytest.raises(CheckpointError, match="model.safetensors: needs safetensors: pip inst"):
             swahr.load(tmp_path / "out")

@@ -4,8 +4,7 @@
 
 RUN is the folder of a run, or what else swahr.load takes. OUT gets model.safetensors, config.json,
 README.md with the figures that training and dist_valid measured with these weights, and
-skeleton.yaml for keypoints of your own. swahr.load(OUT) loads it. Needs safetensors: pip install
-'swahr[hub]'.
+skeleton.yaml for keypoints of your own. swahr.load(OUT) loads it.
 
 Exit status: 0 done; 2 wrong settings or weights; 1 any other error.
 """

@@ -72,7 +72,7 @@ def publish(model: ModelFiles, out: str | Path, *, half: bool = False) -> Path:
     try:
         from safetensors.torch import save
     except ImportError:
-        raise LoadError("publishing needs safetensors: pip install 'swahr[hub]'") from None
+        raise LoadError("publishing needs safetensors: pip install safetensors") from None
     cfg = model.cfg
     if model.weights.suffix == ".onnx":
         raise LoadError(f"{model.weights}: is exported; publish the weights that it was made from")

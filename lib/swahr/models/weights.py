@@ -105,7 +105,7 @@ def _read_safetensors(path: Path) -> dict[str, Tensor]:
     try:
         from safetensors.torch import load_file
     except ImportError:
-        raise CheckpointError(f"{path}: needs safetensors: pip install 'swahr[hub]'") from None
+        raise CheckpointError(f"{path}: needs safetensors: pip install safetensors") from None
     try:
         return load_file(path)
     except Exception:  # safetensors raises its own type for damaged files, and the system's
