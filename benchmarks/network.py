@@ -303,6 +303,8 @@ def train(bench: Bench, file: Path, opts: list[Any], steps: int) -> tuple[float,
         batch = batch.to(bench.device, non_blocking=True)
         result = trainer.train_step([batch], trainer.schedule(step))
         losses.append(total_loss(result.losses))
+        for hook in trainer.hooks.values():
+            hook.after_step(trainer)
     bench.wait()
     return (time.perf_counter() - start) / (steps - steps // 4), torch.stack(losses).cpu()
 

@@ -3,7 +3,7 @@
 Each measurement is a process of its own, as the settings of OpenMP hold from the moment torch is
 loaded. Called as a program, this module is that process:
 
-    python -m benchmarks.shared_cpu STEPS    # prints the seconds of a step
+    python -m benchmarks.shared_cpu STEPS KEY VALUE ...    # prints the seconds of a step
 """
 
 from __future__ import annotations
@@ -13,20 +13,30 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import NamedTuple
 
 from benchmarks.harness import Bench, Row, benchmark
 
 ROOT = Path(__file__).resolve().parents[1]
 COMPETITORS = (0, 1, 2, 4)
-STEPS = 12
+STEPS = 16  # the first quarter is not counted: time for share_cpu to look at the cores
 BATCH = 8
-SETTINGS: dict[str, dict[str, str]] = {
-    "as it is": {},
-    "OMP_WAIT_POLICY=passive": {"OMP_WAIT_POLICY": "passive"},
-    "OMP_WAIT_POLICY=active": {"OMP_WAIT_POLICY": "active"},
+
+
+class Setting(NamedTuple):
+    """Environment variables and settings of a run."""
+
+    variables: dict[str, str]
+    opts: list[str]
+
+
+SETTINGS = {
+    "default": Setting({}, []),
+    "OMP_WAIT_POLICY=passive": Setting({"OMP_WAIT_POLICY": "passive"}, []),
+    "TRAIN.HOOKS share_cpu": Setting({}, ["TRAIN.HOOKS", "[share_cpu]"]),
 }
 
 
@@ -40,11 +50,11 @@ def shared_cpu(bench: Bench) -> Iterator[Row]:
     if bench.cuda:
         return
     cores = os.cpu_count() or 1
-    for name, variables in SETTINGS.items():
+    for name, setting in SETTINGS.items():
         alone = 0.0
         for count in COMPETITORS:
             with competitors(count):
-                seconds = step_seconds(STEPS, variables)
+                seconds = step_seconds(STEPS, setting)
             alone = alone or seconds
             fair = alone * (cores + count) / cores
             share = f"{fair / seconds:.0%} of the fair share" if count else "alone"
@@ -65,12 +75,12 @@ def competitors(count: int) -> Iterator[None]:
             process.wait()
 
 
-def step_seconds(steps: int, variables: Mapping[str, str]) -> float:
-    """Seconds of a training step in a new process with these environment variables."""
+def step_seconds(steps: int, setting: Setting) -> float:
+    """Seconds of a training step in a new process."""
     path = os.pathsep.join([str(ROOT / "lib"), str(ROOT), os.environ.get("PYTHONPATH", "")])
     done = subprocess.run(
-        [sys.executable, "-m", "benchmarks.shared_cpu", str(steps)],
-        env=os.environ | {"PYTHONPATH": path} | variables,
+        [sys.executable, "-m", "benchmarks.shared_cpu", str(steps), *setting.opts],
+        env=os.environ | {"PYTHONPATH": path} | setting.variables,
         capture_output=True,
         text=True,
         check=False,
@@ -80,13 +90,13 @@ def step_seconds(steps: int, variables: Mapping[str, str]) -> float:
     return float(done.stdout.splitlines()[-1])
 
 
-def main(steps: int) -> None:
+def main(steps: int, opts: list[str]) -> None:
     from benchmarks.network import TINY, train
 
     with tempfile.TemporaryDirectory() as folder:
         bench = Bench("cpu", [], seconds=0, calls=1, folder=Path(folder))
         begin = time.perf_counter()
-        seconds, _ = train(bench, TINY, options(bench, steps), steps)
+        seconds, _ = train(bench, TINY, [*options(bench, steps), *opts], steps)
         print(f"{time.perf_counter() - begin:.1f} s in all", file=sys.stderr)
     print(seconds)
 
@@ -105,4 +115,4 @@ def options(bench: Bench, steps: int) -> list[object]:
 
 
 if __name__ == "__main__":
-    main(int(sys.argv[1]))
+    main(int(sys.argv[1]), sys.argv[2:])

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import subprocess
-from collections.abc import Mapping
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
@@ -35,18 +34,18 @@ def test_the_fair_share_is_that_of_the_cores(
     """Two cores and four competitors: a third of the speed alone would be fair."""
     seconds = iter([1.0, 6.0])
     monkeypatch.setattr(shared_cpu, "COMPETITORS", (0, 4))
-    monkeypatch.setattr(shared_cpu, "SETTINGS", {"as it is": {}})
+    monkeypatch.setattr(shared_cpu, "SETTINGS", {"default": shared_cpu.Setting({}, [])})
     monkeypatch.setattr(shared_cpu, "competitors", lambda count: nullcontext())
     monkeypatch.setattr(shared_cpu.os, "cpu_count", lambda: 2)
 
-    def measured(steps: int, variables: Mapping[str, str]) -> float:
+    def measured(steps: int, setting: shared_cpu.Setting) -> float:
         return next(seconds)
 
     monkeypatch.setattr(shared_cpu, "step_seconds", measured)
     bench = Bench("cpu", [1], seconds=0, calls=1, folder=tmp_path)
     alone, shared = shared_cpu.shared_cpu(bench)
-    assert alone.case.endswith("0 competitors, as it is: alone") and alone.ours_ms == 1000
-    assert shared.case.endswith("4 competitors, as it is: 50% of the fair share")
+    assert alone.case.endswith("0 competitors, default: alone") and alone.ours_ms == 1000
+    assert shared.case.endswith("4 competitors, default: 50% of the fair share")
 
 
 def test_a_run_that_fails_is_named_by_its_last_line(
@@ -57,4 +56,4 @@ def test_a_run_that_fails_is_named_by_its_last_line(
     program.chmod(0o755)
     monkeypatch.setattr(shared_cpu.sys, "executable", str(program))
     with pytest.raises(RuntimeError, match="^the reason$"):
-        shared_cpu.step_seconds(1, {})
+        shared_cpu.step_seconds(1, shared_cpu.Setting({}, []))

@@ -15,10 +15,11 @@ import torch
 from torch import Tensor
 
 from swahr.config import load_config
+from swahr.distributed.free_cores import CPUTimes
 from swahr.distributed.signals import Interrupted
 from swahr.engine import hooks as hooks_module
 from swahr.engine.checkpoint import Progress
-from swahr.engine.hooks import EMA, HOOKS, BestWeights, ClipNorm, EarlyStopping, Hook
+from swahr.engine.hooks import EMA, HOOKS, BestWeights, ClipNorm, EarlyStopping, Hook, ShareCPU
 from swahr.engine.provenance import sha256
 from swahr.engine.schedule import TrainingError
 from swahr.engine.train import train
@@ -313,3 +314,54 @@ def test_hooks_of_the_settings_come_first_and_those_that_read_figures_last(
     assert list(built) == ["ema", "counter", "best_weights", "early_stopping"]
     drawn = hooks_module.build_hooks(load_config(config_file, ["TRAIN.PLOTS", True]), SmallNet())
     assert list(drawn) == ["best_weights", "curves"]
+
+
+def test_a_shared_cpu_gets_fewer_threads(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Others keep 2, 2 and 0 of 4 cores busy in the first three seconds."""
+    times = iter([CPUTimes(0, 0, 0), CPUTimes(1, 4, 2), CPUTimes(2, 8, 4), CPUTimes(3, 12, 8)])
+    threads = [4]
+    monkeypatch.setattr(torch, "get_num_threads", lambda: threads[-1])
+    monkeypatch.setattr(torch, "set_num_threads", threads.append)
+    hook = ShareCPU(lambda: next(times))
+    with caplog.at_level("INFO", "swahr"):
+        for _ in range(3):
+            hook.choose_threads()
+    assert threads == [4, 2, 4]
+    assert caplog.messages[0] == (
+        "other programs keep 2.0 cores busy: training goes on with 2 of 4 threads"
+    )
+    assert len(caplog.messages) == 2
+
+
+def test_a_shared_cpu_is_looked_at_now_and_then(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = [10.0]
+    monkeypatch.setattr(hooks_module.time, "monotonic", lambda: clock[0])
+    looks = []
+
+    def read() -> CPUTimes:
+        looks.append(clock[0])
+        return CPUTimes(clock[0], 0, 0)
+
+    hook = ShareCPU(read)
+    for second in range(12):
+        clock[0] = 10.0 + second
+        hook.after_step(trainer_of())
+    assert looks == [10, 15, 20]
+
+
+def test_sharing_is_for_one_process_on_a_cpu(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    model = SmallNet()
+    monkeypatch.setattr(hooks_module, "can_read_times", lambda: True)
+    assert isinstance(HOOKS["share_cpu"](None, model), ShareCPU)
+    assert HOOKS["share_cpu"](None, SmallNet().to("meta")) is None
+    with monkeypatch.context() as several:
+        several.setattr(hooks_module.comm, "local_world_size", lambda: 2)
+        assert HOOKS["share_cpu"](None, model) is None
+    monkeypatch.setattr(hooks_module, "can_read_times", lambda: False)
+    with caplog.at_level("INFO", "swahr"):
+        assert HOOKS["share_cpu"](None, model) is None
+    assert "only Linux" in caplog.text

@@ -16,13 +16,22 @@ from __future__ import annotations
 
 import logging
 import math
+import time
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
+import torch
 from torch import nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from swahr.distributed import comm
+from swahr.distributed.free_cores import (
+    CPUTimes,
+    busy_with_others,
+    can_read_times,
+    free_threads,
+    read_times,
+)
 from swahr.engine import checkpoint
 from swahr.engine.provenance import sha256
 from swahr.engine.results_file import as_text
@@ -35,6 +44,8 @@ if TYPE_CHECKING:
     from swahr.engine.trainer import Trainer
 
 logger = logging.getLogger("swahr")
+
+SHARE_INTERVAL = 5.0  # seconds after which ShareCPU looks again
 
 Stats = dict[str, float]  # figures of a validation by name; the same on every process
 
@@ -239,6 +250,38 @@ class Curves(Hook):
             logger.warning("no %s: %s", path.name, " ".join(str(error).split()))
 
 
+class ShareCPU(Hook):
+    """Trains with as many threads as there are free cores, on a CPU that other programs use too.
+
+    The number of threads changes how some sums are rounded, so that a run with this hook cannot be
+    repeated to the bit. read: gives the times of the cores.
+    """
+
+    def __init__(self, read: Callable[[], CPUTimes] = read_times) -> None:
+        self._read = read
+        self._most = torch.get_num_threads()
+        self._before = read()
+
+    def after_step(self, trainer: Trainer) -> None:
+        if time.monotonic() - self._before.clock >= SHARE_INTERVAL:
+            self.choose_threads()
+
+    def choose_threads(self) -> None:
+        """Set the number of PyTorch's threads by what happened since the last call."""
+        now = self._read()
+        others = busy_with_others(self._before, now)
+        self._before = now
+        threads = free_threads(self._most, others)
+        if threads != torch.get_num_threads():
+            logger.info(
+                "other programs keep %.1f cores busy: training goes on with %d of %d threads",
+                others,
+                threads,
+                self._most,
+            )
+            torch.set_num_threads(threads)
+
+
 def read_metric(stats: Stats, metric: str) -> float | None:
     """The figure; None if validation gave none at all. TrainingError names those it gave."""
     if not stats:
@@ -279,6 +322,16 @@ def build_curves(cfg: Any, model: nn.Module) -> Hook | None:
     return Curves() if cfg.TRAIN.PLOTS else None
 
 
+def build_share_cpu(cfg: Any, model: nn.Module) -> Hook | None:
+    """Nothing on a GPU, and where several processes share the cores already."""
+    if next(model.parameters()).device.type != "cpu" or comm.local_world_size() > 1:
+        return None
+    if not can_read_times():
+        logger.info("share_cpu of TRAIN.HOOKS does nothing: only Linux tells the times of cores")
+        return None
+    return ShareCPU()
+
+
 # Name -> function(cfg, model) -> Hook, or None if the settings switch it off. model: bare, on its
 # device, with the weights that training starts from.
 HOOKS: dict[str, Callable[[Any, nn.Module], Hook | None]] = {
@@ -287,6 +340,7 @@ HOOKS: dict[str, Callable[[Any, nn.Module], Hook | None]] = {
     "best_weights": build_best_weights,
     "early_stopping": build_early_stopping,
     "curves": build_curves,
+    "share_cpu": build_share_cpu,
 }
 FIRST = ("ema", "clip_norm")  # hooks of the settings that change gradients and weights
 LAST = ("best_weights", "early_stopping", "curves")  # these read figures that other hooks may add
