@@ -8,10 +8,12 @@ import torch
 from torch import Tensor, nn
 from yacs.config import CfgNode
 
+from swahr.engine.model_files import published_settings
 from swahr.models import build
+from swahr.models.backbones.hrnet import HRNet, StageSettings
 from swahr.models.build import BACKBONES, HEADS, amp_dtype, build_model
-from swahr.models.network import Backbone, Head, StageOutput
-from swahr.models.weights import published_state
+from swahr.models.network import Backbone, Head, ModelError, StageOutput
+from swahr.models.weights import CheckpointError, load_weights, published_state
 from tests.models.tiny_networks import CROWD_POSE, W32, W48, published
 
 
@@ -162,3 +164,21 @@ def test_bf16_units_of_a_gpu(
 ) -> None:
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: capability)
     assert build.has_bf16_units(torch.device("cuda")) is units
+
+
+def test_a_shorter_stem(tmp_path: Path) -> None:
+    """Weights of two blocks name the setting that fits them."""
+    widths = {2: "[4, 8]", 3: "[4, 8, 16]", 4: "[4, 8, 16, 32]"}
+    narrow = [
+        part
+        for stage, width in widths.items()
+        for part in (f"MODEL.EXTRA.STAGE{stage}.NUM_CHANNELS", width)
+    ]
+    short = build_model(published(W32, *narrow, "MODEL.EXTRA.STEM_BLOCKS", "2"))
+    assert len(short.backbone.layer1) == 2  # type: ignore[arg-type]
+    torch.save(published_state(short), tmp_path / "short.pth")
+    assert published_settings(tmp_path / "short.pth")["MODEL.EXTRA.STEM_BLOCKS"] == 2
+    with pytest.raises(CheckpointError, match=r"would fit: MODEL.EXTRA.STEM_BLOCKS 2$"):
+        load_weights(build_model(published(W32, *narrow)), tmp_path / "short.pth")
+    with pytest.raises(ModelError, match="^stem_blocks is 0; it must be at least 1$"):
+        HRNet(stages=[StageSettings(1, (1,) * n, (4,) * n) for n in (2, 3, 4)], stem_blocks=0)

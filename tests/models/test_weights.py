@@ -435,5 +435,6 @@ def test_settings_describe_themselves(variant: str) -> None:
             bool(count) for count in tags
         ]
     assert settings["MODEL.SCALE_HEADS"] == (variant != "plain")
+    assert settings["MODEL.EXTRA.STEM_BLOCKS"] == 4
     assert settings["MODEL.EXTRA.STAGE3.NUM_BLOCKS"] == [1, 2, 1]
     assert settings["MODEL.EXTRA.STAGE4.BLOCK"] == ("BOTTLENECK" if variant == "wide" else "BASIC")

@@ -154,6 +154,7 @@ SCHEMA: dict[str, Key] = {
     "MODEL.SYNC_BN": Key(False, "batch norm statistics over all replicas; needs GPUs"),
     "MODEL.SCALE_HEADS": Key(True, "scale maps of SWAHR; False = plain HigherHRNet, and LOSS.SCALE_ADAPTIVE False"),
     "MODEL.EXTRA.STEM_INPLANES": Key(64, "channels of the stem", no_effect="the stem has 64 channels"),
+    "MODEL.EXTRA.STEM_BLOCKS": Key(4, "residual blocks between the stem and stage 2; fewer for a small network", above=0),
     "MODEL.EXTRA.FINAL_CONV_KERNEL": Key(1, "kernel of the heads that give heatmaps and tags, px", choices=(1, 3)),
     "MODEL.EXTRA.FPN_CHANNELS": Key(64, "channels of the feature pyramid on a backbone of timm", above=0),
     "MODEL.EXTRA.PRETRAINED_LAYERS": Key(["*"], "layers taken from MODEL.PRETRAINED, by name; ['*'] = all that fit"),

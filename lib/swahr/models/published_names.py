@@ -18,6 +18,7 @@ from swahr.models.heads.higher_hrnet import HigherHRNetHead
 from swahr.models.network import ModelError, PoseNetwork
 
 WITHOUT_PREFIX = (HRNet, HigherHRNetHead)
+OF_BACKBONE = ("MODEL.EXTRA.STEM", "MODEL.EXTRA.STAGE")  # keys that `describe_settings` gives
 
 
 def file_names(model: nn.Module) -> dict[str, str]:
@@ -68,8 +69,9 @@ def advice(own: Mapping[str, Tensor], given: Mapping[str, Tensor], head: bool = 
     if not theirs:
         return "; these are not the weights of an HRNet"
     differing = {key: f"{key} {value}" for key, value in theirs.items() if mine.get(key) != value}
-    stages = [text for key, text in differing.items() if ".STAGE" in key]
-    others = [text for key, text in differing.items() if ".STAGE" not in key] if head else []
+    stages = [text for key, text in differing.items() if key.startswith(OF_BACKBONE)]
+    others = [text for key, text in differing.items() if not key.startswith(OF_BACKBONE)]
+    others = others if head else []
     name = f"; these are W{theirs['MODEL.EXTRA.STAGE2.NUM_CHANNELS'][0]} weights" if stages else ""
     if head and "MODEL.NUM_JOINTS" not in theirs:
         return (
@@ -87,7 +89,9 @@ def describe_settings(state: Mapping[str, Tensor]) -> dict[str, Any]:
     shapes = {name: tuple(tensor.shape) for name, tensor in state.items() if tensor.dim() == 4}
     if "stage2.0.branches.0.0.conv1.weight" not in shapes:
         return {}
-    found: dict[str, Any] = {}
+    found: dict[str, Any] = {
+        "MODEL.EXTRA.STEM_BLOCKS": len(_numbered(shapes, r"layer1\.(\d+)\.conv1\.weight"))
+    }
     for stage in (2, 3, 4):
         key = f"MODEL.EXTRA.STAGE{stage}"
         name = rf"stage{stage}\.0\.branches"

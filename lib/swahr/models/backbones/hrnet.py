@@ -122,20 +122,23 @@ def _stage(in_channels: Sequence[int], stage: StageSettings, num_outputs: int) -
 class HRNet(Backbone):
     """The backbone up to its features at a quarter of the image's size.
 
-    stages: the settings of stages 2, 3 and 4. Unlike the classification network, stage 4 returns
-    its highest resolution only. Raises ModelError for settings that make no network.
+    stages: the settings of stages 2, 3 and 4. stem_blocks: residual blocks before them, 4 as
+    published. Unlike the classification network, stage 4 returns its highest resolution only.
+    Raises ModelError for settings that make no network.
     """
 
-    def __init__(self, *, stages: Sequence[StageSettings]) -> None:
+    def __init__(self, *, stages: Sequence[StageSettings], stem_blocks: int = 4) -> None:
         super().__init__()
         _check(stages)
+        if stem_blocks < 1:
+            raise ModelError(f"stem_blocks is {stem_blocks}; it must be at least 1")
         stage2, stage3, stage4 = stages
         self.conv1 = nn.Conv2d(3, STEM_CHANNELS, 3, stride=2, padding=1, bias=False)
         self.bn1 = nn.BatchNorm2d(STEM_CHANNELS)
         self.conv2 = nn.Conv2d(STEM_CHANNELS, STEM_CHANNELS, 3, stride=2, padding=1, bias=False)
         self.bn2 = nn.BatchNorm2d(STEM_CHANNELS)
         self.relu = nn.ReLU(inplace=True)
-        self.layer1 = residual_blocks("BOTTLENECK", STEM_CHANNELS, 64, 4)
+        self.layer1 = residual_blocks("BOTTLENECK", STEM_CHANNELS, 64, stem_blocks)
         self.transition1 = _transition([256], stage2.widths)
         self.stage2 = _stage(stage2.widths, stage2, len(stage2.widths))
         self.transition2 = _transition(stage2.widths, stage3.widths)
@@ -178,13 +181,14 @@ def _check(stages: Sequence[StageSettings]) -> None:
 
 
 def build_hrnet(cfg: Any) -> HRNet:
-    """The HRNet of MODEL.EXTRA.STAGE2, STAGE3 and STAGE4."""
+    """The HRNet of MODEL.EXTRA.STEM_BLOCKS, STAGE2, STAGE3 and STAGE4."""
     stages = [cfg.MODEL.EXTRA[f"STAGE{number}"] for number in (2, 3, 4)]
     return HRNet(
+        stem_blocks=cfg.MODEL.EXTRA.STEM_BLOCKS,
         stages=[
             StageSettings(
                 stage.NUM_MODULES, tuple(stage.NUM_BLOCKS), tuple(stage.NUM_CHANNELS), stage.BLOCK
             )
             for stage in stages
-        ]
+        ],
     )
