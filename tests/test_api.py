@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import copy
 import importlib.util
+import json
 import re
 import shutil
 import subprocess
@@ -37,7 +38,7 @@ from swahr.inference.load import load_network
 from swahr.inference.predictor import Prediction, PredictionError, build_predictor
 from swahr.models.build import build_model
 from swahr.models.weights import CheckpointError, published_state
-from swahr.synthetic import SceneSettings, write_dataset
+from swahr.synthetic import PRESETS, SceneSettings, write_dataset
 from tests.engine.conftest import CONFIG
 from tests.engine.test_image_sources import phone_photo
 
@@ -478,3 +479,30 @@ def test_the_example_of_the_readme(network: Network, tmp_path: Path) -> None:
     )
     assert done.returncode == 0, done.stderr
     assert "17, 2)" in done.stdout and (tmp_path / "photo_people.jpg").is_file()
+
+
+# -- the network that comes with the project
+
+
+def test_the_demo_finds_drawn_people(tmp_path: Path) -> None:
+    root = tmp_path / "calm"
+    write_dataset(root, num_train=1, num_val=12, settings=PRESETS["calm"], seed=7, workers=1)
+    truth = json.loads((root / "annotations/person_keypoints_val2017.json").read_text())
+    files = [root / "images/val2017" / image["file_name"] for image in truth["images"]]
+    found = zip(truth["images"], swahr.load("demo")(files))
+    records = [record for image, result in found for record in result.to_coco(image["id"])]
+    assert swahr.evaluate(truth, records, swahr.COCO)["AP"] > 0.5
+
+
+def test_the_demo_is_small_and_described() -> None:
+    folder = ROOT / "models/demo"
+    assert sum(path.stat().st_size for path in folder.iterdir()) <= 6e6
+    card = (folder / "README.md").read_text()
+    assert "make_synthetic" in card and "| AP |" in card
+
+
+def test_a_folder_named_demo_comes_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "demo").mkdir()
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(swahr.LoadError, match="^demo: is neither the folder of a run"):
+        swahr.load("demo")
