@@ -28,7 +28,7 @@ demo: $(VENV)/.installed
 	$(BIN)/python tools/make_synthetic.py --preset calm --size 256 --out $(DEMO_DATA) --train 2000 --val 100
 	$(BIN)/python -m swahr predict $(DEMO_DATA)/images/val2017 --weights demo --save_dir $(DEMO_OUT)/images_of_shipped_network --threshold 0.3
 	@echo "Images with the people that the network in models/demo finds: $(DEMO_OUT)/images_of_shipped_network"
-	@echo "Now a network like it is trained."
+	@echo "Now another network is trained."
 	$(BIN)/python tools/dist_train.py --cfg $(DEMO_CFG)
 	$(BIN)/python tools/dist_valid.py --cfg $(DEMO_CFG)
 	$(BIN)/python tools/dist_inference.py --cfg $(DEMO_CFG) --img_dir $(DEMO_DATA)/images/val2017 --save_dir $(DEMO_OUT)/images --threshold 0.3

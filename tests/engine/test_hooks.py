@@ -320,6 +320,7 @@ def test_a_shared_cpu_gets_fewer_threads(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Others keep 2, 2 and 0 of 4 cores busy in the first three seconds."""
+    monkeypatch.setattr(hooks_module, "count_cores", lambda: 4)
     times = iter([CPUTimes(0, 0, 0), CPUTimes(1, 4, 2), CPUTimes(2, 8, 4), CPUTimes(3, 12, 8)])
     threads = [4]
     monkeypatch.setattr(torch, "get_num_threads", lambda: threads[-1])
@@ -333,6 +334,17 @@ def test_a_shared_cpu_gets_fewer_threads(
         "other programs keep 2.0 cores busy: training goes on with 2 of 4 threads"
     )
     assert len(caplog.messages) == 2
+
+
+def test_free_cores_beyond_the_threads_leave_these_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two threads, and others keep 2 of 8 cores busy."""
+    monkeypatch.setattr(hooks_module, "count_cores", lambda: 8)
+    times = iter([CPUTimes(0, 0, 0), CPUTimes(1, 4, 2)])
+    threads = [2]
+    monkeypatch.setattr(torch, "get_num_threads", lambda: threads[-1])
+    monkeypatch.setattr(torch, "set_num_threads", threads.append)
+    ShareCPU(lambda: next(times)).choose_threads()
+    assert threads == [2]
 
 
 def test_a_shared_cpu_is_looked_at_now_and_then(monkeypatch: pytest.MonkeyPatch) -> None:

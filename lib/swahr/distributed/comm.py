@@ -23,6 +23,7 @@ from torch import Tensor, nn
 from torch.distributed.rendezvous import rendezvous
 
 from swahr.allocator import keep_memory
+from swahr.distributed.free_cores import count_cores
 from swahr.distributed.place import find_place
 
 T = TypeVar("T")
@@ -147,9 +148,7 @@ def limit_threads() -> None:
     """Divide the cores of this node among its processes, unless OMP_NUM_THREADS is set."""
     if local_world_size() == 1 or "OMP_NUM_THREADS" in os.environ:
         return
-    has_affinity = hasattr(os, "sched_getaffinity")  # not on macOS
-    cores = len(os.sched_getaffinity(0)) if has_affinity else os.cpu_count() or 1
-    torch.set_num_threads(max(1, cores // local_world_size()))
+    torch.set_num_threads(max(1, count_cores() // local_world_size()))
 
 
 def init_process_group(

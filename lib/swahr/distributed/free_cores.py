@@ -26,6 +26,13 @@ class CPUTimes(NamedTuple):
     own: float
 
 
+def count_cores() -> int:
+    """The cores that this process may use."""
+    if hasattr(os, "sched_getaffinity"):  # not on macOS
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
 def can_read_times() -> bool:
     """Whether the system tells the times of its cores; Linux does."""
     return CORE_TIMES.is_file()
@@ -49,5 +56,5 @@ def busy_with_others(before: CPUTimes, now: CPUTimes) -> float:
 
 
 def free_threads(cores: int, others: float) -> int:
-    """Threads for `cores` cores of which other programs keep `others` busy; 1 to cores."""
+    """Threads for `cores` cores of which other programs keep `others` busy: 1 to cores."""
     return min(max(int(cores - others + 0.5), 1), cores)

@@ -29,6 +29,7 @@ from swahr.distributed.free_cores import (
     CPUTimes,
     busy_with_others,
     can_read_times,
+    count_cores,
     free_threads,
     read_times,
 )
@@ -271,7 +272,7 @@ class ShareCPU(Hook):
         now = self._read()
         others = busy_with_others(self._before, now)
         self._before = now
-        threads = free_threads(self._most, others)
+        threads = min(free_threads(count_cores(), others), self._most)
         if threads != torch.get_num_threads():
             logger.info(
                 "other programs keep %.1f cores busy: training goes on with %d of %d threads",

@@ -48,7 +48,7 @@ def amp_dtype(cfg: Any, device: torch.device | str = "cpu") -> torch.dtype | Non
         return torch.bfloat16 if has_bf16_units(device) else None
     has_units = has_bf16_units if cfg.AMP.DTYPE == "bf16" else has_fp16_units
     if not has_units(device):
-        _warn_of_emulation(cfg.AMP.DTYPE, device.type)
+        _warn_of_emulation(cfg.AMP.DTYPE, "CPU" if device.type == "cpu" else "GPU")
     return DTYPES[cfg.AMP.DTYPE]
 
 
@@ -58,7 +58,7 @@ def _warn_of_emulation(name: str, device: str) -> None:
         "AMP.DTYPE %s: this %s has no units for it and emulates it, many times slower than "
         "float32; AMP.DTYPE auto takes what is fast",
         name,
-        device.upper() if device == "cpu" else "GPU",
+        device,
     )
 
 

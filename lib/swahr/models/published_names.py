@@ -69,16 +69,20 @@ def advice(own: Mapping[str, Tensor], given: Mapping[str, Tensor], head: bool = 
     if not theirs:
         return "; these are not the weights of an HRNet"
     differing = {key: f"{key} {value}" for key, value in theirs.items() if mine.get(key) != value}
-    stages = [text for key, text in differing.items() if key.startswith(OF_BACKBONE)]
-    others = [text for key, text in differing.items() if not key.startswith(OF_BACKBONE)]
-    others = others if head else []
-    name = f"; these are W{theirs['MODEL.EXTRA.STAGE2.NUM_CHANNELS'][0]} weights" if stages else ""
+    of_backbone = [text for key, text in differing.items() if key.startswith(OF_BACKBONE)]
+    of_head = [text for key, text in differing.items() if not key.startswith(OF_BACKBONE)]
+    fitting = of_head + of_backbone if head else of_backbone
+    name = (
+        f"; these are W{theirs['MODEL.EXTRA.STAGE2.NUM_CHANNELS'][0]} weights"
+        if of_backbone
+        else ""
+    )
     if head and "MODEL.NUM_JOINTS" not in theirs:
         return (
             f"{name}; they are of a backbone without keypoint heads, "
             "which MODEL.PRETRAINED can start from"
         )
-    return f"{name}; settings that would fit: {', '.join(others + stages)}" if differing else name
+    return f"{name}; settings that would fit: {', '.join(fitting)}" if fitting else name
 
 
 def describe_settings(state: Mapping[str, Tensor]) -> dict[str, Any]:

@@ -129,9 +129,7 @@ class HRNet(Backbone):
 
     def __init__(self, *, stages: Sequence[StageSettings], stem_blocks: int = 4) -> None:
         super().__init__()
-        _check(stages)
-        if stem_blocks < 1:
-            raise ModelError(f"stem_blocks is {stem_blocks}; it must be at least 1")
+        _check(stages, stem_blocks)
         stage2, stage3, stage4 = stages
         self.conv1 = nn.Conv2d(3, STEM_CHANNELS, 3, stride=2, padding=1, bias=False)
         self.bn1 = nn.BatchNorm2d(STEM_CHANNELS)
@@ -163,7 +161,9 @@ class HRNet(Backbone):
         return self.stage4(_apply_transition(self.transition3, branches))[0]
 
 
-def _check(stages: Sequence[StageSettings]) -> None:
+def _check(stages: Sequence[StageSettings], stem_blocks: int) -> None:
+    if stem_blocks < 1:
+        raise ModelError(f"stem_blocks is {stem_blocks}; it must be at least 1")
     if len(stages) != 3:
         raise ModelError(f"stages has {len(stages)} entries; HRNet needs those of stages 2, 3, 4")
     for branches, stage in enumerate(stages, 2):  # stage n has n branches
