@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import copy
 import os
 import subprocess
 import sys
@@ -117,11 +118,28 @@ def test_of_float32_whatever_the_default() -> None:
 
 
 @needs_threads
+@pytest.mark.parametrize("relu", (False, True))
+@pytest.mark.parametrize("add", (False, True))
+@pytest.mark.parametrize(("channels", "outputs", "size"), ((32, 32, 24), (64, 96, 23)))
+def test_bf16_is_float32_rounded_once(
+    channels: int, outputs: int, size: int, add: bool, relu: bool
+) -> None:
+    x = maps(2, channels, size, size).bfloat16()
+    conv = layer(channels, outputs).bfloat16()
+    total = maps(2, outputs, size, size, seed=1).bfloat16() if add else None
+    expected = convolved(
+        x.float(), copy.deepcopy(conv).float(), None if total is None else total.float(), relu
+    )
+    assert torch.equal(convolved(x, conv, total, relu), expected.bfloat16())
+
+
+@needs_threads
 @pytest.mark.parametrize("size", (8, 7))
-def test_what_is_not_a_number_stays_so(size: int) -> None:
-    x = maps(1, 32, size, size)
+@pytest.mark.parametrize("dtype", (torch.float32, torch.bfloat16))
+def test_what_is_not_a_number_stays_so(dtype: torch.dtype, size: int) -> None:
+    x = maps(1, 32, size, size).to(dtype)
     x[0, 3, 5, 5] = torch.nan
-    results = convolved(x, layer(32, 32), relu=True)
+    results = convolved(x, layer(32, 32).to(dtype), relu=True)
     assert results[0, :, 4:7, 4:7].isnan().all() and results[0, :, :3, :3].isfinite().all()
 
 
@@ -176,6 +194,20 @@ def test_what_it_can_do() -> None:
 
 
 @needs_threads
+def test_when_it_takes_bf16(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(winograd, "HAS_AMX", False)
+    conv = layer(64, 64).bfloat16()
+    x = maps(1, 64, 24, 24).bfloat16()
+    assert can_convolve(conv, x) and can_convolve(conv, x, x.clone())
+    assert not can_convolve(conv, x.float()) and not can_convolve(conv, x, x.float())
+    assert not can_convolve(conv.float(), x)
+    conv = conv.bfloat16()
+    assert not can_convolve(conv, maps(1, 64, 22, 23).bfloat16())
+    monkeypatch.setattr(winograd, "HAS_AMX", True)
+    assert not can_convolve(conv, x) and can_convolve(conv.float(), x.float())
+
+
+@needs_threads
 def test_small_and_thin_maps_are_left_to_the_direct_sum() -> None:
     """However many there are: what is done to an image does not depend on the batch."""
     for channels, height, width in ((256, 4, 4), (64, 1, 500), (16, 16, 16)):
@@ -191,7 +223,7 @@ def test_networks_use_it_where_they_can(available: bool, monkeypatch: pytest.Mon
     calls = []
     expected = model(batch)
     if not available:
-        monkeypatch.setattr(winograd, "is_available", lambda: False)
+        monkeypatch.setattr(winograd, "is_available", lambda _: False)
     monkeypatch.setattr(winograd, "convolve", lambda *given: calls.append(1) or convolve(*given))
     for got, want in zip(optimize_for_inference(model)(batch), expected):
         torch.testing.assert_close(

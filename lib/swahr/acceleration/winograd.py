@@ -8,6 +8,9 @@ channels (batched GEMM) and interpolated to an output tile of 4 x 4 pixels (outp
 The points decide the rounding errors (Barabasz et al., Error Analysis and Improving the Accuracy of
 Winograd Convolution for Deep Neural Networks, 2020): these give two to three times the error of the
 direct sum in float32.
+
+Maps and weights in bf16 are read and written as such, and everything between is float32. That is
+faster than oneDNN's direct sum with bf16 units (but for AMX), and more exact.
 """
 
 from __future__ import annotations
@@ -43,6 +46,13 @@ logger = logging.getLogger("swahr")
 CACHE = 200_000  # bytes of transformed input tiles that a thread makes at a time
 MIN_PIXELS = 64  # of a feature map
 MIN_PRODUCTS = 5_000_000  # multiplications of the direct sum for one image
+# In bf16 oneDNN reads an eighth of the memory for its filters, which decides for small maps.
+MIN_PIXELS_BF16 = 512
+HAS_AMX = "+amx-bf16" in FEATURES  # units for whole bf16 matrices, with which oneDNN is faster
+
+
+# Largest error of the self-test for maps of each type, in units of their largest value.
+TOLERANCE = {torch.float32: 1e-4, torch.bfloat16: 1e-2}
 
 
 class Filters(NamedTuple):
@@ -57,7 +67,7 @@ class Filters(NamedTuple):
 
 
 def transform_filters(weight: Tensor) -> Filters:
-    """The filter transform of a float32 weight (C', C, 3, 3); see `can_convolve` for C and C'."""
+    """The filter transform of a weight (C', C, 3, 3); see `can_convolve` for C and C'."""
     out_channels, in_channels = weight.shape[:2]
     points = np.array([0, INNER_POINT, -INNER_POINT, OUTER_POINT, -OUTER_POINT])
     distances = np.prod(  # products of the distances to the other points
@@ -82,7 +92,7 @@ def can_convolve(conv: nn.Conv2d, x: Tensor, total: Tensor | None = None) -> boo
     products = 9 * pixels
     # Too small to fill the registers, too narrow to fill the tiles, or too little work to start.
     is_faster = (
-        pixels >= MIN_PIXELS
+        pixels >= (MIN_PIXELS if x.dtype == torch.float32 else MIN_PIXELS_BF16)
         and 2 * POINTS * count_tiles(height) * count_tiles(width) <= products
         and products * channels * conv.out_channels >= MIN_PRODUCTS
     )
@@ -91,13 +101,15 @@ def can_convolve(conv: nn.Conv2d, x: Tensor, total: Tensor | None = None) -> boo
         and conv.padding_mode == "zeros"
         and conv.groups == 1
         and conv.bias is not None
-        and conv.weight.dtype == torch.float32
+        and conv.weight.dtype == x.dtype
+        and x.dtype in TOLERANCE
+        and (x.dtype == torch.float32 or not HAS_AMX)
         and is_faster
         and batch > 0
         and channels % LANES == 0
         and _vectors(conv.out_channels) > 0
-        and all(_is_readable(maps) for maps in (x, total) if maps is not None)
-        and is_available()
+        and all(_is_readable(maps, x.dtype) for maps in (x, total) if maps is not None)
+        and is_available(x.dtype)
     )
 
 
@@ -106,13 +118,14 @@ def convolve(
 ) -> Tensor:
     """F.conv2d(x, weight, bias, padding=1) up to rounding.
 
-    x: (B, C, h, w), float32 and channels_last, as the result (B, C', h, w) is. filters:
-    transform_filters(weight). total: added to the result before the ReLU, and overwritten with it;
-    it shares no memory with x. Results are the same to the bit for any batch, number of threads and
-    processor. Needs a machine where `is_available()`.
+    x: (B, C, h, w), float32 or bf16 and channels_last, as the result (B, C', h, w) is. filters:
+    transform_filters(weight). bias: (C',). total: of x's type, is added to the result before the
+    ReLU and overwritten with it; it shares no memory with x. Results are the same to the bit for
+    any batch, number of threads and processor. Needs a machine where `is_available(x.dtype)`.
     """
     batch, channels, height, width = x.shape
     out_channels = len(bias)
+    bias = bias.float()
     output = total
     if output is None:
         output = torch.empty(
@@ -148,7 +161,7 @@ def convolve(
     record = np.array([tuple(arguments[name] for name in ARGUMENTS.names or ())], ARGUMENTS)
     run = _openmp_parallel()
     assert run is not None, "see is_available()"
-    run(thread_function().address, record.ctypes.data, threads, 0)
+    run(thread_function(x.dtype == torch.bfloat16).address, record.ctypes.data, threads, 0)
     return output
 
 
@@ -166,15 +179,16 @@ def is_supported() -> bool:
 
 
 @cache
-def is_available() -> bool:
-    """Whether this machine can run the convolutions, and they compute what PyTorch's compute.
+def is_available(dtype: torch.dtype) -> bool:
+    """Whether this machine can run the convolutions of maps of a type, and they compute what
+    PyTorch's compute.
 
     Small convolutions are compared once per process; the first one compiles the kernels.
     """
     if not is_supported():
         return False
     try:
-        problem = _self_test()
+        problem = _self_test(dtype)
     except Exception as error:  # whatever the compiler raises on a processor that it does not know
         problem = f"{type(error).__name__}: {error}".splitlines()[0]
     if problem:
@@ -182,19 +196,20 @@ def is_available() -> bool:
     return not problem
 
 
-def _self_test() -> str:
+def _self_test(dtype: torch.dtype) -> str:
     """What differs in small convolutions of each kind; empty if nothing does."""
     generator = torch.Generator().manual_seed(0)
 
     def random(*shape: int) -> Tensor:
-        return torch.randn(*shape, generator=generator, dtype=torch.float32, device="cpu")
+        values = torch.randn(*shape, generator=generator, dtype=torch.float32, device="cpu")
+        return values.to(dtype)
 
     for vectors in (1, 2, 3):
         x = random(2, 2 * LANES, 9, 14).contiguous(memory_format=torch.channels_last)
         weight = random(vectors * LANES, 2 * LANES, 3, 3)
         bias = random(vectors * LANES)
         total = random(2, vectors * LANES, 9, 14).contiguous(memory_format=torch.channels_last)
-        plain = F.conv2d(x, weight, bias, padding=1)
+        plain = F.conv2d(x.float(), weight.float(), bias.float(), padding=1)
         filters = transform_filters(weight)
         for name, output, expected in (
             ("convolution", convolve(x, filters, bias), plain),
@@ -205,7 +220,7 @@ def _self_test() -> str:
             ),
         ):
             error = float((output - expected).abs().max())
-            if not error <= 1e-4 * float(expected.abs().max()):
+            if not error <= TOLERANCE[dtype] * float(expected.abs().max()):
                 return (
                     f"{name} to {vectors * LANES} channels differs from PyTorch's "
                     f"by up to {error:.2g}"
@@ -259,10 +274,10 @@ class _Scratch(threading.local):
 _scratch = _Scratch()
 
 
-def _is_readable(maps: Tensor) -> bool:
+def _is_readable(maps: Tensor, dtype: torch.dtype) -> bool:
     return (
         maps.device.type == "cpu"
-        and maps.dtype == torch.float32
+        and maps.dtype == dtype
         and maps.is_contiguous(memory_format=torch.channels_last)
     )
 

@@ -2,9 +2,10 @@
 
 Sums have to stay in the processor's vector registers, for which Numba has no type. So operations on
 a few vectors at a time are emitted as LLVM instructions, and everything around them is Numba.
-Arrays are one-dimensional and float32; offsets and strides are counted in values, and neighbouring
-values are channels. Every sum is made in the same order whatever the length of the vectors, so
-results do not depend on the processor.
+Arrays are one-dimensional; offsets and strides are counted in values, and neighbouring values are
+channels. Maps are float32, or bf16 as uint16, which Numba has no type for; everything else is
+float32. Every sum is made in the same order whatever the length of the vectors, so results do not
+depend on the processor.
 
 The names are those of Lavin and Gray, CVPR 2016: input transform, batched GEMM, output transform.
 """
@@ -47,7 +48,7 @@ GEMM_ROWS = 8 if LANES == 16 else 6
 ARGUMENTS = np.dtype(
     [
         ("counters", np.int64, 2),  # threads and tasks that have been started
-        # Addresses of float32 arrays.
+        # Addresses of arrays.
         ("input", np.int64),
         ("filters", np.int64),
         ("bias", np.int64),
@@ -91,21 +92,62 @@ def _plane_size(tile_block: int, channels: int) -> int:
 
 
 @cache
-def thread_function() -> Any:
-    """The C function that every thread calls with the address of the same ARGUMENTS."""
-    return callback(_convolve_tiles, types.void(types.CPointer(numba.from_dtype(ARGUMENTS))))
+def thread_function(bf16: bool = False) -> Any:
+    """The C function that every thread calls with the address of the same ARGUMENTS.
+
+    bf16: of maps in bf16.
+    """
+    function = _convolve_bf16 if bf16 else _convolve_float32
+    return callback(function, types.void(types.CPointer(numba.from_dtype(ARGUMENTS))))
 
 
-def _convolve_tiles(pointer: Any) -> None:
-    """Work on tasks until none is left."""
+def _convolve_float32(pointer: Any) -> None:
     conv = carray(pointer, 1)[0]
-    products_start, border_start, size = scratch_layout(
-        conv.tile_block, conv.in_channels, conv.vectors
+    scratch, border = _thread_memory(conv)
+    pixels, output = _map_sizes(conv)
+    _convolve_tiles(
+        conv,
+        scratch,
+        _floats(conv.input, pixels),
+        _floats(conv.output, output),
+        _floats(border, POINTS * conv.in_channels),
     )
-    scratch = _floats(conv.scratch + 4 * size * _fetch_and_add(conv.counters, 0), size)
+
+
+def _convolve_bf16(pointer: Any) -> None:
+    conv = carray(pointer, 1)[0]
+    scratch, border = _thread_memory(conv)
+    pixels, output = _map_sizes(conv)
+    _convolve_tiles(
+        conv,
+        scratch,
+        _uint16s(conv.input, pixels),
+        _uint16s(conv.output, output),
+        _uint16s(border, POINTS * conv.in_channels),
+    )
+
+
+@kernel
+def _thread_memory(conv: Any) -> tuple[Any, int]:
+    """The memory of a thread, another one at each call, and the address of its border tile."""
+    _, border, size = scratch_layout(conv.tile_block, conv.in_channels, conv.vectors)
+    address = conv.scratch + 4 * size * _fetch_and_add(conv.counters, 0)
+    return _floats(address, border), address + 4 * border
+
+
+@kernel
+def _map_sizes(conv: Any) -> tuple[int, int]:
+    """Values of the input and of the output."""
+    pixels = conv.batch * conv.height * conv.width
+    return pixels * conv.in_channels, pixels * conv.out_channels
+
+
+@kernel
+def _convolve_tiles(conv: Any, scratch: Any, pixels: Any, output: Any, border_tile: Any) -> None:
+    """Work on tasks until none is left."""
+    products_start, _, _ = scratch_layout(conv.tile_block, conv.in_channels, conv.vectors)
     transformed = scratch[:products_start]
-    products = scratch[products_start:border_start]
-    border_tile = scratch[border_start:]
+    products = scratch[products_start:]
     tiles = conv.batch * count_tiles(conv.height) * count_tiles(conv.width)
     blocks = conv.out_channels // (conv.vectors * LANES)
     tasks = -(-tiles // conv.tile_block) * conv.splits
@@ -116,19 +158,20 @@ def _convolve_tiles(pointer: Any) -> None:
         first = task // conv.splits * conv.tile_block
         split = task % conv.splits
         count = min(conv.tile_block, tiles - first)
-        _input_transform(conv, first, count, transformed, border_tile)
+        _input_transform(conv, first, count, pixels, transformed, border_tile)
         for block in range(split * blocks // conv.splits, (split + 1) * blocks // conv.splits):
             _batched_gemm(conv, count, block, transformed, products)
-            _output_transform(conv, first, count, block, products, border_tile)
+            _output_transform(conv, first, count, block, products, output, border_tile)
 
 
 @kernel
-def _input_transform(conv: Any, first: int, count: int, transformed: Any, border_tile: Any) -> None:
+def _input_transform(
+    conv: Any, first: int, count: int, pixels: Any, transformed: Any, border_tile: Any
+) -> None:
     """Transform `count` input tiles: a plane (tile, channel) for each of the 36 points."""
     channels = conv.in_channels
     height = conv.height
     width = conv.width
-    pixels = _floats(conv.input, conv.batch * height * width * channels)
     plane = _plane_size(conv.tile_block, channels)
     for tile in range(count):
         image, y, x = _tile_position(conv, first + tile)
@@ -194,7 +237,7 @@ def _batched_gemm(conv: Any, count: int, block: int, transformed: Any, products:
 
 @kernel
 def _output_transform(
-    conv: Any, first: int, count: int, block: int, products: Any, border_tile: Any
+    conv: Any, first: int, count: int, block: int, products: Any, output: Any, border_tile: Any
 ) -> None:
     """Transform the products of one output block back to pixels and write these to the output."""
     height = conv.height
@@ -203,7 +246,6 @@ def _output_transform(
     vectors = conv.vectors
     add = conv.add
     block_channels = vectors * LANES
-    output = _floats(conv.output, conv.batch * height * width * channels)
     bias = _floats(conv.bias, channels)
     lowest = np.float32(0 if conv.relu else -np.inf)
     plane = _plane_size(conv.tile_block, block_channels)
@@ -324,11 +366,17 @@ def _tile_position(conv: Any, tile: int) -> tuple[int, int, int]:
 _FLOAT = ir.FloatType()
 _INT = ir.IntType(64)
 _VECTOR = ir.VectorType(_FLOAT, LANES)
+_BITS = ir.VectorType(ir.IntType(32), LANES)  # the bits of a vector of float32
+_HALF = ir.IntType(16)  # the upper half of a float32 is the same value in bf16
+_HALVES = ir.VectorType(_HALF, LANES)
 _FLOATS = types.Array(types.float32, 1, "C")
+_MAPS = "_FLOATS, or bf16 in an array of uint16"
 
 
 class _VectorCode:
-    """Emits instructions on vectors; pointers are to float32, with any alignment."""
+    """Emits instructions on vectors of float32; pointers are to float32 or bf16, with any
+    alignment.
+    """
 
     def __init__(self, builder: ir.IRBuilder) -> None:
         self.builder = builder
@@ -341,10 +389,29 @@ class _VectorCode:
         return self.builder.add(start, self.builder.mul(stride, _INT(count)))
 
     def load(self, pointer: ir.Value, offset: ir.Value) -> ir.Value:
-        return self.builder.load(self._vector(pointer, offset), align=4)
+        if not _is_bf16(pointer):
+            return self.builder.load(self._vector(pointer, offset, _VECTOR), align=4)
+        half = self.builder.load(self._vector(pointer, offset, _HALVES), align=2)
+        bits = self.builder.shl(self.builder.zext(half, _BITS), _constant(16))
+        return self.builder.bitcast(bits, _VECTOR)
 
     def store(self, value: ir.Value, pointer: ir.Value, offset: ir.Value) -> None:
-        self.builder.store(value, self._vector(pointer, offset), align=4)
+        if not _is_bf16(pointer):
+            self.builder.store(value, self._vector(pointer, offset, _VECTOR), align=4)
+        else:
+            half = self._rounded(value)
+            self.builder.store(half, self._vector(pointer, offset, _HALVES), align=2)
+
+    def _rounded(self, value: ir.Value) -> ir.Value:
+        """The nearest bf16, halves to even.
+
+        NaN stays NaN, as the lower half of its bits is 0: it comes from bf16 or from a sum.
+        """
+        builder = self.builder
+        bits = builder.bitcast(value, _BITS)
+        odd = builder.and_(builder.lshr(bits, _constant(16)), _constant(1))
+        bits = builder.add(bits, builder.add(odd, _constant(0x7FFF)))
+        return builder.trunc(builder.lshr(bits, _constant(16)), _HALVES)
 
     def broadcast(self, value: ir.Value) -> ir.Value:
         """A vector whose lanes all have one value."""
@@ -362,32 +429,44 @@ class _VectorCode:
             else self.builder.call(self.fma, [constant, x, addend])
         )
 
-    def _vector(self, pointer: ir.Value, offset: ir.Value) -> ir.Value:
-        return self.builder.bitcast(self.builder.gep(pointer, [offset]), _VECTOR.as_pointer())
+    def _vector(self, pointer: ir.Value, offset: ir.Value, vector: ir.Type) -> ir.Value:
+        return self.builder.bitcast(self.builder.gep(pointer, [offset]), vector.as_pointer())
+
+
+def _is_bf16(pointer: ir.Value) -> bool:
+    return bool(pointer.type.pointee == _HALF)
+
+
+def _constant(value: int) -> ir.Constant:
+    return ir.Constant(_BITS, [value] * LANES)
 
 
 def _inlined(emit: Callable[..., None], *arguments: Any) -> Any:
     """A function for kernels whose instructions emit(code, *values of the arguments) writes.
 
-    arguments: their Numba types; arrays are passed as pointers to their first value.
+    arguments: their Numba types, or _MAPS; arrays are passed as pointers to their first value.
     """
 
     def function(context: Any, *given: Any) -> Any:
+        chosen = [
+            actual if argument is _MAPS else argument for actual, argument in zip(given, arguments)
+        ]
+
         def generate(
             context: Any, builder: ir.IRBuilder, signature: Any, values: Sequence[ir.Value]
         ) -> ir.Value:
             emit(
                 _VectorCode(builder),
                 *(
-                    context.make_array(_FLOATS)(context, builder, value).data
-                    if argument == _FLOATS
+                    context.make_array(argument)(context, builder, value).data
+                    if isinstance(argument, types.Array)
                     else value
-                    for argument, value in zip(arguments, values)
+                    for argument, value in zip(chosen, values)
                 ),
             )
             return context.get_dummy_value()
 
-        return types.void(*arguments), generate
+        return types.void(*chosen), generate
 
     # Numba takes the names of the arguments from here.
     function.__signature__ = inspect.signature(emit)  # type: ignore[attr-defined]
@@ -571,10 +650,10 @@ def _emit_copy(
 
 _I = types.int64
 _F = types.float32
-_OUTPUT_ARGUMENTS = (_FLOATS, _I, _I, _FLOATS, _I, _F, _FLOATS, _I, _I, _I)
+_OUTPUT_ARGUMENTS = (_FLOATS, _I, _I, _FLOATS, _I, _F, _MAPS, _I, _I, _I)
 _GEMM_ARGUMENTS = (_FLOATS, _I, _FLOATS, _I, _I, _FLOATS, _I)
-_transform_input_tile = _inlined(_emit_input_tile, _FLOATS, _I, _I, _I, _FLOATS, _I, _I)
-_copy_vector = _inlined(_emit_copy, _FLOATS, _I, _FLOATS, _I)
+_transform_input_tile = _inlined(_emit_input_tile, _MAPS, _I, _I, _I, _FLOATS, _I, _I)
+_copy_vector = _inlined(_emit_copy, _MAPS, _I, _MAPS, _I)
 _store_output_tile = _inlined(_output_tile_emitter(add=False), *_OUTPUT_ARGUMENTS)
 _add_output_tile = _inlined(_output_tile_emitter(add=True), *_OUTPUT_ARGUMENTS)
 _gemm_1 = _inlined(_gemm_emitter(1), *_GEMM_ARGUMENTS)
@@ -596,20 +675,32 @@ def _typed_fetch_and_add(context: Any, counters: Any, index: Any) -> Any:
     return types.int64(counters, types.int64), generate
 
 
-def _typed_pointer(context: Any, address: Any) -> Any:
-    def generate(
-        context: Any, builder: ir.IRBuilder, signature: Any, values: Sequence[ir.Value]
-    ) -> ir.Value:
-        return builder.inttoptr(values[0], _FLOAT.as_pointer())
+def _typed_pointer(value_type: Any, llvm_type: ir.Type) -> Any:
+    """A function: address -> pointer to values of a type."""
 
-    return types.CPointer(types.float32)(types.int64), generate
+    def function(context: Any, address: Any) -> Any:
+        def generate(
+            context: Any, builder: ir.IRBuilder, signature: Any, values: Sequence[ir.Value]
+        ) -> ir.Value:
+            return builder.inttoptr(values[0], llvm_type.as_pointer())
+
+        return types.CPointer(value_type)(types.int64), generate
+
+    return intrinsic(function)
 
 
 _fetch_and_add: Any = intrinsic(_typed_fetch_and_add)
-_pointer: Any = intrinsic(_typed_pointer)
+_float_pointer: Any = _typed_pointer(types.float32, _FLOAT)
+_uint16_pointer: Any = _typed_pointer(types.uint16, _HALF)
 
 
 @kernel
 def _floats(address: int, size: int) -> Any:
     """The array of `size` values at an address."""
-    return carray(_pointer(address), (size,))
+    return carray(_float_pointer(address), (size,))
+
+
+@kernel
+def _uint16s(address: int, size: int) -> Any:
+    """The array of `size` values at an address."""
+    return carray(_uint16_pointer(address), (size,))

@@ -181,7 +181,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     files = find_files(args.files)
     files = {name: files[name] for name in order(list(files), args.baseline)}
     planned = plan_runs(files, args.seeds, args.opts)
-    runs = [run for group in planned.values() for run in group]
+    # Seed by seed, so that what is done after an interruption compares all configurations.
+    runs = [run for of_seed in zip(*planned.values()) for run in of_seed]
     for group in planned.values():
         check_files(group[0].cfg, pretrained=True, dataset=True)
     failed = train_missing(args, runs)
