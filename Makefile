@@ -5,9 +5,9 @@ PYTHON ?= python3
 VENV   ?= .venv
 BIN    := $(VENV)/bin
 
-DEMO_CFG  := experiments/synthetic/tiny_192_cpu.yaml
+DEMO_CFG  := experiments/synthetic/demo.yaml
 DEMO_DATA := data/synthetic
-DEMO_OUT  := output/coco_kpt/pose_higher_hrnet/tiny_192_cpu
+DEMO_OUT  := output/coco_kpt/pose_higher_hrnet/demo
 
 .PHONY: demo test lint faults clean
 
@@ -25,7 +25,7 @@ $(VENV)/.installed-test: $(BIN)/python requirements.txt pyproject.toml
 	@touch $(VENV)/.installed $@
 
 demo: $(VENV)/.installed
-	$(BIN)/python tools/make_synthetic.py --preset calm --size 256 --out $(DEMO_DATA) --train 2000 --val 100
+	$(BIN)/python tools/make_synthetic.py --preset calm --size 256 --out $(DEMO_DATA) --train 8000 --val 100
 	$(BIN)/python -m swahr predict $(DEMO_DATA)/images/val2017 --weights demo --save_dir $(DEMO_OUT)/images_of_shipped_network --threshold 0.3
 	@echo "Images with the people that the network in models/demo finds: $(DEMO_OUT)/images_of_shipped_network"
 	@echo "Now another network is trained."

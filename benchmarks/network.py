@@ -144,7 +144,8 @@ def latency(bench: Bench) -> Iterator[Row]:
     """One image with flip testing, from its pixels to its people. Plain is the network as it is
     trained, in float32.
     """
-    yield from latencies(bench, [[], ["TEST.CUDA_GRAPHS"]] if bench.cuda else [[]])
+    on_gpu = [["TEST.CUDNN_FUSE"], ["TEST.CUDA_GRAPHS"], ["TEST.CUDNN_FUSE", "TEST.CUDA_GRAPHS"]]
+    yield from latencies(bench, [[], *on_gpu] if bench.cuda else [[]])
 
 
 def latencies(bench: Bench, variants: list[list[str]]) -> Iterator[Row]:

@@ -59,7 +59,12 @@ def counted(device: PretendDevice) -> Iterator[Counts]:
 @benchmark
 def evaluation_operations(bench: Bench) -> Iterator[Row]:
     """Operations, copies and waits of one evaluated batch: no times, on any machine."""
-    for name, opts in {"exact": [], "fast": ["TEST.FAST_DECODE", True]}.items():
+    ways = {
+        "exact": [],
+        "fast": ["TEST.FAST_DECODE", True],
+        "TEST.CUDNN_FUSE": ["TEST.CUDNN_FUSE", True],
+    }
+    for name, opts in ways.items():
         for part, counts in count_batches(bench, opts, BATCHES).items():
             case = f"{name}, {part}: {counts}"
             yield Row("evaluation operations", case, None, None)

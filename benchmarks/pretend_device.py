@@ -37,8 +37,22 @@ def _batch_norm(*args: Any) -> tuple[torch.Tensor, ...]:
     return (*torch.native_batch_norm(*args), torch.empty(0))
 
 
+def _convolution_relu(x: torch.Tensor, *weights_and_place: Any) -> torch.Tensor:
+    return torch.conv2d(x, *weights_and_place).relu_()
+
+
+def _convolution_add_relu(
+    x: torch.Tensor, weight: torch.Tensor, z: torch.Tensor, alpha: float, *bias_and_place: Any
+) -> torch.Tensor:
+    return torch.conv2d(x, weight, *bias_and_place).add_(z, alpha=alpha).relu_()
+
+
 # Operations that only GPUs have, and functions for the CPU that do the same.
-ON_CPU: dict[str, Callable[..., Any]] = {"cudnn_batch_norm": _batch_norm}
+ON_CPU: dict[str, Callable[..., Any]] = {
+    "cudnn_batch_norm": _batch_norm,
+    "cudnn_convolution_relu": _convolution_relu,
+    "cudnn_convolution_add_relu": _convolution_add_relu,
+}
 
 
 @dataclass

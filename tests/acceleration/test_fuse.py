@@ -5,7 +5,8 @@ import os
 import pickle
 import subprocess
 import sys
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Iterator
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any, cast
@@ -15,8 +16,11 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from benchmarks import pretend_device
+from benchmarks.pretend_device import DEVICE, pretended
 from swahr.acceleration.cuda_graphs import CudaGraphs
 from swahr.acceleration.fuse import (
+    can_fuse_by_cudnn,
     fold_batch_norms,
     optimize_for_inference,
     refresh,
@@ -598,3 +602,59 @@ def test_a_copy_cannot_take_the_weights_of_another_network() -> None:
     other.backbone.conv1 = nn.Conv2d(3, 5, 3)  # type: ignore[assignment]
     assert not refresh(fast, other)
     assert not refresh(network(), network())
+
+
+@pytest.fixture
+def unknown_cudnn() -> Iterator[None]:
+    """cuDNN is tried again in the test, and after it."""
+    can_fuse_by_cudnn.cache_clear()
+    yield
+    can_fuse_by_cudnn.cache_clear()
+
+
+def outputs_on_device(model: PoseNetwork, cudnn: bool) -> tuple[list[StageOutput], Counter[str]]:
+    """What a pretended GPU computes for two images, and the operations that it did."""
+    with pretended() as device:
+        fast = optimize_for_inference(copy.deepcopy(model).to(DEVICE), cudnn=cudnn)
+        device.counts.by_name.clear()
+        with torch.inference_mode():
+            outputs = fast(images().to(DEVICE))
+        names = Counter(device.counts.by_name)
+        return [stage.map(lambda maps: maps.to("cpu")) for stage in outputs], names
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+@torch.no_grad()
+def test_cudnn_adds_shortcuts_and_applies_relus(variant: str, unknown_cudnn: None) -> None:
+    model = network(variant)
+    outputs, names = outputs_on_device(model, cudnn=True)
+    assert_same(outputs, model(images()))
+    plain, others = outputs_on_device(model, cudnn=False)
+    assert_same(plain, model(images()))
+    assert names["cudnn_convolution_relu"] and names["cudnn_convolution_add_relu"]
+    assert not others["cudnn_convolution_relu"] and names.total() < 0.7 * others.total()
+
+
+@pytest.mark.parametrize(
+    ("convolution", "why"),
+    [
+        (MagicMock(side_effect=RuntimeError("no engine\nat all")), "no engine"),
+        (lambda *given: torch.conv2d(given[0], *given[1:]), "it differs from PyTorch's by up to "),
+    ],
+)
+@torch.no_grad()
+def test_where_cudnn_cannot_pytorch_does(
+    convolution: Callable[..., Any],
+    why: str,
+    unknown_cudnn: None,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    monkeypatch.setitem(pretend_device.ON_CPU, "cudnn_convolution_relu", convolution)
+    model = network()
+    outputs, names = outputs_on_device(model, cudnn=True)
+    assert_same(outputs, model(images()))
+    assert not names["cudnn_convolution_add_relu"]
+    [record] = caplog.records
+    said = "TEST.CUDNN_FUSE: cuDNN's fused convolutions are not used: "
+    assert record.getMessage().startswith(said + why) and "\n" not in record.getMessage()

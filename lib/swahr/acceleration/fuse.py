@@ -3,7 +3,8 @@
 In evaluation a batch norm is a fixed scale and shift, so it can be part of the convolution before
 it. Parts of the head that only the loss reads are dropped. On a CPU, bias, shortcut and ReLU are
 applied while the convolution's result is in the cache. Most 3x3 convolutions are those of
-winograd.py; the others are oneDNN's, whose weights are reordered once instead of in every call.
+winograd.py; the others are oneDNN's, whose weights are reordered once instead of in every call. On a
+GPU cuDNN can apply them too, see `can_fuse_by_cudnn`.
 
 Modules are only changed where their own code says in which order they run: nn.Sequential, the
 residual blocks and HRNet. All others, such as those of a network of your own, stay as they are.
@@ -38,23 +39,65 @@ TOLERANCE = {torch.float32: 1e-3, torch.bfloat16: 0.1, torch.float16: 0.1}
 
 
 def optimize_for_inference(
-    model: PoseNetwork, channels_last: bool = True, dtype: torch.dtype = torch.float32
+    model: PoseNetwork,
+    channels_last: bool = True,
+    dtype: torch.dtype = torch.float32,
+    cudnn: bool = False,
 ) -> PoseNetwork:
     """A copy, in evaluation mode, whose outputs are those of model.eval() up to rounding.
 
     channels_last: weights in the NHWC layout, which oneDNN and tensor cores prefer; images may have
-    either layout. dtype: of the weights, and so of images and maps; see `supports_dtype`. The copy
-    gives no maps that only the loss reads, and cannot be trained. For torch.compile, which fuses by
-    itself, use fold_batch_norms instead.
+    either layout. dtype: of the weights, and so of images and maps; see `supports_dtype`. cudnn: on
+    a GPU, cuDNN adds shortcuts and applies ReLUs, where it can. The copy gives no maps that only
+    the loss reads, and cannot be trained. For torch.compile, which fuses by itself, use
+    fold_batch_norms instead.
     """
     fast = fold_batch_norms(model).to(dtype)
     if channels_last:
         fast = fast.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     parameter = next(fast.parameters(), None)
-    if parameter is not None and parameter.device.type == "cpu" and _has_fused_convolutions():
+    if parameter is None:
+        return fast
+    if parameter.device.type == "cpu" and _has_fused_convolutions():
         _fuse_children(fast)
         winograd.make_forks_safe()
+    elif parameter.device.type == "cuda" and cudnn and can_fuse_by_cudnn(parameter.device, dtype):
+        _fuse_children(fast)
     return fast
+
+
+@cache
+def can_fuse_by_cudnn(device: torch.device, dtype: torch.dtype) -> bool:
+    """Whether cuDNN's convolutions with a sum and a ReLU compute on the device what PyTorch's do.
+
+    One of each is compared once per process; a warning says what is wrong.
+    """
+    generator = torch.Generator().manual_seed(0)
+
+    def random(*shape: int) -> Tensor:
+        maps = torch.randn(*shape, generator=generator, dtype=torch.float32, device="cpu")
+        return maps.to(device, dtype)
+
+    conv = nn.Conv2d(64, 64, 3, padding=1).to(device, dtype, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    fused = _FusedConv(conv, relu=True)
+    x, total = (
+        random(1, 64, 16, 16).contiguous(memory_format=torch.channels_last) for _ in range(2)
+    )
+    try:
+        with torch.inference_mode():
+            plain = conv(x)
+            for output, expected in (
+                (fused(x), plain.relu()),
+                (fused(x, total.clone()), (plain + total).relu()),
+            ):
+                error = float((output - expected).abs().max())
+                if not error <= 0.02 * float(expected.abs().max()):
+                    raise ValueError(f"it differs from PyTorch's by up to {error:.2g}")
+    except (RuntimeError, ValueError) as error:
+        reason = str(error).splitlines()[0]
+        logger.warning("TEST.CUDNN_FUSE: cuDNN's fused convolutions are not used: %s", reason)
+        return False
+    return True
 
 
 @cache
@@ -298,7 +341,9 @@ class _FusedConv(nn.Module):
         return self.__dict__ | {"packed": None, "filters": None}
 
     def forward(self, x: Tensor, total: Tensor | None = None) -> Tensor:
-        """`total`, if given, is added to the result, and is overwritten with it."""
+        """`total`, if given, is added to the result, and may be overwritten with it."""
+        if x.device.type == "cuda" and self.relu:
+            return self._by_cudnn(x, total)
         if (
             x.device.type != "cpu"
             or not supports_dtype(x.dtype, x.device)
@@ -324,6 +369,16 @@ class _FusedConv(nn.Module):
         return torch.ops.mkldnn._convolution_pointwise_.binary(
             total, x, *weights, "add", 1.0, relu, [], ""
         )
+
+
+    def _by_cudnn(self, x: Tensor, total: Tensor | None) -> Tensor:
+        weights = (self.conv.weight, self.conv.bias)
+        padding, stride, dilation, groups = self.geometry
+        place = (stride, padding, dilation, groups)
+        if total is None:
+            return torch.cudnn_convolution_relu(x, *weights, *place)
+        weight, bias = weights
+        return torch.cudnn_convolution_add_relu(x, weight, total, 1.0, bias, *place)
 
 
 class _FusedBlock(nn.Module):

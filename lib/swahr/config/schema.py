@@ -272,6 +272,7 @@ SCHEMA: dict[str, Key] = {
     "TEST.ENGINE": Key("onnxruntime", "what runs an exported network (TEST.MODEL_FILE x.onnx): a name in inference.exported_network.ENGINES, onnxruntime or openvino"),
     "TEST.LOG_PROGRESS": Key(True, "show a progress bar"),
     "TEST.FUSE": Key(True, "fold batch norms into the convolutions; same results, faster"),
+    "TEST.CUDNN_FUSE": Key(False, "on a GPU: cuDNN adds shortcuts and applies ReLUs inside convolutions", only_with=("TEST.FUSE", True)),
     "TEST.COMPILE": Key(False, "torch.compile the network"),
     "TEST.CUDA_GRAPHS": Key(False, "on a GPU: record the network once for each input size, and replay it"),
     "TEST.RESUME": Key(False, "keep the finished images of a validation that was interrupted"),

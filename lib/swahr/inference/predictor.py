@@ -514,7 +514,7 @@ def _fast_network(
         fast: PoseNetwork = (
             fold_batch_norms(model).to(input_dtype)
             if test.COMPILE
-            else optimize_for_inference(model, dtype=input_dtype)
+            else optimize_for_inference(model, dtype=input_dtype, cudnn=test.CUDNN_FUSE)
         )
         model = verified(fast, model, _trial_size(model))
         fused = fast if model is fast else None
