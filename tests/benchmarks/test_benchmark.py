@@ -252,9 +252,10 @@ def test_operations_of_an_evaluation_are_counted(
     )
     assert benchmark.main(given) == 0
     rows = json.loads((tmp_path / "benchmark.json").read_text())["rows"]
-    assert len(rows) == 6 and all(row["ours_ms"] is row["ratio"] is None for row in rows)
+    assert len(rows) == 9 and all(row["ours_ms"] is row["ratio"] is None for row in rows)
     cases = [row["case"] for row in rows]
     assert cases[0].startswith("exact, network with flip") and "0 waits" in cases[0]
+    assert cases[6].startswith("TEST.CUDNN_FUSE, network with flip")
 
     def moved(way: str) -> int:
         numbers = [re.search(rf"^{way}, 1 x.* ([\d,]+) MB", case) for case in cases]

@@ -3,8 +3,8 @@
 In evaluation a batch norm is a fixed scale and shift, so it can be part of the convolution before
 it. Parts of the head that only the loss reads are dropped. On a CPU, bias, shortcut and ReLU are
 applied while the convolution's result is in the cache. Most 3x3 convolutions are those of
-winograd.py; the others are oneDNN's, whose weights are reordered once instead of in every call. On a
-GPU cuDNN can apply them too, see `can_fuse_by_cudnn`.
+winograd.py; the others are oneDNN's, whose weights are reordered once instead of in every call. On
+a GPU cuDNN can apply them too, see `can_fuse_by_cudnn`.
 
 Modules are only changed where their own code says in which order they run: nn.Sequential, the
 residual blocks and HRNet. All others, such as those of a network of your own, stay as they are.
@@ -370,15 +370,15 @@ class _FusedConv(nn.Module):
             total, x, *weights, "add", 1.0, relu, [], ""
         )
 
-
     def _by_cudnn(self, x: Tensor, total: Tensor | None) -> Tensor:
-        weights = (self.conv.weight, self.conv.bias)
+        weight = self.conv.weight
+        bias = self.conv.bias
         padding, stride, dilation, groups = self.geometry
-        place = (stride, padding, dilation, groups)
         if total is None:
-            return torch.cudnn_convolution_relu(x, *weights, *place)
-        weight, bias = weights
-        return torch.cudnn_convolution_add_relu(x, weight, total, 1.0, bias, *place)
+            return torch.cudnn_convolution_relu(x, weight, bias, stride, padding, dilation, groups)
+        return torch.cudnn_convolution_add_relu(
+            x, weight, total, 1.0, bias, stride, padding, dilation, groups
+        )
 
 
 class _FusedBlock(nn.Module):
