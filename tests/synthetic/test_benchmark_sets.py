@@ -163,14 +163,6 @@ def test_a_set_made_by_another_program_is_named(copy: Path) -> None:
     assert "benchmark-v1-small has" in problem
 
 
-def test_a_set_without_a_published_digest_is_compared_with_its_manifest(
-    copy: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    unpublished = replace(BENCHMARKS[SMALL], images=COUNTS, sha256=None)
-    monkeypatch.setitem(dataset.BENCHMARKS, SMALL, unpublished)
-    assert verify_benchmark(copy) == []
-
-
 def test_what_is_no_benchmark_is_refused(tmp_path: Path) -> None:
     with pytest.raises(SyntheticError, match="'calm' must be one of benchmark-v1"):
         write_benchmark(tmp_path, "calm")
