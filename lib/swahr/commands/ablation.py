@@ -162,6 +162,7 @@ def conditions(args: argparse.Namespace, runs: Sequence[PlannedRun]) -> list[str
     if args.baseline:
         words += ["--baseline", args.baseline]
     words += ["--out", args.out]
+    words += [part for module in args.modules for part in ("--import", module)]
     return [
         f"command: `python tools/run_ablation.py {shlex.join(words)}`",
         f"data: {cfg.DATASET.ROOT}, trained on {cfg.DATASET.TRAIN}, scored on {cfg.DATASET.TEST}",
