@@ -26,12 +26,12 @@ def make_people(
     return tags, torch.where(present, index, 0), present
 
 
-@pytest.mark.parametrize(("push_kind", "margin"), [("exp", 1.0), ("max", 1.0), ("max", 2.5)])
+@pytest.mark.parametrize("push_kind", ["exp", "max"])
 @pytest.mark.parametrize("people", [1, 2, 31, 300])
-def test_values_and_gradients_equal_the_loops(people: int, push_kind: str, margin: float) -> None:
+def test_values_and_gradients_equal_the_loops(people: int, push_kind: str) -> None:
     tags, index, present = make_people(people, batch=2 if people == 300 else 3)
-    got = associative_loss(tags, index, present, push_kind, margin)
-    want = oracle.associative_loss(tags, index, present, push_kind, margin)
+    got = associative_loss(tags, index, present, push_kind)
+    want = oracle.associative_loss(tags, index, present, push_kind)
     torch.testing.assert_close(got, want)
     gradients = [
         torch.autograd.grad(push.sum() - 2 * (pull * pull).sum(), tags)[0]

@@ -51,7 +51,6 @@ def criterion(**changes: Any) -> Criterion:
         "WITH_HEATMAPS_LOSS": [True, True],
         "HEATMAPS_LOSS_FACTOR": [1.0, 1.0],
         "AE_LOSS_TYPE": "exp",
-        "PUSH_MARGIN": 1.0,
         "WITH_AE_LOSS": [True, False],
         "PUSH_LOSS_FACTOR": [0.001, 0.001],
         "PULL_LOSS_FACTOR": [0.001, 0.001],
@@ -75,7 +74,6 @@ def test_names_weights_and_total() -> None:
         PUSH_LOSS_FACTOR=[4.0, 7.0],
         PULL_LOSS_FACTOR=[5.0, 7.0],
         AE_LOSS_TYPE="max",
-        PUSH_MARGIN=3.0,
         GAMMA=0.5,
         SCALE_LOSS_FACTOR=6.0,
     )(outputs, targets)
@@ -83,7 +81,7 @@ def test_names_weights_and_total() -> None:
     output = outputs[0]
     target = targets[0]
     assert output.scales is not None and output.tags is not None
-    push, pull = associative_loss(output.tags, target.index, target.present, "max", 3.0)
+    push, pull = associative_loss(output.tags, target.index, target.present, "max")
     heatmap = heatmap_loss(output.heatmaps, target.heatmaps, target.mask, output.scales, 0.5)
     scale = scale_loss(output.scales, target.heatmaps, target.mask)
     torch.testing.assert_close(

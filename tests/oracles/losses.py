@@ -41,20 +41,20 @@ def scale_loss(scales: Tensor, target: Tensor, mask: Tensor) -> Tensor:
 
 
 def associative_loss(
-    tags: Tensor, index: Tensor, present: Tensor, push_kind: str, margin: float = 1.0
+    tags: Tensor, index: Tensor, present: Tensor, push_kind: str
 ) -> tuple[Tensor, Tensor]:
     """tags (B, C, h, w), index and present (B, N, K) -> push and pull (B,): loops over images,
     people and joints.
     """
     both = [
-        _associative_loss_of_image(*image, push_kind, margin)
+        _associative_loss_of_image(*image, push_kind)
         for image in zip(tags, index.tolist(), present.tolist())
     ]
     return torch.stack([push for push, _ in both]), torch.stack([pull for _, pull in both])
 
 
 def _associative_loss_of_image(
-    tags: Tensor, index: list[list[int]], present: list[list[bool]], push_kind: str, margin: float
+    tags: Tensor, index: list[list[int]], present: list[list[bool]], push_kind: str
 ) -> tuple[Tensor, Tensor]:
     flat = tags.reshape(-1)
     means = []
@@ -75,5 +75,5 @@ def _associative_loss_of_image(
         return zero, pull
     means = torch.stack(means)
     matrix = means.expand(n, n) - means.expand(n, n).T
-    closeness = torch.exp(-(matrix**2)) if push_kind == "exp" else torch.relu(margin - matrix.abs())
-    return (closeness.sum() - closeness.trace()) / ((n - 1) * n) * 0.5, pull
+    closeness = torch.exp(-(matrix**2)) if push_kind == "exp" else torch.relu(1 - matrix.abs())
+    return (closeness.sum() - n) / ((n - 1) * n) * 0.5, pull

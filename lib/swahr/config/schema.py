@@ -174,7 +174,6 @@ SCHEMA: dict[str, Key] = {
     "LOSS.HEATMAPS_LOSS_FACTOR": Key([1.0], "weight of the heatmap loss", at_least=0, per_stage=True),
     "LOSS.WITH_AE_LOSS": Key([True], "the network gives tags at this stage, with a grouping loss", per_stage=True),
     "LOSS.AE_LOSS_TYPE": Key("max", "how the tags of two people are pushed apart", choices=("exp", "max")),
-    "LOSS.PUSH_MARGIN": Key(1.0, "distance to which the tags of two people are pushed apart; TEST.TAG_THRESHOLD is best about half of it", above=0, only_with=("LOSS.AE_LOSS_TYPE", "max")),
     "LOSS.PUSH_LOSS_FACTOR": Key([0.001], "weight of the push loss (tags of different people)", at_least=0, per_stage=True),
     "LOSS.PULL_LOSS_FACTOR": Key([0.001], "weight of the pull loss (tags of one person)", at_least=0, per_stage=True),
     "LOSS.SCALE_ADAPTIVE": Key(True, "SAHR: the scale maps widen or narrow the targets"),

@@ -22,7 +22,7 @@ def check_push_kind(push_kind: str) -> str:
 
 
 def associative_loss(
-    tags: Tensor, index: Tensor, present: Tensor, push_kind: str = "exp", margin: float = 1.0
+    tags: Tensor, index: Tensor, present: Tensor, push_kind: str = "exp"
 ) -> tuple[Tensor, Tensor]:
     """Push and pull loss of each image, both (B,), in float32.
 
@@ -33,7 +33,7 @@ def associative_loss(
     Only the n people of an image with a present joint take part; t_i is the mean tag of person i.
     pull: mean over people of the mean squared distance of a person's tags to t_i.
     push: 0.5 / (n (n - 1)) times the sum over ordered pairs i != j of exp(-(t_i - t_j)^2), or, if
-    push_kind is "max", of max(0, margin - |t_i - t_j|). The published margin is 1.
+    push_kind is "max", of max(0, 1 - |t_i - t_j|).
     Without people both are 0; with a single person push is 0. They stay differentiable, with
     gradient 0.
     """
@@ -52,7 +52,7 @@ def associative_loss(
     if push_kind == "exp":
         closeness = torch.exp(-difference.square())
     else:
-        closeness = torch.relu(margin - difference.abs())
+        closeness = torch.relu(1 - difference.abs())
     # Each pair counts once instead of twice, so the factor 0.5 is not needed.
     pairs = (is_person[:, :, None] & is_person[:, None, :]).triu(1)
     push = torch.where(pairs, closeness, 0).sum((1, 2)) / (people * (people - 1)).clamp(min=1)

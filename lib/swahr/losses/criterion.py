@@ -188,11 +188,10 @@ def build_scale_term(cfg: Any) -> Term:
 def build_associative_term(cfg: Any) -> Term:
     """Push and pull on the tags of the stages with LOSS.WITH_AE_LOSS."""
     push_kind = check_push_kind(cfg.LOSS.AE_LOSS_TYPE)
-    margin = cfg.LOSS.PUSH_MARGIN
 
     def function(output: StageOutput, target: StageTarget) -> tuple[Tensor, Tensor]:
         assert output.tags is not None  # the criterion has checked it
-        return associative_loss(output.tags, target.index, target.present, push_kind, margin)
+        return associative_loss(output.tags, target.index, target.present, push_kind)
 
     weights = {
         name: _where(cfg, "WITH_AE_LOSS", _stage_values(cfg, f"{name.upper()}_LOSS_FACTOR"))
