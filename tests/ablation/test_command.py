@@ -36,6 +36,7 @@ def compared(
 
 def arguments(toy: Path, page: Path, *more: str) -> list[str]:
     settings = ["--seeds", "2", "--baseline", "higher_hrnet", "--resamples", "5"]
+    settings += ["--import", "math"]
     return [str(toy), *settings, "--out", str(page), *more]
 
 
@@ -54,7 +55,8 @@ def test_the_page_has_every_table(compared: tuple[Path, Path]) -> None:
     assert re.search(r"\| both \|( [+-]\d\.\d{3} \[.*?\] \|)+", text)
     assert re.search(r"\| both, resolution 2 \|( [+-]\d\.\d{3} \(\d\.\d\dx\) \|)+", text)
     assert "higher_hrnet, resolution" not in text
-    assert f"- command: `python tools/run_ablation.py {toy} --seeds 2 --baseline hig" in text
+    command = f"{toy} --seeds 2 --baseline higher_hrnet --out {page} --import math"
+    assert f"- command: `python tools/run_ablation.py {command}`\n" in text
 
 
 def test_the_charts_stand_beside_the_page(compared: tuple[Path, Path]) -> None:
@@ -134,6 +136,22 @@ def test_a_signal_says_how_to_resume(
         main(arguments(toy, tmp_path / "page.md"))
     signal.signal(signal.SIGINT, interrupt)
     assert signal.getsignal(signal.SIGTERM) == before
+
+
+def test_all_configurations_are_trained_with_one_seed_before_the_next(
+    toy: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trained = []
+
+    class Counting(InProcess):
+        def train(self, runs: list) -> dict[str, str]:  # type: ignore[override, type-arg]
+            trained.extend((run.label, run.seed) for run in runs)
+            return {run.name: "not now" for run in runs}
+
+    monkeypatch.setattr(ablation, "Trainings", Counting)
+    with pytest.raises(AblationError, match="no run is done"):
+        main(arguments(toy, tmp_path / "page.md"))
+    assert trained == [("higher_hrnet", 0), ("both", 0), ("higher_hrnet", 1), ("both", 1)]
 
 
 def test_mistakes_are_found_before_anything_is_trained(
