@@ -163,7 +163,7 @@ def test_accumulated_batches_have_no_cuda_graphs(
     monkeypatch.setattr(torch, "compile", lambda module, mode: mode)
     cfg = load_config(config_file, ["TRAIN.COMPILE", given, "TRAIN.ACCUMULATION_STEPS", "2"])
     with caplog.at_level(logging.INFO, "swahr"):
-        assert setup.compiled(nn.Identity(), cfg) == used
+        assert setup.compiled(nn.Identity(), cfg, torch.device("cpu")) == used
     assert f"TRAIN.COMPILE {given}: no CUDA graphs, as batches are accumulated" in caplog.text
 
 

@@ -14,6 +14,7 @@ import torch
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
+from swahr.acceleration.compile import compile_network
 from swahr.codec.targets import build_target_encoder
 from swahr.config import configured_skeleton, defaults, fit_to_network, resolve_path
 from swahr.data.keypoints import KeypointDataset, build_dataset, dataset_spec
@@ -246,7 +247,7 @@ def build_train_step(
             memory_format=memory_format(cfg),
         )
         is_idle = model.head.is_idle(criterion.reads)
-        loss_network = in_parallel(compiled(loss_network, cfg), device, is_idle)
+        loss_network = in_parallel(compiled(loss_network, cfg, device), device, is_idle)
     else:
         wrapped = wrap_model(model, device, criterion.reads)
     step = TrainStep(
@@ -289,8 +290,8 @@ def memory_format(cfg: Any) -> torch.memory_format:
     return torch.channels_last if cfg.TRAIN.CHANNELS_LAST else torch.contiguous_format
 
 
-def compiled(module: nn.Module, cfg: Any) -> nn.Module:
-    """torch.compile in the mode of TRAIN.COMPILE.
+def compiled(module: nn.Module, cfg: Any, device: torch.device) -> nn.Module:
+    """torch.compile in the mode of TRAIN.COMPILE. Raises CompileError as `compile_network` does.
 
     The modes with CUDA graphs keep gradients where the next backward pass writes its own, so that
     accumulated batches are compiled without these graphs.
@@ -299,7 +300,8 @@ def compiled(module: nn.Module, cfg: Any) -> nn.Module:
     if cfg.TRAIN.ACCUMULATION_STEPS > 1 and mode != "default":
         logger.info("TRAIN.COMPILE %s: no CUDA graphs, as batches are accumulated", mode)
         mode = {"max-autotune": "max-autotune-no-cudagraphs"}.get(mode, "default")
-    return torch.compile(module, mode=mode)  # type: ignore[return-value]
+    network: nn.Module = compile_network(module, "TRAIN.COMPILE", device, mode)
+    return network
 
 
 def wrap_model(

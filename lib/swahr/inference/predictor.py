@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from swahr import geometry
+from swahr.acceleration.compile import compile_network
 from swahr.acceleration.cuda_graphs import CudaGraphs
 from swahr.acceleration.cudnn_search import BoundedSearch
 from swahr.acceleration.fuse import (
@@ -518,7 +519,7 @@ def _fast_network(
         )
         model = verified(fast, model, _trial_size(model))
         fused = fast if model is fast else None
-    network: Any = torch.compile(model) if test.COMPILE else model
+    network = compile_network(model, "TEST.COMPILE", device) if test.COMPILE else model
     if test.CUDA_GRAPHS and device.type == "cuda":
         network = CudaGraphs(network)
     return network, fused, input_dtype, autocast_dtype
