@@ -658,3 +658,14 @@ def test_where_cudnn_cannot_pytorch_does(
     [record] = caplog.records
     said = "TEST.CUDNN_FUSE: cuDNN's fused convolutions are not used: "
     assert record.getMessage().startswith(said + why) and "\n" not in record.getMessage()
+
+
+@torch.no_grad()
+def test_a_copy_that_was_made_on_the_cpu_leaves_cudnn_alone() -> None:
+    model = network()
+    fast = optimize_for_inference(model)
+    with pretended() as device:
+        with torch.inference_mode():
+            fast.to(DEVICE)(images().to(DEVICE))
+        names = device.counts.by_name
+    assert names["convolution"] and not names["cudnn_convolution_relu"]

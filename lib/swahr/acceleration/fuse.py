@@ -63,7 +63,13 @@ def optimize_for_inference(
         winograd.make_forks_safe()
     elif parameter.device.type == "cuda" and cudnn and can_fuse_by_cudnn(parameter.device, dtype):
         _fuse_children(fast)
+        for conv in _fused_convolutions(fast):
+            conv.by_cudnn = True
     return fast
+
+
+def _fused_convolutions(model: nn.Module) -> Iterator[_FusedConv]:
+    return (module for module in model.modules() if isinstance(module, _FusedConv))
 
 
 @cache
@@ -80,6 +86,7 @@ def can_fuse_by_cudnn(device: torch.device, dtype: torch.dtype) -> bool:
 
     conv = nn.Conv2d(64, 64, 3, padding=1).to(device, dtype, memory_format=torch.channels_last)  # type: ignore[call-overload]
     fused = _FusedConv(conv, relu=True)
+    fused.by_cudnn = True
     x, total = (
         random(1, 64, 16, 16).contiguous(memory_format=torch.channels_last) for _ in range(2)
     )
@@ -236,9 +243,8 @@ def refresh(fast: PoseNetwork, model: PoseNetwork) -> bool:
             return False
         for name, tensor in own.items():
             tensor.copy_(given[name])
-    for module in fast.modules():
-        if isinstance(module, _FusedConv):
-            module.forget_layouts()
+    for conv in _fused_convolutions(fast):
+        conv.forget_layouts()
     return hasattr(fast, "origins")
 
 
@@ -318,6 +324,7 @@ class _FusedConv(nn.Module):
         super().__init__()
         self.conv = conv
         self.relu = relu
+        self.by_cudnn = False  # on a GPU, where `can_fuse_by_cudnn`
         self.geometry = (
             list(cast(tuple[int, int], conv.padding)),
             list(conv.stride),
@@ -342,7 +349,7 @@ class _FusedConv(nn.Module):
 
     def forward(self, x: Tensor, total: Tensor | None = None) -> Tensor:
         """`total`, if given, is added to the result, and may be overwritten with it."""
-        if x.device.type == "cuda" and self.relu:
+        if self.by_cudnn and self.relu and x.device.type == "cuda":
             return self._by_cudnn(x, total)
         if (
             x.device.type != "cpu"
