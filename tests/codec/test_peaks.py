@@ -8,6 +8,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from benchmarks.pretend_device import DEVICE, Counts, pretended
 from swahr.codec.peaks import Peaks
 from swahr.codec.peaks_batch import find_peaks_as_topk as find_peaks
 from swahr.codec.peaks_batch import find_peaks_batch
@@ -88,3 +89,21 @@ def test_non_finite_values_are_detected(bad: float) -> None:
         maps = np.zeros((2, 40, 32, 2), np.float32)
         maps[index] = bad
         assert not tile_bounds(maps).finite
+
+
+def test_equal_peaks_of_a_gpu_are_ordered_without_copying_maps() -> None:
+    """Their order is not that in which the GPU's topk gives them."""
+    heatmaps = torch.zeros(2, 3, 64, 64)
+    heatmaps[1, 2, 8:56:8, 8:56:8] = 0.5
+    heatmaps[1, 2, 16, 24] = 0.75
+    tags = torch.arange(64.0 * 64).view(1, 1, 64, 64, 1).expand(2, 3, -1, -1, 2).contiguous()
+    rule = dict(limit=30, threshold=0.25, radius=2)
+    with pretended() as device:
+        on_gpu = heatmaps.to(DEVICE), tags.to(DEVICE)
+        device.counts = Counts()
+        found = find_peaks_batch(*on_gpu, **rule)
+        downloads = device.counts.downloads
+    check(found[1], heatmaps[1].numpy(), tags[1].numpy(), **rule)
+    table, candidates, chosen = downloads
+    assert candidates == 36 * 3 * 8  # the row, the pixel and the value of each, in float64
+    assert chosen < table and table == 2 * 3 * 31 * 6 * 8

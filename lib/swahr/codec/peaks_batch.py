@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
 
+from swahr.codec.copies import to_device
 from swahr.codec.maps import on_device
 from swahr.codec.peaks import SCORE, Peaks, find_peaks, peaks_of
-from swahr.codec.tile_bounds import NOT_FINITE, Floats, TileBounds, tile_bounds
+from swahr.codec.tile_bounds import NOT_FINITE, Floats, TileBounds
 
 PARTIAL_SORT = 64  # torch.topk keeps the best M in a heap if there are at least 64 M values
 
@@ -59,15 +58,25 @@ def _settle_ties(
     tags: torch.Tensor,
     images: NDArray[np.int64],
     joints: NDArray[np.int64],
-    **settings: Any,
+    *,
+    limit: int,
+    threshold: float,
+    radius: int,
 ) -> None:
-    """Replace the peaks of joints (n,) of images (n,) by those found on the CPU, whose order of
-    equal scores is the right one.
+    """Replace the peaks of joints (n,) of images (n,) by those in the order that torch.topk has on
+    the CPU. The pixels that equal their window's maximum go there, and no map does.
     """
-    rows = tuple(torch.from_numpy(index).to(heatmaps.device) for index in (images, joints))
-    maps = heatmaps[rows].cpu().numpy()
-    tag_maps = tags.expand(-1, heatmaps.shape[1], -1, -1, -1)[rows].cpu().numpy()
-    settled = find_peaks_as_topk(maps, tag_maps, tile_bounds(maps[..., None]), **settings)
+    rows = to_device(images * heatmaps.shape[1] + joints, heatmaps.device)
+    suppressed = _suppressed(heatmaps.flatten(0, 1)[rows], radius).flatten(1)
+    places = suppressed.nonzero()
+    values = suppressed[places[:, 0], places[:, 1]]
+    found = torch.cat([places.double(), values.double()[:, None]], 1).cpu()
+    on_host = torch.zeros(suppressed.shape)
+    on_host[found[:, 0].long(), found[:, 1].long()] = found[:, 2].float()
+    scores, pixels = on_host.topk(min(limit, on_host.shape[1]))
+    device = heatmaps.device
+    table = _table(heatmaps, tags, rows, scores.to(device), pixels.to(device)).cpu().numpy()
+    settled = peaks_of(table[None], threshold)[0]
     for row, (image, joint) in enumerate(zip(images, joints, strict=True)):
         for field in range(len(settled)):
             peaks[image][field][joint] = settled[field][row]
@@ -77,16 +86,33 @@ def _pool(heatmaps: torch.Tensor, tags: torch.Tensor, limit: int, radius: int) -
     """The table (B, K, M, 4 + T) of the best pixels that equal their window's maximum, computed as
     in the published code.
     """
-    batch, joints, height, width = heatmaps.shape
-    pooled = F.max_pool2d(heatmaps, 2 * radius + 1, 1, radius)
-    suppressed = torch.where(heatmaps == pooled, heatmaps, 0)
-    scores, pixels = suppressed.flatten(2).topk(min(limit, height * width), dim=2)
-    rows = torch.arange(batch * joints, device=heatmaps.device).view(batch, joints, 1)
+    maps = heatmaps.flatten(0, 1)
+    suppressed = _suppressed(maps, radius).flatten(1)
+    scores, pixels = suppressed.topk(min(limit, suppressed.shape[1]))
+    rows = torch.arange(len(maps), device=maps.device)
+    return _table(heatmaps, tags, rows, scores, pixels).unflatten(0, heatmaps.shape[:2])
+
+
+def _suppressed(maps: torch.Tensor, radius: int) -> torch.Tensor:
+    """Maps (R, H, W), with 0 where a pixel is below its window's maximum."""
+    pooled = F.max_pool2d(maps[:, None], 2 * radius + 1, 1, radius)[:, 0]
+    return torch.where(maps == pooled, maps, 0)
+
+
+def _table(
+    heatmaps: torch.Tensor,
+    tags: torch.Tensor,
+    rows: torch.Tensor,
+    scores: torch.Tensor,
+    pixels: torch.Tensor,
+) -> torch.Tensor:
+    """The table (n, M, 4 + T) of pixels (n, M) with scores (n, M) in the heatmaps (n,) of all."""
+    rows = rows[:, None]
     offsets = quarter_offsets(heatmaps.flatten(0, 1), rows, pixels)
-    channels = tags.flatten(2, 3).expand(-1, joints, -1, -1)
-    peak_tags = channels.gather(2, pixels[..., None].expand(-1, -1, -1, tags.shape[-1]))
+    heatmaps_per_tag_map = heatmaps.shape[1] // tags.shape[1]
+    peak_tags = tags.flatten(0, 1).flatten(1, 2)[rows // heatmaps_per_tag_map, pixels]
     columns = (pixels[..., None], scores[..., None], offsets, peak_tags)
-    return torch.cat([column.double() for column in columns], 3)
+    return torch.cat([column.double() for column in columns], 2)
 
 
 def quarter_offsets(maps: torch.Tensor, rows: torch.Tensor, pixels: torch.Tensor) -> torch.Tensor:
