@@ -250,6 +250,7 @@ def test_maps_must_have_tags() -> None:
         ({"max_people": 0}, "max_people is 0; it must be 1 or more"),
         ({"detection_threshold": -0.1}, "detection_threshold is -0.1; it must be 0 or more"),
         ({"detection_threshold": float("nan")}, "detection_threshold is nan"),
+        ({"tag_scale": 0.0}, "tag_scale is 0.0; it must be above 0"),
         ({"nms_kernel": 5, "nms_padding": 1}, "nms_kernel is 5 and nms_padding 1"),
         ({"nms_kernel": 4, "nms_padding": 2}, "nms_kernel is 4"),
     ],
@@ -264,6 +265,7 @@ def test_the_configuration_is_read() -> None:
     test = dict(
         DECODER="associative",
         DETECTION_THRESHOLD=0.1,
+        TAG_SCALE=1.0,
         TAG_THRESHOLD=1.0,
         NMS_KERNEL=5,
         NMS_PADDING=2,
@@ -288,6 +290,7 @@ def test_the_configuration_is_read() -> None:
     others = [
         {"people": 2},
         {"DETECTION_THRESHOLD": 0.5},
+        {"TAG_SCALE": 0.1},
         {"TAG_THRESHOLD": 0.1},
         {"ADJUST": False},
         {"NMS_KERNEL": 41, "NMS_PADDING": 20},
@@ -367,6 +370,23 @@ def test_arrays_are_decoded_as_tensors_are(rules: dict) -> None:
     assert len(corner.scores) == 0
     with pytest.raises(ValueError, match="heatmaps have shape"):
         arrays.decode_arrays(heatmaps.numpy()[0], tags.numpy())
+
+
+def test_tag_scale_multiplies_the_tags() -> None:
+    """Also where maps are arrays, in tensor operations, and where grouping alone is shown."""
+    heatmaps, tags = crowd(5, size=(80, 64), joints=2, tag_maps=2)
+    [want] = make_decoder(2)(Maps(heatmaps, tags * 0.25))
+    assert len(want.scores) != len(make_decoder(2)(Maps(heatmaps, tags))[0].scores)
+    decoder = make_decoder(2, tag_scale=0.25)
+    [batched] = decoder.decode_batch(heatmaps, decoder.scaled(tags))
+    [arrays] = ArrayDecoder(grouping_order=range(2), tag_scale=0.25).decode_arrays(
+        heatmaps.numpy(), tags.numpy()
+    )
+    for found in (decoder(Maps(heatmaps, tags))[0], batched, arrays):
+        for name in People._fields:
+            assert np.array_equal(getattr(found, name), getattr(want, name)), name
+    _, peak_of_joint = decoder.grouped(heatmaps[0].numpy(), tags[0].numpy())
+    assert len(peak_of_joint) == len(want.scores)
 
 
 def test_arrays_are_decoded_without_torch() -> None:

@@ -93,7 +93,15 @@ def same_people(got: list[People], want: list[People]) -> None:
 
 
 @pytest.mark.parametrize(
-    "rules", [{}, {"refine": False}, {"adjust": False}, {"subpixel": True}, {"max_people": 3}]
+    "rules",
+    [
+        {},
+        {"refine": False},
+        {"adjust": False},
+        {"subpixel": True},
+        {"max_people": 3},
+        {"tag_scale": 0.3},
+    ],
 )
 @pytest.mark.parametrize("people", [0, 1, 5, 20])
 @pytest.mark.parametrize("sizes", [DOUBLED, TWICE])

@@ -24,7 +24,8 @@ class People(NamedTuple):
 
     keypoints: (N, K, 3), x and y in map pixels and the score; 0 where a joint is missing.
     scores: (N,), the mean score over the K joints before refinement.
-    tags: (N, T), the mean tag of the joints before refinement; None from decoders without tags.
+    tags: (N, T), the mean tag of the joints before refinement, times tag_scale; None from decoders
+    without tags.
     """
 
     keypoints: NDArray[np.float32]
@@ -39,7 +40,9 @@ class ArrayDecoder:
     grouping_order: the K joints in the order in which they are grouped.
     max_people: peaks kept of each joint, and people that can be joined.
     detection_threshold: the score that a peak exceeds.
-    tag_threshold: the tag distance below which a peak may join a person.
+    tag_scale: by which tags are multiplied first. Distances of tags are rounded in grouping and
+    refinement, so that people are hard to tell apart where theirs is less than 0.5 / tag_scale.
+    tag_threshold: the tag distance, after tag_scale, below which a peak may join a person.
     nms_kernel, nms_padding: the max-pooling window in pixels, kernel = 2 padding + 1.
     use_detection_val, ignore_too_much: see `grouping.group`.
     adjust: move peaks a quarter of a pixel towards the higher neighbour, and to pixel centres.
@@ -59,6 +62,7 @@ class ArrayDecoder:
         grouping_order: Sequence[int],
         max_people: int = 30,
         detection_threshold: float = 0.1,
+        tag_scale: float = 1.0,
         tag_threshold: float = 1.0,
         nms_kernel: int = 5,
         nms_padding: int = 2,
@@ -80,6 +84,8 @@ class ArrayDecoder:
             raise ValueError(f"max_people is {max_people}; it must be 1 or more")
         if not detection_threshold >= 0:
             raise ValueError(f"detection_threshold is {detection_threshold}; it must be 0 or more")
+        if not tag_scale > 0:
+            raise ValueError(f"tag_scale is {tag_scale}; it must be above 0")
         if nms_padding < 0 or nms_kernel != 2 * nms_padding + 1:
             raise ValueError(
                 f"nms_kernel is {nms_kernel} and nms_padding {nms_padding}; "
@@ -88,6 +94,7 @@ class ArrayDecoder:
         if oks_nms and len(sigmas) != num_joints:
             raise ValueError(f"sigmas has length {len(sigmas)}; oks_nms needs {num_joints}")
         self.grouping_order = np.asarray(grouping_order, np.int64)
+        self.tag_scale = tag_scale
         self.adjust = adjust
         self.refine = refine
         self.subpixel = subpixel
@@ -112,7 +119,7 @@ class ArrayDecoder:
         """
         self._check_shapes(heatmaps.shape, tags.shape)
         heatmaps = np.ascontiguousarray(heatmaps, np.float32)
-        tags = np.ascontiguousarray(tags, np.float32)
+        tags = self.scaled(np.ascontiguousarray(tags, np.float32))
         people = [self._decode_image(*image) for image in zip(heatmaps, tags, strict=True)]
         return self.finish(people, heatmaps)
 
@@ -145,7 +152,7 @@ class ArrayDecoder:
         tag_bounds = tile_bounds(tags)
         if not (heatmap_bounds.finite and tag_bounds.finite):
             raise ValueError(NOT_FINITE)
-        peaks, peak_of_joint = self.grouped(heatmaps, tags, heatmap_bounds)
+        peaks, peak_of_joint = self._grouped(heatmaps, tags, heatmap_bounds)
         means = mean_tags(peaks, peak_of_joint)
         people = self._people(peaks, peak_of_joint, means, heatmaps.shape[-1])
         persons, joints = np.nonzero(peak_of_joint < 0)
@@ -154,14 +161,20 @@ class ArrayDecoder:
             write_joints(people, persons, joints, found)
         return people
 
-    def grouped(
-        self, heatmaps: Floats, tags: Floats, bounds: TileBounds | None = None
-    ) -> tuple[Peaks, PeakOfJoint]:
+    def scaled(self, tags: Any) -> Any:
+        """Tags, an array or a tensor, times tag_scale."""
+        return tags if self.tag_scale == 1 else tags * self.tag_scale
+
+    def grouped(self, heatmaps: Floats, tags: Floats) -> tuple[Peaks, PeakOfJoint]:
         """The peaks of one image's maps, and the people that grouping makes of them, see `group`.
 
-        heatmaps: (K, H, W). tags: (K or 1, H, W, T). Both are contiguous. bounds: of the heatmaps.
+        heatmaps: (K, H, W). tags: (K or 1, H, W, T). Both are contiguous.
         """
-        bounds = bounds or tile_bounds(heatmaps[..., None])
+        return self._grouped(heatmaps, self.scaled(tags), tile_bounds(heatmaps[..., None]))
+
+    def _grouped(
+        self, heatmaps: Floats, tags: Floats, bounds: TileBounds
+    ) -> tuple[Peaks, PeakOfJoint]:
         peaks = self._find_peaks(heatmaps, tags, bounds, **self.peak_settings)
         return peaks, group(peaks, self.grouping_order, **self._group_settings)
 
@@ -204,6 +217,7 @@ def decoder_settings(cfg: Any, skeleton: Skeleton) -> dict[str, Any]:
         grouping_order=skeleton.grouping_order,
         max_people=cfg.DATASET.MAX_NUM_PEOPLE,
         detection_threshold=test.DETECTION_THRESHOLD,
+        tag_scale=test.TAG_SCALE,
         tag_threshold=test.TAG_THRESHOLD,
         nms_kernel=test.NMS_KERNEL,
         nms_padding=test.NMS_PADDING,

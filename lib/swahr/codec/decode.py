@@ -48,7 +48,7 @@ class AssociativeDecoder(ArrayDecoder):
         """
         heatmaps, tags = self._check(maps)
         heatmaps = heatmaps.detach().float().contiguous()
-        tags = tags.detach().float().contiguous()
+        tags = self.scaled(tags.detach().float().contiguous())
         on_cpu = heatmaps.device.type == "cpu"
         people = (self.decode_images if on_cpu else self.decode_batch)(heatmaps, tags)
         return self.finish(people, heatmaps)

@@ -38,6 +38,7 @@ class FastDecoder:
     def begin(self, maps: SampledMaps) -> SampledMaps:
         """The same maps with their peaks on the way to the host, for which nobody waits here."""
         settings = self.rules.peak_settings
+        maps.tags = [part._replace(maps=self.rules.scaled(part.maps)) for part in maps.tags]
         table = _peak_table(maps, settings["limit"], settings["radius"])
         maps.peaks = HostCopy(torch.where(maps.finite, table, torch.nan))
         return maps
