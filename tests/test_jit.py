@@ -58,7 +58,8 @@ def package(tmp_path: Path) -> Path:
 def used(package: Path, before: str = "") -> tuple[list[str], str]:
     """What a new process computes, how often it found machine code, and what it said."""
     done = subprocess.run(
-        [sys.executable, "-c", before + USE],
+        # -B: Python's own cache takes an edit within a second, of the same length, for none.
+        [sys.executable, "-B", "-c", before + USE],
         env={"PYTHONPATH": str(package.parent), "HOME": str(package.parent)},
         cwd=package.parent,
         capture_output=True,
