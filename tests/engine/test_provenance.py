@@ -120,6 +120,14 @@ def test_tests_have_names_and_descriptions_of_their_own(
     assert describe_test(cfg) == description
 
 
+def test_the_description_names_rules_that_the_published_code_does_not_have(
+    config_file: Path,
+) -> None:
+    cfg = loaded(config_file, "TEST.TAG_SCALE", 2, "TEST.OKS_NMS", 0.3, "TEST.SUBPIXEL", True)
+    rules = ", TEST.TAG_SCALE 2.0, TEST.SUBPIXEL True, TEST.OKS_NMS 0.3"
+    assert describe_test(cfg).endswith(f"px{rules}")
+
+
 def test_the_fingerprint_depends_on_what_decides_the_people(
     config_file: Path, weights: Path
 ) -> None:

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple, TypeVar
 import torch
 
 from swahr.config import output_dir, resolve_path
+from swahr.config.schema import default_values
 from swahr.engine import checkpoint
 from swahr.models.weights import CheckpointError
 
@@ -21,6 +22,8 @@ FIGURES = "_figures.json"  # end of the name of a file of figures, see validate.
 DIGEST_LENGTH = 12  # hexadecimal digits of SHA-256 that are shown
 # The settings that decide which people are found, apart from the weights.
 RESULT_SECTIONS = ("DATASET", "MODEL", "LOSS", "AMP", "TEST")
+# Keys of TEST that change which people are found and that the published code does not have.
+OWN_RULES = ("TAG_SCALE", "SUBPIXEL", "OKS_NMS")
 # Keys of these sections that only decide how fast they are found.
 SPEED_KEYS = ("MODEL_FILE", "IMAGES_PER_GPU", "LOG_PROGRESS", "CUDA_GRAPHS", "RESUME")
 
@@ -104,10 +107,18 @@ def _has_weights(path: Path, weights: dict[str, torch.Tensor]) -> bool:
 
 
 def describe_test(cfg: Any) -> str:
-    """The settings that tests of one network are told apart by, in one line."""
+    """The settings that tests of one network are told apart by, in one line: those that papers
+    name, and the rules of ours that are not off.
+    """
     scales = ", ".join(f"{scale:g}" for scale in cfg.TEST.SCALE_FACTOR)
     flip = "flip test" if cfg.TEST.FLIP_TEST else "no flip test"
-    return f"{flip}, scales {scales}, input size {cfg.DATASET.INPUT_SIZE} px"
+    defaults = default_values()
+    ours = [
+        f", TEST.{key} {cfg.TEST[key]}"
+        for key in OWN_RULES
+        if cfg.TEST[key] != defaults[f"TEST.{key}"]
+    ]
+    return f"{flip}, scales {scales}, input size {cfg.DATASET.INPUT_SIZE} px{''.join(ours)}"
 
 
 def results_name(cfg: Any) -> str:
