@@ -19,7 +19,7 @@ from swahr.codec.copies import HostCopy
 from swahr.codec.decode import AssociativeDecoder, People
 from swahr.codec.maps import on_device
 from swahr.codec.peaks import peaks_of
-from swahr.codec.peaks_batch import quarter_offsets
+from swahr.codec.peaks_batch import quarter_offsets, suppressed
 from swahr.codec.refine import Indices
 from swahr.codec.refine_batch import TileStack, search_tiles
 from swahr.codec.sampled import SampledMaps, TagMaps, growth, sample, tile_weights
@@ -36,7 +36,9 @@ class FastDecoder:
 
     @torch.no_grad()
     def begin(self, maps: SampledMaps) -> SampledMaps:
-        """The same maps with their peaks on the way to the host, for which nobody waits here."""
+        """The same maps with their tags scaled, and with their peaks on the way to the host, for
+        which nobody waits here.
+        """
         settings = self.rules.peak_settings
         maps.tags = [part._replace(maps=self.rules.scaled(part.maps)) for part in maps.tags]
         table = _peak_table(maps, settings["limit"], settings["radius"])
@@ -73,8 +75,7 @@ def _peak_table(maps: SampledMaps, limit: int, radius: int) -> torch.Tensor:
     """
     heatmaps = maps.heatmaps
     batch, joints, _, width = heatmaps.shape
-    pooled = F.max_pool2d(heatmaps, 2 * radius + 1, 1, radius)
-    peaks = torch.where(heatmaps == pooled, heatmaps, 0)
+    peaks = suppressed(heatmaps, radius)
     best, places = F.max_pool2d(peaks, radius + 1, ceil_mode=True, return_indices=True)
     candidates = best.flatten(2)
     scores, order = candidates.topk(min(limit, candidates.shape[2]), dim=2)

@@ -66,17 +66,19 @@ def _settle_ties(
     """Replace the peaks of joints (n,) of images (n,) by those in the order that torch.topk has on
     the CPU. The pixels that equal their window's maximum go there, and no map does.
     """
-    rows = to_device(images * heatmaps.shape[1] + joints, heatmaps.device)
-    suppressed = _suppressed(heatmaps.flatten(0, 1)[rows], radius).flatten(1)
-    places = suppressed.nonzero()
-    values = suppressed[places[:, 0], places[:, 1]]
-    found = torch.cat([places.double(), values.double()[:, None]], 1).cpu()
-    on_host = torch.zeros(suppressed.shape)
-    on_host[found[:, 0].long(), found[:, 1].long()] = found[:, 2].float()
-    scores, pixels = on_host.topk(min(limit, on_host.shape[1]))
     device = heatmaps.device
-    table = _table(heatmaps, tags, rows, scores.to(device), pixels.to(device)).cpu().numpy()
-    settled = peaks_of(table[None], threshold)[0]
+    rows = tuple(to_device(np.stack([images, joints]), device))
+    maps = heatmaps[rows][None]  # as one image of n joints
+    tag_maps = tags.expand(-1, heatmaps.shape[1], -1, -1, -1)[rows][None]
+    scores = suppressed(maps, radius)[0].flatten(1)
+    places = scores.nonzero()
+    values = scores[places[:, 0], places[:, 1]]
+    found = torch.cat([places.double(), values.double()[:, None]], 1).cpu()
+    on_host = torch.zeros(scores.shape)
+    on_host[found[:, 0].long(), found[:, 1].long()] = found[:, 2].float()
+    pixels = to_device(on_host.topk(min(limit, on_host.shape[1])).indices.numpy(), device)
+    table = _table(maps, tag_maps, scores.gather(1, pixels)[None], pixels[None]).cpu().numpy()
+    settled = peaks_of(table, threshold)[0]
     for row, (image, joint) in enumerate(zip(images, joints, strict=True)):
         for field in range(len(settled)):
             peaks[image][field][joint] = settled[field][row]
@@ -86,33 +88,28 @@ def _pool(heatmaps: torch.Tensor, tags: torch.Tensor, limit: int, radius: int) -
     """The table (B, K, M, 4 + T) of the best pixels that equal their window's maximum, computed as
     in the published code.
     """
-    maps = heatmaps.flatten(0, 1)
-    suppressed = _suppressed(maps, radius).flatten(1)
-    scores, pixels = suppressed.topk(min(limit, suppressed.shape[1]))
-    rows = torch.arange(len(maps), device=maps.device)
-    return _table(heatmaps, tags, rows, scores, pixels).unflatten(0, heatmaps.shape[:2])
+    candidates = suppressed(heatmaps, radius).flatten(2)
+    scores, pixels = candidates.topk(min(limit, candidates.shape[2]), dim=2)
+    return _table(heatmaps, tags, scores, pixels)
 
 
-def _suppressed(maps: torch.Tensor, radius: int) -> torch.Tensor:
-    """Maps (R, H, W), with 0 where a pixel is below its window's maximum."""
-    pooled = F.max_pool2d(maps[:, None], 2 * radius + 1, 1, radius)[:, 0]
-    return torch.where(maps == pooled, maps, 0)
+def suppressed(heatmaps: torch.Tensor, radius: int) -> torch.Tensor:
+    """Heatmaps (B, K, H, W), with 0 where a pixel is below its window's maximum."""
+    pooled = F.max_pool2d(heatmaps, 2 * radius + 1, 1, radius)
+    return torch.where(heatmaps == pooled, heatmaps, 0)
 
 
 def _table(
-    heatmaps: torch.Tensor,
-    tags: torch.Tensor,
-    rows: torch.Tensor,
-    scores: torch.Tensor,
-    pixels: torch.Tensor,
+    heatmaps: torch.Tensor, tags: torch.Tensor, scores: torch.Tensor, pixels: torch.Tensor
 ) -> torch.Tensor:
-    """The table (n, M, 4 + T) of pixels (n, M) with scores (n, M) in the heatmaps (n,) of all."""
-    rows = rows[:, None]
+    """The table (B, K, M, 4 + T) of pixels (B, K, M) with these scores."""
+    batch, joints = heatmaps.shape[:2]
+    rows = torch.arange(batch * joints, device=heatmaps.device).view(batch, joints, 1)
     offsets = quarter_offsets(heatmaps.flatten(0, 1), rows, pixels)
-    heatmaps_per_tag_map = heatmaps.shape[1] // tags.shape[1]
-    peak_tags = tags.flatten(0, 1).flatten(1, 2)[rows // heatmaps_per_tag_map, pixels]
+    channels = tags.flatten(2, 3).expand(-1, joints, -1, -1)
+    peak_tags = channels.gather(2, pixels[..., None].expand(-1, -1, -1, tags.shape[-1]))
     columns = (pixels[..., None], scores[..., None], offsets, peak_tags)
-    return torch.cat([column.double() for column in columns], 2)
+    return torch.cat([column.double() for column in columns], 3)
 
 
 def quarter_offsets(maps: torch.Tensor, rows: torch.Tensor, pixels: torch.Tensor) -> torch.Tensor:

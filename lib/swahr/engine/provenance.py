@@ -11,8 +11,7 @@ from typing import Any, NamedTuple, TypeVar
 
 import torch
 
-from swahr.config import output_dir, resolve_path
-from swahr.config.schema import default_values
+from swahr.config import SCHEMA, output_dir, resolve_path
 from swahr.engine import checkpoint
 from swahr.models.weights import CheckpointError
 
@@ -112,11 +111,10 @@ def describe_test(cfg: Any) -> str:
     """
     scales = ", ".join(f"{scale:g}" for scale in cfg.TEST.SCALE_FACTOR)
     flip = "flip test" if cfg.TEST.FLIP_TEST else "no flip test"
-    defaults = default_values()
     ours = [
         f", TEST.{key} {cfg.TEST[key]}"
         for key in OWN_RULES
-        if cfg.TEST[key] != defaults[f"TEST.{key}"]
+        if cfg.TEST[key] != SCHEMA[f"TEST.{key}"].default
     ]
     return f"{flip}, scales {scales}, input size {cfg.DATASET.INPUT_SIZE} px{''.join(ours)}"
 
