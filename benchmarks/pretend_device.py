@@ -115,6 +115,18 @@ class PretendDevice(TorchDispatchMode):
     def __init__(self) -> None:
         super().__init__()
         self.counts = Counts()
+        self.lifted_before: list[bool] = []
+
+    def __enter__(self) -> PretendDevice:
+        # Lists of numbers then come as copies from the host. Each thread has this setting.
+        self.lifted_before.append(torch._C._only_lift_cpu_tensors())
+        torch._C._set_only_lift_cpu_tensors(True)
+        super().__enter__()
+        return self
+
+    def __exit__(self, *error: Any) -> None:
+        super().__exit__(*error)
+        torch._C._set_only_lift_cpu_tensors(self.lifted_before.pop())
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = dict(kwargs or {})
@@ -265,22 +277,17 @@ def _on_stream(stream: Stream) -> Iterator[None]:
 @contextmanager
 def pretended() -> Iterator[PretendDevice]:
     """A PretendDevice, where memory counts as pinned and no driver is looked for."""
-    # Without a driver, indexing then asks for none; lists of numbers come as copies from the host.
-    torch._C._ensureCUDADeviceGuardSet()
-    torch._C._set_only_lift_cpu_tensors(True)
+    torch._C._ensureCUDADeviceGuardSet()  # without a driver, indexing then asks for none
     STREAMS.order.clear()
-    try:
-        with (
-            mock.patch.object(torch.Tensor, "pin_memory", lambda self, device=None: self),
-            mock.patch.object(torch.cuda, "_lazy_init", lambda: None),
-            mock.patch.object(torch.cuda, "Event", Event),
-            mock.patch.object(torch.cuda, "Stream", Stream),
-            mock.patch.object(torch.cuda, "stream", _on_stream),
-            mock.patch.object(
-                torch.__future__, "get_overwrite_module_params_on_conversion", lambda: True
-            ),
-            PretendDevice() as device,
-        ):
-            yield device
-    finally:
-        torch._C._set_only_lift_cpu_tensors(False)
+    with (
+        mock.patch.object(torch.Tensor, "pin_memory", lambda self, device=None: self),
+        mock.patch.object(torch.cuda, "_lazy_init", lambda: None),
+        mock.patch.object(torch.cuda, "Event", Event),
+        mock.patch.object(torch.cuda, "Stream", Stream),
+        mock.patch.object(torch.cuda, "stream", _on_stream),
+        mock.patch.object(
+            torch.__future__, "get_overwrite_module_params_on_conversion", lambda: True
+        ),
+        PretendDevice() as device,
+    ):
+        yield device
