@@ -113,6 +113,11 @@ def skeleton(names: str, *pairs: tuple[int, int]) -> Skeleton:
             [(0, 2), (1, 3)],
             "flip_pairs joins left_eye with left_ear, not with right_eye",
         ),
+        (
+            "lefteye righteye leftear rightear",
+            [(0, 3), (1, 2)],
+            "flip_pairs joins lefteye with rightear, not with righteye",
+        ),
     ],
 )
 def test_sides_that_a_mirrored_image_would_mix_up(
@@ -130,6 +135,7 @@ def test_sides_that_a_mirrored_image_would_mix_up(
         PAIR,
         skeleton("nose bright_spot cleft chin"),
         skeleton("l_eye nose"),
+        skeleton("lip rip"),
         skeleton("eye_left eye_right", (1, 0)),
         skeleton("a b", (0, 1)),
     ],

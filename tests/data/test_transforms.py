@@ -101,8 +101,12 @@ def test_parameters_lie_in_their_ranges(scale_type: str) -> None:
         params = affine.draw(64, 48, np.random.default_rng(seed))
         assert 0.75 <= params.zoom <= 1.5 and abs(params.rotation) <= 30
         assert params.scale == pytest.approx(side * params.zoom / 200)
-        shift = np.abs(np.subtract(params.center, (32, 24)))
-        assert shift.max() <= 40 * params.scale
+        shift = np.subtract(params.center, (32, 24))
+        assert np.abs(shift).max() <= 40 * params.scale
+        plain = np.random.default_rng(seed)
+        plain.uniform(size=2)
+        radius = int(40 * params.scale)
+        assert shift.tolist() == plain.integers(-radius, radius, size=2, endpoint=True).tolist()
 
 
 def test_five_random_numbers_are_drawn_in_a_fixed_order() -> None:

@@ -89,3 +89,12 @@ def test_people_come_and_go_and_nobody_without_an_id_is_changed() -> None:
     np.testing.assert_array_equal(smooth([9], both[:1], 5.0), both[:1])
     np.testing.assert_array_equal(smooth([4], moved[:1], 5.1), moved[:1])
     assert smooth([], both[:0], 5.2).shape == (0, JOINTS, 3)
+
+
+def test_who_was_missing_for_a_moment_is_filtered_on() -> None:
+    smooth = OneEuroFilter()
+    first = frames(1)
+    smooth([4], first, 0.0)
+    smooth([9], first, 0.2)
+    moved = first + (9, 0, 0)
+    assert (smooth([4], moved, 0.4)[..., 0] < moved[..., 0]).all()

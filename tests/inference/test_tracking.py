@@ -104,6 +104,16 @@ def test_a_hidden_person_is_expected_where_its_motion_leads() -> None:
     assert track(still, 1.1, person(110)) == [2]
 
 
+def test_a_person_who_was_hidden_for_long_gets_the_speed_of_the_way_since() -> None:
+    """Away for 1.4 s, 60 px farther: 0.4 of the new speed and 0.6 of the one before."""
+    tracker = Tracker(COCO.sigmas)
+    for step in range(11):
+        track(tracker, step / 10, person(5.0 * step))
+    before = tracker._velocities[0, 0]
+    assert track(tracker, 2.4, person(110)) == [1]
+    assert tracker._velocities[0, 0] == pytest.approx(0.6 * before + 0.4 * 60 / 1.4)
+
+
 def test_whoever_is_gone_too_long_is_somebody_new() -> None:
     for seconds, wanted in ((2.0, 1), (2.1, 2)):
         tracker = Tracker(COCO.sigmas, max_hidden=2.0)
