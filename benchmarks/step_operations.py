@@ -115,12 +115,19 @@ def make_batch(size: int, sides: list[int], people: int = 3) -> Any:
 
 
 def build_step(cfg: Any) -> Any:
-    """The TrainStep of a configuration, on the CPU but as if reading a value took time."""
+    """The TrainStep of a configuration, on the CPU but with the operations of a GPU, and as if
+    reading a value took time.
+    """
     from swahr.engine import setup
     from swahr.losses.criterion import build_criterion
     from swahr.models.build import build_model
+    from swahr.models.depthwise import DepthwiseConv2d
 
-    step = setup.build_train_step(cfg, build_model(cfg), build_criterion(cfg), torch.device("cpu"))
+    model = build_model(cfg)
+    for layer in model.modules():
+        if isinstance(layer, DepthwiseConv2d):
+            layer.compiled_sum = False
+    step = setup.build_train_step(cfg, model, build_criterion(cfg), torch.device("cpu"))
     step.host_reads = False
     step.encoder.drop_absent = False
     return step

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from swahr.models.blocks import init_normal, residual_blocks
+from swahr.models.depthwise import DepthwiseConv2d
 from swahr.models.network import Backbone, Head, ModelError, StageOutput
 
 # Kernel of a transposed convolution of stride 2 -> padding and output padding that double the size.
@@ -138,7 +139,7 @@ def _scale_head(in_channels: int, num_joints: int) -> nn.Sequential:
 
     SWAHR, section 3.2.
     """
-    spread = nn.Conv2d(num_joints, num_joints, 9, padding=4, groups=num_joints)
+    spread = DepthwiseConv2d(num_joints, kernel_size=9)
     project = nn.Conv2d(in_channels, num_joints, 1)
     return nn.Sequential(project, nn.BatchNorm2d(num_joints), nn.ReLU(inplace=True), spread)
 

@@ -1,0 +1,71 @@
+"""swahr.models.depthwise against nn.Conv2d, which has the same parameters."""
+
+from __future__ import annotations
+
+from unittest.mock import patch
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from swahr.models import depthwise
+from swahr.models.depthwise import DepthwiseConv2d
+
+CHANNELS = 5
+
+
+def pair(kernel_size: int, dtype: torch.dtype = torch.float32) -> tuple[DepthwiseConv2d, nn.Conv2d]:
+    """The same convolution, ours and PyTorch's."""
+    ours = DepthwiseConv2d(CHANNELS, kernel_size).to(dtype)
+    plain = nn.Conv2d(
+        CHANNELS, CHANNELS, kernel_size, padding=kernel_size // 2, groups=CHANNELS, dtype=dtype
+    )
+    plain.load_state_dict(ours.state_dict())
+    return ours, plain
+
+
+def gradients(conv: nn.Conv2d, maps: Tensor, factor: Tensor) -> list[Tensor]:
+    """The output, and the gradients of its sum times factor: of the input, weight and bias."""
+    maps = maps.detach().clone().requires_grad_()
+    output = conv(maps)
+    (output * factor).sum().backward()
+    assert maps.grad is not None and conv.weight.grad is not None and conv.bias is not None
+    assert conv.bias.grad is not None
+    return [output.detach(), maps.grad, conv.weight.grad, conv.bias.grad]
+
+
+@pytest.mark.parametrize("kernel_size", [1, 3, 9])
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+def test_gradients_are_those_of_pytorch(kernel_size: int, layout: torch.memory_format) -> None:
+    torch.manual_seed(0)
+    ours, plain = pair(kernel_size, torch.float64)
+    maps, factor = torch.randn(2, 3, CHANNELS, 6, 11, dtype=torch.float64)
+    maps, factor = (x.to(memory_format=layout) for x in (maps, factor))
+    for mine, theirs in zip(gradients(ours, maps, factor), gradients(plain, maps, factor)):
+        torch.testing.assert_close(mine, theirs, rtol=1e-12, atol=1e-12)
+
+
+def test_weights_learn_in_float32_from_bf16_maps() -> None:
+    torch.manual_seed(0)
+    ours, exact = pair(9)
+    exact = exact.double()
+    maps, factor = torch.randn(2, 4, CHANNELS, 16, 16).bfloat16()
+    with torch.autocast("cpu", torch.bfloat16):
+        _, of_maps, of_weight, of_bias = gradients(ours, maps, factor)
+    expected = gradients(exact, maps.double(), factor.double())
+    assert (of_maps.dtype, of_weight.dtype) == (torch.bfloat16, torch.float32)
+    torch.testing.assert_close(of_weight.double(), expected[2], rtol=1e-5, atol=1e-4)
+    torch.testing.assert_close(of_bias.double(), expected[3], rtol=1e-5, atol=1e-4)
+    torch.testing.assert_close(of_maps.double(), expected[1], rtol=2e-2, atol=2e-2)
+
+
+def test_pytorch_does_it_where_no_weight_learns() -> None:
+    conv = DepthwiseConv2d(CHANNELS, 3)
+    maps = torch.randn(1, CHANNELS, 4, 4, requires_grad=True)
+    with patch.object(depthwise, "weight_gradient", side_effect=AssertionError):
+        conv.requires_grad_(False)
+        conv(maps).sum().backward()
+        with torch.no_grad():
+            conv.requires_grad_(True)
+            assert not conv(maps).requires_grad
+    assert maps.grad is not None
