@@ -411,6 +411,48 @@ def one_thread() -> Iterator[None]:
 
 
 @benchmark
+def scale_head(bench: Bench) -> Iterator[Row]:
+    """The depthwise convolution of a scale head on a CPU, whose weight's gradient is our own."""
+    from swahr.models.depthwise import DepthwiseConv2d
+
+    if bench.cuda:
+        return
+    torch.manual_seed(0)
+    conv = DepthwiseConv2d(JOINTS, kernel_size=9)
+    cases = {
+        "float32": (torch.float32, torch.contiguous_format),
+        "float32, channels_last": (torch.float32, torch.channels_last),
+        "bf16, channels_last": (torch.bfloat16, torch.channels_last),
+    }
+    for name, (dtype, layout) in cases.items():
+        maps, gradient = torch.randn(2, 8, JOINTS, 96, 96).to(dtype)
+        maps = maps.contiguous(memory_format=layout).requires_grad_()
+        gradient = gradient.contiguous(memory_format=layout)
+
+        def run(ours: bool, maps: Tensor = maps, gradient: Tensor = gradient) -> Tensor:
+            """The gradient of the weight."""
+            conv.sum_in_float32 = ours
+            conv.weight.grad = None
+            with torch.autocast("cpu", maps.dtype, enabled=maps.dtype != torch.float32):
+                output = conv(maps)
+            output.backward(gradient)
+            assert conv.weight.grad is not None
+            return conv.weight.grad
+
+        def same(got: Tensor, want: Tensor, dtype: torch.dtype = dtype) -> bool:
+            return bool((got - want).abs().max() <= 30 * torch.finfo(dtype).eps * want.abs().max())
+
+        yield bench.row(
+            "scale head",
+            f"{JOINTS} filters of 9 x 9, 96 px, batch 8, {name}",
+            lambda: run(False),
+            lambda: run(True),
+            same,
+            images=8,
+        )
+
+
+@benchmark
 def compiled_latency(bench: Bench) -> Iterator[Row]:
     """On a GPU. This and the next benchmark are last, because compiling takes the most time."""
     if bench.cuda:

@@ -126,7 +126,7 @@ def build_step(cfg: Any) -> Any:
     model = build_model(cfg)
     for layer in model.modules():
         if isinstance(layer, DepthwiseConv2d):
-            layer.compiled_sum = False
+            layer.sum_in_float32 = False
     step = setup.build_train_step(cfg, model, build_criterion(cfg), torch.device("cpu"))
     step.host_reads = False
     step.encoder.drop_absent = False

@@ -59,13 +59,15 @@ def test_weights_learn_in_float32_from_bf16_maps() -> None:
     torch.testing.assert_close(of_maps.double(), expected[1], rtol=2e-2, atol=2e-2)
 
 
-def test_pytorch_does_it_where_no_weight_learns() -> None:
+def test_a_gradient_is_computed_if_it_is_asked_for() -> None:
     conv = DepthwiseConv2d(CHANNELS, 3)
     maps = torch.randn(1, CHANNELS, 4, 4, requires_grad=True)
-    with patch.object(depthwise, "weight_gradient", side_effect=AssertionError):
-        conv.requires_grad_(False)
-        conv(maps).sum().backward()
-        with torch.no_grad():
-            conv.requires_grad_(True)
-            assert not conv(maps).requires_grad
-    assert maps.grad is not None
+    conv.requires_grad_(False)
+    conv(maps).sum().backward()
+    assert maps.grad is not None and conv.weight.grad is None
+    conv.requires_grad_(True)
+    with patch.object(depthwise, "conv2d_input", side_effect=AssertionError):
+        conv(maps.detach()).sum().backward()
+    assert conv.weight.grad is not None
+    with torch.no_grad():
+        assert not conv(maps).requires_grad
