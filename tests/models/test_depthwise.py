@@ -45,6 +45,16 @@ def test_gradients_are_those_of_pytorch(kernel_size: int, layout: torch.memory_f
         torch.testing.assert_close(mine, theirs, rtol=1e-12, atol=1e-12)
 
 
+def test_the_gradient_of_the_input_has_its_layout() -> None:
+    maps = torch.randn(2, CHANNELS, 6, 11).to(memory_format=torch.channels_last).requires_grad_()
+    features = maps * 1  # Tensor.grad would take the layout of its tensor
+    features.register_hook(lambda gradient: strides.append(gradient.stride()))
+    strides: list[tuple[int, ...]] = []
+    output = DepthwiseConv2d(CHANNELS, 3)(features)
+    output.backward(torch.ones_like(output))
+    assert strides == [maps.stride()]
+
+
 def test_weights_learn_in_float32_from_bf16_maps() -> None:
     torch.manual_seed(0)
     ours, exact = pair(9)
@@ -66,8 +76,10 @@ def test_a_gradient_is_computed_if_it_is_asked_for() -> None:
     conv(maps).sum().backward()
     assert maps.grad is not None and conv.weight.grad is None
     conv.requires_grad_(True)
-    with patch.object(depthwise, "conv2d_input", side_effect=AssertionError):
+    with patch.object(depthwise, "_gradients", wraps=depthwise._gradients) as gradients_of:
         conv(maps.detach()).sum().backward()
     assert conv.weight.grad is not None
+    wanted = [call.args[-1] for call in gradients_of.call_args_list]
+    assert wanted == [(False, False), (False, True)]
     with torch.no_grad():
         assert not conv(maps).requires_grad

@@ -12,7 +12,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
-from torch.nn.grad import conv2d_input, conv2d_weight
 
 
 class DepthwiseConv2d(nn.Conv2d):
@@ -45,15 +44,35 @@ class _DepthwiseConvolution(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
         x, weight = ctx.saved_tensors
-        options = {"padding": weight.shape[-1] // 2, "groups": len(weight)}
-        of_input = of_weight = of_bias = None
-        if ctx.needs_input_grad[0]:
-            of_input = conv2d_input(x.shape, weight.to(gradient.dtype), gradient, **options)
+        needs_input, needs_weight, _ = ctx.needs_input_grad
+        of_input, _ = _gradients(gradient, x, weight, (needs_input, False))
         dtype = torch.promote_types(gradient.dtype, torch.float32)
         gradient = gradient.to(dtype, memory_format=torch.channels_last)
-        if ctx.needs_input_grad[1]:
-            x = x.to(dtype, memory_format=torch.channels_last)
-            of_weight = conv2d_weight(x, weight.shape, gradient, **options)
-        if ctx.needs_input_grad[2]:
-            of_bias = gradient.sum((0, 2, 3))
-        return of_input, of_weight, of_bias
+        x = x.to(memory_format=torch.channels_last)
+        _, of_weight = _gradients(gradient, x, weight, (False, needs_weight))
+        return of_input, of_weight, gradient.sum((0, 2, 3))
+
+
+def _gradients(
+    gradient: Tensor, x: Tensor, weight: Tensor, wanted: tuple[bool, bool]
+) -> tuple[Tensor | None, Tensor | None]:
+    """Those of input and weight that are wanted, in the type of the output's gradient.
+
+    torch.nn.grad has functions for one of them, but loses the layout of the input.
+    """
+    channels = len(weight)
+    padding = [weight.shape[-1] // 2] * 2
+    of_input, of_weight, _ = torch.ops.aten.convolution_backward(
+        gradient,
+        x.to(gradient.dtype),
+        weight.to(gradient.dtype),
+        bias_sizes=None,
+        stride=[1, 1],
+        padding=padding,
+        dilation=[1, 1],
+        transposed=False,
+        output_padding=[0, 0],
+        groups=channels,
+        output_mask=[*wanted, False],
+    )
+    return of_input, of_weight
