@@ -382,6 +382,39 @@ def test_plain_networks_are_used_where_fused_ones_differ(
     assert (chosen is model) == (dtype == torch.float32)
 
 
+class Cancelling(nn.Module):
+    """Small maps that are differences of large numbers, `shift` added."""
+
+    def __init__(self, shift: float = 0.0) -> None:
+        super().__init__()
+        self.large = nn.Parameter(torch.tensor(4000.0))
+        self.shift = shift
+
+    def forward(self, images: Tensor) -> list[StageOutput]:
+        return [StageOutput(None, (images + self.large) - self.large + self.shift, None)]
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_rounding_of_the_type_is_no_difference(
+    dtype: torch.dtype, caplog: pytest.LogCaptureFixture
+) -> None:
+    plain = Cancelling()
+    fast = Cancelling().to(dtype)
+    assert verified(fast, plain, (8, 8)) is fast
+    assert not caplog.records
+
+
+@pytest.mark.parametrize(
+    ("dtype", "shift"), [(torch.bfloat16, 200.0), (torch.float16, 10.0), (torch.float32, 0.1)]
+)
+def test_more_than_rounding_is_a_difference(
+    dtype: torch.dtype, shift: float, caplog: pytest.LogCaptureFixture
+) -> None:
+    wrong = Cancelling(shift).to(dtype)
+    assert verified(wrong, Cancelling(), (8, 8)) is not wrong
+    assert "heatmaps of stage 0 differ by" in caplog.text
+
+
 class Maps(nn.Module):
     """Gives the same maps for every image."""
 
