@@ -5,14 +5,11 @@ Each measurement is a training of its own, as people start it.
 
 from __future__ import annotations
 
-import csv
 import os
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-from benchmarks.harness import Bench, Row, benchmark
+from benchmarks.harness import Bench, Row, benchmark, run_python
 
 ROOT = Path(__file__).resolve().parents[1]
 SMALL = ROOT / "experiments/synthetic"
@@ -49,6 +46,7 @@ def images_per_second(bench: Bench, file: Path, processes: int, images: int) -> 
 
     Raises RuntimeError with its last line where the training fails.
     """
+    from swahr.ablation.figures import read_curves
     from swahr.synthetic import PRESETS, write_dataset
 
     images_root = bench.folder / "calm"
@@ -67,20 +65,6 @@ def images_per_second(bench: Bench, file: Path, processes: int, images: int) -> 
         *("OUTPUT_DIR", output),
         *("LOG_DIR", output),
     ]
-    program = [sys.executable, ROOT / "tools/dist_train.py", "--cfg", file, "--gpus", processes]
-    done = subprocess.run(
-        [str(part) for part in (*program, *opts)],
-        env=os.environ | {"CUDA_VISIBLE_DEVICES": ""},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    if done.returncode:
-        raise RuntimeError(done.stderr.strip().splitlines()[-1])
-    return rate_of_last_epoch(next(output.rglob("results.csv")))
-
-
-def rate_of_last_epoch(results: Path) -> float:
-    """Images a second of the last epoch in a results.csv."""
-    with results.open(encoding="utf-8", newline="") as file:
-        return float(list(csv.DictReader(file))[-1]["images_per_second"])
+    program = [ROOT / "tools/dist_train.py", "--cfg", file, "--gpus", processes]
+    run_python([*program, *opts], {"CUDA_VISIBLE_DEVICES": ""})
+    return read_curves(next(output.rglob("results.csv")))["images_per_second"][-1]

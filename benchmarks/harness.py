@@ -6,9 +6,10 @@ import os
 import platform
 import resource
 import shlex
+import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -147,6 +148,23 @@ def benchmark(function: Benchmark) -> Benchmark:
     """
     BENCHMARKS[function.__name__.replace("_", " ")] = function
     return function
+
+
+def run_python(arguments: Sequence[object], variables: Mapping[str, str]) -> str:
+    """What a Python of its own prints, with these arguments and environment variables besides ours.
+
+    Raises RuntimeError with the last line of its errors where it fails.
+    """
+    done = subprocess.run(
+        [sys.executable, *map(str, arguments)],
+        env=os.environ | dict(variables),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if done.returncode:
+        raise RuntimeError(done.stderr.strip().splitlines()[-1])
+    return done.stdout
 
 
 def describe(bench: Bench, arguments: Sequence[str]) -> dict[str, str]:

@@ -18,7 +18,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
-from benchmarks.harness import Bench, Row, benchmark
+from benchmarks.harness import Bench, Row, benchmark, run_python
 
 ROOT = Path(__file__).resolve().parents[1]
 COMPETITORS = (0, 1, 2, 4)
@@ -78,16 +78,9 @@ def competitors(count: int) -> Iterator[None]:
 def step_seconds(steps: int, setting: Setting) -> float:
     """Seconds of a training step in a new process."""
     path = os.pathsep.join([str(ROOT / "lib"), str(ROOT), os.environ.get("PYTHONPATH", "")])
-    done = subprocess.run(
-        [sys.executable, "-m", "benchmarks.shared_cpu", str(steps), *setting.opts],
-        env=os.environ | {"PYTHONPATH": path} | setting.variables,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    if done.returncode:
-        raise RuntimeError(done.stderr.strip().splitlines()[-1])
-    return float(done.stdout.splitlines()[-1])
+    program = ["-m", "benchmarks.shared_cpu", steps, *setting.opts]
+    printed = run_python(program, {"PYTHONPATH": path} | setting.variables)
+    return float(printed.splitlines()[-1])
 
 
 def main(steps: int, opts: list[str]) -> None:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import subprocess
+import sys
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from benchmarks import shared_cpu
+from benchmarks import cpu_processes, shared_cpu
 from benchmarks.harness import Bench
 
 
@@ -54,6 +55,9 @@ def test_a_run_that_fails_is_named_by_its_last_line(
     program = tmp_path / "python"
     program.write_text("#!/bin/sh\necho first >&2\necho the reason >&2\nexit 1\n")
     program.chmod(0o755)
-    monkeypatch.setattr(shared_cpu.sys, "executable", str(program))
+    monkeypatch.setattr(sys, "executable", str(program))
     with pytest.raises(RuntimeError, match="^the reason$"):
         shared_cpu.step_seconds(1, shared_cpu.Setting({}, []))
+    bench = Bench("cpu", [1], seconds=0, calls=1, folder=tmp_path)
+    with pytest.raises(RuntimeError, match="^the reason$"):
+        cpu_processes.images_per_second(bench, Path("small.yaml"), 1, 8)
