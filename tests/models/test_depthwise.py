@@ -66,7 +66,8 @@ def test_weights_learn_in_float32_from_bf16_maps() -> None:
     assert (of_maps.dtype, of_weight.dtype) == (torch.bfloat16, torch.float32)
     torch.testing.assert_close(of_weight.double(), expected[2], rtol=1e-5, atol=1e-4)
     torch.testing.assert_close(of_bias.double(), expected[3], rtol=1e-5, atol=1e-4)
-    torch.testing.assert_close(of_maps.double(), expected[1], rtol=2e-2, atol=2e-2)
+    # Without bf16 units of the processor, PyTorch rounds to bf16 between the steps of a sum: 1 %.
+    assert (of_maps.double() - expected[1]).norm() < 0.02 * expected[1].norm()
 
 
 def test_a_gradient_is_computed_if_it_is_asked_for() -> None:
