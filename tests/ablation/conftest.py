@@ -40,7 +40,7 @@ def make_toy(toy_images: Path) -> Callable[[Path], Path]:
         toy.mkdir(parents=True)
         text = CONFIG.format(out=folder, data=toy_images)
         text = text.replace("END_EPOCH: 2", "END_EPOCH: 1").replace("GPU: 2", "GPU: 4")
-        (toy / "base.yaml").write_text(text + "DEBUG: {DEBUG: false}\n")
+        (toy / "base.yaml").write_text(text)
         for name, on in LOSSES.items():
             loss = f"LOSS: {{SCALE_ADAPTIVE: {on}, WEIGHT_ADAPTIVE: {on}}}\n"
             (toy / f"{name}.yaml").write_text(f"_BASE_: base.yaml\n{loss}")

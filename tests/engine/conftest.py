@@ -16,6 +16,7 @@ AUTO_RESUME: true
 DEVICE: cpu
 WORKERS: 0
 PRINT_FREQ: 2
+DEBUG: {{DEBUG: false}}
 OUTPUT_DIR: {out}/output
 LOG_DIR: {out}/log
 DATASET: {{ROOT: {data}, TRAIN: train2017, TEST: val2017, INPUT_SIZE: 64, OUTPUT_SIZE: [16, 32],

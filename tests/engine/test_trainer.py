@@ -113,7 +113,7 @@ def test_what_a_run_leaves_behind(
     start: Start, folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     results = iter([0.3, 0.2])
-    content = start("TRAIN.VAL_INTERVAL", 1, ap=lambda: next(results))
+    content = start("TRAIN.VAL_INTERVAL", 1, "DEBUG.DEBUG", True, ap=lambda: next(results))
     names = {str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()}
     assert names == {
         "checkpoint.pth.tar",

@@ -117,12 +117,13 @@ class TensorBoard:
 
     def image(self, name: str, image: NDArray[np.uint8], step: int) -> None:
         """image: (H, W, 3) uint8 RGB."""
-        # Encoded here, as tensorboardX needs Pillow for it, which nothing else does.
+        # Encoded here, as tensorboardX needs Pillow for it, which nothing else does. Its checksum
+        # is slow (0.2 s for a megabyte): JPEG has a third of the bytes of PNG.
         content = Summary.Image(
             height=image.shape[0],
             width=image.shape[1],
             colorspace=3,
-            encoded_image_string=visualize.encode(image, ".png"),
+            encoded_image_string=visualize.encode(image, ".jpg"),
         )
         self._write([Summary.Value(tag=name, image=content)], step)
 

@@ -339,14 +339,16 @@ def shared_with_workers() -> Iterator[None]:
     """Keep the garbage collector away from all present objects while the block runs.
 
     It writes into every object that it visits, and memory that is written to is no longer shared
-    with the loading workers.
+    with the loading workers. What the caller has frozen stays so.
     """
+    is_frozen = gc.get_freeze_count() > 0
     gc.collect()
     gc.freeze()
     try:
         yield
     finally:
-        gc.unfreeze()
+        if not is_frozen:
+            gc.unfreeze()
 
 
 def grouped(loader: Iterable[Batch], size: int) -> Iterator[list[Batch]]:
