@@ -21,19 +21,18 @@ import os
 import threading
 from collections.abc import Callable
 from functools import cache
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from swahr.acceleration.vector_code import FEATURES, LANES
 from swahr.acceleration.winograd_kernels import (
     ARGUMENTS,
-    FEATURES,
     GEMM_ROWS,
     INNER_POINT,
-    LANES,
     OUTER_POINT,
     POINTS,
     count_tiles,
@@ -66,19 +65,29 @@ class Filters(NamedTuple):
     vectors: int
 
 
-def transform_filters(weight: Tensor) -> Filters:
-    """The filter transform of a weight (C', C, 3, 3); see `can_convolve` for C and C'."""
+def transform_filters(weight: Tensor, dtype: torch.dtype = torch.float64) -> Filters:
+    """The filter transform of a weight (C', C, 3, 3); see `can_convolve` for C and C'.
+
+    dtype: of the computation. The result is float32.
+    """
     out_channels, in_channels = weight.shape[:2]
+    vectors = _vectors(out_channels)
+    width = vectors * LANES
+    rows = weight.detach().reshape(out_channels // width, width, in_channels, 9)
+    columns = rows.permute(3, 0, 2, 1).reshape(9, -1).to(dtype)
+    values = (filter_matrix(dtype) @ columns).float()
+    return Filters(values.view(POINTS, out_channels // width, in_channels, width), vectors)
+
+
+@cache
+def filter_matrix(dtype: torch.dtype) -> Tensor:
+    """Lavin and Gray's G along both axes: (36, 9), nine weights of a filter -> 36 points."""
     points = np.array([0, INNER_POINT, -INNER_POINT, OUTER_POINT, -OUTER_POINT])
     distances = np.prod(  # products of the distances to the other points
         points[:, None] - points + np.eye(5), 1, keepdims=True
     )
-    matrix = torch.from_numpy(np.vstack([points[:, None] ** np.arange(3) / distances, [0, 0, 1]]))
-    values = torch.einsum("ai,bj,ocij->abco", matrix, matrix, weight.double()).float()
-    vectors = _vectors(out_channels)
-    width = vectors * LANES
-    values = values.reshape(POINTS, in_channels, out_channels // width, width)
-    return Filters(values.transpose(1, 2).contiguous(), vectors)
+    matrix = np.vstack([points[:, None] ** np.arange(3) / distances, [0, 0, 1]])
+    return torch.from_numpy(np.kron(matrix, matrix)).to(dtype)
 
 
 def can_convolve(conv: nn.Conv2d, x: Tensor, total: Tensor | None = None) -> bool:
@@ -100,7 +109,6 @@ def can_convolve(conv: nn.Conv2d, x: Tensor, total: Tensor | None = None) -> boo
         geometry == ((3, 3), (1, 1), (1, 1), (1, 1))
         and conv.padding_mode == "zeros"
         and conv.groups == 1
-        and conv.bias is not None
         and conv.weight.dtype == x.dtype
         and x.dtype in TOLERANCE
         and (x.dtype == torch.float32 or not HAS_AMX)
@@ -114,7 +122,11 @@ def can_convolve(conv: nn.Conv2d, x: Tensor, total: Tensor | None = None) -> boo
 
 
 def convolve(
-    x: Tensor, filters: Filters, bias: Tensor, total: Tensor | None = None, relu: bool = False
+    x: Tensor,
+    filters: Filters,
+    bias: Tensor | None = None,
+    total: Tensor | None = None,
+    relu: bool = False,
 ) -> Tensor:
     """F.conv2d(x, weight, bias, padding=1) up to rounding.
 
@@ -124,8 +136,8 @@ def convolve(
     any batch, number of threads and processor. Needs a machine where `is_available(x.dtype)`.
     """
     batch, channels, height, width = x.shape
-    out_channels = len(bias)
-    bias = bias.float()
+    out_channels = filters.values.shape[1] * filters.values.shape[3]
+    bias = x.new_zeros(out_channels).float() if bias is None else bias.float()
     output = total
     if output is None:
         output = torch.empty(
@@ -146,7 +158,7 @@ def convolve(
         "filters": filters.values.data_ptr(),
         "bias": bias.data_ptr(),
         "output": output.data_ptr(),
-        "scratch": _scratch.get(size * threads).data_ptr(),
+        "scratch": scratch_memory(size * threads).data_ptr(),
         "batch": batch,
         "height": height,
         "width": width,
@@ -158,11 +170,21 @@ def convolve(
         "add": total is not None,
         "relu": relu,
     }
-    record = np.array([tuple(arguments[name] for name in ARGUMENTS.names or ())], ARGUMENTS)
+    run_threads(thread_function(x.dtype == torch.bfloat16), arguments, ARGUMENTS, threads)
+    return output
+
+
+def run_threads(
+    function: Any, arguments: dict[str, Any], layout: np.dtype[Any], threads: int
+) -> None:
+    """Call a compiled function in each of PyTorch's threads with the address of the arguments.
+
+    layout: the fields of the arguments, all of which are needed.
+    """
+    record = np.array([tuple(arguments[name] for name in layout.names or ())], layout)
     run = _openmp_parallel()
     assert run is not None, "see is_available()"
-    run(thread_function(x.dtype == torch.bfloat16).address, record.ctypes.data, threads, 0)
-    return output
+    run(function.address, record.ctypes.data, threads, 0)
 
 
 def _tile_block(tiles: int, channels: int, threads: int) -> int:
@@ -272,6 +294,11 @@ class _Scratch(threading.local):
 
 
 _scratch = _Scratch()
+
+
+def scratch_memory(size: int) -> Tensor:
+    """At least `size` values of float32 with any content, the same ones for every call here."""
+    return _scratch.get(size)
 
 
 def _is_readable(maps: Tensor, dtype: torch.dtype) -> bool:

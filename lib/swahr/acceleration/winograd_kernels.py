@@ -1,18 +1,12 @@
-"""The loops of winograd.py, compiled for this machine's processor.
+"""The loops of winograd.py, compiled for this machine's processor; see vector_code.py for how.
 
-Sums have to stay in the processor's vector registers, for which Numba has no type. So operations on
-a few vectors at a time are emitted as LLVM instructions, and everything around them is Numba.
-Arrays are one-dimensional; offsets and strides are counted in values, and neighbouring values are
-channels. Maps are float32, or bf16 as uint16, which Numba has no type for; everything else is
-float32. Every sum is made in the same order whatever the length of the vectors, so results do not
-depend on the processor.
-
-The names are those of Lavin and Gray, CVPR 2016: input transform, batched GEMM, output transform.
+Every sum is made in the same order whatever the length of the vectors, so results do not depend on
+the processor. The names are those of Lavin and Gray, CVPR 2016: input transform, batched GEMM,
+output transform.
 """
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Callable, Sequence
 from functools import cache
 from typing import Any
@@ -21,10 +15,22 @@ import numba
 import numpy as np
 from llvmlite import ir
 from numba import carray, types
-from numba.core import cgutils
-from numba.core.codegen import get_host_cpu_features
-from numba.extending import intrinsic, register_jitable
+from numba.extending import register_jitable
 
+from swahr.acceleration.vector_code import (
+    FLOAT32,
+    FLOATS,
+    INT,
+    INT64,
+    LANES,
+    MAPS,
+    VECTOR,
+    VectorCode,
+    fetch_and_add,
+    floats,
+    inlined,
+    uint16s,
+)
 from swahr.jit import callback, kernel
 
 # F(4 x 4, 3 x 3): sides of an output tile and of the input tile that it is computed from, px.
@@ -37,10 +43,6 @@ OUTER_POINT = 1.5
 # Values between the planes of two points. Planes a power of two apart would share cache lines.
 PLANE_PADDING = 16
 
-FEATURES = set(
-    (numba.config.CPU_FEATURES or get_host_cpu_features()).split(",")  # type: ignore[attr-defined]
-)
-LANES = 16 if "+avx512f" in FEATURES else 8  # values in a vector
 # Tiles whose sums are made together. There are registers for 2 vectors of each, or 3.
 GEMM_ROWS = 8 if LANES == 16 else 6
 
@@ -80,13 +82,13 @@ def scratch_layout(tile_block: int, in_channels: int, vectors: int) -> tuple[int
 
     Offset of the products, offset of the border tile, and size of it all.
     """
-    products = POINTS * _plane_size(tile_block, in_channels)
-    border_tile = products + POINTS * _plane_size(tile_block, vectors * LANES)
+    products = POINTS * plane_size(tile_block, in_channels)
+    border_tile = products + POINTS * plane_size(tile_block, vectors * LANES)
     return products, border_tile, border_tile + POINTS * in_channels
 
 
 @register_jitable
-def _plane_size(tile_block: int, channels: int) -> int:
+def plane_size(tile_block: int, channels: int) -> int:
     """From the plane (tile, channel) of one point to that of the next."""
     return tile_block * channels + PLANE_PADDING
 
@@ -108,9 +110,9 @@ def _convolve_float32(pointer: Any) -> None:
     _convolve_tiles(
         conv,
         scratch,
-        _floats(conv.input, pixels),
-        _floats(conv.output, output),
-        _floats(border, POINTS * conv.in_channels),
+        floats(conv.input, pixels),
+        floats(conv.output, output),
+        floats(border, POINTS * conv.in_channels),
     )
 
 
@@ -121,9 +123,9 @@ def _convolve_bf16(pointer: Any) -> None:
     _convolve_tiles(
         conv,
         scratch,
-        _uint16s(conv.input, pixels),
-        _uint16s(conv.output, output),
-        _uint16s(border, POINTS * conv.in_channels),
+        uint16s(conv.input, pixels),
+        uint16s(conv.output, output),
+        uint16s(border, POINTS * conv.in_channels),
     )
 
 
@@ -131,8 +133,8 @@ def _convolve_bf16(pointer: Any) -> None:
 def _thread_memory(conv: Any) -> tuple[Any, int]:
     """The memory of a thread, another one at each call, and the address of its border tile."""
     _, border, size = scratch_layout(conv.tile_block, conv.in_channels, conv.vectors)
-    address = conv.scratch + 4 * size * _fetch_and_add(conv.counters, 0)
-    return _floats(address, border), address + 4 * border
+    address = conv.scratch + 4 * size * fetch_and_add(conv.counters, 0)
+    return floats(address, border), address + 4 * border
 
 
 @kernel
@@ -152,54 +154,30 @@ def _convolve_tiles(conv: Any, scratch: Any, pixels: Any, output: Any, border_ti
     blocks = conv.out_channels // (conv.vectors * LANES)
     tasks = -(-tiles // conv.tile_block) * conv.splits
     while True:
-        task = _fetch_and_add(conv.counters, 1)
+        task = fetch_and_add(conv.counters, 1)
         if task >= tasks:
             break
         first = task // conv.splits * conv.tile_block
         split = task % conv.splits
         count = min(conv.tile_block, tiles - first)
-        _input_transform(conv, first, count, pixels, transformed, border_tile)
+        input_transform(conv, first, count, pixels, transformed, border_tile)
         for block in range(split * blocks // conv.splits, (split + 1) * blocks // conv.splits):
             _batched_gemm(conv, count, block, transformed, products)
             _output_transform(conv, first, count, block, products, output, border_tile)
 
 
 @kernel
-def _input_transform(
+def input_transform(
     conv: Any, first: int, count: int, pixels: Any, transformed: Any, border_tile: Any
 ) -> None:
     """Transform `count` input tiles: a plane (tile, channel) for each of the 36 points."""
     channels = conv.in_channels
-    height = conv.height
-    width = conv.width
-    plane = _plane_size(conv.tile_block, channels)
+    plane = plane_size(conv.tile_block, channels)
     for tile in range(count):
-        image, y, x = _tile_position(conv, first + tile)
-        y = y - 1
-        x = x - 1
-        source = pixels
-        start = ((image * height + y) * width + x) * channels
-        row_stride = width * channels
-        if y < 0 or x < 0 or y + INPUT_TILE > height or x + INPUT_TILE > width:
-            top = max(0, -y)
-            left = max(0, -x)
-            border_tile[:] = 0
-            _copy_pixels(
-                pixels,
-                start + top * row_stride + left * channels,
-                row_stride,
-                channels,
-                border_tile,
-                (top * INPUT_TILE + left) * channels,
-                INPUT_TILE * channels,
-                channels,
-                min(INPUT_TILE, height - y) - top,
-                min(INPUT_TILE, width - x) - left,
-                channels,
-            )
-            source = border_tile
-            start = 0
-            row_stride = INPUT_TILE * channels
+        image, y, x = tile_position(conv, first + tile)
+        source, start, row_stride = find_tile(
+            conv, pixels, channels, image, y - 1, x - 1, INPUT_TILE, border_tile
+        )
         for channel in range(0, channels, LANES):
             _transform_input_tile(
                 source,
@@ -213,17 +191,50 @@ def _input_transform(
 
 
 @kernel
+def find_tile(
+    conv: Any, pixels: Any, channels: int, image: int, y: int, x: int, side: int, border_tile: Any
+) -> tuple[Any, int, int]:
+    """Where the tile of `side` pixels at (y, x) of an image is: array, start and row stride.
+
+    If it is not wholly inside of the map, it is copied to border_tile, with zeros around the map.
+    """
+    height = conv.height
+    width = conv.width
+    row_stride = width * channels
+    start = ((image * height + y) * width + x) * channels
+    if y >= 0 and x >= 0 and y + side <= height and x + side <= width:
+        return pixels, start, row_stride
+    top = max(0, -y)
+    left = max(0, -x)
+    border_tile[: side * side * channels] = 0
+    _copy_pixels(
+        pixels,
+        start + top * row_stride + left * channels,
+        row_stride,
+        channels,
+        border_tile,
+        (top * side + left) * channels,
+        side * channels,
+        channels,
+        min(side, height - y) - top,
+        min(side, width - x) - left,
+        channels,
+    )
+    return border_tile, 0, side * channels
+
+
+@kernel
 def _batched_gemm(conv: Any, count: int, block: int, transformed: Any, products: Any) -> None:
     """Sums over the input channels for one output block: a plane (tile, output) for each point."""
     in_channels = conv.in_channels
     out_channels = conv.out_channels
     vectors = conv.vectors
-    filters = _floats(conv.filters, POINTS * in_channels * out_channels)
+    filters = floats(conv.filters, POINTS * in_channels * out_channels)
     outputs = vectors * LANES
     for point in range(POINTS):
         right = (point * out_channels + block * outputs) * in_channels
-        left = point * _plane_size(conv.tile_block, in_channels)
-        sums = point * _plane_size(conv.tile_block, outputs)
+        left = point * plane_size(conv.tile_block, in_channels)
+        sums = point * plane_size(conv.tile_block, outputs)
         for _ in range(0, count, GEMM_ROWS):
             if vectors == 3:
                 _gemm_3(transformed, left, filters, right, in_channels, products, sums)
@@ -246,11 +257,11 @@ def _output_transform(
     vectors = conv.vectors
     add = conv.add
     block_channels = vectors * LANES
-    bias = _floats(conv.bias, channels)
+    bias = floats(conv.bias, channels)
     lowest = np.float32(0 if conv.relu else -np.inf)
-    plane = _plane_size(conv.tile_block, block_channels)
+    plane = plane_size(conv.tile_block, block_channels)
     for tile in range(count):
-        image, y, x = _tile_position(conv, first + tile)
+        image, y, x = tile_position(conv, first + tile)
         rows = min(OUTPUT_TILE, height - y)
         columns = min(OUTPUT_TILE, width - x)
         whole = rows == OUTPUT_TILE and columns == OUTPUT_TILE
@@ -350,7 +361,7 @@ def _copy_pixels(
 
 
 @kernel
-def _tile_position(conv: Any, tile: int) -> tuple[int, int, int]:
+def tile_position(conv: Any, tile: int) -> tuple[int, int, int]:
     """Image, and top left pixel (y, x), of an output tile."""
     rows = count_tiles(conv.height)
     columns = count_tiles(conv.width)
@@ -363,117 +374,8 @@ def _tile_position(conv: Any, tile: int) -> tuple[int, int, int]:
 
 # The functions below emit LLVM instructions.
 
-_FLOAT = ir.FloatType()
-_INT = ir.IntType(64)
-_VECTOR = ir.VectorType(_FLOAT, LANES)
-_BITS = ir.VectorType(ir.IntType(32), LANES)  # the bits of a vector of float32
-_HALF = ir.IntType(16)  # the upper half of a float32 is the same value in bf16
-_HALVES = ir.VectorType(_HALF, LANES)
-_FLOATS = types.Array(types.float32, 1, "C")
-_MAPS = "_FLOATS, or bf16 in an array of uint16"
 
-
-class _VectorCode:
-    """Emits instructions on vectors of float32; pointers are to float32 or bf16, with any
-    alignment.
-    """
-
-    def __init__(self, builder: ir.IRBuilder) -> None:
-        self.builder = builder
-        self.fma = cgutils.get_or_insert_function(
-            builder.module, ir.FunctionType(_VECTOR, [_VECTOR] * 3), f"llvm.fma.v{LANES}f32"
-        )
-
-    def offset(self, start: ir.Value, stride: ir.Value, count: int) -> ir.Value:
-        """start + count * stride."""
-        return self.builder.add(start, self.builder.mul(stride, _INT(count)))
-
-    def load(self, pointer: ir.Value, offset: ir.Value) -> ir.Value:
-        if not _is_bf16(pointer):
-            return self.builder.load(self._vector(pointer, offset, _VECTOR), align=4)
-        half = self.builder.load(self._vector(pointer, offset, _HALVES), align=2)
-        bits = self.builder.shl(self.builder.zext(half, _BITS), _constant(16))
-        return self.builder.bitcast(bits, _VECTOR)
-
-    def store(self, value: ir.Value, pointer: ir.Value, offset: ir.Value) -> None:
-        if not _is_bf16(pointer):
-            self.builder.store(value, self._vector(pointer, offset, _VECTOR), align=4)
-        else:
-            half = self._rounded(value)
-            self.builder.store(half, self._vector(pointer, offset, _HALVES), align=2)
-
-    def _rounded(self, value: ir.Value) -> ir.Value:
-        """The nearest bf16, halves to even.
-
-        NaN stays NaN, as the lower half of its bits is 0: it comes from bf16 or from a sum.
-        """
-        builder = self.builder
-        bits = builder.bitcast(value, _BITS)
-        odd = builder.and_(builder.lshr(bits, _constant(16)), _constant(1))
-        bits = builder.add(bits, builder.add(odd, _constant(0x7FFF)))
-        return builder.trunc(builder.lshr(bits, _constant(16)), _HALVES)
-
-    def broadcast(self, value: ir.Value) -> ir.Value:
-        """A vector whose lanes all have one value."""
-        undefined = ir.Constant(_VECTOR, ir.Undefined)
-        zeros = ir.Constant(ir.VectorType(ir.IntType(32), LANES), None)
-        first = self.builder.insert_element(undefined, value, ir.IntType(32)(0))
-        return self.builder.shuffle_vector(first, undefined, zeros)
-
-    def multiply_add(self, factor: float, x: ir.Value, addend: ir.Value | None = None) -> ir.Value:
-        """factor * x + addend, rounded once."""
-        constant = ir.Constant(_VECTOR, [factor] * LANES)
-        return (
-            self.builder.fmul(constant, x)
-            if addend is None
-            else self.builder.call(self.fma, [constant, x, addend])
-        )
-
-    def _vector(self, pointer: ir.Value, offset: ir.Value, vector: ir.Type) -> ir.Value:
-        return self.builder.bitcast(self.builder.gep(pointer, [offset]), vector.as_pointer())
-
-
-def _is_bf16(pointer: ir.Value) -> bool:
-    return bool(pointer.type.pointee == _HALF)
-
-
-def _constant(value: int) -> ir.Constant:
-    return ir.Constant(_BITS, [value] * LANES)
-
-
-def _inlined(emit: Callable[..., None], *arguments: Any) -> Any:
-    """A function for kernels whose instructions emit(code, *values of the arguments) writes.
-
-    arguments: their Numba types, or _MAPS; arrays are passed as pointers to their first value.
-    """
-
-    def function(context: Any, *given: Any) -> Any:
-        chosen = [
-            actual if argument is _MAPS else argument for actual, argument in zip(given, arguments)
-        ]
-
-        def generate(
-            context: Any, builder: ir.IRBuilder, signature: Any, values: Sequence[ir.Value]
-        ) -> ir.Value:
-            emit(
-                _VectorCode(builder),
-                *(
-                    context.make_array(argument)(context, builder, value).data
-                    if isinstance(argument, types.Array)
-                    else value
-                    for argument, value in zip(chosen, values)
-                ),
-            )
-            return context.get_dummy_value()
-
-        return types.void(*chosen), generate
-
-    # Numba takes the names of the arguments from here.
-    function.__signature__ = inspect.signature(emit)  # type: ignore[attr-defined]
-    return intrinsic(function)
-
-
-def _input_matrix(code: _VectorCode, x: Sequence[ir.Value]) -> list[ir.Value]:
+def _input_matrix(code: VectorCode, x: Sequence[ir.Value]) -> list[ir.Value]:
     """Lavin and Gray's B^T: six pixels of a row -> values at the six points.
 
     The coefficients for a point are those of the polynomial whose roots are the other points; for
@@ -491,7 +393,7 @@ def _input_matrix(code: _VectorCode, x: Sequence[ir.Value]) -> list[ir.Value]:
     return [*values, infinity]
 
 
-def _output_matrix(code: _VectorCode, x: Sequence[ir.Value]) -> list[ir.Value]:
+def _output_matrix(code: VectorCode, x: Sequence[ir.Value]) -> list[ir.Value]:
     """Lavin and Gray's A^T: values at the six points -> four pixels of a row.
 
     The coefficients of pixel n are the points to the power of n.
@@ -512,8 +414,8 @@ def _output_matrix(code: _VectorCode, x: Sequence[ir.Value]) -> list[ir.Value]:
     ]
 
 
-def _along_both_axes(
-    code: _VectorCode, matrix: Callable[..., list[ir.Value]], square: list[list[ir.Value]]
+def along_both_axes(
+    code: VectorCode, matrix: Callable[..., list[ir.Value]], square: list[list[ir.Value]]
 ) -> list[list[ir.Value]]:
     """Multiply with the matrix along the rows, then along the columns."""
     for _ in range(2):
@@ -521,34 +423,42 @@ def _along_both_axes(
     return square
 
 
-def _emit_input_tile(
-    code: _VectorCode,
-    source: ir.Value,
-    start: ir.Value,
-    row_stride: ir.Value,
-    pixel_stride: ir.Value,
-    transformed: ir.Value,
-    transformed_start: ir.Value,
-    plane: ir.Value,
-) -> None:
-    tile = [
-        [
-            code.load(source, code.offset(code.offset(start, row_stride, i), pixel_stride, j))
-            for j in range(INPUT_TILE)
+def tile_emitter(side: int, matrix: Callable[..., list[ir.Value]]) -> Callable[..., None]:
+    """Reads a tile of `side` x `side` pixels and writes its values at the 36 points.
+
+    matrix: of the transform, `side` values -> INPUT_TILE values.
+    """
+
+    def emit(
+        code: VectorCode,
+        source: ir.Value,
+        start: ir.Value,
+        row_stride: ir.Value,
+        pixel_stride: ir.Value,
+        transformed: ir.Value,
+        transformed_start: ir.Value,
+        plane: ir.Value,
+    ) -> None:
+        tile = [
+            [
+                code.load(source, code.offset(code.offset(start, row_stride, i), pixel_stride, j))
+                for j in range(side)
+            ]
+            for i in range(side)
         ]
-        for i in range(INPUT_TILE)
-    ]
-    for i, row in enumerate(_along_both_axes(code, _input_matrix, tile)):
-        for j, value in enumerate(row):
-            point = INPUT_TILE * i + j
-            code.store(value, transformed, code.offset(transformed_start, plane, point))
+        for i, row in enumerate(along_both_axes(code, matrix, tile)):
+            for j, value in enumerate(row):
+                point = INPUT_TILE * i + j
+                code.store(value, transformed, code.offset(transformed_start, plane, point))
+
+    return emit
 
 
 def _output_tile_emitter(add: bool) -> Callable[..., None]:
     """add: the output holds values that are added to the result, before the ReLU."""
 
     def emit(
-        code: _VectorCode,
+        code: VectorCode,
         products: ir.Value,
         products_start: ir.Value,
         plane: ir.Value,
@@ -569,7 +479,7 @@ def _output_tile_emitter(add: bool) -> Callable[..., None]:
         ]
         shift = code.load(bias, channel)
         limit = code.broadcast(lowest)
-        for i, row in enumerate(_along_both_axes(code, _output_matrix, values)):
+        for i, row in enumerate(along_both_axes(code, _output_matrix, values)):
             for j, value in enumerate(row):
                 pixel = code.offset(code.offset(start, row_stride, i), pixel_stride, j)
                 value = code.builder.fadd(value, shift)
@@ -588,7 +498,7 @@ def _gemm_emitter(vectors: int) -> Callable[..., None]:
     """
 
     def emit(
-        code: _VectorCode,
+        code: VectorCode,
         left: ir.Value,
         left_start: ir.Value,
         right: ir.Value,
@@ -608,11 +518,11 @@ def _gemm_emitter(vectors: int) -> Callable[..., None]:
         after = builder.append_basic_block()
         builder.branch(loop)
         builder.position_at_end(loop)
-        channel = builder.phi(_INT)
-        totals = [builder.phi(_VECTOR) for _ in range(GEMM_ROWS * vectors)]
-        weights_start = builder.mul(channel, _INT(width))
+        channel = builder.phi(INT)
+        totals = [builder.phi(VECTOR) for _ in range(GEMM_ROWS * vectors)]
+        weights_start = builder.mul(channel, INT(width))
         weights = [
-            code.load(first_weights, builder.add(weights_start, _INT(v * LANES)))
+            code.load(first_weights, builder.add(weights_start, INT(v * LANES)))
             for v in range(vectors)
         ]
         new_totals = []
@@ -620,10 +530,10 @@ def _gemm_emitter(vectors: int) -> Callable[..., None]:
             value = code.broadcast(builder.load(builder.gep(tiles[row], [channel])))
             for weight, total in zip(weights, totals[row * vectors :]):
                 new_totals.append(builder.call(code.fma, [value, weight, total]))
-        next_channel = builder.add(channel, _INT(1))
+        next_channel = builder.add(channel, INT(1))
         for phi, first, later in zip(
             [channel, *totals],
-            [_INT(0), *[ir.Constant(_VECTOR, None)] * len(totals)],
+            [INT(0), *[ir.Constant(VECTOR, None)] * len(totals)],
             [next_channel, *new_totals],
         ):
             phi.add_incoming(first, before)
@@ -632,14 +542,14 @@ def _gemm_emitter(vectors: int) -> Callable[..., None]:
         builder.position_at_end(after)
         for row in range(GEMM_ROWS):
             for v in range(vectors):
-                offset = builder.add(sums_start, _INT(row * width + v * LANES))
+                offset = builder.add(sums_start, INT(row * width + v * LANES))
                 code.store(new_totals[row * vectors + v], sums, offset)
 
     return emit
 
 
 def _emit_copy(
-    code: _VectorCode,
+    code: VectorCode,
     source: ir.Value,
     source_start: ir.Value,
     target: ir.Value,
@@ -648,59 +558,14 @@ def _emit_copy(
     code.store(code.load(source, source_start), target, target_start)
 
 
-_I = types.int64
-_F = types.float32
-_OUTPUT_ARGUMENTS = (_FLOATS, _I, _I, _FLOATS, _I, _F, _MAPS, _I, _I, _I)
-_GEMM_ARGUMENTS = (_FLOATS, _I, _FLOATS, _I, _I, _FLOATS, _I)
-_transform_input_tile = _inlined(_emit_input_tile, _MAPS, _I, _I, _I, _FLOATS, _I, _I)
-_copy_vector = _inlined(_emit_copy, _MAPS, _I, _MAPS, _I)
-_store_output_tile = _inlined(_output_tile_emitter(add=False), *_OUTPUT_ARGUMENTS)
-_add_output_tile = _inlined(_output_tile_emitter(add=True), *_OUTPUT_ARGUMENTS)
-_gemm_1 = _inlined(_gemm_emitter(1), *_GEMM_ARGUMENTS)
-_gemm_2 = _inlined(_gemm_emitter(2), *_GEMM_ARGUMENTS)
-_gemm_3 = _inlined(_gemm_emitter(3), *_GEMM_ARGUMENTS)
-
-
-def _typed_fetch_and_add(context: Any, counters: Any, index: Any) -> Any:
-    """An atomic counter: its value, which is one more for the next caller in any thread."""
-
-    def generate(
-        context: Any, builder: ir.IRBuilder, signature: Any, values: Sequence[ir.Value]
-    ) -> ir.Value:
-        pointer = builder.gep(
-            context.make_array(counters)(context, builder, values[0]).data, [values[1]]
-        )
-        return builder.atomic_rmw("add", pointer, _INT(1), "monotonic")
-
-    return types.int64(counters, types.int64), generate
-
-
-def _typed_pointer(value_type: Any, llvm_type: ir.Type) -> Any:
-    """A function: address -> pointer to values of a type."""
-
-    def function(context: Any, address: Any) -> Any:
-        def generate(
-            context: Any, builder: ir.IRBuilder, signature: Any, values: Sequence[ir.Value]
-        ) -> ir.Value:
-            return builder.inttoptr(values[0], llvm_type.as_pointer())
-
-        return types.CPointer(value_type)(types.int64), generate
-
-    return intrinsic(function)
-
-
-_fetch_and_add: Any = intrinsic(_typed_fetch_and_add)
-_float_pointer: Any = _typed_pointer(types.float32, _FLOAT)
-_uint16_pointer: Any = _typed_pointer(types.uint16, _HALF)
-
-
-@kernel
-def _floats(address: int, size: int) -> Any:
-    """The array of `size` values at an address."""
-    return carray(_float_pointer(address), (size,))
-
-
-@kernel
-def _uint16s(address: int, size: int) -> Any:
-    """The array of `size` values at an address."""
-    return carray(_uint16_pointer(address), (size,))
+_OUTPUT_ARGUMENTS = (FLOATS, INT64, INT64, FLOATS, INT64, FLOAT32, MAPS, INT64, INT64, INT64)
+_GEMM_ARGUMENTS = (FLOATS, INT64, FLOATS, INT64, INT64, FLOATS, INT64)
+_transform_input_tile = inlined(
+    tile_emitter(INPUT_TILE, _input_matrix), MAPS, INT64, INT64, INT64, FLOATS, INT64, INT64
+)
+_copy_vector = inlined(_emit_copy, MAPS, INT64, MAPS, INT64)
+_store_output_tile = inlined(_output_tile_emitter(add=False), *_OUTPUT_ARGUMENTS)
+_add_output_tile = inlined(_output_tile_emitter(add=True), *_OUTPUT_ARGUMENTS)
+_gemm_1 = inlined(_gemm_emitter(1), *_GEMM_ARGUMENTS)
+_gemm_2 = inlined(_gemm_emitter(2), *_GEMM_ARGUMENTS)
+_gemm_3 = inlined(_gemm_emitter(3), *_GEMM_ARGUMENTS)

@@ -217,7 +217,31 @@ def build_network(cfg: Any, device: torch.device) -> PoseNetwork:
             freeze(model, frozen)
         except ModelError as error:
             raise TrainingError(f"TRAIN.FREEZE: {error}") from None
+    if cfg.TRAIN.CPU_KERNELS:
+        use_cpu_kernels(model, cfg, device)
     return model
+
+
+def use_cpu_kernels(model: nn.Module, cfg: Any, device: torch.device) -> None:
+    """TRAIN.CPU_KERNELS, or one line that says why PyTorch's convolutions are used."""
+    # Imported here, because it takes a second.
+    from swahr.acceleration.winograd_training import are_gradients_right, train_with_winograd
+
+    reason = ""
+    if device.type != "cpu":
+        reason = f"the device is {device.type}"
+    elif amp_dtype(cfg, device) is not None:
+        reason = "AMP.ENABLED: they compute in float32"
+    elif not cfg.TRAIN.CHANNELS_LAST:
+        reason = "they need TRAIN.CHANNELS_LAST True"
+    elif cfg.TRAIN.COMPILE:
+        reason = f"TRAIN.COMPILE {cfg.TRAIN.COMPILE} has its own"
+    elif not are_gradients_right():
+        reason = "this processor or system has no use for them"
+    if reason:
+        logger.info("TRAIN.CPU_KERNELS are not used: %s", reason)
+    else:
+        train_with_winograd(model)
 
 
 def build_train_step(

@@ -1,0 +1,164 @@
+"""Gradients of 3x3 convolutions against PyTorch's in float64, and when they are used."""
+
+from __future__ import annotations
+
+import copy
+import subprocess
+import sys
+from unittest.mock import patch
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from swahr.acceleration import winograd, winograd_training
+from swahr.acceleration.winograd_training import gradient_of_weight, train_with_winograd
+from tests.acceleration.test_winograd import ROOT, maps, threads  # noqa: F401  (a fixture)
+
+needs_threads = pytest.mark.skipif(not winograd.is_supported(), reason="needs Linux and AVX2")
+
+
+def trained(channels: int, outputs: int, bias: bool = False) -> nn.Conv2d:
+    torch.manual_seed(channels + outputs)
+    conv = nn.Conv2d(channels, outputs, 3, padding=1, bias=bias)
+    train_with_winograd(conv)
+    return conv
+
+
+def gradients(conv: nn.Conv2d, x: Tensor, factor: Tensor) -> list[Tensor]:
+    """Output, gradient of the input, and those of the parameters, for a loss (output * factor)."""
+    x = x.clone().requires_grad_()
+    output = conv(x)
+    (output * factor).sum().backward()
+    return [output.detach(), *(value.grad for value in (x, *conv.parameters()))]  # type: ignore[list-item]
+
+
+def used(conv: nn.Conv2d, x: Tensor) -> bool:
+    """Whether the layer takes its convolution from here."""
+    with patch.object(winograd_training, "convolve", wraps=winograd.convolve) as convolve:
+        conv(x)
+    return bool(convolve.called)
+
+
+@needs_threads
+@pytest.mark.parametrize("bias", (False, True))
+@pytest.mark.parametrize(
+    "batch, channels, outputs, height, width",
+    ((2, 32, 64, 24, 24), (3, 64, 48, 22, 31), (1, 96, 32, 26, 37), (5, 64, 64, 17, 19)),
+)
+def test_gradients_are_those_of_float64(
+    batch: int, channels: int, outputs: int, height: int, width: int, bias: bool
+) -> None:
+    """Also where tiles reach over the edge of the image, and for blocks of one vector and two."""
+    conv = trained(channels, outputs, bias)
+    exact = nn.Conv2d(channels, outputs, 3, padding=1, bias=bias).double()
+    exact.load_state_dict(conv.state_dict())
+    x = maps(batch, channels, height, width)
+    factor = maps(batch, outputs, height, width, seed=1)
+    given = x.clone(), factor.clone()
+    assert used(conv, x)
+    ours = gradients(conv, x, factor)
+    for mine, theirs in zip(ours, gradients(exact, x.double(), factor.double()), strict=True):
+        assert mine.dtype == torch.float32
+        assert (mine - theirs).abs().max() <= 3e-5 * theirs.abs().max()
+    assert ours[1].is_contiguous(memory_format=torch.channels_last)
+    assert torch.equal(x, given[0]) and torch.equal(factor, given[1])
+
+
+@needs_threads
+@pytest.mark.parametrize("count", (1, 2, 3, 7))
+@pytest.mark.parametrize("width", (1, 30))
+def test_any_number_of_threads(count: int, width: int, threads: None) -> None:  # noqa: F811
+    """More than there are tiles; and the second call is equal to the first to the bit."""
+    torch.set_num_threads(count)
+    x = maps(2, 16, 3, width)
+    factor = maps(2, 32, 3, width, seed=1)
+    weight = torch.zeros(32, 16, 3, 3, dtype=torch.float64, requires_grad=True)
+    F.conv2d(x.double(), weight, padding=1).backward(factor.double())
+    assert weight.grad is not None
+    ours = gradient_of_weight(x, factor)
+    torch.testing.assert_close(ours.double(), weight.grad, rtol=0, atol=1e-4)
+    assert torch.equal(gradient_of_weight(x, factor), ours)
+
+
+@needs_threads
+def test_one_thread_does_the_work_of_all(threads: None) -> None:  # noqa: F811
+    """OpenMP may start fewer threads than it is asked for."""
+    torch.set_num_threads(3)
+    x, factor = maps(2, 16, 20, 20), maps(2, 16, 20, 20, seed=1)
+    expected = gradient_of_weight(x, factor)
+
+    def run_one(*given: object) -> None:
+        run_threads(*given[:3], 1)  # type: ignore[arg-type]
+
+    run_threads = winograd.run_threads
+    with patch.object(winograd_training, "run_threads", run_one):
+        assert torch.equal(gradient_of_weight(x, factor), expected)
+
+
+@needs_threads
+def test_a_gradient_is_computed_if_it_is_asked_for() -> None:
+    conv = trained(32, 32)
+    x = maps(1, 32, 24, 24)
+    with patch.object(winograd_training, "gradient_of_input") as of_input:
+        conv(x).sum().backward()
+    assert not of_input.called and conv.weight.grad is not None
+    conv.requires_grad_(False)
+    with patch.object(winograd_training, "gradient_of_weight") as of_weight:
+        conv(x.requires_grad_()).sum().backward()
+    assert not of_weight.called and x.grad is not None
+
+
+@needs_threads
+def test_when_they_are_used() -> None:
+    conv = trained(32, 32)
+    x = maps(1, 32, 24, 24)
+    assert used(conv, x) and used(copy.deepcopy(conv), x)
+    assert not used(conv, x.contiguous())  # channels first
+    assert not used(conv, maps(1, 32, 6, 6))  # too small
+    assert not used(trained(32, 20), x)  # not whole vectors
+    with torch.no_grad():
+        assert not used(conv, x)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert not used(conv, x)
+    assert not used(nn.Conv2d(32, 32, 3, padding=1), x)
+    with patch.object(winograd_training, "are_gradients_right", return_value=False):
+        assert not used(conv, x)
+
+
+@needs_threads
+def test_a_copy_has_weights_of_its_own() -> None:
+    conv = trained(32, 32)
+    x = maps(1, 32, 24, 24)
+    before = conv(x)
+    other = copy.deepcopy(conv)
+    with torch.no_grad():
+        conv.weight.zero_()
+    assert torch.equal(other(x), before) and not conv(x).any()
+
+
+def test_only_layers_of_3x3_are_changed() -> None:
+    model = nn.Sequential(nn.Conv2d(8, 8, 1), nn.Conv2d(8, 8, 3), nn.ConvTranspose2d(8, 8, 3))
+    names = list(model.state_dict())
+    train_with_winograd(model)
+    assert ["forward" in vars(layer) for layer in model] == [False, True, False]
+    assert list(model.state_dict()) == names
+
+
+@needs_threads
+@pytest.mark.parametrize("name", ("input", "weight"))
+def test_gradients_are_compared_once_before_they_are_used(name: str) -> None:
+    program = (
+        "import logging; logging.basicConfig(format='%(message)s'); "
+        "from swahr.acceleration import winograd_training as training; "
+        f"right = training.gradient_of_{name}; "
+        f"training.gradient_of_{name} = lambda *given: right(*given) * 1.01; "
+        "print([training.are_gradients_right() for _ in range(2)])"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=True, cwd=ROOT
+    )
+    assert done.stdout == "[False, False]\n"
+    line = f"the gradient of the {name} differs from PyTorch's by up to "
+    assert done.stderr.count(line) == 1 and done.stderr.startswith("TRAIN.CPU_KERNELS are not used")
