@@ -28,6 +28,7 @@ import torch
 import benchmarks.training_steps
 
 # isort: split
+import benchmarks.cpu_kernels
 import benchmarks.cpu_processes
 import benchmarks.engines
 import benchmarks.network

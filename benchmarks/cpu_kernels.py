@@ -1,0 +1,92 @@
+"""TRAIN.CPU_KERNELS: float32 training steps on a CPU with PyTorch's convolutions and with ours."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from benchmarks.harness import Bench, Row, benchmark
+
+ROOT = Path(__file__).resolve().parents[1]
+# Experiments, and the images of a step.
+BATCHES = {
+    ROOT / "experiments/synthetic/tiny_192_cpu.yaml": 8,
+    ROOT / "experiments/synthetic/demo.yaml": 4,
+    ROOT / "experiments/coco/higher_hrnet/w32_512_adam_lr1e-3.yaml": 1,
+}
+# Channels and pixels of the map of a single convolution.
+CONVOLUTIONS = ((32, 96), (64, 48), (128, 24))
+BATCH = 8
+
+
+@benchmark
+def cpu_kernels(bench: Bench) -> Iterator[Row]:
+    """Whole steps, and a convolution forward and backward. Loading is not part of them."""
+    from swahr.acceleration.winograd_training import are_gradients_right, train_with_winograd
+
+    if bench.cuda or not are_gradients_right():
+        return
+    for channels, size in CONVOLUTIONS:
+        conv = torch.nn.Conv2d(channels, channels, 3, padding=1, bias=False)
+        ours = torch.nn.Conv2d(channels, channels, 3, padding=1, bias=False)
+        ours.load_state_dict(conv.state_dict())
+        train_with_winograd(ours)
+        maps, factor = torch.randn(2, BATCH, channels, size, size)
+        maps, factor = (x.contiguous(memory_format=torch.channels_last) for x in (maps, factor))
+        maps.requires_grad_()
+        yield bench.row(
+            "cpu kernels",
+            f"3x3 convolution, {channels} channels, {size} px, batch {BATCH}",
+            lambda conv=conv, maps=maps, factor=factor: gradients(conv, maps, factor),
+            lambda conv=ours, maps=maps, factor=factor: gradients(conv, maps, factor),
+            same,
+            images=BATCH,
+        )
+    for file, batch in BATCHES.items():
+        steps = [training_step(bench, file, batch, kernels) for kernels in (False, True)]
+        case = f"training step, {file.stem}, batch {batch}"
+        yield bench.row("cpu kernels", case, *steps, images=batch)
+
+
+def gradients(conv: torch.nn.Conv2d, maps: Tensor, factor: Tensor) -> tuple[Tensor, ...]:
+    return torch.autograd.grad((conv(maps),), (maps, conv.weight), (factor,))
+
+
+def same(got: tuple[Tensor, ...], want: tuple[Tensor, ...]) -> bool:
+    return all(
+        bool((mine - theirs).abs().max() <= 1e-4 * theirs.abs().max())
+        for mine, theirs in zip(got, want)
+    )
+
+
+def training_step(bench: Bench, file: Path, batch: int, kernels: bool) -> Callable[[], object]:
+    """A function that makes one step with the same images at each call."""
+    from swahr.config import load_config
+    from swahr.distributed.signals import StopRequest
+    from swahr.engine.setup import build_trainer
+    from swahr.synthetic import PRESETS, write_dataset
+
+    images = bench.folder / "calm"
+    write_dataset(images, num_train=BATCH, num_val=1, settings=PRESETS["calm"])
+    settings = {
+        "DATASET.ROOT": images,
+        "DATASET.TRAIN": "train2017",
+        "DATASET.TEST": "val2017",
+        "WORKERS": 0,
+        "MODEL.PRETRAINED": "",
+        "AMP.ENABLED": False,
+        "TRAIN.IMAGES_PER_GPU": batch,
+        "TRAIN.CHANNELS_LAST": True,
+        "TRAIN.CPU_KERNELS": kernels,
+        "AUTO_RESUME": False,
+    }
+    cfg = load_config(file, [str(part) for pair in settings.items() for part in pair])
+    folder = bench.folder / f"{file.stem}_{kernels}"
+    trainer = build_trainer(
+        cfg, folder, None, bench.device, StopRequest(), lambda *args, **options: {}
+    )
+    loaded = next(iter(trainer.loader))
+    return lambda: trainer.train_step([loaded], trainer.schedule(0))
