@@ -25,7 +25,7 @@ BATCH = 8
 @benchmark
 def cpu_kernels(bench: Bench) -> Iterator[Row]:
     """Whole steps, and a convolution forward and backward. Loading is not part of them."""
-    from swahr.acceleration.winograd_training import are_gradients_right, train_with_winograd
+    from swahr.acceleration.conv_training import are_gradients_right, use_own_convolutions
 
     if bench.cuda or not are_gradients_right():
         return
@@ -33,7 +33,7 @@ def cpu_kernels(bench: Bench) -> Iterator[Row]:
         conv = torch.nn.Conv2d(channels, channels, 3, padding=1, bias=False)
         ours = torch.nn.Conv2d(channels, channels, 3, padding=1, bias=False)
         ours.load_state_dict(conv.state_dict())
-        train_with_winograd(ours)
+        use_own_convolutions(ours)
         maps, factor = torch.randn(2, BATCH, channels, size, size)
         maps, factor = (x.contiguous(memory_format=torch.channels_last) for x in (maps, factor))
         maps.requires_grad_()

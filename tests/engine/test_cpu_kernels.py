@@ -9,11 +9,11 @@ import pytest
 import torch
 from torch import nn
 
-from swahr.acceleration import winograd, winograd_training
+from swahr.acceleration import conv_training, winograd
 from swahr.config import load_config
 from swahr.engine.setup import build_network, build_train_step, use_cpu_kernels
 from swahr.losses.criterion import build_criterion
-from tests.acceleration.test_winograd_training import needs_threads
+from tests.acceleration.test_conv_training import needs_threads
 
 CPU = torch.device("cpu")
 ON = ("TRAIN.CPU_KERNELS", True, "TRAIN.CHANNELS_LAST", True)
@@ -48,14 +48,14 @@ def test_who_gets_them(
 
 def test_a_machine_without_them(config_file: Path, caplog: pytest.LogCaptureFixture) -> None:
     model = nn.Conv2d(32, 32, 3, padding=1)
-    winograd_training.are_gradients_right.cache_clear()
+    conv_training.are_gradients_right.cache_clear()
     with (
         caplog.at_level("INFO", "swahr"),
         patch.object(winograd, "is_supported", return_value=False),
-        patch.object(winograd_training, "is_available", return_value=False),
+        patch.object(conv_training, "is_available", return_value=False),
     ):
         use_cpu_kernels(model, load_config(config_file, list(ON)), CPU)
-    winograd_training.are_gradients_right.cache_clear()
+    conv_training.are_gradients_right.cache_clear()
     assert caplog.messages == [
         "TRAIN.CPU_KERNELS are not used: this processor or system has no use for them"
     ]
@@ -72,7 +72,7 @@ def test_a_step_is_that_of_pytorch(config_file: Path) -> None:
         generator = torch.Generator().manual_seed(0)
         images = torch.randn(2, 3, 128, 128, generator=generator)
         with patch.object(
-            winograd_training, "gradient_of_weight", wraps=winograd_training.gradient_of_weight
+            conv_training, "gradient_of_weight", wraps=conv_training.gradient_of_weight
         ) as ours:
             outputs = step.model.train()(images.contiguous(memory_format=torch.channels_last))
             sum(output.heatmaps.square().sum() for output in outputs).backward()

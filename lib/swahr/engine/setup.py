@@ -225,7 +225,7 @@ def build_network(cfg: Any, device: torch.device) -> PoseNetwork:
 def use_cpu_kernels(model: nn.Module, cfg: Any, device: torch.device) -> None:
     """TRAIN.CPU_KERNELS, or one line that says why PyTorch's convolutions are used."""
     # Imported here, because it takes a second.
-    from swahr.acceleration.winograd_training import are_gradients_right, train_with_winograd
+    from swahr.acceleration.conv_training import are_gradients_right, use_own_convolutions
 
     reason = ""
     if device.type != "cpu":
@@ -241,7 +241,7 @@ def use_cpu_kernels(model: nn.Module, cfg: Any, device: torch.device) -> None:
     if reason:
         logger.info("TRAIN.CPU_KERNELS are not used: %s", reason)
     else:
-        train_with_winograd(model)
+        use_own_convolutions(model)
 
 
 def build_train_step(

@@ -12,17 +12,17 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from swahr.acceleration import winograd, winograd_training
-from swahr.acceleration.winograd_training import gradient_of_weight, train_with_winograd
+from swahr.acceleration import conv_training, winograd
+from swahr.acceleration.conv_training import gradient_of_weight, use_own_convolutions
 from tests.acceleration.test_winograd import ROOT, maps, threads  # noqa: F401  (a fixture)
 
 needs_threads = pytest.mark.skipif(not winograd.is_supported(), reason="needs Linux and AVX2")
 
 
-def trained(channels: int, outputs: int, bias: bool = False) -> nn.Conv2d:
+def trained(channels: int, outputs: int, bias: bool = False, stride: int = 1) -> nn.Conv2d:
     torch.manual_seed(channels + outputs)
-    conv = nn.Conv2d(channels, outputs, 3, padding=1, bias=bias)
-    train_with_winograd(conv)
+    conv = nn.Conv2d(channels, outputs, 3, stride, padding=1, bias=bias)
+    use_own_convolutions(conv)
     return conv
 
 
@@ -35,8 +35,8 @@ def gradients(conv: nn.Conv2d, x: Tensor, factor: Tensor) -> list[Tensor]:
 
 
 def used(conv: nn.Conv2d, x: Tensor) -> bool:
-    """Whether the layer takes its convolution from here."""
-    with patch.object(winograd_training, "convolve", wraps=winograd.convolve) as convolve:
+    """Whether the layer takes its convolution from winograd.py."""
+    with patch.object(conv_training, "convolve", wraps=winograd.convolve) as convolve:
         conv(x)
     return bool(convolve.called)
 
@@ -66,10 +66,55 @@ def test_gradients_are_those_of_float64(
     assert torch.equal(x, given[0]) and torch.equal(factor, given[1])
 
 
+def sums_directly(conv: nn.Conv2d, x: Tensor) -> bool:
+    """Whether the gradient of the weights is that of this project, without Winograd's algorithm."""
+    with patch.object(
+        conv_training, "gradient_of_weight", wraps=conv_training.gradient_of_weight
+    ) as gradient_of_weight:
+        conv(x).sum().backward()
+    return bool(gradient_of_weight.called) and not gradient_of_weight.call_args.args[3]
+
+
+@needs_threads
+@pytest.mark.parametrize("bias", (False, True))
+@pytest.mark.parametrize(
+    "batch, channels, outputs, height, width, stride",
+    (
+        (2, 32, 64, 24, 24, 2),
+        (3, 48, 48, 9, 14, 2),
+        (1, 16, 32, 1, 7, 2),
+        (2, 32, 16, 3, 1, 2),
+        (3, 64, 32, 6, 5, 1),
+        (1, 16, 16, 1, 1, 1),
+    ),
+)
+def test_gradients_with_strides_and_of_small_maps(
+    batch: int, channels: int, outputs: int, height: int, width: int, stride: int, bias: bool
+) -> None:
+    conv = trained(channels, outputs, bias, stride)
+    exact = nn.Conv2d(channels, outputs, 3, stride, padding=1, bias=bias).double()
+    exact.load_state_dict(conv.state_dict())
+    x = maps(batch, channels, height, width)
+    factor = maps(batch, outputs, -(-height // stride), -(-width // stride), seed=1)
+    assert sums_directly(conv, x)
+    conv.zero_grad()
+    ours = gradients(conv, x, factor)
+    for mine, theirs in zip(ours, gradients(exact, x.double(), factor.double()), strict=True):
+        assert mine.dtype == torch.float32
+        assert (mine - theirs).abs().max() <= 3e-5 * theirs.abs().max()
+    assert ours[1].is_contiguous(memory_format=torch.channels_last)
+
+
 @needs_threads
 @pytest.mark.parametrize("count", (1, 2, 3, 7))
 @pytest.mark.parametrize("width", (1, 30))
-def test_any_number_of_threads(count: int, width: int, threads: None) -> None:  # noqa: F811
+@pytest.mark.parametrize("winograd", (False, True))
+def test_any_number_of_threads(
+    count: int,
+    width: int,
+    winograd: bool,
+    threads: None,  # noqa: F811
+) -> None:
     """More than there are tiles; and the second call is equal to the first to the bit."""
     torch.set_num_threads(count)
     x = maps(2, 16, 3, width)
@@ -77,35 +122,36 @@ def test_any_number_of_threads(count: int, width: int, threads: None) -> None:  
     weight = torch.zeros(32, 16, 3, 3, dtype=torch.float64, requires_grad=True)
     F.conv2d(x.double(), weight, padding=1).backward(factor.double())
     assert weight.grad is not None
-    ours = gradient_of_weight(x, factor)
+    ours = gradient_of_weight(x, factor, winograd=winograd)
     torch.testing.assert_close(ours.double(), weight.grad, rtol=0, atol=1e-4)
-    assert torch.equal(gradient_of_weight(x, factor), ours)
+    assert torch.equal(gradient_of_weight(x, factor, winograd=winograd), ours)
 
 
 @needs_threads
-def test_one_thread_does_the_work_of_all(threads: None) -> None:  # noqa: F811
+@pytest.mark.parametrize("winograd", (False, True))
+def test_one_thread_does_the_work_of_all(winograd: bool, threads: None) -> None:  # noqa: F811
     """OpenMP may start fewer threads than it is asked for."""
     torch.set_num_threads(3)
     x, factor = maps(2, 16, 20, 20), maps(2, 16, 20, 20, seed=1)
-    expected = gradient_of_weight(x, factor)
+    expected = gradient_of_weight(x, factor, winograd=winograd)
 
     def run_one(*given: object) -> None:
         run_threads(*given[:3], 1)  # type: ignore[arg-type]
 
-    run_threads = winograd.run_threads
-    with patch.object(winograd_training, "run_threads", run_one):
-        assert torch.equal(gradient_of_weight(x, factor), expected)
+    run_threads = conv_training.run_threads
+    with patch.object(conv_training, "run_threads", run_one):
+        assert torch.equal(gradient_of_weight(x, factor, winograd=winograd), expected)
 
 
 @needs_threads
 def test_a_gradient_is_computed_if_it_is_asked_for() -> None:
     conv = trained(32, 32)
     x = maps(1, 32, 24, 24)
-    with patch.object(winograd_training, "gradient_of_input") as of_input:
+    with patch.object(conv_training, "gradient_of_input") as of_input:
         conv(x).sum().backward()
     assert not of_input.called and conv.weight.grad is not None
     conv.requires_grad_(False)
-    with patch.object(winograd_training, "gradient_of_weight") as of_weight:
+    with patch.object(conv_training, "gradient_of_weight") as of_weight:
         conv(x.requires_grad_()).sum().backward()
     assert not of_weight.called and x.grad is not None
 
@@ -117,13 +163,14 @@ def test_when_they_are_used() -> None:
     assert used(conv, x) and used(copy.deepcopy(conv), x)
     assert not used(conv, x.contiguous())  # channels first
     assert not used(conv, maps(1, 32, 6, 6))  # too small
+    assert sums_directly(conv, maps(1, 32, 6, 6)) and not sums_directly(conv, x)
     assert not used(trained(32, 20), x)  # not whole vectors
     with torch.no_grad():
         assert not used(conv, x)
     with torch.autocast("cpu", torch.bfloat16):
         assert not used(conv, x)
     assert not used(nn.Conv2d(32, 32, 3, padding=1), x)
-    with patch.object(winograd_training, "are_gradients_right", return_value=False):
+    with patch.object(conv_training, "are_gradients_right", return_value=False):
         assert not used(conv, x)
 
 
@@ -141,7 +188,7 @@ def test_a_copy_has_weights_of_its_own() -> None:
 def test_only_layers_of_3x3_are_changed() -> None:
     model = nn.Sequential(nn.Conv2d(8, 8, 1), nn.Conv2d(8, 8, 3), nn.ConvTranspose2d(8, 8, 3))
     names = list(model.state_dict())
-    train_with_winograd(model)
+    use_own_convolutions(model)
     assert ["forward" in vars(layer) for layer in model] == [False, True, False]
     assert list(model.state_dict()) == names
 
@@ -151,7 +198,7 @@ def test_only_layers_of_3x3_are_changed() -> None:
 def test_gradients_are_compared_once_before_they_are_used(name: str) -> None:
     program = (
         "import logging; logging.basicConfig(format='%(message)s'); "
-        "from swahr.acceleration import winograd_training as training; "
+        "from swahr.acceleration import conv_training as training; "
         f"right = training.gradient_of_{name}; "
         f"training.gradient_of_{name} = lambda *given: right(*given) * 1.01; "
         "print([training.are_gradients_right() for _ in range(2)])"

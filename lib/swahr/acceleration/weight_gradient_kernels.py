@@ -1,8 +1,13 @@
-"""The loops of winograd_training.py's gradient of the weights, see vector_code.py.
+"""The loops of conv_training.py's gradients of the weights, see vector_code.py.
 
-The products of winograd_kernels.py, for each of the 36 points, are linear in the transformed
-filters. So the gradient of these is the sum over all tiles of the transformed input times the
-transformed gradient of the output, whose transform is the transpose of the output transform.
+Winograd: the products of winograd_kernels.py, for each of the 36 points, are linear in the
+transformed filters. So the gradient of these is the sum over all tiles of the transformed input
+times the transformed gradient of the output, whose transform is the transpose of the output
+transform.
+
+Direct, for strides and small maps: the gradient of each of the nine weights of a filter is the sum
+over all output pixels of the input pixel that the weight reads there times the gradient of the
+output.
 """
 
 from __future__ import annotations
@@ -52,15 +57,16 @@ ARGUMENTS = np.dtype(
         # Addresses of arrays.
         ("input", np.int64),
         ("gradient", np.int64),  # of the output
-        ("sums", np.int64),  # (part, point, input channel, output channel)
+        ("sums", np.int64),  # (part, point or weight, input channel, output channel)
         ("scratch", np.int64),
         ("batch", np.int64),
-        ("height", np.int64),
+        ("height", np.int64),  # of the input
         ("width", np.int64),
+        ("stride", np.int64),
         ("in_channels", np.int64),
         ("out_channels", np.int64),
         ("tile_block", np.int64),  # tiles that are transformed together
-        ("parts", np.int64),  # into which the tiles are divided
+        ("parts", np.int64),  # into which the tiles or rows are divided
         ("vectors", np.int64),  # of output channels that are summed together: 1 or 2
     ]
 )
@@ -78,9 +84,13 @@ def scratch_layout(tile_block: int, in_channels: int, out_channels: int) -> tupl
 
 
 @cache
-def thread_function() -> Any:
-    """The C function that every thread calls with the address of the same ARGUMENTS."""
-    return callback(_sum_tiles, types.void(types.CPointer(numba.from_dtype(ARGUMENTS))))
+def thread_function(winograd: bool) -> Any:
+    """The C function that every thread calls with the address of the same ARGUMENTS.
+
+    winograd: sums at the points of Winograd's algorithm, for a stride of 1; else those of weights.
+    """
+    function = _sum_tiles if winograd else _sum_rows
+    return callback(function, types.void(types.CPointer(numba.from_dtype(ARGUMENTS))))
 
 
 def _sum_tiles(pointer: Any) -> None:
@@ -92,11 +102,11 @@ def _sum_tiles(pointer: Any) -> None:
         part = fetch_and_add(conv.counters, 0)
         if part >= conv.parts:
             break
-        _sum_part(conv, part)
+        _sum_part_of_tiles(conv, part)
 
 
 @kernel
-def _sum_part(conv: Any, part: int) -> None:
+def _sum_part_of_tiles(conv: Any, part: int) -> None:
     in_channels = conv.in_channels
     out_channels = conv.out_channels
     pixels = conv.batch * conv.height * conv.width
@@ -148,39 +158,119 @@ def _add_products(
     conv: Any, count: int, transformed: Any, transformed_gradient: Any, sums: Any
 ) -> None:
     """Add the products of `count` tiles to the sums of each point."""
+    for point in range(POINTS):
+        _add_outer_products(
+            conv,
+            transformed,
+            point * plane_size(conv.tile_block, conv.in_channels),
+            conv.in_channels,
+            transformed_gradient,
+            point * plane_size(conv.tile_block, conv.out_channels),
+            count,
+            sums,
+            point,
+        )
+
+
+def _sum_rows(pointer: Any) -> None:
+    """Like _sum_tiles, but the parts are of the rows of the output."""
+    conv = carray(pointer, 1)[0]
+    while True:
+        part = fetch_and_add(conv.counters, 0)
+        if part >= conv.parts:
+            break
+        _sum_part_of_rows(conv, part)
+
+
+@kernel
+def _sum_part_of_rows(conv: Any, part: int) -> None:
+    channels = conv.in_channels
+    stride = conv.stride
+    height = _output_size(conv.height, stride)
+    width = _output_size(conv.width, stride)
+    maps = floats(conv.input, conv.batch * conv.height * conv.width * channels)
+    gradient = floats(conv.gradient, conv.batch * height * width * conv.out_channels)
+    count_sums = 9 * channels * conv.out_channels
+    sums = floats(conv.sums + 4 * count_sums * part, count_sums)
+    sums[:] = 0
+    rows = conv.batch * height
+    for row in range(rows * part // conv.parts, rows * (part + 1) // conv.parts):
+        image = row // height
+        for i in range(3):
+            y = row % height * stride + i - 1
+            if y < 0 or y >= conv.height:
+                continue
+            for j in range(3):
+                # The first and the last pixel of the output for which the weight reads a pixel.
+                first = 1 if j == 0 else 0
+                last = min(width - 1, (conv.width - j) // stride)
+                if first <= last:
+                    pixel = (image * conv.height + y) * conv.width + first * stride + j - 1
+                    _add_outer_products(
+                        conv,
+                        maps,
+                        pixel * channels,
+                        stride * channels,
+                        gradient,
+                        (row * width + first) * conv.out_channels,
+                        last + 1 - first,
+                        sums,
+                        3 * i + j,
+                    )
+
+
+@register_jitable
+def _output_size(size: int, stride: int) -> int:
+    """Of a convolution of 3 pixels with a padding of 1."""
+    return (size - 1) // stride + 1
+
+
+@kernel
+def _add_outer_products(
+    conv: Any,
+    left: Any,
+    left_start: int,
+    left_stride: int,
+    right: Any,
+    right_start: int,
+    count: int,
+    sums: Any,
+    plane: int,
+) -> None:
+    """Add the outer products of `count` pairs to a plane (input channel, output channel) of sums.
+
+    left: input channels, left_stride apart from pair to pair. right: output channels side by side.
+    """
     in_channels = conv.in_channels
     out_channels = conv.out_channels
     vectors = conv.vectors
-    for point in range(POINTS):
-        left = point * plane_size(conv.tile_block, in_channels)
-        right = point * plane_size(conv.tile_block, out_channels)
-        for output in range(0, out_channels, vectors * LANES):
-            for channel in range(0, in_channels, SUM_ROWS):
-                total = (point * in_channels + channel) * out_channels + output
-                if vectors == 2:
-                    _add_2(
-                        transformed,
-                        left + channel,
-                        in_channels,
-                        transformed_gradient,
-                        right + output,
-                        out_channels,
-                        count,
-                        sums,
-                        total,
-                    )
-                else:
-                    _add_1(
-                        transformed,
-                        left + channel,
-                        in_channels,
-                        transformed_gradient,
-                        right + output,
-                        out_channels,
-                        count,
-                        sums,
-                        total,
-                    )
+    for output in range(0, out_channels, vectors * LANES):
+        for channel in range(0, in_channels, SUM_ROWS):
+            total = (plane * in_channels + channel) * out_channels + output
+            if vectors == 2:
+                _add_2(
+                    left,
+                    left_start + channel,
+                    left_stride,
+                    right,
+                    right_start + output,
+                    out_channels,
+                    count,
+                    sums,
+                    total,
+                )
+            else:
+                _add_1(
+                    left,
+                    left_start + channel,
+                    left_stride,
+                    right,
+                    right_start + output,
+                    out_channels,
+                    count,
+                    sums,
+                    total,
+                )
 
 
 # The functions below emit LLVM instructions.
