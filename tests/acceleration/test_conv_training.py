@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import copy
-import subprocess
-import sys
 from unittest.mock import patch
 
 import pytest
@@ -14,7 +12,7 @@ from torch import Tensor, nn
 
 from swahr.acceleration import conv_training, winograd
 from swahr.acceleration.conv_training import gradient_of_weight, use_own_convolutions
-from tests.acceleration.test_winograd import ROOT, maps, threads  # noqa: F401  (a fixture)
+from tests.acceleration.test_winograd import maps, threads  # noqa: F401  (a fixture)
 
 needs_threads = pytest.mark.skipif(not winograd.is_supported(), reason="needs Linux and AVX2")
 
@@ -195,17 +193,17 @@ def test_only_layers_of_3x3_are_changed() -> None:
 
 @needs_threads
 @pytest.mark.parametrize("name", ("input", "weight"))
-def test_gradients_are_compared_once_before_they_are_used(name: str) -> None:
-    program = (
-        "import logging; logging.basicConfig(format='%(message)s'); "
-        "from swahr.acceleration import conv_training as training; "
-        f"right = training.gradient_of_{name}; "
-        f"training.gradient_of_{name} = lambda *given: right(*given) * 1.01; "
-        "print([training.are_gradients_right() for _ in range(2)])"
+def test_gradients_are_compared_once_before_they_are_used(
+    name: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    right = getattr(conv_training, f"gradient_of_{name}")
+    monkeypatch.setattr(conv_training, f"gradient_of_{name}", lambda *given: right(*given) * 1.01)
+    conv_training.are_gradients_right.cache_clear()
+    try:
+        assert [conv_training.are_gradients_right() for _ in range(2)] == [False, False]
+    finally:
+        conv_training.are_gradients_right.cache_clear()
+    (line,) = caplog.messages
+    assert line.startswith(
+        f"TRAIN.CPU_KERNELS are not used: the gradient of the {name} differs from PyTorch's by up"
     )
-    done = subprocess.run(
-        [sys.executable, "-c", program], capture_output=True, text=True, check=True, cwd=ROOT
-    )
-    assert done.stdout == "[False, False]\n"
-    line = f"the gradient of the {name} differs from PyTorch's by up to "
-    assert done.stderr.count(line) == 1 and done.stderr.startswith("TRAIN.CPU_KERNELS are not used")

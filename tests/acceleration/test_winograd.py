@@ -4,7 +4,7 @@ import copy
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from swahr.acceleration import winograd
 from swahr.acceleration.fuse import optimize_for_inference
-from swahr.acceleration.winograd import can_convolve, convolve, transform_filters
+from swahr.acceleration.winograd import Filters, can_convolve, convolve, transform_filters
 from swahr.models.heads.higher_hrnet import DeconvSettings
 from tests.models.tiny_networks import images, network
 
@@ -232,49 +232,46 @@ def test_networks_use_it_where_they_can(available: bool, monkeypatch: pytest.Mon
     assert bool(calls) == (available and winograd.is_supported())
 
 
-SELF_TEST = """
-import logging
-import torch
-from swahr.acceleration import winograd
-from tests.acceleration.test_winograd import layer, maps
+@pytest.fixture
+def not_compared_yet() -> Iterator[None]:
+    winograd.is_available.cache_clear()
+    yield
+    winograd.is_available.cache_clear()
 
-def wrong(x, filters, bias, total=None, relu=False):
-    {body}
 
-right = winograd.convolve
-if {patch}:
-    winograd.convolve = wrong
-logging.basicConfig(format="%(message)s")
-print([winograd.can_convolve(layer(64, 64), maps(1, 64, 24, 24)) for _ in range(2)])
-"""
+def without_relu(x: Tensor, filters: Filters, bias: Tensor, *given: object) -> Tensor:
+    return convolve(x, filters, bias, given[0] if given else None)  # type: ignore[arg-type]
+
+
+def with_another_bias(x: Tensor, filters: Filters, bias: Tensor, *given: object) -> Tensor:
+    return convolve(x, filters, bias * 1.01, *given)  # type: ignore[arg-type]
+
+
+def without_compiler(*given: object) -> Tensor:
+    raise ValueError("no such instruction\nat 0")
 
 
 @needs_threads
 @pytest.mark.parametrize(
-    ("patch", "body", "said"),
+    ("wrong", "said"),
     [
-        (False, "pass", ""),
-        (
-            True,
-            "return right(x, filters, bias, total, False)",
-            "the fast CPU convolutions are not used: sum and ReLU to ",
-        ),
-        (
-            True,
-            "return right(x, filters, bias * 1.01, total, relu)",
-            "the fast CPU convolutions are not used: convolution to ",
-        ),
-        (
-            True,
-            "raise ValueError('no such instruction\\nat 0')",
-            "the fast CPU convolutions are not used: ValueError: no such instruction",
-        ),
+        (convolve, ""),
+        (without_relu, "sum and ReLU to "),
+        (with_another_bias, "convolution to "),
+        (without_compiler, "ValueError: no such instruction"),
     ],
 )
 def test_convolutions_are_compared_once_before_they_are_used(
-    patch: bool, body: str, said: str
+    wrong: Callable[..., Tensor],
+    said: str,
+    not_compared_yet: None,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
-    script = SELF_TEST.format(patch=patch, body=body)
-    done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True)
-    assert done.stdout.strip() == str([not patch] * 2)
-    assert len(done.stderr.splitlines()) == bool(said) and done.stderr.startswith(said)
+    monkeypatch.setattr(winograd, "convolve", wrong)
+    found = [can_convolve(layer(64, 64), maps(1, 64, 24, 24)) for _ in range(2)]
+    assert found == [not said] * 2
+    assert len(caplog.messages) == bool(said)
+    assert "".join(caplog.messages).startswith(
+        f"the fast CPU convolutions are not used: {said}" if said else ""
+    )

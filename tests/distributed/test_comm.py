@@ -199,9 +199,11 @@ def test_two_processes_do_what_one_does() -> None:
 @pytest.mark.parametrize(
     ("how", "message", "status"),
     [
-        ("raise", FAILING_RANK, 1),
+        pytest.param("raise", FAILING_RANK, 1, marks=pytest.mark.slow),
         ("kill", r"^process 1 of the run failed: Signal 9 \(SIGKILL\) received by PID \d+$", 137),
-        ("known", r"^person_keypoints.json: line 3 is wrong$", 2),
+        pytest.param(
+            "known", r"^person_keypoints.json: line 3 is wrong$", 2, marks=pytest.mark.slow
+        ),
     ],
 )
 def test_the_failing_rank_is_named(how: str, message: str, status: int) -> None:
@@ -220,7 +222,7 @@ def test_nodes_that_cannot_be() -> None:
             launch(fail, (), 1, nodes=2, url=url)
 
 
-@pytest.mark.parametrize("stubborn", [1, -1])
+@pytest.mark.parametrize("stubborn", [1, pytest.param(-1, marks=pytest.mark.slow)])
 def test_processes_that_do_not_stop_in_time_are_named(stubborn: int) -> None:
     expected = Killed if stubborn == 1 else Interrupted
     with pytest.raises(expected) as caught:
