@@ -102,6 +102,7 @@ def test_tensorboard(tmp_path: Path) -> None:
         image.summary.value[0].image.height,
         image.summary.value[0].image.width,
     ) == (4, 6)
+    assert image.summary.value[0].image.encoded_image_string.startswith(b"\xff\xd8")  # JPEG
     TensorBoard(None).scalars({"x": 1.0}, 0)
 
 

@@ -5,6 +5,7 @@ an undisturbed one.
 from __future__ import annotations
 
 import csv
+import gc
 import logging
 import os
 import shutil
@@ -612,3 +613,15 @@ def test_frozen_tensors_never_change_on_two_processes(config_file: Path) -> None
     fresh, trained = fresh_stem(config_file, content["best_state_dict"])
     assert_same(trained, fresh)
     assert content["epoch"] == 2
+
+
+def test_the_collector_passes_over_what_workers_share() -> None:
+    """While training only, unless all was frozen before."""
+    gc.unfreeze()
+    with trainer.shared_with_workers():
+        inside = gc.get_freeze_count()
+    after = gc.get_freeze_count()
+    gc.freeze()
+    with trainer.shared_with_workers():
+        pass
+    assert inside > 0 and after == 0 and gc.get_freeze_count() > 0
