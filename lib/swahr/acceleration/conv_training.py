@@ -170,10 +170,11 @@ def gradient_of_weight(
         "in_channels": channels,
         "out_channels": out_channels,
         "tile_block": tile_block,
+        "winograd": winograd,
         "parts": parts,
         "vectors": 2 if out_channels % (2 * LANES) == 0 else 1,
     }
-    run_threads(thread_function(winograd), arguments, ARGUMENTS, parts)
+    run_threads(thread_function(), arguments, ARGUMENTS, parts)
     total = sums[0] if parts == 1 else sums.sum(0)
     weights = filter_matrix(torch.float32).T @ total if winograd else total
     return weights.view(3, 3, channels, out_channels).permute(3, 2, 0, 1)

@@ -66,7 +66,8 @@ ARGUMENTS = np.dtype(
         ("in_channels", np.int64),
         ("out_channels", np.int64),
         ("tile_block", np.int64),  # tiles that are transformed together
-        ("parts", np.int64),  # into which the tiles or rows are divided
+        ("winograd", np.int64),  # sums at the points of Winograd's algorithm, else of weights
+        ("parts", np.int64),  # into which the tiles, or the rows of the output, are divided
         ("vectors", np.int64),  # of output channels that are summed together: 1 or 2
     ]
 )
@@ -84,25 +85,24 @@ def scratch_layout(tile_block: int, in_channels: int, out_channels: int) -> tupl
 
 
 @cache
-def thread_function(winograd: bool) -> Any:
-    """The C function that every thread calls with the address of the same ARGUMENTS.
-
-    winograd: sums at the points of Winograd's algorithm, for a stride of 1; else those of weights.
-    """
-    function = _sum_tiles if winograd else _sum_rows
-    return callback(function, types.void(types.CPointer(numba.from_dtype(ARGUMENTS))))
+def thread_function() -> Any:
+    """The C function that every thread calls with the address of the same ARGUMENTS."""
+    return callback(_sum_parts, types.void(types.CPointer(numba.from_dtype(ARGUMENTS))))
 
 
-def _sum_tiles(pointer: Any) -> None:
-    """Work on parts of the tiles until none is left. What is in a part decides its sums, whichever
-    thread makes them.
+def _sum_parts(pointer: Any) -> None:
+    """Work on parts until none is left. What is in a part decides its sums, whichever thread makes
+    them.
     """
     conv = carray(pointer, 1)[0]
     while True:
         part = fetch_and_add(conv.counters, 0)
         if part >= conv.parts:
             break
-        _sum_part_of_tiles(conv, part)
+        if conv.winograd:
+            _sum_part_of_tiles(conv, part)
+        else:
+            _sum_part_of_rows(conv, part)
 
 
 @kernel
@@ -170,16 +170,6 @@ def _add_products(
             sums,
             point,
         )
-
-
-def _sum_rows(pointer: Any) -> None:
-    """Like _sum_tiles, but the parts are of the rows of the output."""
-    conv = carray(pointer, 1)[0]
-    while True:
-        part = fetch_and_add(conv.counters, 0)
-        if part >= conv.parts:
-            break
-        _sum_part_of_rows(conv, part)
 
 
 @kernel
