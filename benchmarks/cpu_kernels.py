@@ -9,13 +9,13 @@ import torch
 from torch import Tensor
 
 from benchmarks.harness import Bench, Row, benchmark
+from benchmarks.network import TINY, W32, build_trainer
 
-ROOT = Path(__file__).resolve().parents[1]
 # Experiments, and the images of a step.
 BATCHES = {
-    ROOT / "experiments/synthetic/tiny_192_cpu.yaml": 8,
-    ROOT / "experiments/synthetic/demo.yaml": 4,
-    ROOT / "experiments/coco/higher_hrnet/w32_512_adam_lr1e-3.yaml": 1,
+    TINY: 8,
+    TINY.with_name("demo.yaml"): 4,
+    W32: 1,
 }
 # Channels and pixels of the map of a single convolution.
 CONVOLUTIONS = ((32, 96), (64, 48), (128, 24))
@@ -64,29 +64,21 @@ def same(got: tuple[Tensor, ...], want: tuple[Tensor, ...]) -> bool:
 
 def training_step(bench: Bench, file: Path, batch: int, kernels: bool) -> Callable[[], object]:
     """A function that makes one step with the same images at each call."""
-    from swahr.config import load_config
-    from swahr.distributed.signals import StopRequest
-    from swahr.engine.setup import build_trainer
     from swahr.synthetic import PRESETS, write_dataset
 
     images = bench.folder / "calm"
     write_dataset(images, num_train=BATCH, num_val=1, settings=PRESETS["calm"])
-    settings = {
-        "DATASET.ROOT": images,
-        "DATASET.TRAIN": "train2017",
-        "DATASET.TEST": "val2017",
-        "WORKERS": 0,
-        "MODEL.PRETRAINED": "",
-        "AMP.ENABLED": False,
-        "TRAIN.IMAGES_PER_GPU": batch,
-        "TRAIN.CHANNELS_LAST": True,
-        "TRAIN.CPU_KERNELS": kernels,
-        "AUTO_RESUME": False,
-    }
-    cfg = load_config(file, [str(part) for pair in settings.items() for part in pair])
-    folder = bench.folder / f"{file.stem}_{kernels}"
-    trainer = build_trainer(
-        cfg, folder, None, bench.device, StopRequest(), lambda *args, **options: {}
-    )
+    opts = [
+        *("DATASET.ROOT", images),
+        *("DATASET.TRAIN", "train2017"),
+        *("DATASET.TEST", "val2017"),
+        *("WORKERS", 0),
+        *("MODEL.PRETRAINED", ""),
+        *("AMP.ENABLED", False),
+        *("TRAIN.IMAGES_PER_GPU", batch),
+        *("TRAIN.CHANNELS_LAST", True),
+        *("TRAIN.CPU_KERNELS", kernels),
+    ]
+    trainer = build_trainer(bench, file, opts)
     loaded = next(iter(trainer.loader))
     return lambda: trainer.train_step([loaded], trainer.schedule(0))

@@ -282,19 +282,25 @@ def trainings(bench: Bench, variants: dict[str, list[Any]]) -> Iterator[Row]:
         )
 
 
+def build_trainer(bench: Bench, file: Path, opts: list[Any]) -> Any:
+    """The Trainer of an experiment, from new weights, whose validations do nothing."""
+    from swahr.config import load_config
+    from swahr.distributed.signals import StopRequest
+    from swahr.engine import setup
+
+    cfg = load_config(file, [*map(str, opts), "AUTO_RESUME", "False"])
+    return setup.build_trainer(
+        cfg, bench.folder / "run", None, bench.device, StopRequest(), lambda *args, **options: {}
+    )
+
+
 def train(bench: Bench, file: Path, opts: list[Any], steps: int) -> tuple[float, Tensor]:
     """Train from new weights; return the seconds of a step, loading included, and the loss
     (steps,) of every step.
     """
-    from swahr.config import load_config
-    from swahr.distributed.signals import StopRequest
-    from swahr.engine.setup import build_trainer
     from swahr.losses.criterion import total_loss
 
-    cfg = load_config(file, [*map(str, opts), "AUTO_RESUME", "False"])
-    trainer = build_trainer(
-        cfg, bench.folder / "run", None, bench.device, StopRequest(), lambda *args, **options: {}
-    )
+    trainer = build_trainer(bench, file, opts)
     losses = []
     start = 0.0
     for step, batch in enumerate(trainer.loader):

@@ -12,9 +12,7 @@ from torch import Tensor, nn
 
 from swahr.acceleration import conv_training, winograd
 from swahr.acceleration.conv_training import gradient_of_weight, use_own_convolutions
-from tests.acceleration.test_winograd import maps, threads  # noqa: F401  (a fixture)
-
-needs_threads = pytest.mark.skipif(not winograd.is_supported(), reason="needs Linux and AVX2")
+from tests.acceleration.test_winograd import maps, needs_threads, threads  # noqa: F401  (a fixture)
 
 
 def trained(channels: int, outputs: int, bias: bool = False, stride: int = 1) -> nn.Conv2d:
@@ -30,6 +28,18 @@ def gradients(conv: nn.Conv2d, x: Tensor, factor: Tensor) -> list[Tensor]:
     output = conv(x)
     (output * factor).sum().backward()
     return [output.detach(), *(value.grad for value in (x, *conv.parameters()))]  # type: ignore[list-item]
+
+
+def compare_with_float64(conv: nn.Conv2d, x: Tensor, factor: Tensor) -> None:
+    """Output and gradients are those of PyTorch in float64 up to rounding; what is given stays."""
+    exact = copy.deepcopy(conv).double()  # computes with PyTorch's kernels
+    given = x.clone(), factor.clone()
+    ours = gradients(conv, x, factor)
+    for mine, theirs in zip(ours, gradients(exact, x.double(), factor.double()), strict=True):
+        assert mine.dtype == torch.float32
+        assert (mine - theirs).abs().max() <= 3e-5 * theirs.abs().max()
+    assert ours[1].is_contiguous(memory_format=torch.channels_last)
+    assert torch.equal(x, given[0]) and torch.equal(factor, given[1])
 
 
 def used(conv: nn.Conv2d, x: Tensor) -> bool:
@@ -50,18 +60,9 @@ def test_gradients_are_those_of_float64(
 ) -> None:
     """Also where tiles reach over the edge of the image, and for blocks of one vector and two."""
     conv = trained(channels, outputs, bias)
-    exact = nn.Conv2d(channels, outputs, 3, padding=1, bias=bias).double()
-    exact.load_state_dict(conv.state_dict())
     x = maps(batch, channels, height, width)
-    factor = maps(batch, outputs, height, width, seed=1)
-    given = x.clone(), factor.clone()
     assert used(conv, x)
-    ours = gradients(conv, x, factor)
-    for mine, theirs in zip(ours, gradients(exact, x.double(), factor.double()), strict=True):
-        assert mine.dtype == torch.float32
-        assert (mine - theirs).abs().max() <= 3e-5 * theirs.abs().max()
-    assert ours[1].is_contiguous(memory_format=torch.channels_last)
-    assert torch.equal(x, given[0]) and torch.equal(factor, given[1])
+    compare_with_float64(conv, x, maps(batch, outputs, height, width, seed=1))
 
 
 def sums_directly(conv: nn.Conv2d, x: Tensor) -> bool:
@@ -90,17 +91,11 @@ def test_gradients_with_strides_and_of_small_maps(
     batch: int, channels: int, outputs: int, height: int, width: int, stride: int, bias: bool
 ) -> None:
     conv = trained(channels, outputs, bias, stride)
-    exact = nn.Conv2d(channels, outputs, 3, stride, padding=1, bias=bias).double()
-    exact.load_state_dict(conv.state_dict())
     x = maps(batch, channels, height, width)
-    factor = maps(batch, outputs, -(-height // stride), -(-width // stride), seed=1)
     assert sums_directly(conv, x)
     conv.zero_grad()
-    ours = gradients(conv, x, factor)
-    for mine, theirs in zip(ours, gradients(exact, x.double(), factor.double()), strict=True):
-        assert mine.dtype == torch.float32
-        assert (mine - theirs).abs().max() <= 3e-5 * theirs.abs().max()
-    assert ours[1].is_contiguous(memory_format=torch.channels_last)
+    factor = maps(batch, outputs, -(-height // stride), -(-width // stride), seed=1)
+    compare_with_float64(conv, x, factor)
 
 
 @needs_threads

@@ -9,11 +9,11 @@ import pytest
 import torch
 from torch import nn
 
-from swahr.acceleration import conv_training, winograd
+from swahr.acceleration import conv_training
 from swahr.config import load_config
 from swahr.engine.setup import build_network, build_train_step, use_cpu_kernels
 from swahr.losses.criterion import build_criterion
-from tests.acceleration.test_conv_training import needs_threads
+from tests.acceleration.test_winograd import needs_threads
 
 CPU = torch.device("cpu")
 ON = ("TRAIN.CPU_KERNELS", True, "TRAIN.CHANNELS_LAST", True)
@@ -51,7 +51,6 @@ def test_a_machine_without_them(config_file: Path, caplog: pytest.LogCaptureFixt
     conv_training.are_gradients_right.cache_clear()
     with (
         caplog.at_level("INFO", "swahr"),
-        patch.object(winograd, "is_supported", return_value=False),
         patch.object(conv_training, "is_available", return_value=False),
     ):
         use_cpu_kernels(model, load_config(config_file, list(ON)), CPU)

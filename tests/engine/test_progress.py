@@ -11,6 +11,7 @@ import pytest
 import torch
 from tensorboardX.proto.event_pb2 import Event
 
+from swahr import visualize
 from swahr.distributed import comm
 from swahr.engine.progress import (
     EpochBar,
@@ -92,7 +93,8 @@ def test_gpu_memory(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_tensorboard(tmp_path: Path) -> None:
     board = TensorBoard(tmp_path / "log")
     board.scalars({"train/total": 2.5, "train/learning_rate": 1e-3}, 7)
-    board.image("train/panel", np.zeros((4, 6, 3), np.uint8), 8)
+    jpeg = visualize.encode(np.zeros((4, 6, 3), np.uint8), ".jpg")
+    board.image("train/panel", jpeg, (4, 6), 8)
     *_, scalars, image = read_events(tmp_path / "log")
     assert scalars.step == 7
     assert {value.tag: value.simple_value for value in scalars.summary.value} == pytest.approx(

@@ -77,7 +77,7 @@ def test_a_gradient_is_computed_if_it_is_asked_for() -> None:
     conv(maps).sum().backward()
     assert maps.grad is not None and conv.weight.grad is None
     conv.requires_grad_(True)
-    with patch.object(depthwise, "_gradients", wraps=depthwise._gradients) as gradients_of:
+    with patch.object(depthwise, "conv_gradients", wraps=depthwise.conv_gradients) as gradients_of:
         conv(maps.detach()).sum().backward()
     assert conv.weight.grad is not None
     wanted = [call.args[-1] for call in gradients_of.call_args_list]

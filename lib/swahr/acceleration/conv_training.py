@@ -9,10 +9,9 @@ gradient of the weights is summed directly, in up to half the time that oneDNN t
 
 from __future__ import annotations
 
-import logging
 from functools import cache
 from types import MethodType
-from typing import Any, cast
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -26,18 +25,19 @@ from swahr.acceleration.weight_gradient_kernels import (
     thread_function,
 )
 from swahr.acceleration.winograd import (
-    TOLERANCE,
     can_convolve,
     convolve,
+    difference,
     filter_matrix,
     is_available,
+    is_readable,
+    passes,
     run_threads,
     scratch_memory,
     transform_filters,
 )
 from swahr.acceleration.winograd_kernels import POINTS, count_tiles
-
-logger = logging.getLogger("swahr")
+from swahr.models.depthwise import conv_gradients
 
 CACHE = 16_384  # bytes of transformed tiles of both maps, at one point, that a thread makes at once
 
@@ -66,9 +66,8 @@ def _has_gradient(conv: nn.Conv2d, x: Tensor) -> bool:
     """Whether `gradient_of_weight` can compute the layer's gradient for x."""
     return (
         torch.is_grad_enabled()
-        and x.dtype == conv.weight.dtype == torch.float32
-        and x.device.type == "cpu"
-        and x.is_contiguous(memory_format=torch.channels_last)
+        and is_readable(x, torch.float32)
+        and conv.weight.dtype == torch.float32
         and not torch.is_autocast_enabled("cpu")
         and conv.stride in ((1, 1), (2, 2))
         and (conv.kernel_size, conv.padding, conv.dilation) == ((3, 3), (1, 1), (1, 1))
@@ -102,7 +101,7 @@ class _Convolution(torch.autograd.Function):
         if needs_input and ctx.winograd:
             of_input = gradient_of_input(gradient, weight)
         elif needs_input:
-            of_input = _plain_gradient_of_input(gradient, x, weight, ctx.stride)
+            of_input, _ = conv_gradients(gradient, x, weight, (True, False), ctx.stride)
         return (
             of_input,
             gradient_of_weight(x, gradient, ctx.stride, ctx.winograd) if needs_weight else None,
@@ -110,24 +109,6 @@ class _Convolution(torch.autograd.Function):
             None,
             None,
         )
-
-
-def _plain_gradient_of_input(gradient: Tensor, x: Tensor, weight: Tensor, stride: int) -> Tensor:
-    """PyTorch's, in the layout of x, which torch.nn.grad does not keep."""
-    of_input, *_ = torch.ops.aten.convolution_backward(
-        gradient,
-        x,
-        weight,
-        bias_sizes=None,
-        stride=[stride] * 2,
-        padding=[1, 1],
-        dilation=[1, 1],
-        transposed=False,
-        output_padding=[0, 0],
-        groups=1,
-        output_mask=[True, False, False],
-    )
-    return cast(Tensor, of_input)
 
 
 def gradient_of_input(gradient: Tensor, weight: Tensor) -> Tensor:
@@ -183,8 +164,11 @@ def gradient_of_weight(
 @cache
 def are_gradients_right() -> bool:
     """Whether gradients are those of PyTorch, which is tried once per process on small maps."""
-    if not is_available(torch.float32):
-        return False
+    return is_available(torch.float32) and passes(_self_test, "TRAIN.CPU_KERNELS")
+
+
+def _self_test() -> str:
+    """What differs in gradients of each kind; empty if nothing does."""
     generator = torch.Generator().manual_seed(0)
 
     def random(*shape: int) -> Tensor:
@@ -194,24 +178,15 @@ def are_gradients_right() -> bool:
     for out_channels, stride in ((LANES, 1), (2 * LANES, 1), (LANES, 2), (2 * LANES, 2)):
         x = random(2, 2 * LANES, 9, 14)
         weight = random(out_channels, 2 * LANES, 3, 3)
-        plain_x, plain_weight = x.clone().requires_grad_(), weight.clone().requires_grad_()
-        with torch.enable_grad():
-            output = F.conv2d(plain_x, plain_weight, stride=stride, padding=1)
-        factor = random(*output.shape)
-        output.backward(factor)
-        compared = {"weight": (gradient_of_weight(x, factor, stride, False), plain_weight.grad)}
+        gradient = random(*F.conv2d(x, weight, stride=stride, padding=1).shape)
+        of_x, of_weight = conv_gradients(gradient, x, weight, (True, True), stride)
+        assert of_x is not None and of_weight is not None
+        found = {"weight": (gradient_of_weight(x, gradient, stride, False), of_weight)}
         if stride == 1:
-            compared["weight by Winograd"] = (gradient_of_weight(x, factor), plain_weight.grad)
-            compared["input"] = (gradient_of_input(factor, weight), plain_x.grad)
-        for name, (gradient, expected) in compared.items():
-            assert expected is not None
-            error = float((gradient - expected).abs().max())
-            if not error <= TOLERANCE[torch.float32] * float(expected.abs().max()):
-                logger.warning(
-                    "TRAIN.CPU_KERNELS are not used: the gradient of the %s differs from "
-                    "PyTorch's by up to %.2g",
-                    name,
-                    error,
-                )
-                return False
-    return True
+            found["weight by Winograd"] = (gradient_of_weight(x, gradient), of_weight)
+            found["input"] = (gradient_of_input(gradient, weight), of_x)
+        for name, (ours, expected) in found.items():
+            problem = difference(f"the gradient of the {name}", ours, expected)
+            if problem:
+                return problem
+    return ""

@@ -73,7 +73,7 @@ def transform_filters(weight: Tensor, dtype: torch.dtype = torch.float64) -> Fil
     out_channels, in_channels = weight.shape[:2]
     vectors = _vectors(out_channels)
     width = vectors * LANES
-    rows = weight.detach().reshape(out_channels // width, width, in_channels, 9)
+    rows = weight.reshape(out_channels // width, width, in_channels, 9)
     columns = rows.permute(3, 0, 2, 1).reshape(9, -1).to(dtype)
     values = (filter_matrix(dtype) @ columns).float()
     return Filters(values.view(POINTS, out_channels // width, in_channels, width), vectors)
@@ -116,7 +116,7 @@ def can_convolve(conv: nn.Conv2d, x: Tensor, total: Tensor | None = None) -> boo
         and batch > 0
         and channels % LANES == 0
         and _vectors(conv.out_channels) > 0
-        and all(_is_readable(maps, x.dtype) for maps in (x, total) if maps is not None)
+        and all(is_readable(maps, x.dtype) for maps in (x, total) if maps is not None)
         and is_available(x.dtype)
     )
 
@@ -207,15 +207,26 @@ def is_available(dtype: torch.dtype) -> bool:
 
     Small convolutions are compared once per process; the first one compiles the kernels.
     """
-    if not is_supported():
-        return False
+    return is_supported() and passes(lambda: _self_test(dtype), "the fast CPU convolutions")
+
+
+def passes(self_test: Callable[[], str], name: str) -> bool:
+    """Whether a self-test finds nothing; otherwise a warning says that `name` are not used."""
     try:
-        problem = _self_test(dtype)
+        problem = self_test()
     except Exception as error:  # whatever the compiler raises on a processor that it does not know
         problem = f"{type(error).__name__}: {error}".splitlines()[0]
     if problem:
-        logger.warning("the fast CPU convolutions are not used: %s", problem)
+        logger.warning("%s are not used: %s", name, problem)
     return not problem
+
+
+def difference(name: str, output: Tensor, expected: Tensor) -> str:
+    """What a self-test says of a result that is not PyTorch's; empty if it is, up to rounding."""
+    error = float((output - expected).abs().max())
+    if error <= TOLERANCE[output.dtype] * float(expected.abs().max()):
+        return ""
+    return f"{name} differs from PyTorch's by up to {error:.2g}"
 
 
 def _self_test(dtype: torch.dtype) -> str:
@@ -241,12 +252,9 @@ def _self_test(dtype: torch.dtype) -> str:
                 (plain + total).relu(),
             ),
         ):
-            error = float((output - expected).abs().max())
-            if not error <= TOLERANCE[dtype] * float(expected.abs().max()):
-                return (
-                    f"{name} to {vectors * LANES} channels differs from PyTorch's "
-                    f"by up to {error:.2g}"
-                )
+            problem = difference(f"{name} to {vectors * LANES} channels", output, expected)
+            if problem:
+                return problem
     return ""
 
 
@@ -301,7 +309,8 @@ def scratch_memory(size: int) -> Tensor:
     return _scratch.get(size)
 
 
-def _is_readable(maps: Tensor, dtype: torch.dtype) -> bool:
+def is_readable(maps: Tensor, dtype: torch.dtype) -> bool:
+    """Whether maps are of that type, channels_last, and in the memory of the processor."""
     return (
         maps.device.type == "cpu"
         and maps.dtype == dtype

@@ -414,7 +414,7 @@ def _output_matrix(code: VectorCode, x: Sequence[ir.Value]) -> list[ir.Value]:
     ]
 
 
-def along_both_axes(
+def _along_both_axes(
     code: VectorCode, matrix: Callable[..., list[ir.Value]], square: list[list[ir.Value]]
 ) -> list[list[ir.Value]]:
     """Multiply with the matrix along the rows, then along the columns."""
@@ -446,7 +446,7 @@ def tile_emitter(side: int, matrix: Callable[..., list[ir.Value]]) -> Callable[.
             ]
             for i in range(side)
         ]
-        for i, row in enumerate(along_both_axes(code, matrix, tile)):
+        for i, row in enumerate(_along_both_axes(code, matrix, tile)):
             for j, value in enumerate(row):
                 point = INPUT_TILE * i + j
                 code.store(value, transformed, code.offset(transformed_start, plane, point))
@@ -479,7 +479,7 @@ def _output_tile_emitter(add: bool) -> Callable[..., None]:
         ]
         shift = code.load(bias, channel)
         limit = code.broadcast(lowest)
-        for i, row in enumerate(along_both_axes(code, _output_matrix, values)):
+        for i, row in enumerate(_along_both_axes(code, _output_matrix, values)):
             for j, value in enumerate(row):
                 pixel = code.offset(code.offset(start, row_stride, i), pixel_stride, j)
                 value = code.builder.fadd(value, shift)

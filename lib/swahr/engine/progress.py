@@ -115,15 +115,13 @@ class TensorBoard:
             step,
         )
 
-    def image(self, name: str, image: NDArray[np.uint8], step: int) -> None:
-        """image: (H, W, 3) uint8 RGB."""
-        # Encoded here, as tensorboardX needs Pillow for it, which nothing else does. Its checksum
-        # is slow (0.2 s for a megabyte): JPEG has a third of the bytes of PNG.
+    def image(self, name: str, encoded: bytes, size: tuple[int, int], step: int) -> None:
+        """encoded: contents of an image file. size: height and width, px."""
+        # Not encoded by tensorboardX, as it needs Pillow for it, which nothing else does. Its
+        # checksum is slow (0.2 s for a megabyte): JPEG has a third of the bytes of PNG.
+        height, width = size
         content = Summary.Image(
-            height=image.shape[0],
-            width=image.shape[1],
-            colorspace=3,
-            encoded_image_string=visualize.encode(image, ".jpg"),
+            height=height, width=width, colorspace=3, encoded_image_string=encoded
         )
         self._write([Summary.Value(tag=name, image=content)], step)
 
@@ -222,9 +220,10 @@ def save_panel(
         maps(output.scales, scales),
         maps(tag, tags),
     )
-    board.image("train/panel", panel, step)
+    encoded = visualize.encode(panel, path.suffix)
+    board.image("train/panel", encoded, panel.shape[:2], step)
     try:
-        visualize.save_image(path, panel)
+        write_bytes(path, encoded, durable=False)
     except OSError as error:
         logger.error("%s", error)
 

@@ -45,34 +45,33 @@ class _DepthwiseConvolution(torch.autograd.Function):
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
         x, weight = ctx.saved_tensors
         needs_input, needs_weight, _ = ctx.needs_input_grad
-        of_input, _ = _gradients(gradient, x, weight, (needs_input, False))
+        of_input, _ = conv_gradients(gradient, x, weight, (needs_input, False))
         dtype = torch.promote_types(gradient.dtype, torch.float32)
         gradient = gradient.to(dtype, memory_format=torch.channels_last)
         x = x.to(memory_format=torch.channels_last)
-        _, of_weight = _gradients(gradient, x, weight, (False, needs_weight))
+        _, of_weight = conv_gradients(gradient, x, weight, (False, needs_weight))
         return of_input, of_weight, gradient.sum((0, 2, 3))
 
 
-def _gradients(
-    gradient: Tensor, x: Tensor, weight: Tensor, wanted: tuple[bool, bool]
+def conv_gradients(
+    gradient: Tensor, x: Tensor, weight: Tensor, wanted: tuple[bool, bool], stride: int = 1
 ) -> tuple[Tensor | None, Tensor | None]:
     """Those of input and weight that are wanted, in the type of the output's gradient.
 
-    torch.nn.grad has functions for one of them, but loses the layout of the input.
+    Of a convolution that keeps the size of its maps but for the stride. torch.nn.grad has functions
+    for one of them, but loses the layout of the input.
     """
-    channels = len(weight)
-    padding = [weight.shape[-1] // 2] * 2
     of_input, of_weight, _ = torch.ops.aten.convolution_backward(
         gradient,
         x.to(gradient.dtype),
         weight.to(gradient.dtype),
         bias_sizes=None,
-        stride=[1, 1],
-        padding=padding,
+        stride=[stride] * 2,
+        padding=[weight.shape[-1] // 2] * 2,
         dilation=[1, 1],
         transposed=False,
         output_padding=[0, 0],
-        groups=channels,
+        groups=x.shape[1] // weight.shape[1],
         output_mask=[*wanted, False],
     )
     return of_input, of_weight
