@@ -9,6 +9,7 @@ from torch import Tensor
 
 from swahr.acceleration.fuse import fold_batch_norms, optimize_for_inference
 from swahr.config import load_config
+from swahr.models.backbones.efficientnet_names import timm_name
 from swahr.models.backbones.timm import TimmBackbone
 from swahr.models.build import build_model
 from swahr.models.flops import count_macs
@@ -82,6 +83,48 @@ def test_pretrained_from_a_file_of_timm(tmp_path: Path) -> None:
         model.backbone.body.layer4[1].conv2.weight, published["layer4.1.conv2.weight"]
     )
     assert (report.taken, report.unasked) == (len(published) - 2, 2)
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("_conv_stem.weight", "conv_stem.weight"),
+        ("_bn0.bias", "bn1.bias"),
+        ("_blocks.0._depthwise_conv.weight", "blocks.0.0.conv_dw.weight"),
+        ("_blocks.0._se_reduce.bias", "blocks.0.0.se.conv_reduce.bias"),
+        ("_blocks.0._project_conv.weight", "blocks.0.0.conv_pw.weight"),
+        ("_blocks.0._bn2.running_var", "blocks.0.0.bn2.running_var"),
+        ("_blocks.1._expand_conv.weight", "blocks.1.0.conv_pw.weight"),
+        ("_blocks.2._bn0.weight", "blocks.1.1.bn1.weight"),
+        ("_blocks.2._bn1.weight", "blocks.1.1.bn2.weight"),
+        ("_blocks.3._bn2.weight", "blocks.2.0.bn3.weight"),
+        ("_blocks.3._project_conv.weight", "blocks.2.0.conv_pwl.weight"),
+        ("_bn1.weight", "bn2.weight"),
+        ("_fc.bias", "classifier.bias"),
+        # No names of efficientnet_pytorch:
+        ("blocks.1.0.conv_pw.weight", "blocks.1.0.conv_pw.weight"),
+        ("_blocks.0._expand_conv.weight", "_blocks.0._expand_conv.weight"),
+        ("_blocks.4._bn0.weight", "_blocks.4._bn0.weight"),
+    ],
+)
+def test_names_of_efficientnet_pytorch(name: str, expected: str) -> None:
+    assert timm_name(name, [1, 2, 1]) == expected
+
+
+def test_pretrained_from_a_file_of_efficientnet_pytorch(tmp_path: Path) -> None:
+    model = built("MODEL.BACKBONE", "timm/tf_efficientnet_lite0")
+    body = model.backbone.body
+    weights = {
+        "_conv_stem.weight": body.conv_stem.weight,
+        "_blocks.4._expand_conv.weight": body.blocks[2][1].conv_pw.weight,
+        "_fc.bias": torch.zeros(1000),
+    }
+    path = tmp_path / "lite0.pth"
+    torch.save({name: torch.full_like(tensor, 0.5) for name, tensor in weights.items()}, path)
+    report = load_pretrained(model, path)
+    assert (report.taken, report.unasked) == (2, 1)
+    assert (body.conv_stem.weight == 0.5).all() and (body.blocks[2][1].conv_pw.weight == 0.5).all()
+    assert not (body.blocks[2][0].conv_pw.weight == 0.5).any()
 
 
 @torch.inference_mode()

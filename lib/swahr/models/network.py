@@ -38,14 +38,16 @@ class StageOutput(NamedTuple):
 class Backbone(nn.Module):
     """Base class of backbones: images (B, 3, H, W) -> features (B, channels, H/stride, W/stride).
 
-    H and W are multiples of size_divisor, which PoseNetwork checks. pretrained_prefix: what the
-    names of a file of pretrained weights lack in front, as the backbone has them.
+    H and W are multiples of size_divisor, which PoseNetwork checks.
     """
 
     channels: int
     stride: int
     size_divisor: int
-    pretrained_prefix = ""
+
+    def name_of_pretrained(self, name: str) -> str:
+        """The backbone's own name of a tensor that a file of pretrained weights calls `name`."""
+        return name
 
     def init_weights(self) -> None:
         """Draw fresh weights in-place; by default those of the constructor are kept."""

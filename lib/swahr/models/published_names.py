@@ -46,12 +46,13 @@ def to_file_names(model: nn.Module, given: Iterable[str]) -> dict[str, str]:
     """
     own = file_names(model)
     known = set(own.values())
-    prefix = f"backbone.{getattr(getattr(model, 'backbone', None), 'pretrained_prefix', '')}"
+    backbone = model.backbone if isinstance(model, PoseNetwork) else None
 
     def file_name(name: str) -> str:
         if name in known:
             return name
-        return own.get(name) or own.get(prefix + name) or name
+        of_backbone = backbone.name_of_pretrained(name) if backbone else name
+        return own.get(name) or own.get(f"backbone.{of_backbone}") or name
 
     return {name: file_name(name) for name in given}
 

@@ -2,7 +2,7 @@
 
 Lin et al., Feature Pyramid Networks for Object Detection, CVPR 2017. Needs timm and torchvision,
 which are imported only when such a backbone is built. No weights are downloaded: MODEL.PRETRAINED
-may name a file of timm's weights.
+may name a file of timm's weights, or of efficientnet_pytorch's.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from swahr.models.backbones.efficientnet_names import timm_name
 from swahr.models.network import Backbone, ModelError
 
 STRIDE = 4  # of the features
@@ -26,8 +27,6 @@ class TimmBackbone(Backbone):
     of the feature pyramid. Weights are initialised by timm and torchvision. Raises ModelError for
     unknown names, networks that give no such features, and missing packages.
     """
-
-    pretrained_prefix = "body."
 
     def __init__(self, name: str, channels: int = 64) -> None:
         super().__init__()
@@ -44,6 +43,12 @@ class TimmBackbone(Backbone):
         self.channels = channels
         self.stride = STRIDE
         self.size_divisor = max(strides)
+
+    def name_of_pretrained(self, name: str) -> str:
+        """Files hold the names of timm, or for an EfficientNet those of efficientnet_pytorch."""
+        if hasattr(self.body, "blocks"):
+            name = timm_name(name, [len(stage) for stage in self.body.blocks])
+        return f"body.{name}"
 
     def forward(self, images: Tensor) -> Tensor:
         """H and W are multiples of size_divisor."""
