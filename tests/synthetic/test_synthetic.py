@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from pycocotools.coco import COCO as CocoIndex
 
+from swahr.commands import synthetic
 from swahr.skeleton import COCO, CROWD_POSE, Skeleton
 from swahr.synthetic import (
     PRESETS,
@@ -411,3 +412,11 @@ def test_settings_out_of_range() -> None:
     tail = Skeleton(name="cat", keypoints=("nose", "tail"), flip_pairs=(), sigmas=(0.1, 0.1))
     with pytest.raises(SyntheticError, match="skeleton cat: synthetic people have no 'tail'"):
         render_scene(0, 0, BUSY, tail)
+
+
+def test_a_pipe_gets_lines_and_no_bar(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    given = ["--train", "2", "--val", "1", "--size", "64", "--workers", "1"]
+    assert synthetic.main(["--out", str(tmp_path), *given]) == 0
+    printed = capsys.readouterr()
+    assert "train: 2 of 2 images\n" in printed.err and "\r" not in printed.err
+    assert f"{tmp_path}: 3 images" in printed.out

@@ -120,6 +120,10 @@ def settings_from(args: argparse.Namespace) -> SceneSettings:
 
 def make_set(args: argparse.Namespace) -> None:
     """Make the set of --preset, and print how many images were made."""
+    # Imported here: the processes that draw import this file, and do without PyTorch.
+    from swahr.engine.progress import setup_logging
+
+    setup_logging()
     start = time.perf_counter()
     if args.preset in BENCHMARKS:
         made = write_benchmark(args.out, args.preset, workers=args.workers, progress=True)

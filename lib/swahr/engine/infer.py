@@ -19,7 +19,6 @@ from swahr.engine.image_sources import ImageFiles, InferenceError
 from swahr.engine.people_file import Moment, PeopleFile
 from swahr.engine.people_lines import CsvTable, JsonLines, LineFile
 from swahr.engine.progress import setup_logging
-from swahr.engine.progress_bar import ProgressBar
 from swahr.engine.provenance import Weights, describe_test, describe_weights
 from swahr.engine.video import Video, VideoWriter
 from swahr.engine.window import Window
@@ -29,6 +28,7 @@ from swahr.inference.pipeline import ImageResult, find_people, prefetch, thread_
 from swahr.inference.predictor import Prediction, PredictionError, Predictor, build_predictor
 from swahr.inference.smoothing import OneEuroFilter
 from swahr.inference.tracking import Tracker
+from swahr.progress_bar import ProgressBar
 from swahr.skeleton import Skeleton
 from swahr.visualize import draw_people, save_image
 

@@ -20,7 +20,6 @@ from swahr.data.keypoints import KeypointDataset, build_dataset, dataset_spec
 from swahr.distributed import comm
 from swahr.engine.checkpoint import VAL_IMAGES
 from swahr.engine.progress import setup_logging
-from swahr.engine.progress_bar import ProgressBar
 from swahr.engine.provenance import (
     FIGURES,
     describe_test,
@@ -40,6 +39,7 @@ from swahr.inference.load import load_model
 from swahr.inference.pipeline import find_people
 from swahr.inference.predictor import Predictor, build_predictor
 from swahr.models.network import PoseNetwork
+from swahr.progress_bar import ProgressBar
 from swahr.skeleton import Skeleton
 
 logger = logging.getLogger(__name__)

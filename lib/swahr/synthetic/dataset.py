@@ -20,7 +20,6 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 from pycocotools import mask as rle
-from tqdm import tqdm
 
 from swahr.files import write_bytes, write_text
 from swahr.skeleton import COCO, CROWD_POSE, Skeleton
@@ -347,6 +346,9 @@ def _write_splits(
     progress: bool,
 ) -> int:
     """Write the splits that are not complete; return the number of images made."""
+    # Imported here: it imports PyTorch, which the processes that draw do without.
+    from swahr.progress_bar import ProgressBar
+
     first = TREES[recipe.forms[0]]
     files = {
         split: [root / TREES[form].annotations.format(split) for form in recipe.forms]
@@ -362,10 +364,12 @@ def _write_splits(
             if _is_complete(files[split], folder, names):
                 continue
             job = partial(_write_image, root, split, recipe)
-            bar = tqdm(
-                mapper(job, ids), total=count, desc=split, unit="image", disable=not progress
-            )
-            _write_annotations(files[split], recipe, list(bar))
+            labels = []
+            with ProgressBar(split, count, "image", shown=progress) as bar:
+                for image in mapper(job, ids):
+                    labels.append(image)
+                    bar.update()
+            _write_annotations(files[split], recipe, labels)
             made += count
     return made
 

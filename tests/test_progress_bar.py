@@ -6,7 +6,7 @@ import sys
 import pytest
 
 from swahr.distributed import comm
-from swahr.engine.progress_bar import ProgressBar
+from swahr.progress_bar import ProgressBar
 
 
 def count(total: int, items: int, **options: bool) -> None:
