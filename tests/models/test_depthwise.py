@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from copy import deepcopy
 from unittest.mock import patch
 
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from swahr.models import depthwise
-from swahr.models.depthwise import DepthwiseConv2d
+from swahr.models.depthwise import DepthwiseConv2d, depthwise_conv2d, use_depthwise_gradients
 
 CHANNELS = 5
 
@@ -80,7 +82,69 @@ def test_a_gradient_is_computed_if_it_is_asked_for() -> None:
     with patch.object(depthwise, "conv_gradients", wraps=depthwise.conv_gradients) as gradients_of:
         conv(maps.detach()).sum().backward()
     assert conv.weight.grad is not None
-    wanted = [call.args[-1] for call in gradients_of.call_args_list]
-    assert wanted == [(False, False), (False, True)]
+    wanted = [call.args[3] for call in gradients_of.call_args_list]
+    assert wanted == [(False, True)]
     with torch.no_grad():
         assert not conv(maps).requires_grad
+
+
+@pytest.mark.parametrize("bias", [True, False])
+@pytest.mark.parametrize("kernel_size", [(3, 3), (5, 3)])
+@pytest.mark.parametrize("padding", [(0, 0), (2, 1)])
+@pytest.mark.parametrize("stride", [(1, 1), (2, 2), (1, 2)])
+def test_strides_and_paddings(
+    stride: tuple[int, int], padding: tuple[int, int], kernel_size: tuple[int, int], bias: bool
+) -> None:
+    torch.manual_seed(0)
+    x, weight = torch.randn(2, 4, 9, 8).double(), torch.randn(4, 1, *kernel_size).double()
+    given = [x, weight, torch.randn(4).double()][: 3 if bias else 2]
+    given = [tensor.requires_grad_() for tensor in given]
+    offset = given[2] if bias else None
+    mine = depthwise_conv2d(x, weight, offset, stride, padding)
+    theirs = F.conv2d(x, weight, offset, stride, padding, groups=4)
+    torch.testing.assert_close(mine, theirs, rtol=0, atol=0)
+    factor = torch.randn_like(mine)
+    for one, other in zip(
+        torch.autograd.grad(mine, given, factor), torch.autograd.grad(theirs, given, factor)
+    ):
+        torch.testing.assert_close(one, other, rtol=1e-12, atol=1e-12)
+
+
+def test_strided_maps_in_bf16_get_their_gradient_from_float32() -> None:
+    torch.manual_seed(0)
+    x, weight = torch.randn(1, 8, 16, 16).bfloat16(), torch.randn(8, 1, 3, 3)
+    x.requires_grad_()
+    with torch.autocast("cpu", torch.bfloat16):
+        output = depthwise_conv2d(x, weight, None, (2, 2), (1, 1))
+    factor = torch.randn_like(output)
+    with patch.object(depthwise, "conv_gradients", wraps=depthwise.conv_gradients) as gradients_of:
+        (found,) = torch.autograd.grad(output, x, factor)
+    assert gradients_of.call_args.args[0].dtype == torch.float32 and found.dtype == torch.bfloat16
+    exact = x.detach().double().requires_grad_()
+    F.conv2d(exact, weight.double(), None, 2, 1, groups=8).backward(factor.double())
+    assert exact.grad is not None
+    assert (found.double() - exact.grad).norm() < 0.005 * exact.grad.norm()
+
+
+def test_which_layers_of_a_network_train_so() -> None:
+    fitting = [nn.Conv2d(4, 4, 3, groups=4), nn.Conv2d(4, 4, 5, stride=2, padding=2, groups=4)]
+    other = [
+        nn.Conv2d(4, 4, 3),
+        nn.Conv2d(4, 8, 3, groups=4),
+        nn.Conv2d(4, 4, 3, groups=4, dilation=2),
+        nn.Conv2d(4, 4, 3, groups=4, padding="same"),
+        nn.Conv2d(4, 4, 3, groups=4, padding_mode="reflect", padding=1),
+    ]
+    network = nn.Sequential(nn.ModuleList(fitting), nn.ModuleList(other))
+    use_depthwise_gradients(network)
+    for copy in (network, deepcopy(network)):
+        x = torch.randn(1, 4, 12, 12)
+        with patch.object(depthwise, "depthwise_conv2d", wraps=depthwise_conv2d) as computed:
+            for layer in copy[0]:
+                layer(x)
+            assert [call.args[1] for call in computed.call_args_list] == [
+                layer.weight for layer in copy[0]
+            ]
+            for layer in copy[1]:
+                layer(x)
+            assert computed.call_count == len(fitting)

@@ -127,9 +127,27 @@ def test_pretrained_from_a_file_of_efficientnet_pytorch(tmp_path: Path) -> None:
     assert not (body.blocks[2][0].conv_pw.weight == 0.5).any()
 
 
+def test_gradients_of_depthwise_convolutions_are_those_of_pytorch() -> None:
+    """Those that pad as TensorFlow does, too. Every layer is ours, or none."""
+    pytest.importorskip("timm")
+    torch.manual_seed(0)
+    ours = TimmBackbone("tf_efficientnet_lite0", 8).double()
+    plain = TimmBackbone("tf_efficientnet_lite0", 8).double()
+    plain.load_state_dict(ours.state_dict())
+    patched = [layer for layer in plain.modules() if vars(layer).pop("forward", None)]
+    assert len(patched) == 16  # one in each block
+    batch = images(2, 64, 96).double()
+    factor = torch.randn(2, 8, 16, 24, dtype=torch.float64)
+    for backbone in (ours, plain):
+        backbone.eval()(batch).backward(factor)
+    for mine, theirs in zip(ours.parameters(), plain.parameters(), strict=True):
+        torch.testing.assert_close(mine.grad, theirs.grad, rtol=1e-9, atol=1e-9)
+
+
 @torch.inference_mode()
-def test_fused_copies_compute_the_same() -> None:
-    model = randomized(built())
+@pytest.mark.parametrize("name", ["resnet18", "tf_efficientnet_lite0"])
+def test_fused_copies_compute_the_same(name: str) -> None:
+    model = randomized(built("MODEL.BACKBONE", f"timm/{name}"))
     batch = images(1, 64, 96)
     for fast in (fold_batch_norms(model), optimize_for_inference(model)):
         for output, expected in zip(fast(batch), model(batch), strict=True):

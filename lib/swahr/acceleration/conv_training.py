@@ -101,7 +101,9 @@ class _Convolution(torch.autograd.Function):
         if needs_input and ctx.winograd:
             of_input = gradient_of_input(gradient, weight)
         elif needs_input:
-            of_input, _ = conv_gradients(gradient, x, weight, (True, False), ctx.stride)
+            of_input, _ = conv_gradients(
+                gradient, x, weight, (True, False), [ctx.stride] * 2, (1, 1)
+            )
         return (
             of_input,
             gradient_of_weight(x, gradient, ctx.stride, ctx.winograd) if needs_weight else None,
@@ -179,7 +181,7 @@ def _self_test() -> str:
         x = random(2, 2 * LANES, 9, 14)
         weight = random(out_channels, 2 * LANES, 3, 3)
         gradient = random(*F.conv2d(x, weight, stride=stride, padding=1).shape)
-        of_x, of_weight = conv_gradients(gradient, x, weight, (True, True), stride)
+        of_x, of_weight = conv_gradients(gradient, x, weight, (True, True), [stride] * 2, (1, 1))
         assert of_x is not None and of_weight is not None
         found = {"weight": (gradient_of_weight(x, gradient, stride, False), of_weight)}
         if stride == 1:

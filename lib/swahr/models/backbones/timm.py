@@ -9,12 +9,13 @@ from __future__ import annotations
 
 import difflib
 from collections import OrderedDict
-from types import ModuleType
+from types import MethodType, ModuleType
 from typing import Any
 
 from torch import Tensor, nn
 
 from swahr.models.backbones.efficientnet_names import timm_name
+from swahr.models.depthwise import depthwise_conv2d, is_depthwise, use_depthwise_gradients
 from swahr.models.network import Backbone, ModelError
 
 STRIDE = 4  # of the features
@@ -31,6 +32,7 @@ class TimmBackbone(Backbone):
     def __init__(self, name: str, channels: int = 64) -> None:
         super().__init__()
         self.body = _create(name)
+        _use_depthwise_gradients(self.body)
         info = self.body.feature_info
         strides = info.reduction()
         if STRIDE not in strides or getattr(self.body, "output_fmt", "NCHW") != "NCHW":
@@ -67,6 +69,23 @@ def _create(name: str) -> Any:
         return timm.create_model(name, pretrained=False, features_only=True)
     except RuntimeError as error:  # such as: features_only not implemented for ... models
         raise ModelError(f"timm's {name} cannot be a backbone: {error}") from None
+
+
+def _use_depthwise_gradients(body: nn.Module) -> None:
+    """`use_depthwise_gradients`, also for timm's convolutions that pad as TensorFlow does."""
+    from timm.layers import Conv2dSame
+
+    use_depthwise_gradients(body)
+    for layer in body.modules():
+        if isinstance(layer, Conv2dSame) and is_depthwise(layer):
+            layer.forward = MethodType(_forward_same, layer)
+
+
+def _forward_same(conv: nn.Conv2d, x: Tensor) -> Tensor:
+    from timm.layers import pad_same
+
+    padded = pad_same(x, conv.kernel_size, conv.stride)
+    return depthwise_conv2d(padded, conv.weight, conv.bias, conv.stride)
 
 
 def _import_timm() -> ModuleType:
