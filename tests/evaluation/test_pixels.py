@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from swahr.converters.lsp import SKELETON as LSP
+from swahr.evaluation.matching import checked_run
 from swahr.evaluation.pixels import PIXEL_NAMES, needs_pixels, pixel_figures
 from swahr.evaluation.records import EvaluationError
 from swahr.skeleton import COCO, CROWD_POSE
@@ -24,20 +25,20 @@ def test_distances_of_what_was_found_and_pck_of_all_that_is_labelled() -> None:
     record = found(off=0, move={1: (3, 0), 2: (0, 3), 3: (30, 0)})
     record["keypoints"][3 * 4 : 3 * 5] = [0, 0, 0]
     annotations = truth(person(1), unlabel(person(2, place=1), 0))
-    figures = pixel_figures(annotations, [record], SKELETON)
+    figures = pixel_figures(checked_run(annotations, [record], SKELETON))
     mean, median, pck = (figures[name] for name in PIXEL_NAMES)
     assert (mean, median) == (9, 3)
     assert pck == pytest.approx(4 / 9)  # 30 px are less than a fifth of the box of 200 px
 
 
 def test_nobody_found_and_nobody_labelled() -> None:
-    assert list(pixel_figures(truth(person(1)), [], SKELETON).values()) == [-1, -1, 0]
-    assert list(pixel_figures(truth(), [found()], SKELETON).values()) == [-1, -1, -1]
+    assert list(pixel_figures(checked_run(truth(person(1)), [], SKELETON)).values()) == [-1, -1, 0]
+    assert list(pixel_figures(checked_run(truth(), [found()], SKELETON)).values()) == [-1, -1, -1]
 
 
 def test_records_are_checked() -> None:
     with pytest.raises(EvaluationError, match="result 0 is of image 7"):
-        pixel_figures(truth(person(1)), [found(image=7)], SKELETON)
+        pixel_figures(checked_run(truth(person(1)), [found(image=7)], SKELETON))
 
 
 def test_photographs_of_leeds_sports_pose_are_measured_by_the_torso() -> None:
@@ -53,4 +54,5 @@ def test_photographs_of_leeds_sports_pose_are_measured_by_the_torso() -> None:
     near[0, 1] += 1
     record = {**found(), "keypoints": near.ravel().tolist()}
     assert needs_pixels(LSP)
-    assert pixel_figures(annotations, [record], LSP)["PCK 0.2"] == pytest.approx(13 / 14)
+    run = checked_run(annotations, [record], LSP)
+    assert pixel_figures(run)["PCK 0.2"] == pytest.approx(13 / 14)

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from swahr.evaluation.matching import keypoint_similarity, load_run
+from swahr.evaluation.matching import checked_run, keypoint_similarity, load_run
 from swahr.evaluation.pixels import meant_people
 from swahr.evaluation.records import EvaluationError
 from swahr.evaluation.swaps import CLOSE, Swaps, count_swaps, judged_joints, swapped_joints
@@ -18,7 +18,7 @@ OTHER_HAND = 2  # 100 px right of HAND
 
 
 def swaps(annotations: dict[str, Any], *records: dict[str, Any]) -> Swaps:
-    return count_swaps(annotations, records, SKELETON)
+    return count_swaps(checked_run(annotations, records, SKELETON))
 
 
 def two_people() -> dict[str, Any]:
@@ -84,4 +84,4 @@ def test_counting_agrees_with_plain_loops(seed: int) -> None:
     judged = judged_joints(run, meant)
     assert (swapped_joints(run, meant) == slow).all()
     assert slow.any()
-    assert count_swaps(annotations, records, SKELETON).joints == (slow & judged).sum()
+    assert count_swaps(checked_run(annotations, records, SKELETON)).joints == (slow & judged).sum()

@@ -27,7 +27,7 @@ from swahr.evaluation.matching import (
 from swahr.evaluation.metrics import evaluate
 from swahr.evaluation.pixels import needs_pixels, pixel_figures
 from swahr.evaluation.records import read_json
-from swahr.evaluation.swaps import swaps_of
+from swahr.evaluation.swaps import count_swaps
 from swahr.inference.load import load_network
 from swahr.report.breakdown import CONFIDENCE, Interval, height_octaves, keypoint_figures
 from swahr.report.errors import find_errors
@@ -77,8 +77,8 @@ def collect(planned: PlannedRun, device: torch.device) -> RunFigures:
     run = checked_run(truth, records, dataset.skeleton, protocol)
     stats = evaluate(truth, records, dataset.skeleton, protocol)
     if needs_pixels(dataset.skeleton):
-        stats |= pixel_figures(truth, records, dataset.skeleton, protocol)
-    swaps = swaps_of(run)
+        stats |= pixel_figures(run)
+    swaps = count_swaps(run)
     stats |= {"swapped joints": swaps.joint_share, "images with swaps": swaps.image_share}
     matches = {"AP": match(run)}
     for name, people, found in height_octaves(run):

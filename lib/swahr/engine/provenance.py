@@ -133,15 +133,15 @@ def results_name(cfg: Any) -> str:
     return name
 
 
-def fingerprint(cfg: Any, weights: str | Path) -> str:
+def fingerprint(cfg: Any, weights: Weights) -> str:
     """Hexadecimal digits that two tests share if they find the same people with the same
-    weights. Raises CheckpointError if the file cannot be read.
+    weights.
     """
     digest = hashlib.sha256()
     for section in RESULT_SECTIONS:
         settings = [item for item in cfg[section].items() if item[0] not in SPEED_KEYS]
         digest.update(repr(settings).encode())
-    digest.update(sha256(weights).encode())
+    digest.update(weights.digest.encode())
     return digest.hexdigest()[:16]
 
 

@@ -72,13 +72,7 @@ def build_trainer(
     set_cudnn(cfg)
     model = build_network(cfg, device)
     cfg = fit_to_network(cfg, model.strides, model.size_divisor)
-    dataset = build_dataset(
-        cfg,
-        cfg.DATASET.TRAIN,
-        train=True,
-        root=resolve_path(cfg.DATASET.ROOT),
-        skeleton=configured_skeleton(cfg),
-    )
+    dataset = open_training_set(cfg)
     validation_set = open_validation_set(cfg)
     if validation_set is not None:
         check_test_scales(cfg, model.size_divisor)
@@ -103,11 +97,7 @@ def build_trainer(
         world_size,
         device.type,
     )
-    if logs is not None:
-        logs = logs.parent / (identity.logs or logs.name)
-        identity.logs = logs.name
-    board = TensorBoard(logs if comm.is_main() else None)
-    board.drop_after(progress.epoch * steps_per_epoch + progress.step, progress.to_validate)
+    board = open_board(logs, identity, progress, steps_per_epoch)
     return Trainer(
         model=model,
         train_step=build_train_step(cfg, model, criterion, device, optimizer, scaler),
@@ -137,6 +127,17 @@ def build_trainer(
         checkpoint_minutes=cfg.TRAIN.CHECKPOINT_MINUTES,
         accumulation=accumulation,
         panels=build_panels(cfg, folder, board),
+    )
+
+
+def open_training_set(cfg: Any) -> KeypointDataset:
+    """The data set DATASET.TRAIN. Raises as build_dataset does."""
+    return build_dataset(
+        cfg,
+        cfg.DATASET.TRAIN,
+        train=True,
+        root=resolve_path(cfg.DATASET.ROOT),
+        skeleton=configured_skeleton(cfg),
     )
 
 
@@ -179,6 +180,22 @@ def build_validation(
     if dataset is None:
         return None
     return lambda model: validate(cfg, model, folder=folder, dataset=dataset)
+
+
+def open_board(
+    logs: Path | None, identity: RunIdentity, progress: Progress, steps_per_epoch: int
+) -> TensorBoard:
+    """The TensorBoard log of the run, without what was written after its position.
+
+    logs: of a new run, None for no log. A resumed run goes on in the folder that its checkpoint
+    names; the identity gets the name of the folder.
+    """
+    if logs is not None:
+        logs = logs.parent / (identity.logs or logs.name)
+        identity.logs = logs.name
+    board = TensorBoard(logs if comm.is_main() else None)
+    board.drop_after(progress.epoch * steps_per_epoch + progress.step, progress.to_validate)
+    return board
 
 
 def build_panels(cfg: Any, folder: Path, board: TensorBoard) -> PanelWriter | None:

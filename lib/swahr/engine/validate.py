@@ -29,6 +29,7 @@ from swahr.engine.provenance import (
     results_name,
 )
 from swahr.engine.run_plots import draw_validation
+from swahr.evaluation.matching import checked_run
 from swahr.evaluation.metrics import METRICS, evaluate, format_table
 from swahr.evaluation.pixels import needs_pixels, pixel_figures
 from swahr.evaluation.results import PartFiles, Record, to_records, write_results
@@ -185,15 +186,15 @@ def validate_weights(cfg: Any, cfg_path: str | Path) -> ValidationReport:
     device = comm.select_device(cfg.DEVICE)
     with comm.process_group(device, cfg.DIST_BACKEND, cfg.DIST_TIMEOUT):
         setup_logging()
-        weights = find_weights(cfg, cfg_path)
+        path = find_weights(cfg, cfg_path)
         dataset = build_validation_set(cfg)
-        model = load_model(cfg, weights, device)
-        described = str(describe_weights(weights))
-        logger.info("weights: %s; %s", described, describe_test(cfg))
+        model = load_model(cfg, path, device)
+        weights = describe_weights(path)
+        logger.info("weights: %s; %s", weights, describe_test(cfg))
         folder = output_dir(cfg, cfg_path)
         parts = PartFiles(folder / "results", fingerprint(cfg, weights))
         found = _predict(cfg, model, dataset, parts)
-        return _report(cfg, dataset, found, folder, described, parts)
+        return _report(cfg, dataset, found, folder, str(weights), parts)
 
 
 class Validation:
@@ -291,9 +292,10 @@ def write_report(
         protocol = dataset_spec(cfg, train=False).protocol
         truth = dataset.coco
         stats = evaluate(truth, found.records, dataset.skeleton, protocol)
+        run = checked_run(truth, found.records, dataset.skeleton, protocol)
         if needs_pixels(dataset.skeleton):
-            stats |= pixel_figures(truth, found.records, dataset.skeleton, protocol)
-        swaps = count_swaps(truth, found.records, dataset.skeleton, protocol)
+            stats |= pixel_figures(run)
+        swaps = count_swaps(run)
         stats |= {name: float(metric(dataset, found.records)) for name, metric in METRICS.items()}
     report = ValidationReport(
         name=cfg.MODEL.NAME,

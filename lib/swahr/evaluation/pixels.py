@@ -6,12 +6,9 @@ They are for sets whose sigmas are guesses, with which AP says little.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any
-
 import numpy as np
 
-from swahr.evaluation.matching import Floats, Ints, Run, checked_run, match
+from swahr.evaluation.matching import Floats, Ints, Run, match
 from swahr.skeleton import COCO, CROWD_POSE, Skeleton
 
 NEAR = 0.1  # OKS from which a detection is taken to mean a person
@@ -24,18 +21,12 @@ def needs_pixels(skeleton: Skeleton) -> bool:
     return skeleton.keypoints not in (COCO.keypoints, CROWD_POSE.keypoints)
 
 
-def pixel_figures(
-    truth: Mapping[str, Any],
-    records: Sequence[Mapping[str, Any]],
-    skeleton: Skeleton,
-    protocol: str = "coco",
-) -> dict[str, float]:
+def pixel_figures(run: Run) -> dict[str, float]:
     """Mean and median distance in pixels, and PCK, by the PIXEL_NAMES.
 
-    truth, records: as `metrics.evaluate` takes them. The distances are those of the keypoints that
-    were found of people who were found; PCK counts all labelled keypoints. -1 without any.
+    The distances are those of the keypoints that were found of people who were found; PCK counts
+    all labelled keypoints. -1 without any.
     """
-    run = checked_run(truth, records, skeleton, protocol)
     person = meant_people(run)
     distances = pixel_errors(run, person)[run.found.keypoints[..., 2] > 0]
     distances = distances[np.isfinite(distances)]

@@ -7,14 +7,12 @@ person's mirrored joint, which is a mistake of left and right besides.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
-from swahr.evaluation.matching import Bools, Ints, Run, checked_run, pair_similarities
+from swahr.evaluation.matching import Bools, Ints, Run, pair_similarities
 from swahr.evaluation.pixels import meant_people
-from swahr.skeleton import Skeleton
 
 CLOSE = 0.5  # keypoint similarity from which a joint lies on a place of the truth
 
@@ -48,18 +46,8 @@ class Swaps(NamedTuple):
         )
 
 
-def count_swaps(
-    truth: Mapping[str, Any],
-    records: Sequence[Mapping[str, Any]],
-    skeleton: Skeleton,
-    protocol: str = "coco",
-) -> Swaps:
-    """The swaps of result records; truth, records: as `metrics.evaluate` takes them."""
-    return swaps_of(checked_run(truth, records, skeleton, protocol))
-
-
-def swaps_of(run: Run) -> Swaps:
-    """The swaps of a run."""
+def count_swaps(run: Run) -> Swaps:
+    """The swaps of a run, see `matching.checked_run`."""
     person = meant_people(run)
     judged = judged_joints(run, person)
     swapped = swapped_joints(run, person) & judged
