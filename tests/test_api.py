@@ -30,9 +30,10 @@ from swahr.config import load_config, save_config
 from swahr.data.images import ImageError, read_image
 from swahr.engine import checkpoint
 from swahr.engine.checkpoint import Progress, RunIdentity
+from swahr.engine.datasets import build_validation_set
 from swahr.engine.image_sources import InferenceError
 from swahr.engine.model_files import find_model, published_settings
-from swahr.engine.validate import build_validation_set, predict
+from swahr.engine.validate import predict
 from swahr.evaluation.results import to_records
 from swahr.inference.load import load_network
 from swahr.inference.predictor import Prediction, PredictionError, build_predictor

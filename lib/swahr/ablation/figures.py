@@ -13,8 +13,8 @@ import torch
 from swahr.ablation.plan import PlannedRun
 from swahr.ablation.scale_maps import ScaleReadings, load_scales, read_scales, save_scales
 from swahr.data.keypoints import dataset_spec
+from swahr.engine.datasets import build_validation_set
 from swahr.engine.provenance import sha256
-from swahr.engine.validate import build_validation_set
 from swahr.evaluation.matching import (
     Floats,
     Ints,

@@ -27,16 +27,15 @@ from swahr.commands.flags import add_import_flag
 from swahr.config import (
     ConfigError,
     check_files,
-    configured_skeleton,
     load_config,
-    resolve_path,
 )
 from swahr.data.annotation_check import load_annotations
 from swahr.data.annotation_report import MAX_LINES, AnnotationError
 from swahr.data.double_labels import ENOUGH, label_spread, suggest_sigmas
 from swahr.data.images import Image, ImageError
-from swahr.data.keypoints import KeypointDataset, build_dataset
+from swahr.data.keypoints import KeypointDataset
 from swahr.engine.augmented_sheet import EXAMPLES, augmented_sheet
+from swahr.engine.datasets import build_training_set
 from swahr.parts import import_modules
 from swahr.skeleton import TYPICAL_SIGMA, get_skeleton
 from swahr.visualize import draw_people, make_grid, save_image
@@ -145,13 +144,7 @@ def _open(args: argparse.Namespace) -> KeypointDataset:
 def _open_configured(cfg: Any) -> KeypointDataset:
     """The training set of a configuration, as training opens it."""
     check_files(cfg, dataset=True)
-    return build_dataset(
-        cfg,
-        cfg.DATASET.TRAIN,
-        train=True,
-        root=resolve_path(cfg.DATASET.ROOT),
-        skeleton=configured_skeleton(cfg),
-    )
+    return build_training_set(cfg)
 
 
 def print_sigmas(dataset: KeypointDataset, second: str | None) -> None:

@@ -23,9 +23,9 @@ from swahr.config import output_dir, run_name
 from swahr.data.images import ImageStore
 from swahr.data.keypoints import dataset_spec
 from swahr.distributed.comm import select_device
+from swahr.engine.datasets import build_validation_set
 from swahr.engine.map_overlays import MapOverlays
 from swahr.engine.provenance import find_weights, results_name
-from swahr.engine.validate import build_validation_set
 from swahr.evaluation.metrics import NAMES
 from swahr.evaluation.records import read_json
 from swahr.files import make_folder, write_text

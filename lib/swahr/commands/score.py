@@ -19,10 +19,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from swahr.config import check_files, configured_skeleton, load_config, resolve_path
-from swahr.data.keypoints import KeypointDataset, build_dataset
+from swahr.config import check_files, load_config
+from swahr.data.keypoints import KeypointDataset
 from swahr.data.trees import dataset_spec
 from swahr.data.values import whole_number
+from swahr.engine.datasets import build_validation_set
 from swahr.evaluation.metrics import EvaluationError, evaluate, format_table
 from swahr.evaluation.records import read_json
 
@@ -51,15 +52,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def score(cfg: Any, results: str | Path) -> dict[str, float]:
     """The figures of a results file; EvaluationError and the data set's errors in one line each."""
     check_files(cfg, dataset=True)
-    skeleton = configured_skeleton(cfg)
-    dataset = build_dataset(
-        cfg,
-        cfg.DATASET.TEST,
-        train=False,
-        root=resolve_path(cfg.DATASET.ROOT),
-        skeleton=skeleton,
-        need_images=False,
-    )
+    dataset = build_validation_set(cfg, need_images=False)
     if not dataset.has_annotations:
         raise EvaluationError(
             f"{dataset.annotation_file} has no annotations, so there is nothing to score against"

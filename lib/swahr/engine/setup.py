@@ -17,12 +17,13 @@ from torch.nn.parallel import DistributedDataParallel
 from swahr.acceleration.compile import compile_network
 from swahr.codec.targets import build_target_encoder
 from swahr.config import configured_skeleton, defaults, fit_to_network, resolve_path
-from swahr.data.keypoints import KeypointDataset, build_dataset, dataset_spec
+from swahr.data.keypoints import KeypointDataset, dataset_spec
 from swahr.data.loaders import build_train_loader
 from swahr.distributed import comm
 from swahr.distributed.signals import LeaveSignalsToParent, StopRequest
 from swahr.engine import checkpoint
 from swahr.engine.checkpoint import Progress, RefusedResume, RunIdentity, restore_optimizer
+from swahr.engine.datasets import build_training_set, build_validation_set
 from swahr.engine.hooks import Hook, build_hooks
 from swahr.engine.loss_network import LossNetwork
 from swahr.engine.progress import PanelWriter, TensorBoard
@@ -32,7 +33,6 @@ from swahr.engine.schedule import TrainingError, build_optimizer, build_scaler, 
 from swahr.engine.step_monitor import StepMonitor
 from swahr.engine.train_step import LossScaler, TrainStep, takes_skipping
 from swahr.engine.trainer import Trainer
-from swahr.engine.validate import build_validation_set
 from swahr.evaluation.metrics import METRICS, NAMES
 from swahr.evaluation.pixels import PIXEL_NAMES, needs_pixels
 from swahr.inference.load import set_cudnn
@@ -72,7 +72,7 @@ def build_trainer(
     set_cudnn(cfg)
     model = build_network(cfg, device)
     cfg = fit_to_network(cfg, model.strides, model.size_divisor)
-    dataset = open_training_set(cfg)
+    dataset = build_training_set(cfg)
     validation_set = open_validation_set(cfg)
     if validation_set is not None:
         check_test_scales(cfg, model.size_divisor)
@@ -127,17 +127,6 @@ def build_trainer(
         checkpoint_minutes=cfg.TRAIN.CHECKPOINT_MINUTES,
         accumulation=accumulation,
         panels=build_panels(cfg, folder, board),
-    )
-
-
-def open_training_set(cfg: Any) -> KeypointDataset:
-    """The data set DATASET.TRAIN. Raises as build_dataset does."""
-    return build_dataset(
-        cfg,
-        cfg.DATASET.TRAIN,
-        train=True,
-        root=resolve_path(cfg.DATASET.ROOT),
-        skeleton=configured_skeleton(cfg),
     )
 
 

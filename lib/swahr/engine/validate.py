@@ -15,10 +15,11 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from swahr.config import configured_skeleton, output_dir, resolve_path
-from swahr.data.keypoints import KeypointDataset, build_dataset, dataset_spec
+from swahr.config import configured_skeleton, output_dir
+from swahr.data.keypoints import KeypointDataset, dataset_spec
 from swahr.distributed import comm
 from swahr.engine.checkpoint import VAL_IMAGES
+from swahr.engine.datasets import build_validation_set
 from swahr.engine.progress import setup_logging
 from swahr.engine.provenance import (
     FIGURES,
@@ -235,17 +236,6 @@ def validate(
     if cfg.TRAIN.PLOTS and comm.is_main():
         draw_validation(Path(folder) / VAL_IMAGES, dataset, found.records)
     return report.stats
-
-
-def build_validation_set(cfg: Any) -> KeypointDataset:
-    """The data set DATASET.TEST. Raises as build_dataset does."""
-    return build_dataset(
-        cfg,
-        cfg.DATASET.TEST,
-        train=False,
-        root=resolve_path(cfg.DATASET.ROOT),
-        skeleton=configured_skeleton(cfg),
-    )
 
 
 def _report(

@@ -12,29 +12,14 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from swahr.skeleton import COCO
 from swahr.synthetic.shapes import Array
 
 Range = tuple[float, float]
 
 # All points of a figure. The first 19 can be keypoints of a skeleton, under these names.
 POINTS = (
-    "nose",
-    "left_eye",
-    "right_eye",
-    "left_ear",
-    "right_ear",
-    "left_shoulder",
-    "right_shoulder",
-    "left_elbow",
-    "right_elbow",
-    "left_wrist",
-    "right_wrist",
-    "left_hip",
-    "right_hip",
-    "left_knee",
-    "right_knee",
-    "left_ankle",
-    "right_ankle",
+    *COCO.keypoints,
     "head",
     "neck",
     "left_hand",
