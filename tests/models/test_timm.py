@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import importlib
 import sys
 from pathlib import Path
 
@@ -135,13 +136,22 @@ def test_gradients_of_depthwise_convolutions_are_those_of_pytorch() -> None:
     plain = TimmBackbone("tf_efficientnet_lite0", 8).double()
     plain.load_state_dict(ours.state_dict())
     patched = [layer for layer in plain.modules() if vars(layer).pop("forward", None)]
-    assert len(patched) == 16  # one in each block
+    assert len(patched) == 17  # the stem, and one in each block
     batch = images(2, 64, 96).double()
     factor = torch.randn(2, 8, 16, 24, dtype=torch.float64)
     for backbone in (ours, plain):
         backbone.eval()(batch).backward(factor)
     for mine, theirs in zip(ours.parameters(), plain.parameters(), strict=True):
         torch.testing.assert_close(mine.grad, theirs.grad, rtol=1e-9, atol=1e-9)
+
+
+def test_padding_is_not_computed_from_the_size(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Sizes are multiples of every stride. Exporting would not end if padding depended on them."""
+    pytest.importorskip("timm")
+    backbone = TimmBackbone("tf_efficientnet_lite0", 8)
+    padding = importlib.import_module("timm.layers.conv2d_same")
+    monkeypatch.setattr(padding, "pad_same", None)
+    assert backbone(images(2, 64, 96)).shape == (2, 8, 16, 24)
 
 
 @torch.inference_mode()

@@ -12,6 +12,7 @@ from collections import OrderedDict
 from types import MethodType, ModuleType
 from typing import Any
 
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from swahr.models.backbones.efficientnet_names import timm_name
@@ -32,7 +33,7 @@ class TimmBackbone(Backbone):
     def __init__(self, name: str, channels: int = 64) -> None:
         super().__init__()
         self.body = _create(name)
-        _use_depthwise_gradients(self.body)
+        _adapt_convolutions(self.body)
         info = self.body.feature_info
         strides = info.reduction()
         if STRIDE not in strides or getattr(self.body, "output_fmt", "NCHW") != "NCHW":
@@ -71,21 +72,30 @@ def _create(name: str) -> Any:
         raise ModelError(f"timm's {name} cannot be a backbone: {error}") from None
 
 
-def _use_depthwise_gradients(body: nn.Module) -> None:
-    """`use_depthwise_gradients`, also for timm's convolutions that pad as TensorFlow does."""
+def _adapt_convolutions(body: nn.Module) -> None:
+    """Let convolutions train as `depthwise_conv2d` does, and pad by constants."""
     from timm.layers import Conv2dSame
 
     use_depthwise_gradients(body)
     for layer in body.modules():
-        if isinstance(layer, Conv2dSame) and is_depthwise(layer):
+        if isinstance(layer, Conv2dSame) and layer.dilation == (1, 1):
             layer.forward = MethodType(_forward_same, layer)
 
 
 def _forward_same(conv: nn.Conv2d, x: Tensor) -> Tensor:
-    from timm.layers import pad_same
+    """A convolution that pads as TensorFlow does, whose maps are multiples of its stride.
 
-    padded = pad_same(x, conv.kernel_size, conv.stride)
-    return depthwise_conv2d(padded, conv.weight, conv.bias, conv.stride)
+    The padding is then the same for every size. timm computes it from the size, with which
+    exporting takes forever.
+    """
+    padding: list[int] = []
+    for kernel, stride in zip(reversed(conv.kernel_size), reversed(conv.stride), strict=True):
+        total = max(kernel - stride, 0)
+        padding += [total // 2, total - total // 2]
+    padded = F.pad(x, padding)
+    if is_depthwise(conv):
+        return depthwise_conv2d(padded, conv.weight, conv.bias, conv.stride)
+    return F.conv2d(padded, conv.weight, conv.bias, conv.stride, groups=conv.groups)
 
 
 def _import_timm() -> ModuleType:
