@@ -482,7 +482,7 @@ def test_workers_and_accumulation(start: Start, monkeypatch: pytest.MonkeyPatch)
 def test_an_image_that_cannot_be_read(
     start: Start, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    original = setup.build_dataset
+    original = setup.build_training_set
 
     def build(*args: Any, **options: Any) -> Any:
         dataset = original(*args, **options)
@@ -497,7 +497,7 @@ def test_an_image_that_cannot_be_read(
         dataset.read = broken
         return dataset
 
-    monkeypatch.setattr(setup, "build_dataset", build)
+    monkeypatch.setattr(setup, "build_training_set", build)
     with pytest.raises(ImageError, match=r"^images/\d+.jpg: cut short$"):
         start("WORKERS", 1)
     start("DATASET.ON_BAD_SAMPLE", "skip")
