@@ -10,8 +10,16 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = ROOT / "lib" / "swahr"
-BASE = {"skeleton", "exported", "geometry", "files", "jit", "allocator", "parts", "distributed"} | {
-    "progress_bar"
+BASE = {
+    "skeleton",
+    "exported",
+    "geometry",
+    "files",
+    "jit",
+    "allocator",
+    "parts",
+    "distributed",
+    "progress_bar",
 }
 # What each part of the package may import, itself aside. Tools may import anything.
 ALLOWED: dict[str, set[str]] = {

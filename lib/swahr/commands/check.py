@@ -24,11 +24,7 @@ import cv2
 import numpy as np
 
 from swahr.commands.flags import add_import_flag
-from swahr.config import (
-    ConfigError,
-    check_files,
-    load_config,
-)
+from swahr.config import ConfigError, check_files, load_config
 from swahr.data.annotation_check import load_annotations
 from swahr.data.annotation_report import MAX_LINES, AnnotationError
 from swahr.data.double_labels import ENOUGH, label_spread, suggest_sigmas

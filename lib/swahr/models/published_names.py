@@ -51,8 +51,8 @@ def to_file_names(model: nn.Module, given: Iterable[str]) -> dict[str, str]:
     def file_name(name: str) -> str:
         if name in known:
             return name
-        of_backbone = backbone.name_of_pretrained(name) if backbone else name
-        return own.get(name) or own.get(f"backbone.{of_backbone}") or name
+        of_backbone = name if backbone is None else backbone.name_of_pretrained(name)
+        return own.get(name) or own.get(f"backbone.{of_backbone}", name)
 
     return {name: file_name(name) for name in given}
 
