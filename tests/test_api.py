@@ -7,6 +7,7 @@ from __future__ import annotations
 import copy
 import importlib.util
 import json
+import math
 import re
 import shutil
 import subprocess
@@ -407,6 +408,10 @@ def test_sources_that_cannot_be_loaded_are_one_line(network: Network, tmp_path: 
         swahr.load(network.weights, "b.pth")
     with pytest.raises(swahr.LoadError, match="^batch_size is 0; it must be 1 or more$"):
         swahr.load(network.config, network.weights, batch_size=0)
+    with pytest.raises(swahr.LoadError, match="^threshold is nan; it must be a number$"):
+        swahr.load(network.config, network.weights, threshold=math.nan)
+    with pytest.raises(swahr.LoadError, match="^threshold is '0.3'; it must be a number$"):
+        swahr.load(network.config, network.weights, threshold="0.3")  # type: ignore[arg-type]
     (tmp_path / "bad.pth").write_text("no checkpoint")
     with pytest.raises(CheckpointError, match="bad.pth: no PyTorch checkpoint"):
         swahr.load(tmp_path / "bad.pth")

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import logging
+import math
 import os
 from collections.abc import Iterable, Iterator, Sequence
+from numbers import Real
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from threading import Lock
@@ -231,6 +233,8 @@ def load(
     """
     if batch_size is not None and batch_size < 1:
         raise LoadError(f"batch_size is {batch_size}; it must be 1 or more")
+    if not isinstance(threshold, Real) or math.isnan(threshold):
+        raise LoadError(f"threshold is {threshold!r}; it must be a number")
     chosen = {
         "TEST.ENGINE": engine or None,
         "TEST.FLIP_TEST": flip,

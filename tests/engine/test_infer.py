@@ -17,11 +17,12 @@ import numpy as np
 import pytest
 import torch
 
-from swahr.commands.predict import SCORES
+from swahr.commands.predict import SCORES, describe
 from swahr.config import load_config
 from swahr.distributed.launch import main_with_exit_status
 from swahr.distributed.signals import Interrupted
-from swahr.engine.people_file import PeopleFile
+from swahr.engine.infer import Results
+from swahr.engine.people_file import PeopleFile, Summary
 from swahr.engine.video import Video
 from swahr.files import WriteError
 from swahr.models.build import build_model
@@ -108,6 +109,48 @@ def test_a_folder_of_images(
     assert "thin.png: an image of 1 x 20000 pixels is too long" in report
     assert "notes.txt: not an image" in report and "empty.jpg: the file is empty" in report
     assert f"1 folders skipped (--recursive reads them):\n  {folder / 'deeper'}\n" in report
+
+
+def test_the_last_line_says_what_was_found(
+    run: Run, network: list[object], folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = folder.parent / "out"
+    assert infer(run, network, out, "--img_dir", folder, "--threshold", 0) == 0
+    people = content(out)["annotations"]
+    empty = 6 - len({person["image_id"] for person in people})
+    none = f", none in {empty} image{'s' * (empty != 1)}" if empty else ""
+    said = capsys.readouterr().out
+    assert said.endswith(f"{len(people):,} people in 6 images{none}; see {out}\n")
+
+    assert infer(run, network, out, folder / "grey.png", "--threshold", 50) == 0
+    scores = [person["score"] for person in people if person["image_id"] == 5]
+    line = "nobody has a score of 50 or more (--threshold) in 1 image; the highest is "
+    assert capsys.readouterr().out == f"{line}{max(scores):.3f}\n"
+
+
+@pytest.mark.parametrize(
+    "found, line",
+    [
+        (Summary(2, 2, 0, None, {}), "nobody was found in 2 frames"),
+        (Summary(1234, 0, 1, 0.5, {}), "1 person in 1,234 frames"),
+        (Summary(1, 1, 0, 0.5, {}), "nobody was found in 1 frame"),
+    ],
+)
+def test_the_last_line_of_other_results(found: Summary, line: str) -> None:
+    results = Results(Path("found"), frozenset(), threshold=0.3)
+    assert describe(found, results, "frame") == line
+
+
+@pytest.mark.parametrize("threshold", ["nan", "inf", "30%"])
+def test_a_threshold_must_be_a_number(
+    run: Run,
+    network: list[object],
+    folder: Path,
+    threshold: str,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert infer(run, network, folder.parent / "out", folder, "--threshold", threshold) == 2
+    assert f"argument --threshold: {threshold} is not a number\n" in capsys.readouterr().err
 
 
 def test_the_log_and_the_json_say_weights_and_settings(

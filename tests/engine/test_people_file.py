@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from swahr.engine.people_file import PeopleFile, to_annotations
+from swahr.engine.people_file import PeopleFile, Summary, to_annotations
 from swahr.files import write_text
 from swahr.inference.predictor import Prediction
 from swahr.skeleton import Skeleton
@@ -91,7 +91,8 @@ def test_the_file_has_images_in_their_order_and_the_people_of_each(tmp_path: Pat
     assert ids == [(1, 2), (2, 2), (3, 3)]
     [category] = found["categories"]
     assert category["keypoints"] == ["head", "tail", "nose"] and category["skeleton"] == [[1, 2]]
-    assert file.skipped == {"bad.txt": "bad.txt: not an image"} and file.count == 3
+    skipped = {"bad.txt": "bad.txt: not an image"}
+    assert file.summary == Summary(images=3, empty=1, people=3, best_score=0.5, skipped=skipped)
     assert [path.name for path in tmp_path.iterdir()] == ["people.json"]
 
 

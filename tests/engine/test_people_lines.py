@@ -84,7 +84,7 @@ def test_without_json_only_the_lines_are_written(tmp_path: Path) -> None:
         [kept] = (tmp_path / ".people_parts").iterdir()
         assert "keypoints" not in kept.read_text()
     assert {path.name for path in tmp_path.iterdir()} == {"people.jsonl", "people.csv"}
-    assert file.count == 1
+    assert (file.summary.images, file.summary.people) == (1, 1)
 
 
 def test_a_second_run_begins_anew(tmp_path: Path) -> None:

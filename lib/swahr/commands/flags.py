@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import math
 import os
 import sys
 from collections.abc import Sequence
@@ -75,6 +76,17 @@ def add_flag(parser: Any, *names: str, **options: Any) -> None:
     Two different values, under one name or two, are an error. parser: a parser or group of flags.
     """
     parser.add_argument(*spellings(*names), action=_Once, **options)
+
+
+def finite_number(text: str) -> float:
+    """The value of a flag; argparse.ArgumentTypeError for text that is no number, nan and inf."""
+    try:
+        number = float(text)
+    except ValueError:
+        number = math.nan
+    if not math.isfinite(number):
+        raise argparse.ArgumentTypeError(f"{text} is not a number")
+    return number
 
 
 def spellings(*names: str) -> list[str]:

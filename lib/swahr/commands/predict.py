@@ -31,6 +31,7 @@ from typing import Any
 from swahr.commands.flags import (
     add_flag,
     check_run_config,
+    finite_number,
     load_run_config,
     parse_flags,
     run_parser,
@@ -42,6 +43,7 @@ from swahr.distributed.launch import launch
 from swahr.engine.image_sources import ImageFiles, InferenceError
 from swahr.engine.infer import OUTPUTS, Results, infer_images, infer_video
 from swahr.engine.model_files import find_model
+from swahr.engine.people_file import Summary
 from swahr.engine.provenance import find_weights
 from swahr.engine.video import Video, is_video
 from swahr.parts import with_modules
@@ -101,7 +103,7 @@ def parse_args() -> argparse.Namespace:
     add_flag(
         parser,
         "--threshold",
-        type=float,
+        type=finite_number,
         default=0.1,
         metavar="S",
         help="draw and write the people with at least this score, see above (%(default)s)",
@@ -153,7 +155,9 @@ def main() -> None:
     results = find_results(args, is_video=video is not None)
     if video is not None:
         source = Video(video)
-        return infer_video(cfg, weights, source, results, track=args.track, smooth=args.smooth)
+        found = infer_video(cfg, weights, source, results, track=args.track, smooth=args.smooth)
+        print(describe(found, results, "frame"))
+        return
     if args.track or args.smooth:
         raise InferenceError("--track and --smooth follow people through a video; give one")
     files = find_images(args)
@@ -162,9 +166,10 @@ def main() -> None:
     def start(function: Callable[..., None], arguments: tuple[Any, ...]) -> None:
         launch(with_modules(function, args.modules), arguments, processes)
 
-    skipped = infer_images(cfg, weights, files, results, start=start)
+    found = infer_images(cfg, weights, files, results, start=start)
     if comm.is_main():
-        report_skipped(files, skipped)
+        report_skipped(files, found.skipped)
+        print(describe(found, results, "image"))
 
 
 def load_model(args: argparse.Namespace) -> tuple[Any, Path]:
@@ -229,6 +234,26 @@ def find_results(args: argparse.Namespace, *, is_video: bool) -> Results:
         show=args.show,
         maps=args.show_maps,
     )
+
+
+def describe(found: Summary, results: Results, unit: str) -> str:
+    """What was found, in one line. unit: what an image of the source is called."""
+    images = _counted(found.images, unit)
+    best = found.best_score
+    if not found.people and best is not None and best < results.threshold:
+        return (
+            f"nobody has a score of {results.threshold:g} or more (--threshold) in {images}; "
+            f"the highest is {best:.3f}"
+        )
+    if not found.people:
+        return f"nobody was found in {images}"
+    where = f"; see {results.folder}" if results.outputs else ""
+    empty = f", none in {_counted(found.empty, unit)}" if found.empty else ""
+    return f"{_counted(found.people, 'person', 'people')} in {images}{empty}{where}"
+
+
+def _counted(number: int, one: str, many: str = "") -> str:
+    return f"{number:,} {one if number == 1 else many or one + 's'}"
 
 
 def report_skipped(files: ImageFiles, skipped: dict[str, str]) -> None:

@@ -16,7 +16,7 @@ from swahr.distributed import comm
 from swahr.distributed.signals import Interrupted, StopRequest
 from swahr.engine.explain import explain
 from swahr.engine.image_sources import ImageFiles, InferenceError
-from swahr.engine.people_file import Moment, PeopleFile
+from swahr.engine.people_file import Moment, PeopleFile, Summary
 from swahr.engine.people_lines import CsvTable, JsonLines, LineFile
 from swahr.engine.progress import setup_logging
 from swahr.engine.provenance import Weights, describe_test, describe_weights
@@ -81,13 +81,12 @@ def infer_images(
     results: Results,
     *,
     start: Callable[[Callable[..., None], tuple[Any, ...]], None] = call,
-) -> dict[str, str]:
+) -> Summary:
     """Write the people of image files, and the images with skeletons.
 
     start: calls a function with arguments in all processes that share the images, as `launch` does.
-    Returns the names of the files that were skipped, with the reasons. An error or a signal loses
-    nothing that was found: the files then have the images that are done. Raises Interrupted after a
-    signal, and InferenceError.
+    An error or a signal loses nothing that was found: the files then have the images that are done.
+    Raises Interrupted after a signal, and InferenceError.
     """
     if "video" in results.outputs:
         raise InferenceError("--save video: the source is images; save images, json, jsonl or csv")
@@ -99,7 +98,7 @@ def infer_images(
             start(infer_share, (cfg, weights, files, people, results))
     except Interrupted as stop:
         raise _interrupted(stop, people, f"{len(files.names)} images") from None
-    return people.skipped
+    return people.summary
 
 
 def infer_video(
@@ -110,7 +109,7 @@ def infer_video(
     *,
     track: bool = False,
     smooth: bool = False,
-) -> None:
+) -> Summary:
     """Write the people of every frame of a video, and the video (.mp4) with skeletons.
 
     One process, frame after frame. track: give people ids, see Tracker. smooth: and smooth their
@@ -160,6 +159,7 @@ def infer_video(
     except Interrupted as stopped:
         frames = f"{source.length} frames" if source.length else "all frames"
         raise _interrupted(stopped, people, frames) from None
+    return people.summary
 
 
 def _frames(source: Video, predictor: Predictor, workers: int) -> Generator[tuple[int, Prediction]]:
@@ -365,4 +365,4 @@ def _interrupted(stop: Interrupted, people: PeopleFile, total: str) -> Interrupt
     number = stop.exit_status - 128
     written = [people.path] if people.write_json else [file.path for file in people.lines]
     where = f", see {written[0]}" if written else ""
-    return Interrupted(number, f"; {people.count} of {total} are done{where}")
+    return Interrupted(number, f"; {people.summary.images} of {total} are done{where}")

@@ -36,6 +36,22 @@ class Moment(NamedTuple):
     time: float
 
 
+class Summary(NamedTuple):
+    """What was found in all images together.
+
+    images: number of those that are done. empty: number of those without people in the files.
+    people: number of people in the files. best_score: highest score of a person, also of those who
+    are not in the files; None if nobody was found. skipped: names of the files that cannot be used,
+    with the reasons.
+    """
+
+    images: int
+    empty: int
+    people: int
+    best_score: float | None
+    skipped: dict[str, str]
+
+
 class PeopleFile:
     """The file people.json of a folder, and files of lines beside it.
 
@@ -46,6 +62,8 @@ class PeopleFile:
     info: the entry "info" of the file. threshold: lowest score of the people in the file; -inf
     keeps all. joint_threshold: see `to_annotations`. lines: see people_lines. write_json: whether
     people.json is written; otherwise the lines are all that is kept.
+
+    summary: of all images, known after the `with` block.
     """
 
     def __init__(
@@ -66,8 +84,7 @@ class PeopleFile:
         self.info = info
         self.threshold = threshold
         self.joint_threshold = joint_threshold
-        self.skipped: dict[str, str] = {}  # names and reasons, known after the `with` block
-        self.count = 0  # images in the file, known after the `with` block
+        self.summary = Summary(0, 0, 0, None, {})
         self._parts = PartFiles(folder / PARTS, "people")
 
     def __enter__(self) -> PeopleFile:
@@ -100,7 +117,10 @@ class PeopleFile:
             people = [place | person for person in people]
         for file in self.lines:
             file.add(image, people)
-        self._parts.append(comm.rank(), index, [image, *(people if self.write_json else [])])
+        best = [float(prediction.scores.max())] if len(prediction.scores) else []
+        found = {"people": len(people), "best_scores": best}
+        kept = people if self.write_json else []
+        self._parts.append(comm.rank(), index, [image, found, *kept])
 
     def skip(self, index: int, name: str, problem: str) -> None:
         """Note that the image at this index cannot be used. Raises WriteError as `add`."""
@@ -122,15 +142,23 @@ class PeopleFile:
         """
         images: list[Record] = []
         annotations: list[Record] = []
-        for _, (image, *people) in sorted(self._parts.read().items()):
+        counts: list[int] = []
+        best_scores: list[float] = []
+        skipped: dict[str, str] = {}
+        for _, (image, *rest) in sorted(self._parts.read().items()):
             if "problem" in image:
-                self.skipped[image["file_name"]] = image["problem"]
+                skipped[image["file_name"]] = image["problem"]
                 continue
+            found, *people = rest
+            counts.append(found["people"])
+            best_scores += found["best_scores"]
             images.append({"id": len(images) + 1, **image})
             for person in people:
                 head = {"id": len(annotations) + 1, "image_id": len(images)}
                 annotations.append(head | person)
-        self.count = len(images)
+        self.summary = Summary(
+            len(images), counts.count(0), sum(counts), max(best_scores, default=None), skipped
+        )
         if self.write_json and (complete or images):
             content = {
                 "info": self.info,
