@@ -1,4 +1,4 @@
-# make demo   install, make synthetic people, train, validate, draw (no GPU needed, 15 minutes or more after installation)
+# make demo   install, make synthetic people, train, validate, draw (no GPU needed, 14 minutes or more after installation)
 # make test   install what the tests need and run them all
 # make faults the longer fault-injection scripts (kill, full disk, lost node, memory) and the slow tests, 20 minutes at most
 PYTHON ?= python3

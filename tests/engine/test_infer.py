@@ -165,7 +165,7 @@ def test_the_log_and_the_json_say_weights_and_settings(
     assert f"weights: {weights} (epoch unknown, sha256 {digest[:12]}); {test}" in log
     info = content(out)["info"]
     assert (info["weights"], info["epoch"], info["sha256"]) == (str(weights), None, digest)
-    assert (info["test"], info["threshold"]) == (test, 0.1)
+    assert info["test"].startswith(test) and info["threshold"] == 0.1
 
 
 def test_a_pipe_gets_lines_and_no_bar(

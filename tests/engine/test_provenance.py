@@ -17,6 +17,15 @@ from swahr.engine.provenance import (
 )
 from swahr.models.weights import CheckpointError
 
+EXPERIMENTS = Path(__file__).resolve().parents[2] / "experiments"
+# The published rules, where those of the small test configuration are others.
+RULES = (
+    "TEST.PROJECT2IMAGE=True",
+    "TEST.NMS_KERNEL=5",
+    "TEST.NMS_PADDING=2",
+    "TEST.DETECTION_THRESHOLD=0.12",
+)
+
 
 def loaded(config_file: Path, *opts: Any) -> Any:
     return load_config(config_file, [str(opt) for opt in opts])
@@ -113,17 +122,37 @@ def test_a_file_of_weights_that_cannot_be_read_is_named(tmp_path: Path) -> None:
 def test_tests_have_names_and_descriptions_of_their_own(
     config_file: Path, flip: bool, scales: list[float], name: str, description: str
 ) -> None:
-    cfg = loaded(config_file, "TEST.FLIP_TEST", flip, "TEST.SCALE_FACTOR", scales)
+    cfg = loaded(config_file, *RULES, "TEST.FLIP_TEST", flip, "TEST.SCALE_FACTOR", scales)
     assert results_name(cfg) == f"keypoints_val2017_results{name}"
     assert describe_test(cfg) == description
 
 
-def test_the_description_names_rules_that_the_published_code_does_not_have(
-    config_file: Path,
+@pytest.mark.parametrize(
+    "key, value",
+    [
+        ("DATASET.MAX_NUM_PEOPLE", 1),
+        ("TEST.PROJECT2IMAGE", False),
+        ("TEST.DETECTION_THRESHOLD", 0.1),
+        ("TEST.TAG_SCALE", 2),
+        ("TEST.TAG_THRESHOLD", 1000),
+        ("TEST.USE_DETECTION_VAL", False),
+        ("TEST.IGNORE_TOO_MUCH", True),
+        ("TEST.ADJUST", False),
+        ("TEST.SUBPIXEL", True),
+        ("TEST.REFINE", False),
+        ("TEST.OKS_NMS", 0.3),
+    ],
+)
+def test_the_description_names_rules_that_are_not_the_published_ones(
+    config_file: Path, key: str, value: Any
 ) -> None:
-    cfg = loaded(config_file, "TEST.TAG_SCALE", 2, "TEST.OKS_NMS", 0.3, "TEST.SUBPIXEL", True)
-    rules = ", TEST.TAG_SCALE 2.0, TEST.SUBPIXEL True, TEST.OKS_NMS 0.3"
-    assert describe_test(cfg).endswith(f"px{rules}")
+    cfg = loaded(config_file, *RULES, key, value)
+    assert describe_test(cfg) == f"no flip test, scales 1, input size 64 px, {key} {value}"
+
+
+def test_the_published_configuration_has_the_published_rules() -> None:
+    cfg = load_config(EXPERIMENTS / "coco/higher_hrnet/w32_512_adam_lr1e-3.yaml")
+    assert describe_test(cfg) == "flip test, scales 1, input size 512 px"
 
 
 def test_the_fingerprint_depends_on_what_decides_the_people(

