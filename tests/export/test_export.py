@@ -207,7 +207,8 @@ def test_validation_and_inference_take_the_file(toys: Toys, tmp_path: Path) -> N
     assert "toy.onnx" in reports[0].weights and reports[0].images == 3
     files = ImageFiles([toys.images[0]])
     results = Results(tmp_path / "found", frozenset({"images", "json"}))
-    assert infer_images(from_file, toys.file(), files, results) == {}
+    found = infer_images(from_file, toys.file(), files, results)
+    assert (found.images, found.skipped) == (1, {})
     assert {path.name for path in (tmp_path / "found").iterdir()} == {
         "people.json",
         toys.images[0].name,
