@@ -141,6 +141,7 @@ def test_tests_have_names_and_descriptions_of_their_own(
         ("TEST.SUBPIXEL", True),
         ("TEST.REFINE", False),
         ("TEST.OKS_NMS", 0.3),
+        ("TEST.WITH_HEATMAPS", [False, True]),
     ],
 )
 def test_the_description_names_rules_that_are_not_the_published_ones(

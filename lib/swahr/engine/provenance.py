@@ -14,6 +14,7 @@ import torch
 from swahr.config import output_dir, resolve_path
 from swahr.config.schema import lookup
 from swahr.engine import checkpoint
+from swahr.inference.exported_network import used_maps
 from swahr.models.weights import CheckpointError
 
 Entry = TypeVar("Entry")
@@ -123,7 +124,7 @@ def _has_weights(path: Path, weights: dict[str, torch.Tensor]) -> bool:
 
 def describe_test(cfg: Any) -> str:
     """The settings that tests of one network are told apart by, in one line: those that papers
-    name, and the rules that are not those of PUBLISHED_RULES.
+    name, the rules that are not those of PUBLISHED_RULES, and maps that are trained and not used.
     """
     scales = ", ".join(f"{scale:g}" for scale in cfg.TEST.SCALE_FACTOR)
     flip = "flip test" if cfg.TEST.FLIP_TEST else "no flip test"
@@ -132,6 +133,10 @@ def describe_test(cfg: Any) -> str:
         for key, published in PUBLISHED_RULES.items()
         if (value := lookup(cfg, key)) != published
     ]
+    trained = (cfg.LOSS.WITH_HEATMAPS_LOSS, cfg.LOSS.WITH_AE_LOSS)
+    for key, maps, used in zip(("WITH_HEATMAPS", "WITH_AE"), trained, used_maps(cfg)):
+        if list(maps) != used:
+            rules.append(f", TEST.{key} {cfg.TEST[key]}")
     return f"{flip}, scales {scales}, input size {cfg.DATASET.INPUT_SIZE} px{''.join(rules)}"
 
 
