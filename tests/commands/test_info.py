@@ -60,7 +60,8 @@ def test_weights_without_a_configuration(run: Path, capsys: pytest.CaptureFixtur
 def test_a_checkpoint_of_training(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
     status, rows = said(run / checkpoint.NEWEST, capsys)
     assert status == 0 and rows["kind"] == "a checkpoint of training" and rows["epoch"] == "3"
-    assert rows["test"].startswith("no flip test, scales 1, input size 64 px, ")
+    rules = "TEST.PROJECT2IMAGE False, TEST.NMS_KERNEL 3, TEST.DETECTION_THRESHOLD 0.2"
+    assert rows["test"] == f"no flip test, scales 1, input size 64 px, {rules}"
 
 
 def test_a_backbone_and_damaged_files(run: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -160,12 +160,13 @@ def test_the_log_and_the_json_say_weights_and_settings(
     assert infer(run, network, out, folder / "grey.png") == 0
     weights = Path(str(network[3]))
     digest = hashlib.sha256(weights.read_bytes()).hexdigest()
-    test = "no flip test, scales 1, input size 64 px"
+    rules = "TEST.PROJECT2IMAGE False, TEST.NMS_KERNEL 3, TEST.DETECTION_THRESHOLD 0"
+    test = f"no flip test, scales 1, input size 64 px, {rules}"
     log = capsys.readouterr().err
     assert f"weights: {weights} (epoch unknown, sha256 {digest[:12]}); {test}" in log
     info = content(out)["info"]
     assert (info["weights"], info["epoch"], info["sha256"]) == (str(weights), None, digest)
-    assert info["test"].startswith(test) and info["threshold"] == 0.1
+    assert (info["test"], info["threshold"]) == (test, 0.1)
 
 
 def test_a_pipe_gets_lines_and_no_bar(

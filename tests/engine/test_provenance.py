@@ -16,8 +16,8 @@ from swahr.engine.provenance import (
     results_name,
 )
 from swahr.models.weights import CheckpointError
+from tests.models.tiny_networks import EXPERIMENTS
 
-EXPERIMENTS = Path(__file__).resolve().parents[2] / "experiments"
 # The published rules, where those of the small test configuration are others.
 RULES = (
     "TEST.PROJECT2IMAGE=True",
@@ -149,6 +149,12 @@ def test_the_description_names_rules_that_are_not_the_published_ones(
 ) -> None:
     cfg = loaded(config_file, *RULES, key, value)
     assert describe_test(cfg) == f"no flip test, scales 1, input size 64 px, {key} {value}"
+
+
+def test_the_description_names_all_such_rules(config_file: Path) -> None:
+    opts = ["TEST.TAG_SCALE", 2, "TEST.OKS_NMS", 0.3, "TEST.SUBPIXEL", True]
+    rules = ", TEST.TAG_SCALE 2, TEST.SUBPIXEL True, TEST.OKS_NMS 0.3"
+    assert describe_test(loaded(config_file, *RULES, *opts)).endswith(f"px{rules}")
 
 
 def test_the_published_configuration_has_the_published_rules() -> None:

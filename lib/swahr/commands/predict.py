@@ -239,14 +239,14 @@ def find_results(args: argparse.Namespace, *, is_video: bool) -> Results:
 def describe(found: Summary, results: Results, unit: str) -> str:
     """What was found, in one line. unit: what an image of the source is called."""
     images = _counted(found.images, unit)
-    best = found.best_score
-    if not found.people and best is not None and best < results.threshold:
+    if not found.people:
+        best = found.best_score
+        if best is None or best >= results.threshold:
+            return f"nobody was found in {images}"
         return (
             f"nobody has a score of {results.threshold:g} or more (--threshold) in {images}; "
             f"the highest is {best:.3f}"
         )
-    if not found.people:
-        return f"nobody was found in {images}"
     where = f"; see {results.folder}" if results.outputs else ""
     empty = f", none in {_counted(found.empty, unit)}" if found.empty else ""
     return f"{_counted(found.people, 'person', 'people')} in {images}{empty}{where}"

@@ -117,8 +117,8 @@ class PeopleFile:
             people = [place | person for person in people]
         for file in self.lines:
             file.add(image, people)
-        best = [float(prediction.scores.max())] if len(prediction.scores) else []
-        found = {"people": len(people), "best_scores": best}
+        best_score = max(map(float, prediction.scores), default=None)
+        found = {"people": len(people), "best_score": best_score}
         kept = people if self.write_json else []
         self._parts.append(comm.rank(), index, [image, found, *kept])
 
@@ -151,13 +151,18 @@ class PeopleFile:
                 continue
             found, *people = rest
             counts.append(found["people"])
-            best_scores += found["best_scores"]
+            if found["best_score"] is not None:
+                best_scores.append(found["best_score"])
             images.append({"id": len(images) + 1, **image})
             for person in people:
                 head = {"id": len(annotations) + 1, "image_id": len(images)}
                 annotations.append(head | person)
         self.summary = Summary(
-            len(images), counts.count(0), sum(counts), max(best_scores, default=None), skipped
+            images=len(images),
+            empty=counts.count(0),
+            people=sum(counts),
+            best_score=max(best_scores, default=None),
+            skipped=skipped,
         )
         if self.write_json and (complete or images):
             content = {
