@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from pathlib import Path
 
 import pytest
 
 from swahr.ablation.plan import AblationError, PlannedRun, find_files, plan_runs
 from swahr.config import ConfigError, save_config
+from swahr.engine.provenance import IN_TRAINING, Figures, describe_test_of_split
 
 
-def finish(run: PlannedRun) -> None:
-    """Write the files of a run that is done."""
+def finish(run: PlannedRun, weights: str = IN_TRAINING) -> None:
+    """Write the files of a run that is done; weights: what its figures say that they are of."""
     for path in (run.weights, run.results):
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text("")
+    told = Figures(weights, describe_test_of_split(run.cfg), {"AP": 0.5})
+    run.results.with_name(f"{run.results.stem}_figures.json").write_text(json.dumps(told._asdict()))
     save_config(run.cfg, run.folder / "config.yaml")
 
 
@@ -55,7 +60,38 @@ def test_a_run_is_done_with_its_weights_and_its_results(toy: Path) -> None:
     finish(run)
     assert plan_runs(files, 1)["both"][0].is_done()
     run.results.unlink()
+    assert run.is_trained() and not run.is_done()
+    finish(run)
+    run.weights.unlink()
     assert not run.is_done()
+
+
+@pytest.mark.parametrize(
+    "opts",
+    [
+        ["TEST.DETECTION_THRESHOLD", "0.4"],
+        ["TEST.FLIP_TEST", "True"],
+        ["TEST.SCALE_FACTOR", "[0.5, 1]"],
+        ["DATASET.TEST", "train2017"],
+    ],
+)
+def test_a_run_that_was_tested_with_other_settings_is_trained_only(
+    toy: Path, opts: list[str]
+) -> None:
+    files = find_files([toy / "both.yaml"])
+    finish(plan_runs(files, 1)["both"][0])
+    (run,) = plan_runs(files, 1, opts)["both"]
+    assert run.is_trained() and not run.is_done()
+
+
+def test_results_of_other_weights_are_no_results(toy: Path) -> None:
+    """As `swahr val` leaves them, which tests the best weights."""
+    (run,) = plan_runs(find_files([toy / "both.yaml"]), 1)["both"]
+    finish(run, "model_best.pth.tar (epoch 1, sha256 0123456789ab)")
+    assert not run.is_done()
+    digest = hashlib.sha256(run.weights.read_bytes()).hexdigest()
+    finish(run, f"final_state.pth.tar (epoch 2, sha256 {digest[:12]})")
+    assert run.is_done()
 
 
 def test_a_run_that_was_made_with_other_settings_is_refused(toy: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import sys
@@ -60,6 +61,24 @@ def test_a_run_that_fails_does_not_stop_the_others(
         assert '"3"]' in text or '"5"]' in text
 
 
+def test_a_trained_run_is_tested_only(
+    runs: list[PlannedRun], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OUT", str(tmp_path))
+    run = runs[2]
+    run.weights.parent.mkdir(parents=True)
+    run.weights.touch()
+    trainings = Trainings(
+        [{}],
+        train_command=[str(tmp_path / "none")],
+        test_command=command(PROGRAM, tmp_path),
+    )
+    assert trainings.train([run]) == {}
+    assert (run.folder / "test_output.txt").read_text() == "started\n"
+    words = json.loads((tmp_path / "0").read_text())[0]
+    assert words[-2:] == ["TEST.MODEL_FILE", str(run.weights)]
+
+
 def test_an_interrupt_lets_the_runs_save_and_starts_no_more(
     runs: list[PlannedRun], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -69,7 +88,7 @@ def test_an_interrupt_lets_the_runs_save_and_starts_no_more(
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
         with pytest.raises(KeyboardInterrupt):
-            Trainings([{}], command=command(WAITING, tmp_path)).train(runs)
+            Trainings([{}], train_command=command(WAITING, tmp_path)).train(runs)
     finally:
         signal.signal(signal.SIGINT, before)
     assert (tmp_path / "saved").exists()
@@ -78,7 +97,7 @@ def test_an_interrupt_lets_the_runs_save_and_starts_no_more(
 
 
 def test_a_program_that_is_not_there_is_a_failure(runs: list[PlannedRun], tmp_path: Path) -> None:
-    problems = Trainings([{}], command=[str(tmp_path / "none")]).train(runs[:1])
+    problems = Trainings([{}], train_command=[str(tmp_path / "none")]).train(runs[:1])
     assert "No such file" in problems[runs[0].name]
 
 

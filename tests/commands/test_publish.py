@@ -171,38 +171,35 @@ def test_only_figures_of_the_published_weights_are_told(tmp_path: Path) -> None:
         publish(find_model(run), tmp_path / "out")
 
 
-@pytest.mark.parametrize(
-    ("name", "epoch", "told"),
-    [
-        ("model_best.pth.tar", 9, [0.6]),
-        ("final_state.pth.tar", 9, [0.4]),
-        ("final_state.pth.tar", 10, []),  # the last epoch was not validated
-        ("elsewhere.pth.tar", 9, []),
-    ],
-)
-def test_figures_of_training_are_those_of_the_weights(
-    tmp_path: Path, name: str, epoch: int, told: list[float]
-) -> None:
+def test_figures_of_training_are_told_with_their_test(tmp_path: Path) -> None:
     run = make_run(tmp_path)
-    validations = {
-        "best": {"epoch": 7, "figures": {"AP": 0.6}},
-        "last": {"epoch": 9, "figures": {"AP": 0.4}},
+    best = run / checkpoint.BEST
+    validation = {
+        "epoch": 7,
+        "figures": {"AP": 0.6},
+        "test": "val2017, flip test",
+        "sha256": hashlib.sha256(best.read_bytes()).hexdigest(),
     }
-    checkpoint.save_checkpoint(
-        run,
-        identity=RunIdentity(),
-        weights={},
-        optimizer={},
-        scaler={},
-        progress=Progress(epoch=epoch),
-        hooks={"best_weights": validations},
-    )
-    (run / "model_best.pth.tar").rename(run / name)
-    files = find_model(run / "tiny.yaml", run / name)
-    out = publish(files, tmp_path / "out")
-    metrics = json.loads((out / "config.json").read_text())["metrics"]
-    assert [each["AP"] for each in metrics] == told
-    assert all(each["test"].endswith("(in training)") for each in metrics)
+
+    def tests_told() -> list[str]:
+        checkpoint.save_checkpoint(
+            run,
+            identity=RunIdentity(),
+            weights={},
+            optimizer={},
+            scaler={},
+            progress=Progress(epoch=9),
+            hooks={"best_weights": {"best": validation}},
+        )
+        out = publish(find_model(run, opts=["TEST.FLIP_TEST", "False"]), tmp_path / "out")
+        metrics = json.loads((out / "config.json").read_text())["metrics"]
+        return [each["test"] for each in metrics]
+
+    assert tests_told() == ["val2017, flip test (in training)"]
+    del validation["test"]  # of an earlier version
+    assert tests_told() == ["val2017, settings unknown (in training)"]
+    validation["sha256"] = "0"
+    assert tests_told() == []
 
 
 # -- the model's own methods

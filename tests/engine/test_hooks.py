@@ -158,15 +158,14 @@ def test_the_figures_of_the_best_and_the_last_validation_are_kept(tmp_path: Path
             folder=tmp_path,
             evaluated_model=SmallNet(),
         )
-        again = BestWeights("AP")
+        again = BestWeights("AP", f"test {epoch}")
         again.load_state_dict(copy.deepcopy(hook.state_dict()))
         hook = again
         hook.after_validation(trainer, {"AP": ap, "AR": ap + 0.1})
     digest = sha256(tmp_path / "model_best.pth.tar")
-    assert hook.state_dict() == {
-        "best": {"epoch": 2, "figures": {"AP": 0.3, "AR": 0.4}, "sha256": digest},
-        "last": {"epoch": 3, "figures": {"AP": 0.2, "AR": pytest.approx(0.3)}},
-    }
+    best = {"epoch": 2, "figures": {"AP": 0.3, "AR": 0.4}, "test": "test 2"}
+    last = {"epoch": 3, "figures": {"AP": 0.2, "AR": pytest.approx(0.3)}, "test": "test 3"}
+    assert hook.state_dict() == {"best": best | {"sha256": digest}, "last": last}
 
 
 @pytest.mark.parametrize(

@@ -288,6 +288,35 @@ def test_wrong_folders_are_named(
         assert message in capsys.readouterr().err
 
 
+def test_an_image_that_is_read_is_never_overwritten(
+    run: Run, network: list[object], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name in ("a/one.png", "b/two.png"):
+        save_image(tmp_path / "trip" / name, np.full((40, 40, 3), 9, np.uint8))
+    one = tmp_path / "trip" / "a" / "one.png"
+    before = one.read_bytes()
+    given = [one.parent, tmp_path / "trip" / "b"]
+    assert infer(run, network, tmp_path / "trip", *given) == 2
+    line = f"--save_dir {tmp_path / 'trip'}: {one} would be overwritten; give a folder outside"
+    assert line in capsys.readouterr().err
+    assert infer(run, network, tmp_path / "trip", tmp_path / "trip", "--recursive") == 2
+    assert one.read_bytes() == before
+    assert infer(run, network, tmp_path / "trip" / "out", *given) == 0
+    assert (tmp_path / "trip" / "out" / "a" / "one.png").exists()
+    assert infer(run, network, tmp_path / "trip", *given, "--save", "json") == 0
+
+
+def test_maps_never_replace_a_drawing(
+    run: Run, network: list[object], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    images = [tmp_path / "in" / name for name in ("one.png", "one.png_maps.png")]
+    for path in images:
+        save_image(path, np.full((40, 40, 3), 9, np.uint8))
+    assert infer(run, network, tmp_path / "out", *images, "--show-maps") == 2
+    line = "the maps of one.png would replace the drawing of one.png_maps.png; leave that image"
+    assert line in capsys.readouterr().err
+
+
 @pytest.fixture
 def after_each(monkeypatch: pytest.MonkeyPatch) -> Callable[[Callable[[int], None]], None]:
     """after_each(action): from now on action(index) is called once an image is written."""

@@ -8,12 +8,14 @@ import pytest
 import torch
 
 from swahr.config import load_config, save_config
+from swahr.engine import checkpoint
 from swahr.engine.provenance import (
     describe_test,
     describe_weights,
     find_weights,
     fingerprint,
     results_name,
+    validation_in_training,
 )
 from swahr.models.weights import CheckpointError
 from tests.models.tiny_networks import EXPERIMENTS
@@ -96,6 +98,62 @@ def test_a_runs_weights_have_the_epoch_that_its_checkpoint_says(tmp_path: Path) 
     assert describe_weights(final).epoch is None
     final.write_bytes(b"damaged")
     assert describe_weights(final).epoch is None
+
+
+def validated_run(folder: Path, **entries: Any) -> None:
+    """The files of a run after its last validation; entries: of its checkpoint."""
+    for name, value in ((checkpoint.BEST, 1.0), (checkpoint.FINAL, 2.0)):
+        torch.save({"layer": torch.tensor(value)}, folder / name)
+    digest = hashlib.sha256((folder / checkpoint.BEST).read_bytes()).hexdigest()
+    validations = {
+        "best": {"epoch": 7, "sha256": digest, "figures": {"AP": 0.6}},
+        "last": {"epoch": 9, "figures": {"AP": 0.4}},
+    }
+    content = {
+        "epoch": 9,
+        "progress": {"epoch": 9, "step": 0},
+        "best_state_dict": {"layer": torch.tensor(2.0)},
+        "hooks": {"best_weights": validations},
+    }
+    torch.save(content | entries, folder / checkpoint.NEWEST)
+
+
+def told(folder: Path) -> list[float | None]:
+    """AP of training that is told of the best, the final and the newest weights."""
+    names = (checkpoint.BEST, checkpoint.FINAL, checkpoint.NEWEST)
+    found = [validation_in_training(describe_weights(folder / name)) for name in names]
+    return [validation["figures"]["AP"] if validation else None for validation in found]
+
+
+def test_a_validation_in_training_is_told_of_its_own_weights_only(tmp_path: Path) -> None:
+    validated_run(tmp_path)
+    assert told(tmp_path) == [0.6, 0.4, 0.4]
+    torch.save({"layer": torch.tensor(3.0)}, tmp_path / checkpoint.BEST)
+    torch.save({"layer": torch.tensor(3.0)}, tmp_path / checkpoint.FINAL)
+    assert told(tmp_path) == [None, None, 0.4]
+    (tmp_path / checkpoint.BEST).rename(tmp_path / "elsewhere.pth")
+    assert validation_in_training(describe_weights(tmp_path / "elsewhere.pth")) == {}
+
+
+@pytest.mark.parametrize("progress", [{"epoch": 10, "step": 0}, {"epoch": 9, "step": 500}])
+def test_a_checkpoint_after_the_last_validation_has_no_figures(
+    tmp_path: Path, progress: dict[str, int]
+) -> None:
+    validated_run(tmp_path, epoch=progress["epoch"], progress=progress)
+    assert told(tmp_path) == [0.6, None, None]
+
+
+def test_figures_and_epoch_of_an_average_are_not_those_of_the_trained_weights(
+    tmp_path: Path,
+) -> None:
+    validated_run(tmp_path)
+    content = torch.load(tmp_path / checkpoint.NEWEST, weights_only=True)
+    average = {"state_dict": {"layer": torch.tensor(2.5)}}
+    validated_run(tmp_path, hooks=content["hooks"] | {"ema": average})
+    assert told(tmp_path) == [0.6, None, None]
+    torch.save(average["state_dict"], tmp_path / checkpoint.FINAL)
+    assert told(tmp_path) == [0.6, 0.4, None]
+    assert describe_weights(tmp_path / checkpoint.FINAL).epoch == 9
 
 
 def test_the_epoch_of_plain_weights_is_unknown(weights: Path, tmp_path: Path) -> None:

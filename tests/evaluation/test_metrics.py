@@ -132,18 +132,29 @@ def test_crowd_levels_are_told_apart_and_images_without_an_index_are_on_none() -
     assert evaluate(labels, [found(2, 100, 0.9)], STICK, "crowd_pose")["AP (easy)"] == -1
 
 
-@pytest.mark.parametrize("protocol", ["coco", "crowd_pose"])
-def test_nobody_found_is_zero_and_said(protocol: str, caplog: pytest.LogCaptureFixture) -> None:
+@pytest.mark.parametrize(
+    ("protocol", "undefined"), [("coco", {"AP (L)", "AR (L)"}), ("crowd_pose", {"AP (hard)"})]
+)
+def test_nobody_found_is_zero_and_said(
+    protocol: str, undefined: set[str], caplog: pytest.LogCaptureFixture
+) -> None:
+    """Figures that nobody labelled counts for are undefined, as they are if somebody is found."""
+    labels = truth([person(1, 1, 100), person(2, 2, 100)])
+    for image, index in zip(labels["images"], (0.1, 0.5)):
+        image["crowdIndex"] = index
+    expected = {name: -1.0 if name in undefined else 0.0 for name in NAMES[protocol]}
+    assert evaluate(labels, [found(1, 700, 0.9)], STICK, protocol) == expected
     with caplog.at_level(logging.WARNING, "swahr"):
-        assert evaluate(truth([person(1, 1, 100)]), [], STICK, protocol) == dict.fromkeys(
-            NAMES[protocol], 0.0
-        )
+        assert evaluate(labels, [], STICK, protocol) == expected
     assert "nobody was found" in caplog.text
 
 
-def test_nobody_labelled_gives_no_figures(caplog: pytest.LogCaptureFixture) -> None:
+@pytest.mark.parametrize("records", [[], [found(1, 100, 0.9)]])
+def test_nobody_labelled_gives_no_figures(
+    records: list[dict[str, Any]], caplog: pytest.LogCaptureFixture
+) -> None:
     with caplog.at_level(logging.WARNING, "swahr"):
-        assert set(evaluate(truth([]), [found(1, 100, 0.9)], STICK).values()) == {-1.0}
+        assert set(evaluate(truth([]), records, STICK).values()) == {-1.0}
     assert "nobody is labelled" in caplog.text
 
 

@@ -31,6 +31,13 @@ def test_distances_of_what_was_found_and_pck_of_all_that_is_labelled() -> None:
     assert pck == pytest.approx(4 / 9)  # 30 px are less than a fifth of the box of 200 px
 
 
+def test_records_without_scores_of_keypoints_have_all_keypoints() -> None:
+    record = found(off=3)
+    record["keypoints"][2::3] = [0] * 5
+    figures = pixel_figures(checked_run(truth(person(1)), [record], SKELETON))
+    assert list(figures.values()) == [3, 3, 1]
+
+
 def test_nobody_found_and_nobody_labelled() -> None:
     assert list(pixel_figures(checked_run(truth(person(1)), [], SKELETON)).values()) == [-1, -1, 0]
     assert list(pixel_figures(checked_run(truth(), [found()], SKELETON)).values()) == [-1, -1, -1]

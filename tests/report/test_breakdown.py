@@ -87,6 +87,18 @@ def test_figures_of_keypoints() -> None:
     assert np.nanmax(pixel_errors(run, errors.person)) == 30
 
 
+def test_a_keypoint_that_was_not_found_has_no_distance_and_is_wrong() -> None:
+    """Its place in the record is 0, 0, where the true one is too."""
+    one = person(1)
+    one["keypoints"][3 * LEFT_HAND : 3 * LEFT_HAND + 2] = [0, 0]
+    record = found(off=3)
+    record["keypoints"][3 * LEFT_HAND : 3 * LEFT_HAND + 3] = [0, 0, 0]
+    run = run_of([one], [record])
+    nose, hand, *_ = keypoint_figures(run, find_errors(run))
+    assert (hand.mean, hand.median, hand.pck) == (-1, -1, 0)
+    assert (nose.mean, nose.median, nose.pck) == (3, 3, 1)
+
+
 def test_pck_is_of_the_torso_where_there_is_one() -> None:
     names = ("head", "left_shoulder", "x", "y", "right_hip")
     human = Skeleton("human", names, (), (0.05,) * 5)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import importlib
 import json
 import re
@@ -20,9 +21,10 @@ from swahr.data.images import ImageStore
 from swahr.evaluation.matching import load_run
 from swahr.evaluation.metrics import evaluate
 from swahr.report.errors import ERRORS, find_errors
-from swahr.report.gallery import kinds_of_image
+from swahr.report.gallery import GREY, kinds_of_image, make_card
 from swahr.report.page import ReportError, check_libraries, make_report
 from swahr.skeleton import COCO
+from tests.engine.test_image_sources import phone_photo
 from tests.report.made import OFFSET, SKELETON, found, person, random_set, truth
 
 pytest.importorskip("jinja2")
@@ -103,11 +105,38 @@ def test_kinds_of_one_image() -> None:
     assert kinds_of_image(run, errors, everybody, 2) == {"missed": 1}
 
 
+def test_keypoints_that_were_not_found_are_not_drawn() -> None:
+    """Neither they nor a ring or frame around 0, 0, where the record has them."""
+    annotations = truth(person(1, place=2))
+    for record in (found(place=2), found(place=3.5)):  # a person, and nobody
+        record["keypoints"][:3] = [0, 0, 0]
+        run = load_run(annotations, [record], SKELETON)
+        info = {"width": 2400, "height": 300}
+        card = make_card(0, 1.0, [("a", run, find_errors(run), 0.1)], info, None)
+        data = base64.b64decode(card.images[1][1].partition(",")[2])
+        drawn = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)
+        assert np.abs(drawn[:8, :8].astype(int) - GREY).max() < 3
+        assert np.ptp(drawn) > 50
+
+
 def test_an_image_that_cannot_be_read_is_named_on_its_card(tmp_path: Path) -> None:
     annotations, records = made_set()
     cv2.imwrite(str(tmp_path / "3.png"), np.zeros((300, 2400, 3), np.uint8))
     page = make_report(annotations, {"a": records}, SKELETON, images=ImageStore(tmp_path))
     assert "2.png: " in page and "3.png: " not in page
+
+
+def test_a_photograph_is_shown_as_its_annotations_see_it(tmp_path: Path) -> None:
+    """The file gives the size of the turned image, as validation takes it."""
+    annotations = truth(person(1))
+    (tmp_path / "1.jpg").write_bytes(phone_photo(np.zeros((300, 120, 3), np.uint8), 6))
+    annotations["images"][0] |= {"file_name": "1.jpg", "width": 300, "height": 120}
+    run = load_run(annotations, [found()], SKELETON)
+    parts = [("a", run, find_errors(run), 0.1)]
+    card = make_card(0, 1.0, parts, annotations["images"][0], ImageStore(tmp_path))
+    assert card.size == (560, 224)
+    as_stored = make_card(0, 1.0, parts, {"width": 120, "height": 300}, ImageStore(tmp_path))
+    assert as_stored.size == (224, 560)
 
 
 def painted(image: np.ndarray, shown: np.ndarray) -> dict[str, np.ndarray]:

@@ -15,6 +15,7 @@ from swahr.ablation.scale_maps import ScaleReadings, load_scales, read_scales, s
 from swahr.data.keypoints import dataset_spec
 from swahr.engine.datasets import build_validation_set
 from swahr.engine.provenance import sha256
+from swahr.evaluation.figures import UNDEFINED, is_defined
 from swahr.evaluation.matching import (
     Floats,
     Ints,
@@ -122,9 +123,9 @@ def read_curves(path: Path) -> dict[str, list[float]]:
 
 
 def spread(values: Sequence[float]) -> Spread:
-    """Mean and spread of a figure over seeds; figures that are undefined (-1) are left out."""
-    defined = [value for value in values if value >= 0]
-    mean = float(np.mean(defined)) if defined else -1.0
+    """Mean and spread of a figure over seeds; undefined figures are left out."""
+    defined = [value for value in values if is_defined(value)]
+    mean = float(np.mean(defined)) if defined else UNDEFINED
     deviation = float(np.std(defined, ddof=1)) if len(defined) > 1 else float("nan")
     return Spread(mean, deviation)
 
@@ -188,4 +189,4 @@ def _scores(figures: RunFigures, weights: Ints | None) -> Floats:
     first = tables[0]
     values = [first.mean(), first[0].mean(), first[5].mean()]
     values += [table.mean() for table in tables[1:]]
-    return np.array([value if value >= 0 else np.nan for value in values])
+    return np.array([value if is_defined(value) else np.nan for value in values])

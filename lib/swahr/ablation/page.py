@@ -12,6 +12,7 @@ from swahr.ablation.charts import Results, height_chart, loss_chart, scale_chart
 from swahr.ablation.figures import OVERALL, RunFigures, Spread, differences, spread
 from swahr.ablation.plan import AblationError
 from swahr.ablation.scale_maps import width_factor
+from swahr.evaluation.figures import UNDEFINED, is_defined
 from swahr.evaluation.pixels import PIXEL_NAMES
 from swahr.files import write_text
 from swahr.report.breakdown import CONFIDENCE, Interval, octave_name, octave_of
@@ -20,7 +21,7 @@ BEGIN = "<!-- made by tools/run_ablation.py: begin -->"
 END = "<!-- made by tools/run_ablation.py: end -->"
 SHOWN = ("AP", "AP .5", "AP .75", "AP (M)", "AP (L)", "swapped joints", "images with swaps")
 SHOWN_IF_THERE = PIXEL_NAMES  # figures of sets with keypoints of their own
-UNDEFINED = "-"
+NOTHING = "-"  # cell of a figure that is undefined
 
 
 def write_page(
@@ -111,7 +112,9 @@ def _stats_table(results: Results) -> str:
     names = [*SHOWN, *(name for name in SHOWN_IF_THERE if name in there)]
     rows = []
     for label, runs in results.items():
-        spreads = [spread([each.stats.get(name, -1.0) for each in runs.values()]) for name in names]
+        spreads = [
+            spread([each.stats.get(name, UNDEFINED) for each in runs.values()]) for name in names
+        ]
         rows.append([label, str(len(runs)), *map(_spread, spreads)])
     return _table(["", "seeds", *names], rows)
 
@@ -122,7 +125,7 @@ def _difference_table(results: Results, resamples: int) -> str:
     rows = []
     for label, runs in others:
         found = differences(baseline, runs, resamples)
-        cells = [_interval(found[name]) if name in found else UNDEFINED for name in names]
+        cells = [_interval(found[name]) if name in found else NOTHING for name in names]
         rows.append([label, *cells])
     return _table(["", *names], rows) if rows else ""
 
@@ -171,7 +174,7 @@ def _mean(values: Sequence[float]) -> float:
 
 
 def _scale(mean: float) -> str:
-    return UNDEFINED if math.isnan(mean) else f"{mean:+.3f} ({width_factor(mean):.2f}x)"
+    return NOTHING if math.isnan(mean) else f"{mean:+.3f} ({width_factor(mean):.2f}x)"
 
 
 def _any(runs: Mapping[int, RunFigures]) -> RunFigures:
@@ -183,8 +186,8 @@ def _over_seeds(values: Sequence[float]) -> str:
 
 
 def _spread(value: Spread) -> str:
-    if value.mean < 0:
-        return UNDEFINED
+    if not is_defined(value.mean):
+        return NOTHING
     if math.isnan(value.deviation):
         return f"{value.mean:.3f}"
     return f"{value.mean:.3f} ± {value.deviation:.3f}"
@@ -192,7 +195,7 @@ def _spread(value: Spread) -> str:
 
 def _interval(value: Interval) -> str:
     if math.isnan(value.difference):
-        return UNDEFINED
+        return NOTHING
     return f"{value.difference:+.3f} [{value.low:+.3f}, {value.high:+.3f}]"
 
 

@@ -9,7 +9,14 @@ from typing import Any
 
 from swahr.config import defaults, load_config, output_dir, resolve_path
 from swahr.engine import checkpoint
-from swahr.engine.provenance import results_name
+from swahr.engine.provenance import (
+    FIGURES,
+    IN_TRAINING,
+    describe_test_of_split,
+    read_figures,
+    results_name,
+    sha256,
+)
 from swahr.engine.run_folder import changed_settings, changes_what_is_learnt
 
 BASE = "base.yaml"  # a folder's file that the others build upon; it is not compared itself
@@ -46,7 +53,7 @@ class PlannedRun:
 
     @property
     def results(self) -> Path:
-        """The result records of the last validation."""
+        """The result records of the test."""
         return self.folder / "results" / f"{results_name(self.cfg)}.json"
 
     @property
@@ -54,8 +61,24 @@ class PlannedRun:
         """The table with the losses of each epoch."""
         return self.folder / checkpoint.RESULTS
 
+    def is_trained(self) -> bool:
+        return self.weights.is_file()
+
+    def is_tested(self) -> bool:
+        """Whether the results are those of the weights at the end, with the settings of the test.
+
+        Raises CheckpointError for files that cannot be read.
+        """
+        figures = self.results.with_name(self.results.stem + FIGURES)
+        if not (self.results.is_file() and figures.is_file()):
+            return False
+        told = read_figures(figures)
+        if told.test != describe_test_of_split(self.cfg):
+            return False
+        return told.weights == IN_TRAINING or told.are_of(sha256(self.weights))
+
     def is_done(self) -> bool:
-        return self.weights.is_file() and self.results.is_file()
+        return self.is_trained() and self.is_tested()
 
 
 def find_files(given: Sequence[str | Path]) -> dict[str, Path]:
@@ -83,8 +106,8 @@ def plan_runs(
 
     A run is called <folder of the file>_<label>_seed<seed>. opts: settings, as KEY VALUE or
     KEY=VALUE, of all runs. Raises ConfigError for a configuration that cannot be loaded, and
-    AblationError where opts set what tells runs apart, or where a run that is done was made with
-    other settings.
+    AblationError where opts set what tells runs apart, or where a trained run was made with other
+    settings.
     """
     given = {str(item).partition("=")[0] for item in opts}
     for key in OWN_KEYS:
@@ -102,7 +125,7 @@ def _plan_run(label: str, file: Path, seed: int, opts: Sequence[str]) -> Planned
     all_opts = (*map(str, opts), *own)
     cfg = load_config(file, all_opts)
     run = PlannedRun(label, seed, file, all_opts, cfg, output_dir(cfg, file))
-    if run.is_done():
+    if run.is_trained():
         _refuse_other_settings(run)
     return run
 

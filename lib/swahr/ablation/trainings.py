@@ -1,4 +1,4 @@
-"""Trains the runs that are missing, each in a process of its own."""
+"""Trains the runs that are missing and tests those that are trained, each in its own process."""
 
 from __future__ import annotations
 
@@ -20,6 +20,7 @@ from swahr.files import make_folder
 logger = logging.getLogger("swahr")
 PACKAGE_ROOT = Path(__file__).resolve().parents[2]
 TRAIN = (sys.executable, "-m", "swahr", "train")
+TEST = (sys.executable, "-m", "swahr", "val")
 
 
 def make_slots(parallel: int, gpus: Sequence[str], cores: int) -> list[dict[str, str]]:
@@ -38,19 +39,22 @@ def make_slots(parallel: int, gpus: Sequence[str], cores: int) -> list[dict[str,
 
 
 class Trainings:
-    """Trains runs at the same time, one for each slot.
+    """Trains runs at the same time, one for each slot. Runs that are trained already are tested.
 
-    slots: see make_slots. modules: of --import. command: what trains, before its arguments.
+    slots: see make_slots. modules: of --import. train_command, test_command: what trains and what
+    tests, before its arguments.
     """
 
     def __init__(
         self,
         slots: Sequence[Mapping[str, str]],
         modules: Sequence[str] = (),
-        command: Sequence[str] = TRAIN,
+        train_command: Sequence[str] = TRAIN,
+        test_command: Sequence[str] = TEST,
     ) -> None:
         self.modules = tuple(modules)
-        self.command = tuple(command)
+        self.train_command = tuple(train_command)
+        self.test_command = tuple(test_command)
         self._slots: queue.Queue[Mapping[str, str]] = queue.Queue()
         for slot in slots:
             self._slots.put(slot)
@@ -62,8 +66,8 @@ class Trainings:
     def train(self, runs: Sequence[PlannedRun]) -> dict[str, str]:
         """Train the runs; returns {name: why} for those that failed, which stop no other.
 
-        What a run prints is in train_output.txt of its folder. KeyboardInterrupt stops all runs,
-        after they have saved their checkpoints.
+        What a run prints is in train_output.txt or test_output.txt of its folder. KeyboardInterrupt
+        stops all runs, after they have saved their checkpoints.
         """
         problems: dict[str, str] = {}
         with ThreadPoolExecutor(self._count) as pool:
@@ -83,12 +87,22 @@ class Trainings:
         return problems
 
     def _train_one(self, run: PlannedRun) -> str:
-        """Train a run; returns why it failed, or ''."""
+        """Train or test a run; returns why it failed, or ''."""
         slot = self._slots.get()
         try:
-            log = make_folder(run.folder) / "train_output.txt"
+            command = (*self.train_command, *self._arguments(run))
+            name = "train"
+            if run.is_trained():
+                name = "test"
+                command = (
+                    *self.test_command,
+                    *self._arguments(run),
+                    "TEST.MODEL_FILE",
+                    str(run.weights),
+                )
+            log = make_folder(run.folder) / f"{name}_output.txt"
             with open(log, "wb") as file:
-                process = self._start(run, slot, file)
+                process = self._start(run, command, slot, file)
                 if process is None:
                     return "stopped before it began"
                 status = process.wait()
@@ -100,11 +114,13 @@ class Trainings:
         finally:
             self._slots.put(slot)
 
-    def _start(
-        self, run: PlannedRun, slot: Mapping[str, str], file: BinaryIO
-    ) -> subprocess.Popen[bytes] | None:
+    def _arguments(self, run: PlannedRun) -> list[str]:
         imports = [part for module in self.modules for part in ("--import", module)]
-        command = [*self.command, "--cfg", str(run.file), *imports, *run.opts]
+        return ["--cfg", str(run.file), *imports, *run.opts]
+
+    def _start(
+        self, run: PlannedRun, command: Sequence[str], slot: Mapping[str, str], file: BinaryIO
+    ) -> subprocess.Popen[bytes] | None:
         path = os.pathsep.join([str(PACKAGE_ROOT), os.environ.get("PYTHONPATH", "")])
         with self._lock:
             if self._stopped:

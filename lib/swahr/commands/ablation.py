@@ -6,7 +6,8 @@
 
 LIST: YAML files, and folders, of which all YAML files but base.yaml are taken. Each run has a
 folder of its own, named after the file and the seed. The same command resumes: runs that are done
-are kept, others continue from their checkpoints. A run that fails does not stop the others. The
+are kept, others continue from their checkpoints. With other settings of the test (TEST.*), trained
+runs are tested again. A run that fails does not stop the others. The
 page gets tables and charts: AP, also by height and keypoint, joints given to the wrong person,
 differences with bootstrap intervals, the learnt scale maps, and the losses. Of a page that is
 there, only the part between its two marks is replaced. It needs matplotlib. Exit status: 0 done; 1

@@ -28,6 +28,16 @@ class ImageHeader(NamedTuple):
     height: int
     orientation: int
 
+    def is_turned_to(self, size: tuple[int, int]) -> bool:
+        """Whether (w, h) is the size of the image as its EXIF orientation turns it, and not that of
+        the stored pixels.
+        """
+        return (
+            self.orientation in TURNED
+            and (self.width, self.height) != size
+            and (self.height, self.width) == size
+        )
+
 
 def image_header(data: bytes) -> ImageHeader | None:
     """The header of an image file's contents; None if the format is unknown or the file broken."""

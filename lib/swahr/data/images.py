@@ -171,9 +171,16 @@ class ImageStore:
         except ZipError as error:
             raise ImageError(str(error)) from None
 
-    def read(self, file_name: str) -> Image:
-        """(H, W, 3) uint8 RGB, the stored pixels; ImageError as read_image."""
-        return read_image(self.read_bytes(file_name), self.path(file_name))
+    def read(self, file_name: str, size: tuple[int, int] | None = None) -> Image:
+        """(H, W, 3) uint8 RGB, the stored pixels; ImageError as read_image.
+
+        size: (w, h) that annotations give, if they do; if that is the size of the turned image, it
+        is turned as its EXIF orientation says.
+        """
+        data = self.read_bytes(file_name)
+        header = image_header(data)
+        turned = header is not None and size is not None and header.is_turned_to(size)
+        return read_image(data, self.path(file_name), honour_exif=turned)
 
     def missing(self, file_names: Iterable[str]) -> set[str]:
         """Those of the file names that do not exist. Each folder is listed once.

@@ -14,7 +14,7 @@ from yacs.config import CfgNode
 from swahr.data.annotation_arrays import AnnotationArrays, ImageInfo
 from swahr.data.annotation_check import load_annotations
 from swahr.data.annotation_report import AnnotationError
-from swahr.data.image_header import TURNED, UPRIGHT, ImageHeader, image_header
+from swahr.data.image_header import UPRIGHT, image_header
 from swahr.data.images import AbsentImages, Image, ImageError, ImageStore, read_image
 from swahr.data.joints import ScaleSigma, joint_centers
 from swahr.data.outlines import draw_mask
@@ -145,7 +145,7 @@ class KeypointDataset:
         try:
             data = self.images.read_bytes(info.file_name)
             header = image_header(data)
-            upright = header is not None and _is_size_of_turned(header, info)
+            upright = header is not None and header.is_turned_to((info.width, info.height))
             if header is not None and not upright:
                 self._check_size(image_id, header.width, header.height)
             image = read_image(data, name, honour_exif=upright)
@@ -211,16 +211,6 @@ class KeypointDataset:
         data["images"] = [image for image in data["images"] if image["id"] in used]
         data["annotations"] = [a for a in data.get("annotations", []) if a["image_id"] in used]
         return data
-
-
-def _is_size_of_turned(header: ImageHeader, info: ImageInfo) -> bool:
-    """Whether the annotation file gives the size of the image as its EXIF orientation turns it."""
-    size = (info.width, info.height)
-    return (
-        header.orientation in TURNED
-        and (header.width, header.height) != size
-        and (header.height, header.width) == size
-    )
 
 
 def build_dataset(

@@ -15,7 +15,6 @@ A module of yours adds a hook, which TRAIN.HOOKS then names:
 from __future__ import annotations
 
 import logging
-import math
 import time
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
@@ -34,10 +33,11 @@ from swahr.distributed.free_cores import (
     read_times,
 )
 from swahr.engine import checkpoint
-from swahr.engine.provenance import sha256
+from swahr.engine.provenance import describe_test_of_split, sha256
 from swahr.engine.results_file import as_text
 from swahr.engine.run_plots import draw_curves
 from swahr.engine.schedule import TrainingError
+from swahr.evaluation.figures import is_defined
 from swahr.models.weights import load_state, published_state
 from swahr.parts import choose
 
@@ -145,13 +145,14 @@ class BestWeights(Hook):
     """Keeps the weights whose figure is the highest in model_best.pth.tar; the newer of equal ones.
 
     A validation without figures (a set without annotations), or with an undefined one, counts as
-    best as long as no figure was defined. metric: name of the figure. The checkpoint keeps the
-    figures of the best and of the last validation, each with its epoch, and the SHA-256 of the best
-    weights' file.
+    best as long as no figure was defined. metric: name of the figure. test: what is validated and
+    how, in words. The checkpoint keeps the figures of the best and of the last validation, each
+    with its epoch and test, and the SHA-256 of the best weights' file.
     """
 
-    def __init__(self, metric: str) -> None:
+    def __init__(self, metric: str, test: str = "") -> None:
         self.metric = metric
+        self.test = test
         self.validations: dict[str, dict[str, Any]] = {}
 
     def after_validation(self, trainer: Trainer, stats: Stats) -> None:
@@ -160,7 +161,11 @@ class BestWeights(Hook):
         is_best = is_defined(progress.perf) or not is_defined(progress.best_perf)
         if is_defined(progress.perf) and is_defined(progress.best_perf):
             is_best = progress.perf >= progress.best_perf  # type: ignore[operator]
-        self.validations["last"] = {"epoch": progress.epoch, "figures": dict(stats)}
+        self.validations["last"] = {
+            "epoch": progress.epoch,
+            "figures": dict(stats),
+            "test": self.test,
+        }
         if is_best:
             self.validations["best"] = dict(self.validations["last"])
             progress.best_perf = progress.perf
@@ -292,11 +297,6 @@ def read_metric(stats: Stats, metric: str) -> float | None:
     return stats[metric]
 
 
-def is_defined(value: float | None) -> bool:
-    """False for None, NaN and -1, which scoring gives if nobody counts."""
-    return value is not None and not math.isnan(value) and value != -1
-
-
 def build_ema(cfg: Any, model: nn.Module) -> Hook | None:
     """TRAIN.EMA; 0 is off."""
     return EMA(model, cfg.TRAIN.EMA) if cfg.TRAIN.EMA else None
@@ -309,7 +309,7 @@ def build_clip_norm(cfg: Any, model: nn.Module) -> Hook | None:
 
 def build_best_weights(cfg: Any, model: nn.Module) -> Hook | None:
     """TRAIN.BEST_METRIC."""
-    return BestWeights(cfg.TRAIN.BEST_METRIC)
+    return BestWeights(cfg.TRAIN.BEST_METRIC, describe_test_of_split(cfg))
 
 
 def build_early_stopping(cfg: Any, model: nn.Module) -> Hook | None:

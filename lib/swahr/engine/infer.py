@@ -91,6 +91,7 @@ def infer_images(
     if "video" in results.outputs:
         raise InferenceError("--save video: the source is images; save images, json, jsonl or csv")
     _check_folder(results.folder, {path.parent for path in files.paths.values()})
+    _check_targets(files, results)
     weights = describe_weights(weights_path)
     people = _people_file(cfg, weights, results)
     try:
@@ -278,7 +279,7 @@ def _explained(
         except (ImageError, PredictionError) as error:
             yield ImageResult(name, None, str(error))
             continue
-        save_image(results.folder / f"{drawn_names[name]}{MAPS_ENDING}", explanation.panel)
+        save_image(results.folder / _maps_name(drawn_names[name]), explanation.panel)
         yield ImageResult(name, explanation.prediction)
 
 
@@ -321,6 +322,33 @@ def _check_folder(folder: Path, sources: set[Path]) -> Path:
     if folder.exists() and not folder.is_dir():
         raise InferenceError(f"--save_dir {folder} is not a folder")
     return make_folder(folder)
+
+
+def _check_targets(files: ImageFiles, results: Results) -> None:
+    """Raises InferenceError where an image that is drawn would replace one that is read, or maps an
+    image that is drawn.
+    """
+    names = {target: name for name, target in files.drawn_names().items()}
+    drawn = names if "images" in results.outputs else {}
+    maps = {_maps_name(target): name for target, name in names.items()} if results.maps else {}
+    sources = {path.resolve(): path for path in files.paths.values()}
+    for target in (*drawn, *maps):
+        if source := sources.get((results.folder / target).resolve()):
+            raise InferenceError(
+                f"--save_dir {results.folder}: {source} would be overwritten; give a folder "
+                "outside those of the images"
+            )
+    for target, name in maps.items():
+        if target in drawn:
+            raise InferenceError(
+                f"--show-maps: the maps of {name} would replace the drawing of {drawn[target]}; "
+                "leave that image out"
+            )
+
+
+def _maps_name(drawn_name: str) -> str:
+    """The file with the maps of an image, by the name under which the image is drawn."""
+    return f"{drawn_name}{MAPS_ENDING}"
 
 
 def _window(results: Results, title: str) -> Any:

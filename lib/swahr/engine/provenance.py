@@ -5,6 +5,7 @@ both.
 from __future__ import annotations
 
 import hashlib
+import json
 import zipfile
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
@@ -20,6 +21,7 @@ from swahr.models.weights import CheckpointError
 Entry = TypeVar("Entry")
 RUN_WEIGHTS = (checkpoint.BEST, checkpoint.FINAL)  # files of a run, in order of preference
 FIGURES = "_figures.json"  # end of the name of a file of figures, see validate.write_report
+IN_TRAINING = "those of the training run in progress"  # what a report says of such weights
 DIGEST_LENGTH = 12  # hexadecimal digits of SHA-256 that are shown
 # The settings that decide which people are found, apart from the weights.
 RESULT_SECTIONS = ("DATASET", "MODEL", "LOSS", "AMP", "TEST")
@@ -95,27 +97,57 @@ def _epoch_in_run(path: Path, digest: str) -> int | None:
     """The epoch of a run's best or final weights, whose files have none, from the checkpoint beside
     them; None if it is of other weights.
     """
-    newest = path.parent / checkpoint.NEWEST
     if path.name == checkpoint.BEST:
-        best = best_validations(newest).get("best") or {}
-        return best["epoch"] if best.get("sha256") == digest else None
-    if path.name == checkpoint.FINAL:
-        kept = checkpoint_entry(newest, "best_state_dict", dict) or {}
-        return checkpoint_entry(newest, "epoch", int) if _has_weights(path, kept) else None
+        return _best_validation(path, digest).get("epoch")
+    newest = path.parent / checkpoint.NEWEST
+    if path.name == checkpoint.FINAL and _has_weights(path, _evaluated_weights(newest)):
+        return checkpoint_entry(newest, "epoch", int)
     return None
 
 
-def best_validations(newest: Path) -> dict[str, Any]:
-    """What the last checkpoint of a run says of its best and its last validation, see
-    hooks.BestWeights; {} where it does not.
+def validation_in_training(weights: Weights) -> dict[str, Any]:
+    """The validation, in training, of a run's weights, as the checkpoint beside them tells it, see
+    hooks.BestWeights; {} where there was none, or of other weights only.
+    """
+    path = weights.path
+    if path.name == checkpoint.BEST:
+        return _best_validation(path, weights.digest)
+    if path.name not in (checkpoint.FINAL, checkpoint.NEWEST):
+        return {}
+    newest = path.parent / checkpoint.NEWEST
+    progress = checkpoint_entry(newest, "progress", dict) or {}
+    last = _validations(newest).get("last") or {}
+    is_newest = (progress.get("epoch"), progress.get("step")) == (last.get("epoch"), 0)
+    return last if is_newest and _has_weights(path, _evaluated_weights(newest)) else {}
+
+
+def _best_validation(path: Path, digest: str) -> dict[str, Any]:
+    best = _validations(path.parent / checkpoint.NEWEST).get("best") or {}
+    return best if best.get("sha256") == digest else {}
+
+
+def _validations(newest: Path) -> dict[str, Any]:
+    """The best and the last validation that the last checkpoint of a run tells of; {} where it does
+    not.
     """
     hooks = checkpoint_entry(newest, "hooks", dict) or {}
     return dict(hooks.get("best_weights") or {})
 
 
+def _evaluated_weights(newest: Path) -> dict[str, torch.Tensor]:
+    """The weights of the last checkpoint of a run that are validated and kept: the average where
+    there is one.
+    """
+    hooks = checkpoint_entry(newest, "hooks", dict) or {}
+    average = (hooks.get("ema") or {}).get("state_dict")
+    return average or checkpoint_entry(newest, "best_state_dict", dict) or {}
+
+
 def _has_weights(path: Path, weights: dict[str, torch.Tensor]) -> bool:
-    """Whether a file of plain weights holds these."""
+    """Whether a file of plain weights, or a checkpoint of training, holds these."""
     own = _content(path)
+    if isinstance(own, dict):
+        own = own.get("best_state_dict", own)
     if not isinstance(own, dict) or own.keys() != weights.keys():
         return False
     pairs = [(own[name], tensor) for name, tensor in weights.items()]
@@ -140,6 +172,11 @@ def describe_test(cfg: Any) -> str:
     return f"{flip}, scales {scales}, input size {cfg.DATASET.INPUT_SIZE} px{''.join(rules)}"
 
 
+def describe_test_of_split(cfg: Any) -> str:
+    """DATASET.TEST and `describe_test`."""
+    return f"{cfg.DATASET.TEST}, {describe_test(cfg)}"
+
+
 def results_name(cfg: Any) -> str:
     """The name, without ending, of the results of DATASET.TEST: the published
     keypoints_<TEST>_results for the published default test (flip test, scale 1). Other tests get
@@ -152,6 +189,27 @@ def results_name(cfg: Any) -> str:
     if scales != [1.0]:
         name += "_scales" + "-".join(f"{scale:g}" for scale in scales)
     return name
+
+
+class Figures(NamedTuple):
+    """Figures of a validation by name. weights, test: what was tested, and how, in words."""
+
+    weights: str
+    test: str
+    figures: dict[str, float]
+
+    def are_of(self, digest: str) -> bool:
+        """Whether the weights are those of the file with this SHA-256."""
+        return digest[:DIGEST_LENGTH] in self.weights
+
+
+def read_figures(path: Path) -> Figures:
+    """A file of figures. Raises CheckpointError if it is not one."""
+    try:
+        content = json.loads(path.read_bytes())
+        return Figures(content["weights"], content["test"], content["figures"])
+    except (OSError, ValueError, TypeError, KeyError) as error:
+        raise CheckpointError(f"{path}: is no file of figures ({error}); remove it") from None
 
 
 def fingerprint(cfg: Any, weights: Weights) -> str:

@@ -16,7 +16,6 @@ from torch import Tensor
 from swahr import __version__
 from swahr.config import configured_skeleton
 from swahr.config.schema import SCHEMA, flatten
-from swahr.engine import checkpoint
 from swahr.engine.model_files import (
     PUBLISHED_CONFIG,
     PUBLISHED_SKELETON,
@@ -25,13 +24,12 @@ from swahr.engine.model_files import (
     ModelFiles,
 )
 from swahr.engine.provenance import (
-    DIGEST_LENGTH,
     FIGURES,
     Weights,
-    best_validations,
-    checkpoint_entry,
     describe_test,
     describe_weights,
+    read_figures,
+    validation_in_training,
 )
 from swahr.engine.run_folder import own_skeleton
 from swahr.evaluation.metrics import format_table
@@ -125,37 +123,14 @@ def find_figures(cfg: Any, weights: Weights) -> list[Measured]:
     Figures of other weights of the run, such as those of an earlier epoch, are left out.
     """
     measured = []
-    if figures := figures_of_training(weights.path):
-        test = f"{cfg.DATASET.TEST}, {describe_test(cfg)} (in training)"
-        measured.append(Measured(test, figures))
+    if validation := validation_in_training(weights):
+        test = validation.get("test") or f"{cfg.DATASET.TEST}, settings unknown"
+        measured.append(Measured(f"{test} (in training)", validation["figures"]))
     for path in sorted((weights.path.parent / "results").glob(f"*{FIGURES}")):
-        content = _read_figures(path)
-        if weights.digest[:DIGEST_LENGTH] in content["weights"]:
-            measured.append(Measured(content["test"], content["figures"]))
+        told = read_figures(path)
+        if told.are_of(weights.digest):
+            measured.append(Measured(told.test, told.figures))
     return measured
-
-
-def figures_of_training(weights: Path) -> dict[str, float]:
-    """The figures of a run's weights as its last checkpoint has them; {} where it does not say."""
-    newest = weights.parent / checkpoint.NEWEST
-    if weights.name not in (checkpoint.BEST, checkpoint.FINAL, checkpoint.NEWEST):
-        return {}
-    validations = best_validations(newest)
-    which = "best" if weights.name == checkpoint.BEST else "last"
-    validation = validations.get(which) or {}
-    is_of_weights = which == "best" or validation.get("epoch") == checkpoint_entry(
-        newest, "epoch", int
-    )
-    return dict(validation.get("figures", {})) if is_of_weights else {}
-
-
-def _read_figures(path: Path) -> dict[str, Any]:
-    """A file of figures. Raises LoadError if it is not one."""
-    try:
-        content = json.loads(path.read_bytes())
-        return {key: content[key] for key in ("weights", "test", "figures")}
-    except (OSError, ValueError, TypeError, KeyError) as error:
-        raise LoadError(f"{path}: is no file of figures ({error}); remove it") from None
 
 
 def model_card(

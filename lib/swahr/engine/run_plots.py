@@ -14,6 +14,7 @@ import numpy as np
 
 from swahr.data.images import Image
 from swahr.data.keypoints import KeypointDataset
+from swahr.evaluation.figures import is_defined
 from swahr.evaluation.records import Record
 from swahr.files import write_bytes
 from swahr.visualize import draw_people, fit, make_grid, save_image
@@ -24,7 +25,6 @@ LOSS = "loss"
 RATE = "learning_rate"
 MAX_CURVES = 8  # of a panel
 DETAILS = ("AP (", "AR ")  # beginnings of the names of figures that are not drawn
-UNDEFINED = "-1"  # of a figure
 EXAMPLES = 8  # images of val_images.jpg
 COLUMNS = 4  # of images, two to an example
 CELL = 320  # px of the longer side of an image
@@ -62,7 +62,7 @@ def _curve(rows: Mapping[int, Mapping[str, str]], name: str) -> tuple[list[int],
     points = {
         epoch: float(row[name])
         for epoch, row in sorted(rows.items())
-        if row.get(name, "") not in ("", UNDEFINED)
+        if row.get(name) and is_defined(float(row[name]))
     }
     return list(points), list(points.values())
 

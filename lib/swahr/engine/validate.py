@@ -23,7 +23,10 @@ from swahr.engine.datasets import build_validation_set
 from swahr.engine.progress import setup_logging
 from swahr.engine.provenance import (
     FIGURES,
+    IN_TRAINING,
+    Figures,
     describe_test,
+    describe_test_of_split,
     describe_weights,
     find_weights,
     fingerprint,
@@ -47,7 +50,6 @@ from swahr.skeleton import Skeleton
 logger = logging.getLogger(__name__)
 
 MAX_LINES = 20  # skipped images that a report names; the rest is counted
-IN_TRAINING = "those of the training run in progress"
 
 
 class DatasetPeople(NamedTuple):
@@ -299,8 +301,10 @@ def write_report(
     )
     write_text(path.with_suffix(".md"), f"{report}\n")
     if stats:
-        figures = {"weights": weights, "test": f"{report.split}, {report.test}", "figures": stats}
-        write_text(path.with_name(path.stem + FIGURES), json.dumps(figures, indent=1) + "\n")
+        figures = Figures(weights, describe_test_of_split(cfg), stats)
+        write_text(
+            path.with_name(path.stem + FIGURES), json.dumps(figures._asdict(), indent=1) + "\n"
+        )
     return report
 
 

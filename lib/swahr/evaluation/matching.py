@@ -18,6 +18,7 @@ import numpy as np
 from faster_coco_eval import COCO, COCOeval_faster
 from numpy.typing import NDArray
 
+from swahr.evaluation.figures import UNDEFINED
 from swahr.evaluation.records import EvaluationError, checked_records, labelled_people
 from swahr.geometry import BOX_TO_AREA
 from swahr.jit import kernel
@@ -258,14 +259,15 @@ def match(
 def precision_recall(
     run: Run, matches: Matches, weights: NDArray[np.number] | None = None
 ) -> tuple[Floats, Floats]:
-    """Precision (T, 101) at the RECALLS and the highest recall (T,); -1 where nobody counts.
+    """Precision (T, 101) at the RECALLS and the highest recall (T,); UNDEFINED where
+    nobody counts.
 
     weights (I,): how often each image counts (default: once), as in a bootstrap over images.
     """
     count = np.ones(len(run.truth.image_ids)) if weights is None else np.asarray(weights, float)
     total = float(count[run.truth.image[matches.positives]].sum())
-    precision = np.full((len(matches.thresholds), len(RECALLS)), -1.0)
-    recall = np.full(len(matches.thresholds), -1.0)
+    precision = np.full((len(matches.thresholds), len(RECALLS)), UNDEFINED)
+    recall = np.full(len(matches.thresholds), UNDEFINED)
     if total == 0:
         return precision, recall
     order = run.found.ranking
@@ -280,7 +282,7 @@ def precision_recall(
 
 
 def average_precision(run: Run, matches: Matches) -> float:
-    """Mean precision over thresholds and recalls; -1 where nobody counts."""
+    """Mean precision over thresholds and recalls; UNDEFINED where nobody counts."""
     return float(precision_recall(run, matches)[0].mean())
 
 

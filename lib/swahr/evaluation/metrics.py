@@ -5,7 +5,7 @@ COCO: the ten figures of pycocotools, with the areas of the annotations (COCO ke
 Lin et al., ECCV 2014). CrowdPose: a person's area is 0.53 of its box. AP is also given for images
 with a crowd index below 0.2 (easy), below 0.8 (medium) and the rest (hard), rounded to four digits
 like that of the published tool (Li et al., CVPR 2019).
-A figure is -1 if the annotations have nobody who counts for it.
+A figure is UNDEFINED (-1) if the annotations have nobody who counts for it.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ import numpy as np
 from faster_coco_eval import COCO, COCOeval_faster
 from numpy.typing import NDArray
 
+from swahr.evaluation.figures import UNDEFINED, is_defined
 from swahr.evaluation.records import (
     EvaluationError,
     Record,
@@ -80,8 +81,8 @@ def evaluate(
     what was repaired or skipped there is scored that way. records: the results. Both may be files
     or their contents. skeleton: gives the sigmas of OKS. protocol: "coco" or "crowd_pose".
 
-    Returns the figures of NAMES[protocol]; all are 0 if there are no records. Raises
-    EvaluationError for files and records that do not fit.
+    Returns the figures of NAMES[protocol]; those that nobody labelled counts for are UNDEFINED.
+    Raises EvaluationError for files and records that do not fit.
     """
     if protocol not in NAMES:
         raise EvaluationError(
@@ -96,12 +97,11 @@ def evaluate(
         {category["id"] for category in people["categories"]},
         3 * skeleton.num_keypoints,
     )
-    if not found:
-        logger.warning("nobody was found in any image: every figure is 0")
-        return dict.fromkeys(NAMES[protocol], 0.0)
     if not labelled.anns:
         logger.warning("nobody is labelled in any image: there are no figures")
-        return dict.fromkeys(NAMES[protocol], -1.0)
+        return dict.fromkeys(NAMES[protocol], UNDEFINED)
+    if not found:
+        logger.warning("nobody was found in any image: the figures are 0")
     scorer = _Scorer(labelled, found, skeleton.sigmas, protocol == "crowd_pose")
     precision, recall = scorer.tables()
     stats: dict[str, float] = {}
@@ -128,7 +128,7 @@ def format_table(name: str, stats: Mapping[str, float]) -> str:
     figures are "-".
     """
     head = f"| Arch | {' | '.join(stats)} |"
-    values = " | ".join("-" if value < 0 else f"{value:.3f}" for value in stats.values())
+    values = " | ".join(f"{value:.3f}" if is_defined(value) else "-" for value in stats.values())
     return "\n".join([head, "|---" * (len(stats) + 1) + "|", f"| {name} | {values} |"])
 
 
@@ -162,13 +162,15 @@ class _Scorer:
         return np.asarray(scorer.eval["precision"]), np.asarray(scorer.eval["recall"])
 
     def rounded_ap(self, image_ids: Sequence[int]) -> float:
-        """AP over some of the images, rounded to four digits; -1 without images."""
-        return round(_mean(self.tables(image_ids)[0][:, :, :, 0, -1]), 4) if image_ids else -1.0
+        """AP over some of the images, rounded to four digits; UNDEFINED without images."""
+        return (
+            round(_mean(self.tables(image_ids)[0][:, :, :, 0, -1]), 4) if image_ids else UNDEFINED
+        )
 
 
 def _mean(values: NDArray[np.float64]) -> float:
     defined = values[values > -1]
-    return float(defined.mean()) if defined.size else -1.0
+    return float(defined.mean()) if defined.size else UNDEFINED
 
 
 def _by_crowding(images: Sequence[Mapping[str, Any]]) -> dict[str, list[int]]:

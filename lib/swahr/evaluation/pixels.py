@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from swahr.evaluation.matching import Floats, Ints, Run, match
+from swahr.evaluation.figures import UNDEFINED
+from swahr.evaluation.matching import Bools, Floats, Ints, Run, match
 from swahr.skeleton import COCO, CROWD_POSE, Skeleton
 
 NEAR = 0.1  # OKS from which a detection is taken to mean a person
@@ -25,12 +26,12 @@ def pixel_figures(run: Run) -> dict[str, float]:
     """Mean and median distance in pixels, and PCK, by the PIXEL_NAMES.
 
     The distances are those of the keypoints that were found of people who were found; PCK counts
-    all labelled keypoints. -1 without any.
+    all labelled keypoints. UNDEFINED without any.
     """
     person = meant_people(run)
-    distances = pixel_errors(run, person)[run.found.keypoints[..., 2] > 0]
+    distances = pixel_errors(run, person)
     distances = distances[np.isfinite(distances)]
-    values = [-1.0, -1.0]
+    values = [UNDEFINED, UNDEFINED]
     if len(distances):
         values = [float(distances.mean()), float(np.median(distances))]
     return dict(zip(PIXEL_NAMES, [*values, pck(run, person)], strict=True))
@@ -41,15 +42,23 @@ def meant_people(run: Run) -> Ints:
     return match(run, np.array([NEAR])).person[0]
 
 
+def found_joints(run: Run) -> Bools:
+    """(D, K) whether a detection has the keypoint: those that were not found have the score 0. A
+    detection without any score has all.
+    """
+    scored = run.found.keypoints[..., 2] > 0
+    return scored | ~scored.any(axis=1, keepdims=True)
+
+
 def pixel_errors(run: Run, person: Ints) -> Floats:
     """(D, K) distance in pixels to the true place of the person (D,) that the detection means; NaN
-    where it means nobody who counts, or the keypoint is not labelled.
+    where it means nobody who counts, or the keypoint is not labelled, or was not found.
     """
     distances = np.full(run.found.keypoints.shape[:2], np.nan)
     meant = np.flatnonzero(person >= 0)
     owner = person[meant]
     step = run.found.keypoints[meant] - run.truth.keypoints[owner]
-    counted = run.truth.labelled[owner] & ~run.truth.ignored[owner, None]
+    counted = run.truth.labelled[owner] & ~run.truth.ignored[owner, None] & found_joints(run)[meant]
     distances[meant] = np.where(counted, np.hypot(step[..., 0], step[..., 1]), np.nan)
     return distances
 
@@ -78,8 +87,8 @@ def pck_lengths(run: Run) -> Floats:
 
 
 def pck(run: Run, person: Ints) -> float:
-    """PCK of all keypoints together; those of missed people are wrong. -1 where nothing is
-    labelled.
+    """PCK of all keypoints together; those of missed people are wrong. UNDEFINED where nothing
+    is labelled.
 
     person: (D,), see meant_people.
     """
@@ -87,7 +96,7 @@ def pck(run: Run, person: Ints) -> float:
     counted = (run.truth.labelled & ~run.truth.ignored[:, None]).sum(axis=1)
     total = int(counted[np.isfinite(lengths)].sum())
     if not total:
-        return -1.0
+        return UNDEFINED
     limit = np.full(len(person), np.nan)
     meant = person >= 0
     limit[meant] = PCK_FRACTION * lengths[person[meant]]

@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from swahr.evaluation.figures import UNDEFINED
 from swahr.evaluation.matching import Bools, Ints, Run, pair_similarities
 from swahr.evaluation.pixels import meant_people
 
@@ -31,13 +32,13 @@ class Swaps(NamedTuple):
 
     @property
     def joint_share(self) -> float:
-        """Share of the judged joints; -1 without any."""
-        return self.joints / self.judged if self.judged else -1.0
+        """Share of the judged joints; UNDEFINED without any."""
+        return self.joints / self.judged if self.judged else UNDEFINED
 
     @property
     def image_share(self) -> float:
-        """Share of the images; -1 without any."""
-        return self.images / self.all_images if self.all_images else -1.0
+        """Share of the images; UNDEFINED without any."""
+        return self.images / self.all_images if self.all_images else UNDEFINED
 
     def __str__(self) -> str:
         return (

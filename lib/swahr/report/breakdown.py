@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from swahr.evaluation.figures import UNDEFINED
 from swahr.evaluation.matching import (
     THRESHOLDS,
     Bools,
@@ -39,10 +40,11 @@ class Group:
 
 @dataclass(frozen=True)
 class KeypointFigures:
-    """Figures of one keypoint; -1 where nothing is labelled.
+    """Figures of one keypoint; UNDEFINED where nothing is labelled.
 
     ap: see keypoint_figures. pck: share of the labelled keypoints that are right. mean, median:
-    distance in pixels over assigned people. kinds: number of each of KEYPOINT_KINDS.
+    distance in pixels, over assigned people in whom the keypoint was found. kinds: number of each
+    of KEYPOINT_KINDS.
     """
 
     name: str
@@ -168,15 +170,15 @@ def keypoint_figures(run: Run, errors: Errors) -> list[KeypointFigures]:
     figures = []
     for k, name in enumerate(run.skeleton.keypoints):
         total = int(measured[:, k].sum())
-        pixels = distances[judged[:, k], k]
+        pixels = distances[judged[:, k] & np.isfinite(distances[:, k]), k]
         figures.append(
             KeypointFigures(
                 name=name,
                 labelled=int(counted[:, k].sum()),
-                ap=average_precision(run, _keypoint_matches(run, errors, counted, k)),
-                pck=float(within[:, k].sum() / total) if total else -1.0,
-                mean=float(pixels.mean()) if len(pixels) else -1.0,
-                median=float(np.median(pixels)) if len(pixels) else -1.0,
+                ap=average_precision(run, _keypoint_matches(errors, counted, k)),
+                pck=float(within[:, k].sum() / total) if total else UNDEFINED,
+                mean=float(pixels.mean()) if len(pixels) else UNDEFINED,
+                median=float(np.median(pixels)) if len(pixels) else UNDEFINED,
                 kinds={
                     kind: int((errors.kinds[:, k] == code).sum())
                     for code, kind in enumerate(KEYPOINT_KINDS)
@@ -209,11 +211,11 @@ def calibration(run: Run) -> list[ScoreBin]:
 
 def calibration_error(bins: list[ScoreBin]) -> float:
     """Mean distance of score and OKS over the bins, weighted by their number (the expected
-    calibration error); -1 without detections.
+    calibration error); UNDEFINED without detections.
     """
     total = sum(each.count for each in bins)
     if not total:
-        return -1.0
+        return UNDEFINED
     return sum(each.count * abs(each.score - each.oks) for each in bins) / total
 
 
@@ -300,7 +302,7 @@ def _iou(first: Floats, second: Floats) -> Floats:
     return common / np.maximum(areas - common, 1e-9)
 
 
-def _keypoint_matches(run: Run, errors: Errors, counted: Bools, k: int) -> Matches:
+def _keypoint_matches(errors: Errors, counted: Bools, k: int) -> Matches:
     """Matches as if people were made of keypoint k alone."""
     judged = errors.kinds[:, k] >= 0
     right = judged & (errors.similarity[:, k] >= THRESHOLDS[:, None])

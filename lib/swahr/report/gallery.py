@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from swahr.data.images import ImageError, ImageStore
 from swahr.evaluation.matching import Bools, Run
+from swahr.evaluation.pixels import found_joints
 from swahr.report.charts import KIND_COLORS
 from swahr.report.errors import ERRORS, KEYPOINT_KINDS, Errors
 from swahr.visualize import draw_people
@@ -64,7 +65,7 @@ def make_card(
     """
     name, first, errors, threshold = runs[0]
     truth = first.truth
-    whole, note = _read(truth.file_names[index], store)
+    whole, note = _read(truth.file_names[index], info, store)
     image, zoom = _at_page_size(whole, first, index, info)
     scale = np.array([zoom, zoom, 1.0])
     people = truth.keypoints[truth.starts[index] : truth.starts[index + 1]]
@@ -115,12 +116,14 @@ def kinds_of_image(run: Run, errors: Errors, chosen: Bools, index: int) -> dict[
     return {kind: counts[kind] for kind in ERRORS if counts[kind]}
 
 
-def _read(file_name: str, store: ImageStore | None) -> tuple[Image | None, str]:
-    """The image, and why it cannot be read or ""."""
+def _read(
+    file_name: str, info: Mapping[str, Any], store: ImageStore | None
+) -> tuple[Image | None, str]:
+    """The image in the pixels that its annotations refer to, and why it cannot be read or ""."""
     if store is None:
         return None, ""
     try:
-        return store.read(file_name), ""
+        return store.read(file_name, (info.get("width"), info.get("height"))), ""
     except ImageError as error:
         return None, str(error)
 
@@ -151,15 +154,16 @@ def _draw_found(
     keypoints = run.found.keypoints[rows] * np.array([zoom, zoom, 1.0])
     judged = errors.kinds[rows] >= 0
     # Of those that mean a person only what the truth can judge; the rest would hide it.
-    keypoints[..., 2] = judged | ~judged.any(axis=1, keepdims=True)
+    found = found_joints(run)[rows]
+    keypoints[..., 2] = (judged | ~judged.any(axis=1, keepdims=True)) & found
     canvas = draw_people(image, keypoints, run.skeleton, run.found.scores[rows])
-    for row, points in zip(rows.tolist(), keypoints):
-        for k in np.flatnonzero(errors.kinds[row] > 0).tolist():
+    for row, points, is_found in zip(rows.tolist(), keypoints, found):
+        for k in np.flatnonzero((errors.kinds[row] > 0) & is_found).tolist():
             kind = KEYPOINT_KINDS[errors.kinds[row, k]]
             _ring(canvas, points[k, :2], KIND_COLORS[kind])
         for kind in ("double", "background"):
             if getattr(errors, kind)[row]:
-                _frame(canvas, points, KIND_COLORS[kind])
+                _frame(canvas, points[is_found], KIND_COLORS[kind])
     people = slice(run.truth.starts[index], run.truth.starts[index + 1])
     for box, missed in zip(run.truth.boxes[people] * zoom, errors.missed[people]):
         if missed:

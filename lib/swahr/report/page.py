@@ -11,6 +11,7 @@ import numpy as np
 
 from swahr.data.images import ImageStore
 from swahr.evaluation import pixels
+from swahr.evaluation.figures import UNDEFINED, is_defined
 from swahr.evaluation.matching import Run, average_precision, load_run, match, precision_recall
 from swahr.evaluation.metrics import evaluate
 from swahr.report import breakdown, charts
@@ -136,8 +137,8 @@ class _RunReport:
         self.pck = pixels.pck(self.run, self.errors.person)
         distances = pixels.pixel_errors(self.run, self.errors.person)
         distances = distances[np.isfinite(distances)]
-        self.mean_error = float(distances.mean()) if len(distances) else -1.0
-        self.median_error = float(np.median(distances)) if len(distances) else -1.0
+        self.mean_error = float(distances.mean()) if len(distances) else UNDEFINED
+        self.median_error = float(np.median(distances)) if len(distances) else UNDEFINED
         self.bins = breakdown.calibration(self.run)
         self.calibration_error = breakdown.calibration_error(self.bins)
         self.threshold, self.f1, self.precision, self.recall = breakdown.best_threshold(self.run)
@@ -170,5 +171,5 @@ def _worst_cards(
 
 
 def _figure(value: float, decimals: int = 3) -> str:
-    """A figure as text; - where it is undefined (-1)."""
-    return "-" if value == -1 else f"{value:.{decimals}f}"
+    """A figure as text; - where it is undefined."""
+    return f"{value:.{decimals}f}" if is_defined(value) else "-"
