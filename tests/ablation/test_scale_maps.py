@@ -25,9 +25,10 @@ class Coordinates(PoseNetwork):
 
     strides = (4, 2)  # type: ignore[assignment]
 
-    def __init__(self) -> None:
+    def __init__(self, joints: int = 17) -> None:
         torch.nn.Module.__init__(self)
         self.always_eval = []
+        self.joints = joints
 
     def forward(self, images: torch.Tensor) -> list[StageOutput]:
         outputs = []
@@ -35,7 +36,7 @@ class Coordinates(PoseNetwork):
             height = images.shape[2] // stride
             width = images.shape[3] // stride
             k, y, x = torch.meshgrid(
-                torch.arange(17.0),
+                torch.arange(float(self.joints)),
                 torch.arange(float(height)),
                 torch.arange(float(width)),
                 indexing="ij",
@@ -73,6 +74,14 @@ def test_each_joint_is_read_in_its_own_map_at_its_own_place(
         # The long side is padded to a multiple of 64, so that y may be shifted by half of that.
         assert abs(y / 32 - wanted[3]) < 0.5
     assert np.ptp(readings.scales[0]) > 2
+
+
+def test_a_centre_joint_is_not_read(
+    readings_and_data: tuple[ScaleReadings, KeypointDataset],
+) -> None:
+    readings, dataset = readings_and_data
+    with_center = read_scales(Coordinates(joints=18), dataset, 64, torch.device("cpu"))
+    np.testing.assert_array_equal(with_center.scales, readings.scales)
 
 
 def test_readings_are_kept_for_the_weights_that_they_are_of(tmp_path: Path) -> None:

@@ -126,6 +126,17 @@ def test_more_tiles_are_searched_where_the_first_may_miss_the_best(
     same_people(FastDecoder(exact)(SampledMaps(heatmaps, parts, torch.tensor(True))), want)
 
 
+def test_pixels_of_large_maps_are_told_apart() -> None:
+    """Float32 has no odd numbers above 2^24."""
+    heatmaps = torch.zeros(1, 1, 4, (1 << 22) + 8)
+    last = heatmaps.shape[2] * heatmaps.shape[3] - 1
+    heatmaps.flatten()[last] = 1
+    tags = TagMaps(torch.zeros(1, 1, 1, 2, 2), ((2, 2), tuple(heatmaps.shape[2:])))
+    decoder = FastDecoder(AssociativeDecoder(grouping_order=range(1), adjust=False, refine=False))
+    [people] = decoder(SampledMaps(heatmaps, [tags], torch.tensor(True)))
+    assert people.keypoints.tolist() == [[[heatmaps.shape[3] - 1, 3, 1]]] and last % 2
+
+
 def test_no_images() -> None:
     decoder = FastDecoder(AssociativeDecoder(grouping_order=range(2)))
     empty = TagMaps(torch.zeros(0, 2, 1, 8, 8), ((8, 8), (16, 16)))

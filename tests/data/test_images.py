@@ -185,6 +185,15 @@ def test_unicode_forms_find_each_other(tmp_path: Path, on_disk: str, asked: str,
     assert all(store.read(name).shape == (6, 8, 3) for name in wanted)
 
 
+def test_a_zip_file_is_read_below_the_folder_of_its_own_name_only(tmp_path: Path) -> None:
+    with zipfile.ZipFile(tmp_path / "images.zip", "w") as archive:
+        for name in ("data/images/1.png", "old_images/2.png", "3.png"):
+            archive.writestr(name, encoded(RED))
+    store = ImageStore(tmp_path / "images.zip")
+    known = ["1.png", "old_images/2.png", "3.png"]
+    assert store.missing([*known, "2.png", "images/1.png"]) == {"2.png", "images/1.png"}
+
+
 def test_of_two_forms_the_exact_one_is_read(tmp_path: Path) -> None:
     names = [unicodedata.normalize(form, "\u00e9.png") for form in ("NFC", "NFD")]
     for name, pixels in zip(names, (RED, RED // 2)):

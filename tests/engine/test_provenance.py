@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import hashlib
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from swahr.engine.provenance import (
     validation_in_training,
 )
 from swahr.models.weights import CheckpointError
+from swahr.skeleton import COCO, skeleton_yaml
 from tests.models.tiny_networks import EXPERIMENTS
 
 # The published rules, where those of the small test configuration are others.
@@ -237,3 +239,15 @@ def test_the_fingerprint_depends_on_what_decides_the_people(
     before = of()
     weights.write_bytes(weights.read_bytes() + b"0")
     assert of() != before
+
+
+def test_the_fingerprint_depends_on_what_the_skeleton_file_says(
+    config_file: Path, weights: Path, tmp_path: Path
+) -> None:
+    path = tmp_path / "own.yaml"
+    prints = set()
+    for skeleton in (COCO, replace(COCO, grouping_order=tuple(range(17)))):
+        path.write_text(skeleton_yaml(skeleton))
+        cfg = loaded(config_file, "DATASET.SKELETON", path)
+        prints.add(fingerprint(cfg, describe_weights(weights)))
+    assert len(prints) == 2

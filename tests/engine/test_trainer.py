@@ -12,6 +12,7 @@ import shutil
 import signal
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +37,7 @@ from swahr.inference.predictor import ScaleError
 from swahr.losses.criterion import build_criterion
 from swahr.models.build import build_model
 from swahr.models.weights import CheckpointError, published_state
+from swahr.skeleton import COCO, skeleton_yaml
 
 FOLDER = "output/coco_kpt/pose_higher_hrnet/tiny"
 Start = Callable[..., dict[str, Any]]
@@ -285,6 +287,19 @@ def test_resuming_with_other_settings_is_refused(
     assert log.count("PRINT_FREQ: 2 in checkpoint.pth.tar, now 3") == 2
     [earlier] = folder.glob("config_*.yaml")
     assert earlier.read_bytes() == config and "LR: 0.7" in (folder / "config.yaml").read_text()
+
+
+def test_resuming_with_other_flip_pairs_is_refused(start: Start, tmp_path: Path) -> None:
+    """The skeleton file has been edited; who merely draws in other colours may resume."""
+    file = tmp_path / "own.yaml"
+    file.write_text(skeleton_yaml(COCO))
+    start("DATASET.SKELETON", str(file))
+    file.write_text(skeleton_yaml(replace(COCO, colors=((0, 0, 255),) * 17)))
+    start("DATASET.SKELETON", str(file))
+    file.write_text(skeleton_yaml(replace(COCO, flip_pairs=COCO.flip_pairs[1:])))
+    said = r"other settings: DATASET.SKELETON: flip_pairs \[\['left_eye', .* \(now \[\['left_ear'"
+    with pytest.raises(RefusedResume, match=said):
+        start("DATASET.SKELETON", str(file))
 
 
 def test_settings_that_do_not_change_what_is_learnt_may_change(

@@ -79,8 +79,9 @@ def _at_joints(
     stages = []
     for output in model(normalize(images)):
         assert output.scales is not None, "the network has scale heads"
-        maps = output.scales[0].float().cpu().numpy()
-        keypoints, height, width = maps.shape
+        keypoints = joints.shape[1]  # a centre joint after them is not read
+        maps = output.scales[0, :keypoints].float().cpu().numpy()
+        height, width = maps.shape[1:]
         matrix = input_matrix(place.center, place.box_scale, (width, height))
         x, y = np.moveaxis(transform_points(joints[..., :2], matrix).astype(int), -1, 0)
         inside = (x >= 0) & (x < width) & (y >= 0) & (y < height)

@@ -52,7 +52,7 @@ class FastDecoder:
             return []
         peaks = maps.peaks or self.begin(maps).peaks
         assert peaks is not None, "begin gives them"
-        table = peaks.numpy().astype(np.float64)
+        table = peaks.numpy()
         if np.isnan(table).any():
             raise ValueError(NOT_FINITE)
 
@@ -68,7 +68,7 @@ class FastDecoder:
 
 
 def _peak_table(maps: SampledMaps, limit: int, radius: int) -> torch.Tensor:
-    """The table (B, K, M, 4 + T) of peaks.Peaks, float32: pixel, score, offsets, tags.
+    """The table (B, K, M, 4 + T) of peaks.Peaks, float64: pixel, score, offsets, tags.
 
     Two peaks lie more than the radius apart, so the best of each square of radius + 1 pixels are
     all there are, and the search for the M best ones reads a fraction of the maps.
@@ -85,8 +85,8 @@ def _peak_table(maps: SampledMaps, limit: int, radius: int) -> torch.Tensor:
     x = pixels % width
     tags = [sample(part, _tag_rows(part, rows, joints), y, x) for part in maps.tags]
     offsets = quarter_offsets(heatmaps.flatten(0, 1), rows, pixels)
-    # Pixels are exact in float32: MAX_INPUT_PIXELS is 2^25, of which maps have a quarter or less.
-    return torch.cat([pixels[..., None].float(), scores[..., None], offsets, *tags], 3)
+    # Float64, as the pixels of large maps are more than float32 can tell apart.
+    return torch.cat([pixels[..., None].double(), scores[..., None], offsets, *tags], 3)
 
 
 def _tag_rows(part: TagMaps, rows: torch.Tensor, joints: int) -> torch.Tensor:

@@ -204,7 +204,7 @@ SCHEMA: dict[str, Key] = {
     "DATASET.SCALE_AWARE_SIGMA": Key(False, "a sigma for each person, by size: BASE_SIGMA x person / BASE_SIZE"),
     "DATASET.BASE_SIZE": Key(256.0, "size of the person whose sigma is BASE_SIGMA, px", above=0, only_with=("DATASET.SCALE_AWARE_SIGMA", True)),
     "DATASET.BASE_SIGMA": Key(2.0, "sigma of a person of BASE_SIZE, map px", above=0, only_with=("DATASET.SCALE_AWARE_SIGMA", True)),
-    "DATASET.INT_SIGMA": Key(False, "round these sigmas up to whole numbers", only_with=("DATASET.SCALE_AWARE_SIGMA", True)),
+    "DATASET.INT_SIGMA": Key(False, "make whole numbers of these sigmas: round(sigma + 0.5)", only_with=("DATASET.SCALE_AWARE_SIGMA", True)),
     "DATASET.WITH_CENTER": Key(False, "the centre of a person's joints is one more joint"),
     "DATASET.REPEAT": Key(1, "times an epoch reads each image, augmented anew; for sets of a few images", above=0),
     "DATASET.MIN_KEYPOINTS": Key(0, "skip training images in which nobody has this many labelled keypoints", at_least=0),

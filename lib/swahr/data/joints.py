@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 @dataclass(frozen=True)
 class ScaleSigma:
     """The sigma of a person's target Gaussians, in map pixels: longer side of the box / base_size x
-    base_sigma. whole: rounded up to whole numbers.
+    base_sigma. whole: round(sigma + 0.5), as in the published code, which rounds up; a whole number
+    stays if it is even, and else becomes the next one.
     """
 
     base_size: float = 256.0

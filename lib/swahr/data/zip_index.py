@@ -18,6 +18,11 @@ class ZipError(ValueError):
     """A zip file or a member that cannot be read; the message names it."""
 
 
+def _below(folder: str, name: str) -> str:
+    """The path of a member below the last folder of this name in it; whole if there is none."""
+    return f"/{name}".rpartition(f"/{folder}/")[2].removeprefix("/")
+
+
 class ZipIndex:
     """The members of a zip file. Keeps no file open, so it can be shared with worker processes.
 
@@ -38,7 +43,7 @@ class ZipIndex:
             raise ZipError(
                 f"{path}: neither a folder nor a zip file that can be read ({error})"
             ) from None
-        texts = [member.filename.rpartition(f"{path.stem}/")[2] for member in members]
+        texts = [_below(path.stem, member.filename) for member in members]
         names = np.array([text.encode() for text in texts], np.bytes_)
         order = np.argsort(names)
         self._names = names[order]

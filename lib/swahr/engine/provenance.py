@@ -15,6 +15,7 @@ import torch
 from swahr.config import output_dir, resolve_path
 from swahr.config.schema import lookup
 from swahr.engine import checkpoint
+from swahr.engine.run_folder import own_skeleton
 from swahr.inference.exported_network import used_maps
 from swahr.models.weights import CheckpointError
 
@@ -220,6 +221,7 @@ def fingerprint(cfg: Any, weights: Weights) -> str:
     for section in RESULT_SECTIONS:
         settings = [item for item in cfg[section].items() if item[0] not in SPEED_KEYS]
         digest.update(repr(settings).encode())
+    digest.update(own_skeleton(cfg).encode())
     digest.update(weights.digest.encode())
     return digest.hexdigest()[:16]
 

@@ -184,6 +184,21 @@ def changed_settings(before: str, now: str, defaults: str) -> dict[str, tuple[An
     }
 
 
+def changed_skeleton(before: str, now: str) -> dict[str, tuple[Any, Any]]:
+    """What of DATASET.SKELETON decides what is learnt and differs in two texts of own_skeleton, as
+    `changed_settings` gives it. {} where either is ''.
+    """
+    if not (before and now):
+        return {}
+    old = yaml.safe_load(before)
+    new = yaml.safe_load(now)
+    return {
+        f"DATASET.SKELETON: {part}": (old.get(part), new[part])
+        for part in ("keypoints", "flip_pairs")
+        if old.get(part) != new[part]
+    }
+
+
 def changes_what_is_learnt(key: str) -> bool:
     """Whether a setting decides what the network learns; see NOT_LEARNT."""
     return not any(

@@ -28,7 +28,12 @@ from swahr.engine.hooks import Hook, build_hooks
 from swahr.engine.loss_network import LossNetwork
 from swahr.engine.progress import PanelWriter, TensorBoard
 from swahr.engine.results_file import ResultsFile
-from swahr.engine.run_folder import changed_settings, changes_what_is_learnt, own_skeleton
+from swahr.engine.run_folder import (
+    changed_settings,
+    changed_skeleton,
+    changes_what_is_learnt,
+    own_skeleton,
+)
 from swahr.engine.schedule import TrainingError, build_optimizer, build_scaler, build_schedule
 from swahr.engine.step_monitor import StepMonitor
 from swahr.engine.train_step import LossScaler, TrainStep, takes_skipping
@@ -465,6 +470,7 @@ def refuse_other_settings(cfg: Any, written_by: RunIdentity, path: Path) -> None
             logger.warning("TRAIN.SEED is %d in %s, and is now another", written_by.seed, path)
         return
     changed = changed_settings(written_by.config, cfg.dump(), defaults().dump())
+    changed |= changed_skeleton(written_by.skeleton, own_skeleton(cfg))
     for key, (before, now) in changed.items():
         logger.warning("%s: %s in %s, now %s", key, before, path.name, now)
     refused = [
