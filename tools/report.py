@@ -4,7 +4,7 @@
 import _init_paths  # noqa: F401  (first: it puts lib/ on the path)
 
 # isort: split
-from swahr.commands.report import main
+from swahr.commands.report import run
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    raise SystemExit(run())

@@ -23,7 +23,7 @@ COMMANDS = {
     "train": ("train.main", "train a network"),
     "val": ("val.main", "find the people of a data set and score them"),
     "predict": ("predict.main", "find people in images or in a video"),
-    "report": ("report.main", "one HTML file about results: figures, errors, worst images"),
+    "report": ("report.run", "one HTML file about results: figures, errors, worst images"),
     "check": ("check.run", "say what is wrong with a data set"),
     "score": ("score.run", "score a results file"),
     "export": ("export.main", "write a network as an ONNX file, checked against PyTorch"),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import importlib
 import json
+import logging
 import re
 import shutil
 import sys
@@ -17,7 +18,9 @@ import cv2
 import numpy as np
 import pytest
 
-from swahr.data.images import ImageStore
+from swahr.data.images import AbsentImages, ImageStore
+from swahr.data.keypoints import KeypointDataset
+from swahr.engine.datasets import adapt_records
 from swahr.evaluation.matching import load_run
 from swahr.evaluation.metrics import evaluate
 from swahr.report.errors import ERRORS, find_errors
@@ -221,6 +224,7 @@ def files(tmp_path: Path) -> dict[str, str]:
         "val.json": json.dumps(annotations),
         "results.json": json.dumps(records),
         "old/results.json": json.dumps(records[:2]),
+        "short.json": json.dumps([records[0] | {"keypoints": [1, 2, 3]}]),
         "made.yaml": SKELETON_YAML,
     }
     (tmp_path / "old").mkdir()
@@ -252,7 +256,8 @@ def test_the_tool(
     [
         (["none.json"], "results none.json: cannot be read ("),
         (["{results.json}", "--skeleton", "cat"], "unknown skeleton 'cat'"),
-        (["{results.json}", "--skeleton", "coco"], "15 keypoint numbers"),
+        (["{results.json}", "--skeleton", "coco"], "no category has 17 keypoints, as the ske"),
+        (["{short.json}"], "short.json: result 0 has 3 keypoint numbers; the skeleton needs 3 x 5"),
         (["{results.json}", "--images", "nowhere"], "nowhere: there is no such folder"),
         (["{results.json}", "--compare", "{made.yaml}"], "made.yaml: cannot be read ("),
         (["{results.json}", "--out", "{made.yaml}/report.html"], "could not be written"),
@@ -275,6 +280,31 @@ def test_wrong_input_is_one_line(
     assert tool.main([*default, *filled]) == 2
     printed = capsys.readouterr()
     assert said in printed.err and printed.err.count("\n") == 1 and not printed.out
+
+
+@pytest.mark.parametrize(
+    "field", [{"area": float("nan")}, {"keypoints": None}, {"bbox": [1, 2, 3]}, {"image_id": "7"}]
+)
+def test_annotations_are_checked_as_for_scoring(
+    tool: ModuleType,
+    files: dict[str, str],
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+    field: dict[str, Any],
+) -> None:
+    """What cannot be used is repaired or left out, and named."""
+    annotations, records = made_set()
+    annotations["annotations"][0] |= field
+    path = tmp_path / "val.json"
+    path.write_text(json.dumps(annotations))
+    out = tmp_path / "report.html"
+    arguments = [files["results.json"], "--annotations", str(path), "--out", str(out)]
+    with caplog.at_level(logging.WARNING, "swahr"):
+        assert tool.main([*arguments, "--skeleton", files["made.yaml"]]) == 0
+    assert f"annotation {annotations['annotations'][0]['id']}" in caplog.text
+    dataset = KeypointDataset(path, AbsentImages(tmp_path), SKELETON, strict=False)
+    stats = evaluate(dataset.coco, adapt_records(records, dataset), SKELETON)
+    assert figures(out.read_text(), "ap")["AP"] == f"{stats['AP']:.3f}"
 
 
 def test_names_of_runs(tool: ModuleType) -> None:

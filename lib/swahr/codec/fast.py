@@ -52,7 +52,7 @@ class FastDecoder:
             return []
         peaks = maps.peaks or self.begin(maps).peaks
         assert peaks is not None, "begin gives them"
-        table = peaks.numpy()
+        table = np.asarray(peaks.numpy(), np.float64)
         if np.isnan(table).any():
             raise ValueError(NOT_FINITE)
 

@@ -13,6 +13,7 @@ heatmaps and tags. The file opens in a browser, without network. It needs jinja2
 from __future__ import annotations
 
 import argparse
+import logging
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -20,10 +21,10 @@ from typing import Any
 
 from swahr.api import load
 from swahr.config import output_dir, run_name
-from swahr.data.images import ImageStore
-from swahr.data.keypoints import dataset_spec
+from swahr.data.images import AbsentImages, ImageStore
+from swahr.data.keypoints import KeypointDataset, dataset_spec
 from swahr.distributed.comm import select_device
-from swahr.engine.datasets import build_validation_set
+from swahr.engine.datasets import adapt_records, build_validation_set
 from swahr.engine.map_overlays import MapOverlays
 from swahr.engine.provenance import find_weights, results_name
 from swahr.evaluation.metrics import NAMES
@@ -32,7 +33,7 @@ from swahr.files import make_folder, write_text
 from swahr.inference.load import load_model
 from swahr.inference.predictor import build_predictor
 from swahr.report.page import ReportError, check_libraries, make_report
-from swahr.skeleton import get_skeleton
+from swahr.skeleton import Skeleton, get_skeleton
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -65,10 +66,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         check_libraries()
         draw_maps = map_overlays(args.weights, args.cfg, args.images)
+        results = [read_json(path, "results", list) for path in paths]
+        dataset = open_annotations(args.annotations, get_skeleton(args.skeleton))
         page = make_report(
-            read_json(args.annotations, "annotations", dict),
-            dict(zip(run_names(paths), [read_json(path, "results", list) for path in paths])),
-            get_skeleton(args.skeleton),
+            dataset.coco,
+            dict(zip(run_names(paths), [adapt_records(each, dataset) for each in results])),
+            dataset.skeleton,
             protocol,
             ImageStore(args.images) if args.images else None,
             max(args.worst, 0),
@@ -80,6 +83,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 2
     print(args.out)
     return 0
+
+
+def open_annotations(path: str, skeleton: Skeleton) -> KeypointDataset:
+    """The annotations of a file as `swahr score` takes them: what is wrong in them is repaired or
+    left out, and logged. The images need not be there. Raises AnnotationError, ReportError.
+    """
+    dataset = KeypointDataset(path, AbsentImages(Path(path).parent), skeleton, strict=False)
+    if not dataset.has_annotations:
+        raise ReportError(f"{path}: it has no annotations to report on")
+    return dataset
 
 
 def map_overlays(weights: str | None, config: str | None, images: str | None) -> MapOverlays | None:
@@ -119,6 +132,12 @@ def write_validation_report(cfg: Any, cfg_path: str, folder: str | Path) -> Path
     path = make_folder(folder) / "report.html"
     write_text(path, page)
     return path
+
+
+def run() -> int:
+    """`main` as a command, with warnings on stderr."""
+    logging.basicConfig(format="%(message)s")
+    return main()
 
 
 def run_names(paths: Sequence[str]) -> list[str]:

@@ -20,14 +20,10 @@ from pathlib import Path
 from typing import Any
 
 from swahr.config import check_files, load_config
-from swahr.data.keypoints import KeypointDataset
 from swahr.data.trees import dataset_spec
-from swahr.data.values import whole_number
-from swahr.engine.datasets import build_validation_set
+from swahr.engine.datasets import adapt_records, build_validation_set
 from swahr.evaluation.metrics import EvaluationError, evaluate, format_table
 from swahr.evaluation.records import read_json
-
-logger = logging.getLogger("swahr")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -57,31 +53,12 @@ def score(cfg: Any, results: str | Path) -> dict[str, float]:
         raise EvaluationError(
             f"{dataset.annotation_file} has no annotations, so there is nothing to score against"
         )
-    records = adapt(read_json(results, "results", list), dataset)
+    records = adapt_records(read_json(results, "results", list), dataset)
     protocol = dataset_spec(cfg, train=False).protocol
     try:
         return evaluate(dataset.coco, records, dataset.skeleton, protocol)
     except EvaluationError as error:
         raise EvaluationError(f"{results}: {error}") from None
-
-
-def adapt(records: Sequence[Any], dataset: KeypointDataset) -> list[Any]:
-    """The records as the data set's own predictions would be: all in one category, and only of
-    images that it uses.
-    """
-    adapted = []
-    skipped = 0
-    for record in records:
-        if isinstance(record, dict):
-            if whole_number(record.get("image_id")) in dataset.report.skipped_images:
-                skipped += 1
-                continue
-            if whole_number(record.get("category_id")) in dataset.category_ids:
-                record = record | {"category_id": dataset.category_id}
-        adapted.append(record)
-    if skipped:
-        logger.warning("%d results are of images that were skipped, and not scored", skipped)
-    return adapted
 
 
 def run() -> int:

@@ -122,8 +122,9 @@ def _read(
     """The image in the pixels that its annotations refer to, and why it cannot be read or ""."""
     if store is None:
         return None, ""
+    size = (info["width"], info["height"]) if {"width", "height"} <= info.keys() else None
     try:
-        return store.read(file_name, (info.get("width"), info.get("height"))), ""
+        return store.read(file_name, size), ""
     except ImageError as error:
         return None, str(error)
 

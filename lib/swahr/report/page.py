@@ -13,7 +13,7 @@ from swahr.data.images import ImageStore
 from swahr.evaluation import pixels
 from swahr.evaluation.figures import UNDEFINED, is_defined
 from swahr.evaluation.matching import Run, average_precision, load_run, match, precision_recall
-from swahr.evaluation.metrics import evaluate
+from swahr.evaluation.metrics import EvaluationError, evaluate
 from swahr.report import breakdown, charts
 from swahr.report.errors import ERRORS, KEYPOINT_ERRORS, Errors, corrected_ap, find_errors
 from swahr.report.gallery import Card, DrawMaps, make_card
@@ -65,7 +65,7 @@ def make_report(
     import jinja2
 
     runs = [
-        _RunReport(name, truth, records, skeleton, protocol) for name, records in results.items()
+        _run_report(name, truth, records, skeleton, protocol) for name, records in results.items()
     ]
     names = [run.name for run in runs]
     environment = jinja2.Environment(
@@ -100,6 +100,14 @@ def make_report(
         with_maps=draw_maps is not None,
         cards_with={kind: sum(kind in card.kinds for card in cards) for kind in ERRORS},
     )
+
+
+def _run_report(name: str, *given: Any) -> _RunReport:
+    """`_RunReport` of a run whose name errors say."""
+    try:
+        return _RunReport(name, *given)
+    except EvaluationError as error:
+        raise EvaluationError(f"{name}: {error}") from None
 
 
 class _RunReport:
