@@ -10,11 +10,13 @@ from pathlib import Path
 import pytest
 
 from swahr.ablation.page import BEGIN, END
-from swahr.ablation.plan import AblationError
+from swahr.ablation.plan import AblationError, find_files, plan_runs
 from swahr.commands import ablation
-from swahr.commands.ablation import main, order, parse_args, visible_gpus
+from swahr.commands.ablation import conditions, main, order, parse_args, visible_gpus
 from swahr.config import ConfigError
+from swahr.data.images import ImageError
 from swahr.distributed.signals import Interrupted
+from swahr.files import WriteError
 from tests.ablation.conftest import InProcess
 
 pytest.importorskip("matplotlib", reason="needs the extra report")
@@ -55,7 +57,7 @@ def test_the_page_has_every_table(compared: tuple[Path, Path]) -> None:
     assert re.search(r"\| both \|( [+-]\d\.\d{3} \[.*?\] \|)+", text)
     assert re.search(r"\| both, resolution 2 \|( [+-]\d\.\d{3} \(\d\.\d\dx\) \|)+", text)
     assert "higher_hrnet, resolution" not in text
-    command = f"{toy} --seeds 2 --baseline higher_hrnet --out {page} --import math"
+    command = f"{toy} --seeds 2 --baseline higher_hrnet --out {page} --resamples 5 --import math"
     assert f"- command: `python tools/run_ablation.py {command}`\n" in text
 
 
@@ -166,6 +168,27 @@ def test_mistakes_are_found_before_anything_is_trained(
         main([str(toy), "--baseline", "none", "--out", str(tmp_path / "page.md")])
     with pytest.raises(ConfigError, match="DATASET.ROOT"):
         main(arguments(toy, tmp_path / "page.md", "DATASET.ROOT", str(tmp_path / "none")))
+    with pytest.raises(ImageError, match="images/nosplit: there is no such folder or zip file"):
+        main(arguments(toy, tmp_path / "page.md", "DATASET.TEST", "nosplit"))
+    with pytest.raises(WriteError, match="foreign.md"):
+        main(arguments(toy, foreign / "page.md"))
+    with pytest.raises(AblationError, match=r"toy: is no page of text \(.*\); give another --out"):
+        main(arguments(toy, toy))
+    foreign.write_bytes(b"\xff\x00")
+    with pytest.raises(AblationError, match="foreign.md: is no page of text"):
+        main(arguments(toy, foreign))
+
+
+def test_recipes_that_differ_are_told_of_each_configuration(toy: Path, tmp_path: Path) -> None:
+    planned = plan_runs(find_files([toy]), 1)
+    runs = [group[0] for group in planned.values()]
+    args = parse_args(arguments(toy, tmp_path / "page.md"))
+    [told] = [line for line in conditions(args, runs) if "scored on val2017" in line]
+    assert told.endswith("scored on val2017; input: 64 px; 1 epochs")
+    (toy / "both.yaml").write_text("_BASE_: base.yaml\nTRAIN: {END_EPOCH: 3}\n")
+    runs = [group[0] for group in plan_runs(find_files([toy]), 1).values()]
+    told = [line for line in conditions(args, runs) if "scored on val2017" in line]
+    assert [line[:6] + line[-8:] for line in told] == ["both: 3 epochs", "higher1 epochs"]
 
 
 def test_without_matplotlib_the_message_names_the_command(

@@ -102,6 +102,29 @@ def test_a_run_that_was_made_with_other_settings_is_refused(toy: Path) -> None:
         plan_runs(files, 1, ["LOSS.GAMMA=1.0"])
 
 
+@pytest.mark.parametrize("key", ["DATASET.ROOT", "MODEL.PRETRAINED"])
+def test_a_run_on_other_data_or_from_other_weights_is_refused(toy: Path, key: str) -> None:
+    """Also one that is not trained to its end."""
+    files = find_files([toy / "both.yaml"])
+    (run,) = plan_runs(files, 1)["both"]
+    save_config(run.cfg, run.folder / "config.yaml")
+    with pytest.raises(AblationError, match=f"toy_both_seed0: was made with {key} .*, not other;"):
+        plan_runs(files, 1, [key, "other"])
+
+
+def test_configurations_are_compared_on_the_same_images(toy: Path) -> None:
+    (toy / "both.yaml").write_text("_BASE_: base.yaml\nDATASET: {TEST: train2017}\n")
+    line = "both.yaml: DATASET.TEST is train2017, and val2017 in .*higher_hrnet.yaml; configurati"
+    with pytest.raises(AblationError, match=line):
+        plan_runs(find_files([toy / "higher_hrnet.yaml", toy / "both.yaml"]), 1)
+
+
+def test_a_setting_without_its_value_is_one_line(toy: Path) -> None:
+    with pytest.raises(ConfigError) as caught:
+        plan_runs(find_files([toy]), 1, ["TRAIN.LR"])
+    assert "TRAIN.LR" in str(caught.value) and "\n" not in str(caught.value)
+
+
 def test_sizes_that_training_filled_in_are_no_change(toy: Path) -> None:
     files = find_files([toy / "both.yaml"])
     finish(plan_runs(files, 1)["both"][0])

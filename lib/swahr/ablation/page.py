@@ -14,7 +14,7 @@ from swahr.ablation.plan import AblationError
 from swahr.ablation.scale_maps import width_factor
 from swahr.evaluation.figures import UNDEFINED, is_defined
 from swahr.evaluation.pixels import PIXEL_NAMES
-from swahr.files import write_text
+from swahr.files import make_folder, write_text
 from swahr.report.breakdown import CONFIDENCE, Interval, octave_name, octave_of
 
 BEGIN = "<!-- made by tools/run_ablation.py: begin -->"
@@ -56,15 +56,21 @@ def _around(path: Path) -> tuple[list[str], list[str]]:
     """The lines of a page before and after the part that is replaced."""
     if not path.exists():
         return [f"# {path.stem}", ""], []
-    lines = path.read_text(encoding="utf-8").splitlines()
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise AblationError(f"{path}: is no page of text ({error}); give another --out") from None
     if lines.count(BEGIN) != 1 or lines.count(END) != 1 or lines.index(BEGIN) > lines.index(END):
         raise AblationError(f"{path}: has no lines {BEGIN} and {END}; give another --out")
     return lines[: lines.index(BEGIN)], lines[lines.index(END) + 1 :]
 
 
 def check_page(path: str | Path) -> None:
-    """Raise AblationError where `write_page` could not replace its part of the file."""
+    """Make the folder of the page. Raises AblationError where `write_page` could not replace its
+    part of the file, WriteError where there can be no such folder.
+    """
     _around(Path(path))
+    make_folder(Path(path).parent)
 
 
 def _blocks(

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from swahr.config import defaults, load_config, output_dir, resolve_path
+from swahr.config.schema import lookup
 from swahr.engine import checkpoint
 from swahr.engine.provenance import (
     FIGURES,
@@ -21,6 +22,17 @@ from swahr.engine.run_folder import changed_settings, changes_what_is_learnt
 
 BASE = "base.yaml"  # a folder's file that the others build upon; it is not compared itself
 OWN_KEYS = ("TRAIN.SEED", "RUN_NAME", "AUTO_RESUME")  # the settings that tell runs apart
+# Settings that say where files are. A training may resume where they have been moved to; here the
+# page says what they are, so that they are those that the runs were made with.
+PLACES = ("DATASET.ROOT", "DATASET.DATA_FORMAT", "MODEL.PRETRAINED")
+# Settings that choose the images that networks are tested on.
+TEST_SET = (
+    "DATASET.ROOT",
+    "DATASET.DATASET_TEST",
+    "DATASET.TEST",
+    "DATASET.SKELETON",
+    "DATASET.CATEGORIES",
+)
 
 
 class AblationError(ValueError):
@@ -116,18 +128,32 @@ def plan_runs(
     planned: dict[str, list[PlannedRun]] = {}
     for label, file in files.items():
         planned[label] = [_plan_run(label, file, seed, opts) for seed in range(seeds)]
+    _refuse_other_test_sets([runs[0] for runs in planned.values()])
     return planned
 
 
 def _plan_run(label: str, file: Path, seed: int, opts: Sequence[str]) -> PlannedRun:
     name = f"{file.resolve().parent.name}_{label}_seed{seed}"
     own = ("TRAIN.SEED", str(seed), "RUN_NAME", name, "AUTO_RESUME", "True")
-    all_opts = (*map(str, opts), *own)
+    all_opts = (*own, *map(str, opts))
     cfg = load_config(file, all_opts)
     run = PlannedRun(label, seed, file, all_opts, cfg, output_dir(cfg, file))
-    if run.is_trained():
-        _refuse_other_settings(run)
+    _refuse_other_settings(run)
     return run
+
+
+def _refuse_other_test_sets(runs: Sequence[PlannedRun]) -> None:
+    """Raise AblationError where two configurations are tested on other images."""
+    first, *others = runs
+    for run in others:
+        for key in TEST_SET:
+            own = lookup(run.cfg, key)
+            wanted = lookup(first.cfg, key)
+            if own != wanted:
+                raise AblationError(
+                    f"{run.file}: {key} is {own}, and {wanted} in {first.file}; configurations are "
+                    "compared on the same images"
+                )
 
 
 def _refuse_other_settings(run: PlannedRun) -> None:
@@ -138,7 +164,7 @@ def _refuse_other_settings(run: PlannedRun) -> None:
     changed = changed_settings(before, run.cfg.dump(), defaults().dump())
     for key, (old, new) in changed.items():
         filled_in = key == "DATASET.OUTPUT_SIZE" and not new  # from the network, in training
-        if changes_what_is_learnt(key) and not filled_in:
+        if (changes_what_is_learnt(key) or key in PLACES) and not filled_in:
             raise AblationError(
                 f"{run.folder}: was made with {key} {old}, not {new}; remove that folder, or give "
                 "another OUTPUT_DIR"

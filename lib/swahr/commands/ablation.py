@@ -38,8 +38,10 @@ from swahr.commands.flags import add_import_flag
 from swahr.config import check_files
 from swahr.distributed import comm
 from swahr.distributed.signals import Interrupted
+from swahr.engine.datasets import build_validation_set
 from swahr.engine.progress import setup_logging
 from swahr.parts import import_modules
+from swahr.report.breakdown import RESAMPLES
 
 logger = logging.getLogger("swahr")
 
@@ -64,7 +66,11 @@ def parse_args(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     )
     parser.add_argument("--out", default="docs/ablation.md", metavar="FILE", help="the page")
     parser.add_argument(
-        "--resamples", type=int, default=1000, metavar="N", help="of the bootstrap (default: 1000)"
+        "--resamples",
+        type=int,
+        default=RESAMPLES,
+        metavar="N",
+        help="of the bootstrap (default: %(default)s)",
     )
     add_import_flag(parser)
     args = parser.parse_intermixed_args(arguments)
@@ -158,20 +164,41 @@ def collect_all(
 
 def conditions(args: argparse.Namespace, runs: Sequence[PlannedRun]) -> list[str]:
     """Lines on how the figures were measured."""
-    cfg = runs[0].cfg
     words = [*args.list, "--seeds", str(args.seeds)]
     if args.baseline:
         words += ["--baseline", args.baseline]
     words += ["--out", args.out]
+    if args.resamples != RESAMPLES:
+        words += ["--resamples", str(args.resamples)]
     words += [part for module in args.modules for part in ("--import", module)]
     return [
         f"command: `python tools/run_ablation.py {shlex.join(words)}`",
-        f"data: {cfg.DATASET.ROOT}, trained on {cfg.DATASET.TRAIN}, scored on {cfg.DATASET.TEST}",
-        f"input: {cfg.DATASET.INPUT_SIZE} px; {cfg.TRAIN.END_EPOCH} epochs",
+        *_recipes(runs),
         f"machine: {platform.machine()}, {os.cpu_count()} cores, "
         f"{torch.cuda.get_device_name() if torch.cuda.is_available() else 'no GPU'}; "
         f"torch {torch.__version__}",
     ]
+
+
+def _recipes(runs: Sequence[PlannedRun]) -> list[str]:
+    """Data, input and length of the trainings: once, or of each configuration if they differ."""
+    recipes = {}
+    for run in runs:
+        data = run.cfg.DATASET
+        recipes[run.label] = (
+            f"data: {data.ROOT}, trained on {data.TRAIN}, scored on {data.TEST}; "
+            f"input: {data.INPUT_SIZE} px; {run.cfg.TRAIN.END_EPOCH} epochs"
+        )
+    if len(set(recipes.values())) == 1:
+        return [recipes[runs[0].label]]
+    return [f"{label}: {recipe}" for label, recipe in recipes.items()]
+
+
+def check_test_set(run: PlannedRun) -> None:
+    """Raise in one line where the images that runs are tested on, or their labels, are missing."""
+    dataset = build_validation_set(run.cfg)
+    if not dataset.has_annotations:
+        raise AblationError(f"{dataset.annotation_file}: has no annotations to score with")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -187,6 +214,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     runs = [run for of_seed in zip(*planned.values()) for run in of_seed]
     for group in planned.values():
         check_files(group[0].cfg, pretrained=True, dataset=True)
+    check_test_set(runs[0])
     failed = train_missing(args, runs)
     results = collect_all(planned, failed)
     if not results:
