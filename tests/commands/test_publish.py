@@ -15,7 +15,7 @@ import torch
 
 import swahr
 from swahr.commands import publish as command
-from swahr.config import load_config, save_config
+from swahr.config import ConfigError, load_config, save_config
 from swahr.engine import checkpoint, hub
 from swahr.engine.checkpoint import Progress, RunIdentity
 from swahr.engine.model_files import LoadError, ModelFiles, find_model
@@ -167,7 +167,9 @@ def test_only_figures_of_the_published_weights_are_told(tmp_path: Path) -> None:
     assert "| Arch | AP |\n|---|---|\n| tiny | 0.671 |\n\nown, flip test\n" in card
     assert "0.500" not in card
     (run / "results/own_figures.json").write_text("[]")
-    with pytest.raises(LoadError, match=r"own_figures.json: is no file of figures \(.*\); remove"):
+    with pytest.raises(
+        CheckpointError, match=r"own_figures.json: is no file of figures \(.*\); remove"
+    ):
         publish(find_model(run), tmp_path / "out")
 
 
@@ -285,6 +287,28 @@ def test_problems_of_the_hub_are_one_line(tmp_path: Path, monkeypatch: pytest.Mo
     monkeypatch.setitem(sys.modules, "huggingface_hub", None)
     with pytest.raises(LoadError, match=r"^the hub needs huggingface-hub: pip install 'swahr\[hub"):
         swahr.PoseModel.from_pretrained("me/hands")
+
+
+# -- settings
+
+
+def test_a_wrong_setting_of_a_checkpoint_is_named_with_its_file(tmp_path: Path) -> None:
+    path = tmp_path / "checkpoint.pth.tar"
+    torch.save({"config": "MODEL:\n  NUM_JOINTZ: 3\n"}, path)
+    with pytest.raises(ConfigError) as caught:
+        find_model(path)
+    assert str(caught.value).startswith(f"{path}: config:2: MODEL.NUM_JOINTZ: unknown key")
+
+
+def test_weights_are_named_once(tmp_path: Path) -> None:
+    run = make_run(tmp_path)
+    best = run / checkpoint.BEST
+    line = "^TEST.MODEL_FILE: the weights are those of .* already; leave it out$"
+    for source, weights in ((run, None), (best, None), (run / "tiny.yaml", best)):
+        for opts in (["TEST.MODEL_FILE", "x.pth"], ["TEST.MODEL_FILE=x.pth"]):
+            with pytest.raises(LoadError, match=line):
+                find_model(source, weights, opts)
+    assert find_model(run / "tiny.yaml", None, [f"TEST.MODEL_FILE={best}"]).weights == best
 
 
 # -- keypoints of one's own

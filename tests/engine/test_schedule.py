@@ -34,6 +34,18 @@ def settings(**train: object) -> CfgNode:
     return CfgNode({"WORLD_SIZE": 0, "TRAIN": {**defaults, **train}})
 
 
+@pytest.mark.parametrize(("end", "said"), [(3, "to 1.00 of"), (2, "to 0.70 of TRAIN.LR"), (4, "")])
+def test_a_warm_up_to_the_end_is_said(
+    end: int, said: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    cfg = settings(END_EPOCH=end)
+    schedule = build_schedule(cfg, 100, world_size=1, micro_batches_per_step=1)
+    assert ("the rate rises to the end" in caplog.text) == bool(said)
+    assert said in caplog.text
+    if end == 2:
+        assert schedule(199) == pytest.approx(0.697 * cfg.TRAIN.LR, abs=1e-6)
+
+
 @pytest.mark.parametrize("steps_per_epoch", [1, 7])
 @pytest.mark.parametrize("warm_up", [0, 3])
 def test_linear_at_every_step(steps_per_epoch: int, warm_up: int) -> None:

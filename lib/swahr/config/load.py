@@ -70,12 +70,18 @@ def load_config(path: str | os.PathLike[str], opts: Sequence[Any] = ()) -> CfgNo
     return cfg
 
 
-def load_text(text: str, opts: Sequence[Any] = ()) -> CfgNode:
-    """load_config of a YAML text, as checkpoints and exported networks hold it."""
+def load_text(text: str, name: str, opts: Sequence[Any] = ()) -> CfgNode:
+    """load_config of a YAML text, as checkpoints and exported networks hold it. name: of the file
+    that holds it, for messages.
+    """
     with TemporaryDirectory() as folder:
         path = Path(folder, SAVED_CONFIG)
         path.write_text(text, encoding="utf-8")
-        return load_config(path, opts)
+        try:
+            return load_config(path, opts)
+        except ConfigError as error:
+            named = [problem.replace(str(path), f"{name}: config") for problem in error.problems]
+            raise ConfigError(named) from None
 
 
 def _load_exported(file: Path, opts: Sequence[Any]) -> CfgNode:
@@ -86,7 +92,7 @@ def _load_exported(file: Path, opts: Sequence[Any]) -> CfgNode:
     tree["TEST"]["MODEL_FILE"] = str(file.absolute())
     if tree["DATASET"]["SKELETON"] == OWN_SKELETON:
         tree["DATASET"]["SKELETON"] = str(file.absolute())
-    return load_text(yaml.safe_dump(tree), opts)
+    return load_text(yaml.safe_dump(tree), str(file), opts)
 
 
 def fit_to_network(cfg: CfgNode, strides: Sequence[int], size_divisor: int) -> CfgNode:

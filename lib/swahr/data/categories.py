@@ -103,7 +103,8 @@ def _fitting(
         )
         raise AnnotationError(
             f"{path}: no category has {len(names)} keypoints, as the skeleton "
-            f"{skeleton.name!r} has; found {found}"
+            f"{skeleton.name!r} has; found {found}; give the skeleton of these annotations "
+            "(DATASET.SKELETON)"
         )
     fitting.sort(key=lambda category: category.get("name") != PERSON)  # stable: "person" first
     exact = [category for category in fitting if _keypoints(category) == names]

@@ -72,7 +72,10 @@ def find_model(
     path = resolve_path(source)
     if str(source) == DEMO and not path.exists():
         path = DEMO_FOLDER
-    if path.suffix.lower() in (".yaml", ".yml"):
+    is_experiment = path.suffix.lower() in (".yaml", ".yml")
+    if weights is not None or not is_experiment:
+        _refuse_other_weights(source if weights is None else weights, opts)
+    if is_experiment:
         cfg = load_config(path, opts)
         found = find_weights(cfg, path) if weights is None else resolve_path(weights)
         return ModelFiles(cfg, found, "the configuration of an experiment")
@@ -88,6 +91,12 @@ def find_model(
     return _of_weights(path, opts)
 
 
+def _refuse_other_weights(given: str | os.PathLike[str], opts: Sequence[str]) -> None:
+    """Raise LoadError where settings name weights besides those that are given."""
+    if any(str(word).partition("=")[0] == "TEST.MODEL_FILE" for word in opts):
+        raise LoadError(f"TEST.MODEL_FILE: the weights are those of {given} already; leave it out")
+
+
 def _of_folder(folder: Path, weights: Path | None, opts: Sequence[str]) -> ModelFiles:
     if (folder / checkpoint.CONFIG).is_file():
         cfg = load_config(folder / checkpoint.CONFIG, [*_own_skeleton(folder), *opts])
@@ -96,7 +105,9 @@ def _of_folder(folder: Path, weights: Path | None, opts: Sequence[str]) -> Model
             raise LoadError(f"{folder}: the run has neither {' nor '.join(RUN_WEIGHTS)} yet")
         return ModelFiles(cfg, weights, "the folder of a run")
     if (folder / PUBLISHED_CONFIG).is_file():
-        cfg = _load_values(read_description(folder)["config"], [*_own_skeleton(folder), *opts])
+        values = read_description(folder)["config"]
+        own = _own_skeleton(folder)
+        cfg = _load_values(values, folder / PUBLISHED_CONFIG, [*own, *opts])
         return ModelFiles(cfg, weights or folder / PUBLISHED_WEIGHTS, "a published model")
     raise LoadError(
         f"{folder}: is neither the folder of a run ({checkpoint.CONFIG} is missing) nor of a "
@@ -146,14 +157,14 @@ def _of_weights(path: Path, opts: Sequence[str]) -> ModelFiles:
         return ModelFiles(load_config(path, opts), path, "an exported network")
     text = checkpoint_entry(path, "config", str)
     if text:
-        cfg = load_text(text, [*_skeleton_of_checkpoint(path), *opts])
+        cfg = load_text(text, str(path), [*_skeleton_of_checkpoint(path), *opts])
         return ModelFiles(cfg, path, "a checkpoint of training")
     if path.name in OF_RUNS and (path.parent / checkpoint.CONFIG).is_file():
         pairs = [*_own_skeleton(path.parent), *opts]
         cfg = load_config(path.parent / checkpoint.CONFIG, pairs)
         return ModelFiles(cfg, path, "a run's weights")
     settings = published_settings(path)
-    return ModelFiles(_load_values(settings, opts), path, "weights without a configuration")
+    return ModelFiles(_load_values(settings, path, opts), path, "weights without a configuration")
 
 
 def published_settings(path: Path) -> dict[str, Any]:
@@ -199,8 +210,8 @@ def _published_test(found: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def _load_values(values: Mapping[str, Any], opts: Sequence[str]) -> Any:
-    """The configuration of settings by their dotted names."""
+def _load_values(values: Mapping[str, Any], path: Path, opts: Sequence[str]) -> Any:
+    """The configuration of settings by their dotted names. path: of the file that has them."""
     tree: dict[str, Any] = {}
     for name, value in values.items():
         *path, last = name.split(".")
@@ -208,4 +219,4 @@ def _load_values(values: Mapping[str, Any], opts: Sequence[str]) -> Any:
         for section in path:
             node = node.setdefault(section, {})
         node[last] = value
-    return load_text(yaml.safe_dump(tree), opts)
+    return load_text(yaml.safe_dump(tree), str(path), opts)

@@ -11,6 +11,7 @@ A module of yours adds to SCHEDULES and OPTIMIZERS:
 
 from __future__ import annotations
 
+import logging
 from bisect import bisect_right
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -21,6 +22,8 @@ from torch import nn
 
 from swahr.engine.train_step import LossScaler
 from swahr.parts import choose
+
+logger = logging.getLogger("swahr")
 
 Schedule = Callable[[int], float]  # step -> learning rate
 
@@ -53,6 +56,20 @@ def build_linear_schedule(
     That number is world_size x micro_batches_per_step, or WORLD_SIZE if it is set.
     """
     train = cfg.TRAIN
+    if train.WARM_UP_EPOCH >= train.END_EPOCH:
+        last = linear_factor(
+            train.END_EPOCH * steps_per_epoch - 1,
+            steps_per_epoch,
+            warm_up_epochs=train.WARM_UP_EPOCH,
+            end_epoch=train.END_EPOCH,
+        )
+        logger.warning(
+            "TRAIN.WARM_UP_EPOCH is %d and TRAIN.END_EPOCH %d: the rate rises to the end, to %.2f "
+            "of TRAIN.LR",
+            train.WARM_UP_EPOCH,
+            train.END_EPOCH,
+            last,
+        )
     rate = train.LR * (cfg.WORLD_SIZE or world_size * micro_batches_per_step)
     factor = partial(linear_factor, warm_up_epochs=train.WARM_UP_EPOCH, end_epoch=train.END_EPOCH)
     return lambda step: rate * factor(step, steps_per_epoch)
