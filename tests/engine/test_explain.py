@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,7 +15,7 @@ from swahr.engine.explain import CELL, COLUMNS, explain, plot_tags
 from swahr.inference.predictor import PredictionError, Predictor
 from swahr.models.network import StageOutput
 from swahr.skeleton import Skeleton
-from swahr.visualize import person_colors
+from swahr.visualize import draw_people, person_colors
 from tests.inference.toy_predictor import colours, image, predictor
 
 SKELETON = Skeleton("toy", ("head", "tail"), (), (0.1, 0.1), limbs=((0, 1),))
@@ -43,6 +44,25 @@ def test_every_person_is_seen_in_its_colour() -> None:
     panel = explain(predictor(), PHOTO, SKELETON).panel
     assert panel.shape[1] == COLUMNS * CELL and panel.dtype == np.uint8
     assert all(count(panel, person_colors(person)[0]) > 20 for person in (0, 1))
+
+
+def test_people_have_the_same_number_everywhere(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also where one was found twice: the first of the two that grouping made is dropped here."""
+    drawn = []
+
+    def draw(*args: Any, ids: Any) -> np.ndarray:
+        drawn.append(list(ids))
+        return draw_people(*args, ids=ids)
+
+    monkeypatch.setattr("swahr.engine.explain.draw_people", draw)
+    for module in ("swahr.engine.explain", "swahr.codec.associative"):
+        monkeypatch.setattr(f"{module}.without_doubles", lambda *people: np.array([1]))
+    model = predictor()
+    for oks_nms in (0, 0.3):
+        model.decoder.oks_nms = oks_nms
+        model.decoder.sigmas = SKELETON.sigmas
+        explain(model, PHOTO, SKELETON)
+    assert drawn == [[0, 1], [1]]
 
 
 def test_people_below_the_threshold_are_not_drawn() -> None:

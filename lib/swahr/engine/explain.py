@@ -4,6 +4,7 @@ grouped into people, step by step. For people who look for the reason of a wrong
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -13,6 +14,7 @@ import torch
 from numpy.typing import NDArray
 
 from swahr.codec.decode import People
+from swahr.codec.doubles import without_doubles
 from swahr.codec.grouping import PeakOfJoint
 from swahr.codec.maps import Maps
 from swahr.codec.peaks import Peaks
@@ -69,14 +71,14 @@ def explain(
     [(_, batch)] = predictor.prepare([image])
     maps = predictor.whole_maps(batch)
     [prediction] = predictor.decode(batch, maps)
-    [people] = predictor.whole_decoder(maps)
+    people, numbers = _numbered(predictor.whole_decoder, maps)
     height, width = maps.heatmaps.shape[2:]
     whole = cv2.resize(batch.images[0][0].numpy(), (width, height), interpolation=cv2.INTER_AREA)
     small = fit(whole, CELL)  # type: ignore[arg-type]
     heatmaps = maps.heatmaps[0].cpu().numpy()
     names = [*skeleton.keypoints, "center"][: len(heatmaps)]
     scales = _scale_maps(predictor, batch)
-    overview = _overview(small, people, maps, scales, skeleton, threshold)
+    overview = _overview(small, people, numbers, maps, scales, skeleton, threshold)
     cells = _heatmap_cells(small, heatmaps, names)
     columns = max(1, COLUMNS * CELL // small.shape[1])  # more of upright images
     sections = [make_grid(overview, columns), make_grid(cells, columns)]
@@ -87,9 +89,24 @@ def explain(
     return Explanation(prediction, make_grid(sections, 1, pad=16))
 
 
+def _numbered(decoder: Any, maps: Maps) -> tuple[People, NDArray[np.int64]]:
+    """The people of one image, and the number that each has in grouping, before those who were
+    found twice are dropped.
+    """
+    if not getattr(decoder, "oks_nms", 0):
+        [people] = decoder(maps)
+        return people, np.arange(len(people.scores))
+    grouped = copy.copy(decoder)
+    grouped.oks_nms = 0
+    [people] = grouped(maps)
+    stay = without_doubles(people.keypoints, people.scores, decoder.sigmas, decoder.oks_nms)
+    return People(people.keypoints[stay], people.scores[stay]), stay
+
+
 def _overview(
     image: Image,
     people: People,
+    numbers: NDArray[np.int64],
     maps: Maps,
     scales: Floats | None,
     skeleton: Skeleton,
@@ -97,13 +114,13 @@ def _overview(
 ) -> list[Image]:
     """The people, the best heatmap, the scale maps if there are any, and the tags, with captions.
 
-    people: in pixels of the maps.
+    people: in pixels of the maps. numbers: by which the plot and the steps of grouping call them.
     """
     heatmaps = maps.heatmaps[0].cpu().numpy()
     zoom = image.shape[1] / heatmaps.shape[2]
     shown = np.flatnonzero(people.scores >= threshold)
     keypoints = people.keypoints[shown, : skeleton.num_keypoints] * (zoom, zoom, 1)
-    drawn = draw_people(image, keypoints, skeleton, people.scores[shown], ids=shown)
+    drawn = draw_people(image, keypoints, skeleton, people.scores[shown], ids=numbers[shown])
     cells = {
         f"{len(shown)} of {len(people.scores)} people": drawn,
         f"heatmaps, up to {heatmaps.max():.2f}": draw_heatmap(image, heatmaps, _limit(heatmaps)),
