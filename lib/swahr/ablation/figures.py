@@ -21,14 +21,11 @@ from swahr.evaluation.matching import (
     Ints,
     Matches,
     Run,
-    checked_run,
     match,
     precision_recall,
 )
-from swahr.evaluation.metrics import evaluate
-from swahr.evaluation.pixels import needs_pixels, pixel_figures
 from swahr.evaluation.records import read_json
-from swahr.evaluation.swaps import count_swaps
+from swahr.evaluation.scores import score
 from swahr.inference.load import load_network
 from swahr.report.breakdown import CONFIDENCE, Interval, height_octaves, keypoint_figures
 from swahr.report.errors import find_errors
@@ -72,14 +69,9 @@ def collect(planned: PlannedRun, device: torch.device) -> RunFigures:
     """
     cfg = planned.cfg
     dataset = build_validation_set(cfg)
-    truth = dataset.coco
     records = read_json(planned.results, "results", list)
     protocol = dataset_spec(cfg, train=False).protocol
-    run = checked_run(truth, records, dataset.skeleton, protocol)
-    stats = evaluate(truth, records, dataset.skeleton, protocol)
-    if needs_pixels(dataset.skeleton):
-        stats |= pixel_figures(run)
-    swaps = count_swaps(run)
+    stats, run, swaps = score(dataset.coco, records, dataset.skeleton, protocol)
     stats |= {"swapped joints": swaps.joint_share, "images with swaps": swaps.image_share}
     matches = {"AP": match(run)}
     for name, people, found in height_octaves(run):

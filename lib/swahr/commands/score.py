@@ -22,7 +22,8 @@ from typing import Any
 from swahr.config import check_files, load_config
 from swahr.data.trees import dataset_spec
 from swahr.engine.datasets import adapt_records, build_validation_set
-from swahr.evaluation.metrics import EvaluationError, evaluate, format_table
+from swahr.evaluation import scores
+from swahr.evaluation.metrics import EvaluationError, format_table
 from swahr.evaluation.records import read_json
 
 
@@ -56,7 +57,7 @@ def score(cfg: Any, results: str | Path) -> dict[str, float]:
     records = adapt_records(read_json(results, "results", list), dataset)
     protocol = dataset_spec(cfg, train=False).protocol
     try:
-        return evaluate(dataset.coco, records, dataset.skeleton, protocol)
+        return scores.score(dataset.coco, records, dataset.skeleton, protocol).figures
     except EvaluationError as error:
         raise EvaluationError(f"{results}: {error}") from None
 

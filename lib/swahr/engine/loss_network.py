@@ -60,11 +60,11 @@ class LossNetwork(nn.Module):
         return list(losses), batch_means(losses), detached
 
 
-def pad_people(joints: Tensor, least: int = MIN_PEOPLE) -> Tensor:
-    """joints (B, N, K, C) -> (B, M, K, C), M the next power of two from `least` up.
+def pad_people(joints: Tensor) -> Tensor:
+    """joints (B, N, K, C) -> (B, M, K, C), M the next power of two from MIN_PEOPLE up.
 
     Compiled code is compiled again for every N; the added rows of zeros are no people.
     """
     people = joints.shape[1]
-    padded = max(least, 1 << (people - 1).bit_length())
+    padded = max(MIN_PEOPLE, 1 << (people - 1).bit_length())
     return functional.pad(joints, (0, 0, 0, 0, 0, padded - people))

@@ -38,8 +38,7 @@ from swahr.engine.schedule import TrainingError, build_optimizer, build_scaler, 
 from swahr.engine.step_monitor import StepMonitor
 from swahr.engine.train_step import LossScaler, TrainStep, takes_skipping
 from swahr.engine.trainer import Trainer
-from swahr.evaluation.metrics import METRICS, NAMES
-from swahr.evaluation.pixels import PIXEL_NAMES, needs_pixels
+from swahr.evaluation.scores import figure_names
 from swahr.inference.load import set_cudnn
 from swahr.inference.predictor import check_test_scales
 from swahr.losses.criterion import Criterion, build_criterion
@@ -155,9 +154,8 @@ def check_best_metric(cfg: Any) -> None:
 
     Hooks of TRAIN.HOOKS may add figures; with those, a name can only be checked when validating.
     """
-    known = [*NAMES[dataset_spec(cfg, train=False).protocol], *METRICS]
-    if needs_pixels(configured_skeleton(cfg)):
-        known += PIXEL_NAMES
+    protocol = dataset_spec(cfg, train=False).protocol
+    known = figure_names(configured_skeleton(cfg), protocol)
     if cfg.TRAIN.BEST_METRIC not in known and not any(cfg.TRAIN.HOOKS):
         raise TrainingError(
             f"TRAIN.BEST_METRIC is {cfg.TRAIN.BEST_METRIC!r}; validation gives {', '.join(known)}"

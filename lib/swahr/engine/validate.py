@@ -33,11 +33,10 @@ from swahr.engine.provenance import (
     results_name,
 )
 from swahr.engine.run_plots import draw_validation
-from swahr.evaluation.matching import checked_run
-from swahr.evaluation.metrics import METRICS, evaluate, format_table
-from swahr.evaluation.pixels import needs_pixels, pixel_figures
+from swahr.evaluation.metrics import METRICS, format_table
 from swahr.evaluation.results import PartFiles, Record, to_records, write_results
-from swahr.evaluation.swaps import Swaps, count_swaps
+from swahr.evaluation.scores import score
+from swahr.evaluation.swaps import Swaps
 from swahr.files import write_text
 from swahr.inference.exported_network import ExportedNetwork
 from swahr.inference.load import load_model
@@ -282,12 +281,7 @@ def write_report(
     swaps = None
     if dataset.has_annotations:
         protocol = dataset_spec(cfg, train=False).protocol
-        truth = dataset.coco
-        stats = evaluate(truth, found.records, dataset.skeleton, protocol)
-        run = checked_run(truth, found.records, dataset.skeleton, protocol)
-        if needs_pixels(dataset.skeleton):
-            stats |= pixel_figures(run)
-        swaps = count_swaps(run)
+        stats, _, swaps = score(dataset.coco, found.records, dataset.skeleton, protocol)
         stats |= {name: float(metric(dataset, found.records)) for name, metric in METRICS.items()}
     report = ValidationReport(
         name=cfg.MODEL.NAME,
