@@ -364,7 +364,7 @@ def test_training_can_validate_an_open_data_set(
 
 def test_nobody_at_all_scores_zero(config_file: Path, weights: Path) -> None:
     report = validated(config_file, weights, "TEST.DETECTION_THRESHOLD", 1e9)
-    undefined = {"AP (M)", "AR (M)"}  # nobody in these images is of medium size
+    undefined = {"AP (M)", "AP (L)", "AR (M)", "AR (L)"}  # everybody in these images is small
     expected = {name: -1.0 if name in undefined else 0.0 for name in report.stats}
     assert report.stats == expected and undefined < expected.keys()
     assert result_files(config_file)[f"{NAME}.json"] == "[]"
