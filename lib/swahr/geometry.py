@@ -1,4 +1,5 @@
-"""Affine maps between the image and the network's input and output maps, and back.
+"""Affine maps between the image and the network's input and output maps, and back; how near
+keypoints are to each other.
 
 A coordinate is a position in pixels; the centre of the top left pixel is (0, 0), as in OpenCV's
 warpAffine. A map of half the resolution has half the coordinates. As in the published code, a box
@@ -113,3 +114,12 @@ def to_image(
     return transform_points(
         np.asarray(points, np.float64)[..., :2], input_matrix(center, box_scale, size, inverse=True)
     )
+
+
+def keypoint_similarity(
+    squared: NDArray[np.float64], areas: NDArray[np.float64], sigmas: NDArray[np.float64]
+) -> NDArray[np.float64]:
+    """Similarity of keypoints for squared distances in pixels, areas in square pixels and keypoint
+    constants: exp(-d^2 / (2 a (2 sigma)^2)), as in the COCO keypoint evaluation.
+    """
+    return np.exp(-squared / (2 * (areas + np.spacing(1)) * (2 * sigmas) ** 2))

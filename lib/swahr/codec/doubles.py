@@ -11,7 +11,8 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-EPSILON = np.spacing(1)
+from swahr.geometry import keypoint_similarity
+
 Doubles = NDArray[np.float64]
 
 
@@ -24,17 +25,16 @@ def similarities(
 
     keypoints: (N, K, 3): x, y, score; 0 = not found. others: (M, K, 3).
 
-    The mean of exp(-d^2 / (2 a (2 sigma)^2)), d in pixels, over the joints of the one who has fewer
-    of them; a joint that the other one lacks counts 0. a is the area of the box around the joints
-    of the larger one. So a part of a person is like the whole person, and two halves are not alike.
+    The mean of keypoint_similarity over the joints of the one who has fewer of them; a joint that
+    the other one lacks counts 0. The area is that of the box around the joints of the larger one.
+    So a part of a person is like the whole person, and two halves are not alike.
     """
     points, found, areas = _measure(keypoints)
     other = (points, found, areas) if others is None else _measure(others)
     other_points, other_found, other_areas = other
     larger = np.maximum(areas[:, None], other_areas)
     squared = ((points[:, None] - other_points) ** 2).sum(3)
-    variances = (2 * np.asarray(sigmas)) ** 2
-    alike = np.exp(-squared / (2 * (larger[..., None] + EPSILON) * variances))
+    alike = keypoint_similarity(squared, larger[..., None], np.asarray(sigmas))
     in_both = found[:, None] & other_found
     fewer = np.minimum(found.sum(1)[:, None], other_found.sum(1))
     return (alike * in_both).sum(2) / np.maximum(fewer, 1)

@@ -1,13 +1,18 @@
 """Turn photographs listed in joints.csv (Leeds Sports Pose Extended) into COCO's format.
 
     python tools/lsp_to_coco.py --data lspet --out data/lsp
-    python tools/check_dataset.py data/lsp/annotations/person_keypoints_train.json \
+    python tools/check_dataset.py data/lsp/annotations/person_keypoints_train.json \\
         data/lsp/images/train --skeleton data/lsp/skeleton.yaml
 
-DATA has joints.csv and images/. OUT gets annotations/person_keypoints_{train,val}.json,
-images/{train,val}/ and skeleton.yaml. A person's box lies around the labelled joints, a tenth of
-its longer side away from them; the area is 0.53 of the box. Joints outside their image count as not
-labelled.
+DATA has joints.csv and images/. The first line of joints.csv names its columns: image, split, then
+NAME_x, NAME_y, NAME_v of each joint, in this order: right_ankle, right_knee, right_hip, left_hip,
+left_knee, left_ankle, right_wrist, right_elbow, right_shoulder, left_shoulder, left_elbow,
+left_wrist, neck, head_top. A line follows for each image: the name of its file, its split (train or
+val), and of each joint x and y in pixels, and v, which is 1, or 0 where the joint is not labelled.
+
+OUT gets annotations/person_keypoints_{train,val}.json, images/{train,val}/ and skeleton.yaml. A
+person's box lies around the labelled joints, a tenth of its longer side away from them; the area is
+0.53 of the box. Joints outside their image count as not labelled.
 """
 
 from __future__ import annotations

@@ -244,7 +244,7 @@ SCHEMA: dict[str, Key] = {
     "TRAIN.PLOTS": Key(True, "draw curves.png and val_images.jpg at each validation"),
     "TRAIN.HOOKS": Key([""], "further hooks: names in engine.hooks.HOOKS"),
     "TRAIN.CHANNELS_LAST": Key(False, "channels innermost in memory; faster on recent GPUs in mixed precision"),
-    "TRAIN.CPU_KERNELS": Key(False, "own convolutions for training in float32 on a CPU: up to twice as fast as PyTorch's and equal up to rounding; needs CHANNELS_LAST"),
+    "TRAIN.CPU_KERNELS": Key(False, "own convolutions for training in float32 on a CPU: up to 2.6 times as fast as PyTorch's and equal up to rounding; needs CHANNELS_LAST"),
     "TRAIN.COMPILE": Key("", "torch.compile the step's network, targets and losses in this mode; '' = off", choices=("", "default", "reduce-overhead", "max-autotune"), aliases={"false": "", "true": "default"}),
     "TRAIN.CUDA_GRAPHS": Key(False, "on one GPU: record the whole step once for each shape, and replay it"),
 

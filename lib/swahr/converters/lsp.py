@@ -2,9 +2,10 @@
 Extended set is given (S. Johnson and M. Everingham, Learning Effective Human Pose Estimation from
 Inaccurate Annotation, CVPR 2011).
 
-joints.csv: a header image, split, then NAME_x, NAME_y, NAME_v of each joint; a line an image. v is
-1, or 0 where a joint is not labelled, whose x and y may be empty. The folder images beside it holds
-the images.
+The first line of joints.csv names its columns: image, split, then NAME_x, NAME_y, NAME_v of each
+joint, in the order of NAMES. A line follows for each image: the name of its file, its split (train
+or val), and of each joint x and y in pixels, and v. v is 1, or 0 where the joint is not labelled;
+x and y may then be empty. The folder images beside joints.csv holds the images.
 """
 
 from __future__ import annotations

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from swahr.evaluation.figures import UNDEFINED
 from swahr.evaluation.records import EvaluationError, checked_records, labelled_people
-from swahr.geometry import BOX_TO_AREA
+from swahr.geometry import BOX_TO_AREA, keypoint_similarity
 from swahr.jit import kernel
 from swahr.skeleton import Skeleton
 
@@ -331,13 +331,6 @@ def _read_truth(
         crowd=crowd,
         ignored=crowd | (np.array(counts, np.int64) == 0),
     )
-
-
-def keypoint_similarity(squared: Floats, areas: Floats, sigmas: Floats) -> Floats:
-    """Similarity of keypoints for squared distances in pixels, areas in square pixels and keypoint
-    constants: exp(-d^2 / (2 a (2 sigma)^2)), as in the COCO keypoint evaluation.
-    """
-    return np.exp(-squared / (2 * (areas + _EPSILON) * (2 * sigmas) ** 2))
 
 
 def pair_similarities(run: Run, keypoints: Ints) -> Floats:
