@@ -104,6 +104,11 @@ class KeypointDataset:
     def __len__(self) -> int:
         return len(self.image_ids)
 
+    @property
+    def trained_skeleton(self) -> Skeleton:
+        """The skeleton of `joints`, with the centre if there is one."""
+        return self.skeleton.with_center() if self.with_center else self.skeleton
+
     def examples(self, count: int) -> list[int]:
         """The ids of at most `count` images with labelled people, spread evenly over the set; of
         any images where nobody is labelled. Always the same ones.

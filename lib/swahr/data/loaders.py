@@ -196,11 +196,10 @@ def build_train_loader(
     """The loader of one rank's training batches; `.batch_sampler.set_epoch(epoch, start_step)`
     chooses the epoch.
     """
-    skeleton = dataset.skeleton.with_center() if dataset.with_center else dataset.skeleton
     skip_bad = cfg.DATASET.ON_BAD_SAMPLE == "skip"
     samples = TrainingSet(
         dataset,
-        build_transforms(cfg, skeleton),
+        build_transforms(cfg, dataset.trained_skeleton),
         seed=cfg.TRAIN.SEED,
         skip_bad=skip_bad,
         repeat=cfg.DATASET.REPEAT,

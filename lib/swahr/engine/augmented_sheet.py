@@ -34,7 +34,7 @@ def augmented_sheet(cfg: Any, dataset: KeypointDataset, count: int = EXAMPLES) -
     with torch.device("meta"):  # only its sizes are needed
         network = build_model(cfg)
     cfg = fit_to_network(cfg, network.strides, network.size_divisor)
-    skeleton = dataset.skeleton.with_center() if dataset.with_center else dataset.skeleton
+    skeleton = dataset.trained_skeleton
     samples = TrainingSet(
         dataset, build_transforms(cfg, skeleton), seed=cfg.TRAIN.SEED, skip_bad=True
     )

@@ -134,11 +134,15 @@ class StepMonitor:
             content = {"step": latest.step, "losses": losses, "batches": batches}
             checkpoint.write_whole({**content, **self.replay()}, path)
         bad_ids = [image_id for rank in bad_ranks for image_id in of_all_ranks[rank][1]]
-        named = ", ".join(map(str, bad_ids[:MAX_NAMED_IMAGES]))
-        more = " ..." if len(bad_ids) > MAX_NAMED_IMAGES else ""
         files = [str(path.with_name(f"bad_step_rank{rank}.pth.tar")) for rank in bad_ranks]
         raise NonFiniteLossError(
             f"the loss or its gradient was non-finite in {self.consecutive} consecutive steps "
-            f"(TRAIN.MAX_BAD_STEPS); the last is step {latest.step} with images {named}{more}; "
-            f"its batches, losses and the network are in {', '.join(files)}"
+            f"(TRAIN.MAX_BAD_STEPS); the last is step {latest.step} with images "
+            f"{name_images(bad_ids)}; its batches, losses and the network are in {', '.join(files)}"
         )
+
+
+def name_images(image_ids: Sequence[int]) -> str:
+    """The ids of images for a message, at most MAX_NAMED_IMAGES of them."""
+    more = " ..." if len(image_ids) > MAX_NAMED_IMAGES else ""
+    return ", ".join(map(str, image_ids[:MAX_NAMED_IMAGES])) + more

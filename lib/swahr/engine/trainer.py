@@ -31,12 +31,11 @@ from swahr.engine.progress import (
     peak_gpu_memory,
 )
 from swahr.engine.results_file import ResultsFile
-from swahr.engine.step_monitor import StepMonitor
+from swahr.engine.step_monitor import StepMonitor, name_images
 from swahr.engine.train_step import TrainStep
 from swahr.models.weights import published_state
 
 logger = logging.getLogger("swahr")
-MAX_NAMED_IMAGES = 50
 
 
 class Trainer:
@@ -366,8 +365,7 @@ def report_unreadable_images(image_ids: set[int]) -> None:
     unreadable = sorted(set().union(*comm.all_gather(image_ids)))
     if unreadable:
         logger.warning(
-            "%d images could not be read, and others were taken in their place: %s%s",
+            "%d images could not be read, and others were taken in their place: %s",
             len(unreadable),
-            ", ".join(map(str, unreadable[:MAX_NAMED_IMAGES])),
-            " ..." if len(unreadable) > MAX_NAMED_IMAGES else "",
+            name_images(unreadable),
         )
