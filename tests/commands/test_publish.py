@@ -300,6 +300,14 @@ def test_a_wrong_setting_of_a_checkpoint_is_named_with_its_file(tmp_path: Path) 
     assert str(caught.value).startswith(f"{path}: config:2: MODEL.NUM_JOINTZ: unknown key")
 
 
+def test_a_wrong_setting_of_a_published_model_is_named_with_its_file(tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text('{"config": {"MODEL.NUM_JOINTZ": 3}}')
+    with pytest.raises(ConfigError) as caught:
+        find_model(tmp_path)
+    line = f"{tmp_path / 'config.json'}: config:2: MODEL.NUM_JOINTZ: unknown key"
+    assert str(caught.value).startswith(line)
+
+
 def test_weights_are_named_once(tmp_path: Path) -> None:
     run = make_run(tmp_path)
     best = run / checkpoint.BEST

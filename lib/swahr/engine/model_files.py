@@ -214,9 +214,9 @@ def _load_values(values: Mapping[str, Any], path: Path, opts: Sequence[str]) -> 
     """The configuration of settings by their dotted names. path: of the file that has them."""
     tree: dict[str, Any] = {}
     for name, value in values.items():
-        *path, last = name.split(".")
+        *sections, last = name.split(".")
         node = tree
-        for section in path:
+        for section in sections:
             node = node.setdefault(section, {})
         node[last] = value
     return load_text(yaml.safe_dump(tree), str(path), opts)
