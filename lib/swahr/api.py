@@ -6,7 +6,7 @@ import logging
 import math
 import os
 from collections.abc import Iterable, Iterator, Sequence
-from numbers import Real
+from numbers import Integral, Real
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from threading import Lock
@@ -21,10 +21,11 @@ from swahr.config import configured_skeleton
 from swahr.data.images import Image, ImageError, read_image
 from swahr.distributed.comm import select_device
 from swahr.engine.hub import fetch, send
-from swahr.engine.image_sources import ImageFiles
+from swahr.engine.image_sources import ImageFiles, InferenceError
 from swahr.engine.model_files import LoadError, ModelFiles, find_model
 from swahr.engine.published import publish
 from swahr.exported import is_exported
+from swahr.files import shorten
 from swahr.inference.load import load_model
 from swahr.inference.pipeline import prefetch, thread_pool
 from swahr.inference.predictor import (
@@ -44,6 +45,8 @@ logger = logging.getLogger(__name__)
 READ_AHEAD = 4
 READERS = 2  # threads that read files
 PREFETCHED = 8  # images that they have read at most
+# Bicubic resizing overshoots: a float tensor may leave 0 to 1 by so much, which is clipped.
+OVERSHOOT = 0.2
 HUB_OPTIONS = ("revision", "token", "cache_dir", "local_files_only")
 
 
@@ -90,7 +93,7 @@ class PoseModel:
         Raises LoadError.
         """
         of_hub = {name: options.pop(name) for name in HUB_OPTIONS if name in options}
-        if not Path(source).expanduser().exists():
+        if not os.path.exists(os.path.expanduser(_path(source, "source"))):
             source = fetch(str(source), **of_hub)
         return load(source, **options)
 
@@ -100,12 +103,13 @@ class PoseModel:
         The weights are read again from their file. Raises LoadError where that has changed since,
         or where safetensors is missing; WriteError.
         """
+        out = _path(folder, "folder")
         files = self._files
         if files is None:
             raise LoadError("a model that was not made by swahr.load cannot be saved")
         if self._written_at != _time_of_writing(files):
             raise LoadError(f"{files.weights}: has changed since it was loaded; load it again")
-        return publish(files, Path(folder))
+        return publish(files, out)
 
     def push_to_hub(
         self,
@@ -134,8 +138,8 @@ class PoseModel:
     def __call__(self, images: Any) -> Any:
         """The people of an image -> Result; of several -> a list of Results, in their order.
 
-        images: a path, an array (H, W, 3) uint8 RGB, a PIL image, a tensor (3, H, W) in RGB, uint8
-        or float from 0 to 1; or several: a list, a folder, a glob such as "photos/*.jpg", a
+        images: a path, an array (H, W, 3) uint8 RGB, a PIL image (16 bits become 8), a tensor
+        (3, H, W) in RGB, uint8 or float from 0 to 1; or several: a list, a folder, a glob such as "photos/*.jpg", a
         generator, an array or tensor with one more dimension. Files are read as viewers show them
         (EXIF orientation). Of a folder or glob, files that are no images are skipped with a
         warning. Raises LoadError, InferenceError, ImageError or PredictionError, all ValueErrors,
@@ -207,10 +211,10 @@ def load(
     source: str | os.PathLike[str],
     weights: str | os.PathLike[str] | None = None,
     *,
-    device: str = "",
+    device: str | torch.device = "",
     engine: str = "",
     flip: bool | None = None,
-    scales: Sequence[float] | None = None,
+    scales: Sequence[float] | NDArray[Any] | None = None,
     threshold: float = 0.0,
     max_people: int | None = None,
     batch_size: int | None = None,
@@ -222,7 +226,7 @@ def load(
     network (.onnx), or a file of weights: one of training's, or a published one, whose width,
     keypoints and scale heads are told from its tensors (see model_files.published_settings).
     weights: for a YAML file or a folder; None for the file TEST.MODEL_FILE, or the run's own.
-    device: "cpu", "cuda" or "cuda:1"; a GPU if there is one where it is "".
+    device: "cpu", "cuda" or "cuda:1", or a torch.device; a GPU if there is one where it is "".
     engine: what runs an exported network, "onnxruntime" or "openvino"; TEST.ENGINE where it is "".
     flip, scales, max_people: of testing, in place of the configuration's.
     threshold: lowest score of the people of a result.
@@ -231,18 +235,20 @@ def load(
     settings: further KEY VALUE pairs.
     Raises LoadError, ConfigError, CheckpointError, ExportedError or DeviceError, all ValueErrors.
     """
-    if batch_size is not None and batch_size < 1:
-        raise LoadError(f"batch_size is {batch_size}; it must be 1 or more")
-    if not isinstance(threshold, Real) or math.isnan(threshold):
+    path_of_weights = None if weights is None else _path(weights, "weights")
+    if batch_size is not None:
+        _check_batch_size(batch_size)
+    if not _is_number(threshold) or math.isnan(threshold):
         raise LoadError(f"threshold is {threshold!r}; it must be a number")
     chosen = {
         "TEST.ENGINE": engine or None,
         "TEST.FLIP_TEST": flip,
-        "TEST.SCALE_FACTOR": None if scales is None else list(scales),
+        "TEST.SCALE_FACTOR": None if scales is None else _numbers(scales),
         "DATASET.MAX_NUM_PEOPLE": max_people,
     }
     pairs = [part for key, value in chosen.items() if value is not None for part in (key, value)]
-    files = find_model(Path(source), weights, [*map(str, pairs), *map(str, settings)])
+    words = [*map(str, pairs), *_words(settings)]
+    files = find_model(_path(source, "source"), path_of_weights, words)
     cfg, path, _ = files
     if engine and not is_exported(path):
         raise LoadError(
@@ -250,11 +256,60 @@ def load(
             "see `swahr export`)"
         )
     skeleton = configured_skeleton(cfg)
-    where = select_device(device)
+    where = select_device(_device_name(device))
     predictor = build_predictor(cfg, load_model(cfg, path, where), skeleton, where)
     if batch_size is not None:
-        predictor.batch_size = batch_size
+        predictor.batch_size = int(batch_size)
     return PoseModel(predictor, skeleton, threshold=threshold, source=str(path), files=files)
+
+
+def _path(given: Any, name: str) -> Path:
+    """The path of an argument. Raises LoadError where it is none, or empty: the current folder is
+    never meant.
+    """
+    if not isinstance(given, str | os.PathLike) or not str(given):
+        raise LoadError(f"{name} is {shorten(given)}; it must be a path")
+    return Path(given)
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, Real) and not isinstance(value, bool)
+
+
+def _check_batch_size(size: Any) -> None:
+    """Raises LoadError for what is no whole number, or below 1."""
+    if not isinstance(size, Integral) or isinstance(size, bool) or size < 1:
+        raise LoadError(f"batch_size is {shorten(size)}; it must be a whole number of 1 or more")
+
+
+def _numbers(scales: Any) -> list[float]:
+    """The numbers of a list, an array or a tensor. Raises LoadError where it is none of these."""
+    values = scales.tolist() if isinstance(scales, np.ndarray | Tensor) else scales
+    if not isinstance(values, Sequence) or not all(map(_is_number, values)):
+        raise LoadError(f"scales is {shorten(scales)}; it must be a list of numbers")
+    return [float(value) for value in values]
+
+
+def _words(settings: Any) -> list[str]:
+    """Raises LoadError where the settings are no list."""
+    if not isinstance(settings, Sequence) or isinstance(settings, str | bytes):
+        raise LoadError(
+            f"settings is {shorten(settings)}; it must be a list of keys and values, such as "
+            '["TEST.FLIP_TEST", True]'
+        )
+    return [str(word) for word in settings]
+
+
+def _device_name(device: Any) -> str:
+    """The name that select_device takes. Raises LoadError where it is neither text nor a device."""
+    if device is None:
+        return ""
+    if not isinstance(device, str | torch.device):
+        raise LoadError(
+            f'device is {shorten(device)}; it must be text such as "cpu" or "cuda:1", or a '
+            "torch.device"
+        )
+    return str(device)
 
 
 def _time_of_writing(files: ModelFiles) -> int | None:
@@ -263,9 +318,13 @@ def _time_of_writing(files: ModelFiles) -> int | None:
 
 
 def _is_several(images: Any) -> bool:
-    """Whether these are several images. Raises LoadError for what is no image at all."""
+    """Whether these are several images. Raises LoadError for what is no image at all,
+    InferenceError for an empty path: the current folder is never meant.
+    """
     if isinstance(images, str | os.PathLike):
-        return not Path(images).expanduser().is_file()
+        if not str(images):
+            raise InferenceError("images is an empty path; name a file, a folder or a glob")
+        return not os.path.isfile(os.path.expanduser(images))
     if isinstance(images, np.ndarray | Tensor):
         if images.ndim not in (3, 4):
             raise LoadError(
@@ -289,30 +348,57 @@ def _is_pil(item: Any) -> bool:
 
 
 def _name(item: Any, number: int) -> str:
-    if isinstance(item, str | os.PathLike):
-        return str(item)
-    return str(getattr(item, "filename", "")) or f"image {number}"
+    given = item if isinstance(item, str | os.PathLike) else getattr(item, "filename", "")
+    return str(given) or f"image {number}"
 
 
 def _pixels(item: Any, name: str) -> Image:
     """(H, W, 3) uint8 RGB; arrays as they are."""
     if isinstance(item, str | os.PathLike):
-        return read_image(Path(item).expanduser(), honour_exif=True)
+        if not str(item):
+            raise ImageError(f"{name}: its path is empty")
+        return read_image(Path(os.path.expanduser(item)), honour_exif=True)
     if isinstance(item, Tensor):
         return _from_tensor(item, name)
     if _is_pil(item):
-        from PIL import ImageOps
-
-        return np.asarray(ImageOps.exif_transpose(item).convert("RGB"))
+        return _from_pil(item, name)
     return item
 
 
+def _from_pil(item: Any, name: str) -> NDArray[np.uint8]:
+    """Upright (H, W, 3) RGB; 16 bits become 8 as read_image does it. Raises ImageError."""
+    from PIL import ImageOps
+
+    if item.mode in ("I", "F"):
+        raise ImageError(
+            f"{name}: a PIL image of mode {item.mode} says no range of values; use L, RGB or I;16"
+        )
+    try:
+        upright = ImageOps.exif_transpose(item)
+        if not upright.mode.startswith("I;16"):
+            return np.asarray(upright.convert("RGB"))
+    except (OSError, SyntaxError, ValueError) as error:  # cut off, damaged, closed
+        raise ImageError(f"{name}: cannot be decoded ({error})") from None
+    grey = (np.asarray(upright) >> 8).astype(np.uint8)
+    return np.stack([grey] * 3, axis=-1)
+
+
 def _from_tensor(image: Tensor, name: str) -> NDArray[np.uint8]:
-    if image.ndim != 3 or len(image) != 3:
+    if image.ndim != 3 or len(image) != 3 or not image.numel():
         raise LoadError(f"{name}: a tensor must have shape (3, H, W), not {tuple(image.shape)}")
     if image.dtype.is_floating_point:
+        _check_range(image, name)
         image = (image.clamp(0, 1) * 255).round().to(torch.uint8)
     return image.permute(1, 2, 0).contiguous().cpu().numpy()
+
+
+def _check_range(image: Tensor, name: str) -> None:
+    """Raises ImageError for a float tensor that does not go from 0 to 1, or has NaN."""
+    low, high = (float(value) for value in image.detach().aminmax())
+    if not (-OVERSHOOT <= low and high <= 1 + OVERSHOOT):  # nor is NaN
+        raise ImageError(
+            f"{name}: a float tensor goes from 0 to 1, this one from {low:g} to {high:g}"
+        )
 
 
 __all__ = ["LoadError", "PoseModel", "Result", "load"]

@@ -87,5 +87,5 @@ def sync_folder(folder: Path) -> None:
 
 def shorten(value: Any) -> str:
     """A value from outside, for a message: printable, on one line, at most 60 characters."""
-    text = repr(value)
+    text = " ".join(line.strip() for line in repr(value).splitlines())
     return text if len(text) <= 60 else f"{text[:57]}..."

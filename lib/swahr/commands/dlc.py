@@ -20,6 +20,7 @@ import argparse
 import sys
 from collections.abc import Sequence
 
+from swahr.commands.flags import named_folder
 from swahr.converters.coco import write_dataset
 from swahr.converters.dlc import SIGMA, read_dlc, split_frames
 from swahr.skeleton import Skeleton
@@ -30,8 +31,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("csv", metavar="CSV", help="labels that DeepLabCut wrote")
-    parser.add_argument("--images", required=True, metavar="DIR", help="folder of the frames")
-    parser.add_argument("--out", required=True, metavar="ROOT", help="folder of the new data set")
+    parser.add_argument(
+        "--images", type=named_folder, required=True, metavar="DIR", help="folder of the frames"
+    )
+    parser.add_argument(
+        "--out", type=named_folder, required=True, metavar="ROOT", help="folder of the new data set"
+    )
     parser.add_argument(
         "--val",
         type=float,

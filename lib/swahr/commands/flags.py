@@ -89,6 +89,15 @@ def finite_number(text: str) -> float:
     return number
 
 
+def named_folder(text: str) -> str:
+    """The value of a flag; argparse.ArgumentTypeError for empty text, which would mean the current
+    folder.
+    """
+    if not text.strip():
+        raise argparse.ArgumentTypeError("it is empty; name a folder")
+    return text
+
+
 def spellings(*names: str) -> list[str]:
     """Each name of a flag, such as --dist-url, with hyphens and with underscores."""
     both = (

@@ -11,6 +11,8 @@ from __future__ import annotations
 import torch
 
 from swahr.commands.flags import config_parser, load_run_config, parse_flags
+from swahr.config import raise_problems
+from swahr.config.rules import find_size_problems
 from swahr.models.build import build_model
 from swahr.models.flops import count_macs, count_parameters
 
@@ -20,6 +22,9 @@ def main() -> None:
     size = cfg.DATASET.INPUT_SIZE
     with torch.device("meta"):  # only shapes are needed
         model = build_model(cfg)
+    sizes = find_size_problems(cfg, model.strides, model.size_divisor)
+    # OUTPUT_SIZE is of training: another INPUT_SIZE can be counted without it.
+    raise_problems(cfg, [problem for problem in sizes if "DATASET.INPUT_SIZE" == problem.keys[0]])
     published, exact = count_macs(model, size)
     rows = [
         ("input", f"{size} x {size}"),

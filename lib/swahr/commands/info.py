@@ -3,10 +3,11 @@
     swahr info models/pose_coco/pose_higher_hrnet_w32_512.pth
     swahr info output/coco_kpt/pose_higher_hrnet/w32_512_adam_lr1e-3
     swahr info w32.onnx
+    swahr info demo
 
-SOURCE is a file of weights, an exported network, the folder of a run or of a published model, or a
-YAML file; the same that swahr.load takes. GMACs are for one image of DATASET.INPUT_SIZE, counted by
-the published rule.
+SOURCE is a file of weights, an exported network, the folder of a run or of a published model, a
+YAML file, or demo, the network that comes with the project; the same that swahr.load takes. GMACs
+are for one image of DATASET.INPUT_SIZE, counted by the published rule.
 Exit status: 0 it loads; 1 it does not; 2 there is no such file.
 """
 
@@ -19,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from swahr.config import configured_skeleton, resolve_path
-from swahr.engine.model_files import LoadError, find_model
+from swahr.engine.model_files import DEMO, LoadError, find_model
 from swahr.engine.provenance import describe_test, describe_weights
 from swahr.exported import Description, is_exported, load_onnx
 from swahr.inference.exported_network import ExportedNetwork
@@ -36,7 +37,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("source", metavar="SOURCE", help="weights, a folder or a YAML file")
     source = parser.parse_args(arguments).source
-    if not resolve_path(source).exists():
+    if not source:
+        raise LoadError("SOURCE is empty; name a file or a folder")
+    if source != DEMO and not resolve_path(source).exists():
         raise LoadError(f"{source}: no such file or folder")
     rows, problem = describe(source)
     for name, value in [*rows, ("loads", f"no: {problem}" if problem else "yes")]:

@@ -21,6 +21,7 @@ import argparse
 import sys
 from collections.abc import Sequence
 
+from swahr.commands.flags import named_folder
 from swahr.converters.coco import write_dataset
 from swahr.converters.lsp import SKELETON, read_lsp
 
@@ -29,8 +30,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--data", required=True, metavar="DIR", help="joints.csv and images/")
-    parser.add_argument("--out", required=True, metavar="ROOT", help="folder of the new data set")
+    parser.add_argument(
+        "--data", type=named_folder, required=True, metavar="DIR", help="joints.csv and images/"
+    )
+    parser.add_argument(
+        "--out", type=named_folder, required=True, metavar="ROOT", help="folder of the new data set"
+    )
     parser.add_argument("--copy", action="store_true", help="copy the images, do not link them")
     args = parser.parse_args(arguments)
     try:

@@ -33,6 +33,7 @@ from swahr.commands.flags import (
     check_run_config,
     finite_number,
     load_run_config,
+    named_folder,
     parse_flags,
     run_parser,
     run_settings,
@@ -89,6 +90,7 @@ def parse_args() -> argparse.Namespace:
     add_flag(
         parser,
         "--save_dir",
+        type=named_folder,
         default="found",
         metavar="DIR",
         help="folder of the results, made if needed (%(default)s)",

@@ -171,14 +171,17 @@ def _mirrored(name: str) -> Iterable[str]:
 
 
 def _check_names(images: Sequence[LabelledImage]) -> None:
-    first: dict[tuple[str, str], str] = {}
+    """A name stands once, in train or in val: training does not see images of validation, and
+    write_dataset removes an image from the split that it is not in.
+    """
+    first: dict[str, str] = {}
     for image in images:
-        key = (image.split, image.name)
-        if key in first:
+        if image.name in first:
             raise ConversionError(
-                f"{image.where}: the image {image.name} is there already ({first[key]})"
+                f"{image.where}: the image {image.name} is there already ({first[image.name]}); "
+                "a name stands once, in train or in val"
             )
-        first[key] = image.where
+        first[image.name] = image.where
     if not images:
         raise ConversionError("there are no labelled images")
 

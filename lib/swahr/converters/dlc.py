@@ -8,6 +8,7 @@ where it is not labelled.
 from __future__ import annotations
 
 import csv
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -53,6 +54,8 @@ def read_dlc(path: str | Path, images: str | Path, sigma: float = SIGMA) -> Deep
     sigma: the constant of the object keypoint similarity, for all parts. COCO's are 0.025 (eyes) to
     0.107 (hips). Raises ConversionError, naming file and line, for anything else than such a file.
     """
+    if not 0 < sigma < math.inf:
+        raise ConversionError(f"the constant of all parts is {sigma} (--sigma); it is above 0")
     path = Path(path)
     folder = Path(images)
     if not folder.is_dir():
@@ -85,7 +88,11 @@ def split_frames(frames: Sequence[LabelledImage], val: float, seed: int) -> list
     of them if val is not 0. ConversionError where that cannot be.
     """
     if not 0 <= val < 1:
-        raise ConversionError(f"the share of frames for validation is {val}; it is from 0 below 1")
+        raise ConversionError(
+            f"the share of frames for validation is {val} (--val); it is from 0 below 1"
+        )
+    if seed < 0:
+        raise ConversionError(f"the seed of the split is {seed} (--seed); it is 0 or more")
     if val and len(frames) < 2:
         raise ConversionError("one labelled frame cannot be split into train and val")
     count = min(max(round(val * len(frames)), 1), len(frames) - 1) if val else 0

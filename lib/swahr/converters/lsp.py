@@ -86,7 +86,7 @@ def read_lsp(folder: str | Path) -> list[LabelledImage]:
     """
     path = Path(folder) / "joints.csv"
     try:
-        with open(path, encoding="utf-8", newline="") as file:
+        with open(path, encoding="utf-8-sig", newline="") as file:
             rows = list(csv.reader(file))
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         reason = getattr(error, "strerror", None) or error
@@ -94,7 +94,7 @@ def read_lsp(folder: str | Path) -> list[LabelledImage]:
     columns = [f"{name}_{part}" for name in NAMES for part in "xyv"]
     header = ["image", "split", *columns]
     if not rows or rows[0] != header:
-        raise ConversionError(f"{path}: the first line must be {','.join(header[:5])},... ")
+        raise ConversionError(f"{path}: the first line must be {','.join(header[:5])},...")
     images = []
     for line, row in enumerate(rows[1:], 2):
         if row:

@@ -141,10 +141,9 @@ def open_validation_set(cfg: Any) -> KeypointDataset | None:
     """
     if cfg.TRAIN.VAL_INTERVAL == 0:
         root = resolve_path(cfg.DATASET.ROOT)
-        patterns = dataset_spec(cfg, train=False).annotations
-        files = [root / pattern.format(split=cfg.DATASET.TEST) for pattern in patterns]
-        if not any(file.exists() for file in files):
-            logger.info("no validation, not even after the last epoch: %s does not exist", files[0])
+        file = dataset_spec(cfg, train=False).annotation_file(root, cfg.DATASET.TEST)
+        if not file.exists():
+            logger.info("no validation, not even after the last epoch: %s does not exist", file)
             return None
     return build_validation_set(cfg)
 

@@ -32,6 +32,8 @@ from swahr.synthetic.shapes import Image
 FPS = 10
 TRUTH = "people.json"
 MAX_WALKERS = 50
+MIN_SIDE = 64
+MAX_SIDE = 4096  # px; a frame of this size takes about GIGABYTES of memory while it is drawn
 TURN_SECONDS = 0.5  # a person turns round in this time
 
 
@@ -76,8 +78,12 @@ def render_walk(
             f"{num_frames} frames of {num_people} people: it must be 1 frame or more, "
             f"and 1 to {MAX_WALKERS} people"
         )
-    if min(size) < 64:
-        raise SyntheticError(f"size {size[0]} x {size[1]}: a video has at least 64 x 64 pixels")
+    if seed < 0:
+        raise SyntheticError(f"seed: {seed} must be 0 or more")
+    if min(size) < MIN_SIDE or max(size) > MAX_SIDE:
+        raise SyntheticError(
+            f"size: {size[0]} x {size[1]} px; the sides of a video have {MIN_SIDE} to {MAX_SIDE} px"
+        )
     joints = joint_indices(skeleton)
     rng = np.random.default_rng([seed])
     width, height = size
