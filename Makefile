@@ -1,6 +1,6 @@
-# make demo   install, make synthetic people, train, validate, draw (no GPU needed, 14 minutes or more after installation)
+# make demo   install, make synthetic people, train, validate, draw (no GPU needed, 14 to 55 minutes after installation)
 # make test   install what the tests need and run them all
-# make faults the longer fault-injection scripts (kill, full disk, lost node, memory) and the slow tests, 20 minutes at most
+# make faults the longer fault-injection scripts (kill, full disk, lost node, memory) and the slow tests, 11 to 26 minutes
 PYTHON ?= python3
 VENV   ?= .venv
 BIN    := $(VENV)/bin
