@@ -90,19 +90,10 @@ class Trainings:
         """Train or test a run; returns why it failed, or ''."""
         slot = self._slots.get()
         try:
-            command = (*self.train_command, *self._arguments(run))
-            name = "train"
-            if run.is_trained():
-                name = "test"
-                command = (
-                    *self.test_command,
-                    *self._arguments(run),
-                    "TEST.MODEL_FILE",
-                    str(run.weights),
-                )
-            log = make_folder(run.folder) / f"{name}_output.txt"
+            is_trained = run.is_trained()
+            log = make_folder(run.folder) / f"{'test' if is_trained else 'train'}_output.txt"
             with open(log, "wb") as file:
-                process = self._start(run, command, slot, file)
+                process = self._start(run, is_trained, slot, file)
                 if process is None:
                     return "stopped before it began"
                 status = process.wait()
@@ -114,18 +105,20 @@ class Trainings:
         finally:
             self._slots.put(slot)
 
-    def _arguments(self, run: PlannedRun) -> list[str]:
-        imports = [part for module in self.modules for part in ("--import", module)]
-        return ["--cfg", str(run.file), *imports, *run.opts]
-
     def _start(
-        self, run: PlannedRun, command: Sequence[str], slot: Mapping[str, str], file: BinaryIO
+        self, run: PlannedRun, is_trained: bool, slot: Mapping[str, str], file: BinaryIO
     ) -> subprocess.Popen[bytes] | None:
+        imports = [part for module in self.modules for part in ("--import", module)]
+        arguments = ["--cfg", str(run.file), *imports, *run.opts]
+        command = [*self.train_command, *arguments]
+        if is_trained:
+            command = [*self.test_command, *arguments, "TEST.MODEL_FILE", str(run.weights)]
         path = os.pathsep.join([str(PACKAGE_ROOT), os.environ.get("PYTHONPATH", "")])
         with self._lock:
             if self._stopped:
                 return None
-            logger.info("%s: training; %s", run.name, run.folder)
+            doing = "testing" if is_trained else "training"
+            logger.info("%s: %s; %s", run.name, doing, run.folder)
             process = subprocess.Popen(
                 command,
                 env={**os.environ, "PYTHONPATH": path, **slot},
