@@ -254,6 +254,35 @@ def test_files_of_a_folder_that_are_no_images_are_skipped(
         model([tmp_path / "notes.txt"])
 
 
+def test_pil_images_of_16_bits_are_those_of_their_files(
+    model: swahr.PoseModel, tmp_path: Path
+) -> None:
+    random = np.random.default_rng(0)
+    for name in ("grey.png", "grey.tif"):
+        cv2.imwrite(str(tmp_path / name), random.integers(0, 1 << 16, (64, 80), np.uint16))
+        image = PilImage.open(tmp_path / name)
+        assert image.mode == "I;16"
+        assert np.array_equal(model(image).image, read_image(tmp_path / name)), name
+
+
+def test_a_pil_image_that_is_cut_off_is_one_line(
+    network: Network, model: swahr.PoseModel, tmp_path: Path
+) -> None:
+    path = tmp_path / "short.jpg"
+    data = network.files[0].read_bytes()
+    path.write_bytes(data[: len(data) // 2])
+    with pytest.raises(ImageError, match="short.jpg: cannot be decoded .image file is truncated"):
+        model(PilImage.open(path))
+
+
+def test_floats_that_resizing_left_outside_are_clipped(model: swahr.PoseModel) -> None:
+    image = torch.linspace(-0.1, 1.1, 64).expand(3, 64, 64)
+    assert np.array_equal(model(image).image, model(image.clamp(0, 1)).image)
+
+
+FLOATS = "image 0: a float tensor goes from 0 to 1, this one from"
+
+
 @pytest.mark.parametrize(
     ("images", "error", "line"),
     [
@@ -266,6 +295,24 @@ def test_files_of_a_folder_that_are_no_images_are_skipped(
         ([7], PredictionError, "image 0: an image must be a uint8 array .*, not int"),
         (torch.zeros(4, 4, 3), swahr.LoadError, r"image 0: a tensor must have shape \(3, H, W\), "),
         (np.zeros((9999, 1, 3), np.uint8), PredictionError, "image 0: .* is too long and thin"),
+        ("", InferenceError, "images is an empty path; name a file, a folder or a glob$"),
+        ([""], ImageError, "image 0: its path is empty$"),
+        ("~no-such-user/a.jpg", InferenceError, "~no-such-user/a.jpg: there is no such file"),
+        (["~no-such-user/a.jpg"], ImageError, "~no-such-user/a.jpg: cannot be read"),
+        (torch.zeros(3, 0, 4), swahr.LoadError, r"image 0: a tensor must .*, not \(3, 0, 4\)$"),
+        (torch.tensor([0.0, 255]).expand(3, 2, 2), ImageError, f"{FLOATS} 0 to 255$"),
+        (torch.tensor([-2.1, 1]).expand(3, 2, 2), ImageError, f"{FLOATS} -2.1 to 1$"),
+        (torch.tensor([0.5, math.nan]).expand(3, 2, 2), ImageError, f"{FLOATS} nan to nan$"),
+        (
+            PilImage.new("F", (4, 4)),
+            ImageError,
+            "image 0: a PIL image of mode F has no fixed range",
+        ),
+        (
+            PilImage.new("I", (4, 4)),
+            ImageError,
+            "image 0: a PIL image of mode I has no fixed range",
+        ),
     ],
 )
 def test_what_is_no_image_is_one_line(
@@ -406,15 +453,65 @@ def test_sources_that_cannot_be_loaded_are_one_line(network: Network, tmp_path: 
         swahr.load(network.config)
     with pytest.raises(swahr.LoadError, match="is a file of weights, and weights='b.pth' names"):
         swahr.load(network.weights, "b.pth")
-    with pytest.raises(swahr.LoadError, match="^batch_size is 0; it must be 1 or more$"):
-        swahr.load(network.config, network.weights, batch_size=0)
-    with pytest.raises(swahr.LoadError, match="^threshold is nan; it must be a number$"):
-        swahr.load(network.config, network.weights, threshold=math.nan)
-    with pytest.raises(swahr.LoadError, match="^threshold is '0.3'; it must be a number$"):
-        swahr.load(network.config, network.weights, threshold="0.3")  # type: ignore[arg-type]
     (tmp_path / "bad.pth").write_text("no checkpoint")
     with pytest.raises(CheckpointError, match="bad.pth: no PyTorch checkpoint"):
         swahr.load(tmp_path / "bad.pth")
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "right"),
+    [
+        ("source", None, "a path"),
+        ("source", 5, "a path"),
+        ("source", "", "a path"),
+        ("weights", 5, "a path"),
+        ("weights", "", "a path"),
+        ("batch_size", 0, "a whole number of 1 or more"),
+        ("batch_size", "4", "a whole number of 1 or more"),
+        ("batch_size", 1.5, "a whole number of 1 or more"),
+        ("batch_size", True, "a whole number of 1 or more"),
+        ("threshold", math.nan, "a number"),
+        ("threshold", "0.3", "a number"),
+        ("threshold", True, "a number"),
+        ("scales", 0.5, "a list of numbers"),
+        ("scales", "0.5", "a list of numbers"),
+        ("scales", ["1"], "a list of numbers"),
+        ("device", 1, 'text such as "cpu" or "cuda:1", or a torch.device'),
+        ("settings", "TEST.FLIP_TEST True", "a list of keys and values, such as .*"),
+        ("settings", {"TEST.FLIP_TEST": True}, "a list of keys and values, such as .*"),
+    ],
+)
+def test_arguments_of_the_wrong_kind_are_one_line(
+    network: Network, name: str, value: Any, right: str
+) -> None:
+    arguments: dict[str, Any] = {"source": network.config, "weights": network.weights}
+    with pytest.raises(
+        swahr.LoadError, match=f"^{name} is {re.escape(repr(value))}; it must be {right}$"
+    ):
+        swahr.load(**{**arguments, name: value})
+
+
+def test_arrays_and_devices_of_pytorch_are_arguments(network: Network) -> None:
+    model = swahr.load(
+        network.config,
+        network.weights,
+        scales=np.array([0.5, 1]),
+        device=torch.device("cpu"),
+        batch_size=np.int64(2),
+    )
+    assert model.predictor.scales == [1, 0.5] and type(model.predictor.batch_size) is int
+    assert model.predictor.device.type == "cpu"
+
+
+def test_an_empty_path_is_not_the_current_folder(
+    model: swahr.PoseModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(swahr.LoadError, match="^folder is ''; it must be a path$"):
+        model.save_pretrained("")
+    with pytest.raises(swahr.LoadError, match="^source is ''; it must be a path$"):
+        swahr.PoseModel.from_pretrained("")
+    assert not list(tmp_path.iterdir())
 
 
 # -- the documents' examples

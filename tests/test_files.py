@@ -2,12 +2,14 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from swahr.files import (
     WriteError,
     make_folder,
     replacing,
+    shorten,
     sync_folder,
     write_bytes,
     write_text,
@@ -78,3 +80,9 @@ def test_the_file_that_was_there_can_be_kept_and_only_once_the_new_one_is_whole(
     with pytest.raises(KeyError), replacing(path, previous=kept) as file:
         raise KeyError
     assert (path.read_bytes(), kept.read_bytes()) == (b"second", b"first")
+
+
+def test_a_value_in_a_message_is_one_line() -> None:
+    assert shorten("a\nb") == r"'a\nb'"
+    assert shorten(np.zeros((2, 1))) == "array([[0.], [0.]])"
+    assert shorten("a" * 99) == f"'{'a' * 56}..."

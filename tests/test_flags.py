@@ -96,6 +96,37 @@ def test_contradictions_are_one_line(
     assert str(caught.value) == f"{line.removesuffix('; give one of them')}; give one of them"
 
 
+@pytest.mark.parametrize(
+    ("name", "flags", "flag"),
+    [
+        ("lsp", ["--data", "lsp", "--out", ""], "--out"),
+        ("lsp", ["--data", " ", "--out", "out"], "--data"),
+        ("dlc", ["labels.csv", "--images", "frames", "--out", ""], "--out"),
+        ("dlc", ["labels.csv", "--images", "", "--out", "out"], "--images"),
+        ("synthetic", ["--out", ""], "--out"),
+    ],
+)
+def test_an_empty_folder_is_not_the_current_one(
+    name: str,
+    flags: list[str],
+    flag: str,
+    tool: Callable[[str], Any],
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    with pytest.raises(SystemExit) as ended:
+        tool(name).main(flags)
+    assert ended.value.code == 2
+    assert f"argument {flag}: it is empty; name a folder\n" in capsys.readouterr().err
+
+
+def test_an_empty_folder_of_results_is_refused(
+    parse: Callable[..., Any], capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit):
+        parse("predict", "--save-dir", "")
+    assert "--save-dir: it is empty; name a folder\n" in capsys.readouterr().err
+
+
 def test_the_same_value_twice_is_no_contradiction(parse: Callable[..., Any]) -> None:
     assert parse("val", "--gpus", "2", "--world-size", "2").processes == 2
     assert parse("train", "--gpu", "1", "--gpus", "1", "--device", "cuda").gpu == 1

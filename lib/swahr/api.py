@@ -138,12 +138,12 @@ class PoseModel:
     def __call__(self, images: Any) -> Any:
         """The people of an image -> Result; of several -> a list of Results, in their order.
 
-        images: a path, an array (H, W, 3) uint8 RGB, a PIL image (16 bits become 8), a tensor
-        (3, H, W) in RGB, uint8 or float from 0 to 1; or several: a list, a folder, a glob such as "photos/*.jpg", a
-        generator, an array or tensor with one more dimension. Files are read as viewers show them
-        (EXIF orientation). Of a folder or glob, files that are no images are skipped with a
-        warning. Raises LoadError, InferenceError, ImageError or PredictionError, all ValueErrors,
-        in one line.
+        images: a path, an array (H, W, 3) uint8 RGB, a PIL image (16 bits become 8, as in files), a
+        tensor (3, H, W) in RGB, uint8 or float from 0 to 1; or several: a list, a folder, a glob
+        such as "photos/*.jpg", a generator, an array or tensor with one more dimension. Files are
+        read as viewers show them (EXIF orientation). Of a folder or glob, files that are no images
+        are skipped with a warning. Raises LoadError, InferenceError, ImageError or PredictionError,
+        all ValueErrors, in one line.
         """
         several = _is_several(images)
         results = list(self.stream(images))
@@ -239,7 +239,7 @@ def load(
     if batch_size is not None:
         _check_batch_size(batch_size)
     if not _is_number(threshold) or math.isnan(threshold):
-        raise LoadError(f"threshold is {threshold!r}; it must be a number")
+        raise LoadError(f"threshold is {shorten(threshold)}; it must be a number")
     chosen = {
         "TEST.ENGINE": engine or None,
         "TEST.FLIP_TEST": flip,
@@ -371,7 +371,7 @@ def _from_pil(item: Any, name: str) -> NDArray[np.uint8]:
 
     if item.mode in ("I", "F"):
         raise ImageError(
-            f"{name}: a PIL image of mode {item.mode} says no range of values; use L, RGB or I;16"
+            f"{name}: a PIL image of mode {item.mode} has no fixed range; use L, RGB or I;16"
         )
     try:
         upright = ImageOps.exif_transpose(item)
@@ -395,7 +395,7 @@ def _from_tensor(image: Tensor, name: str) -> NDArray[np.uint8]:
 def _check_range(image: Tensor, name: str) -> None:
     """Raises ImageError for a float tensor that does not go from 0 to 1, or has NaN."""
     low, high = (float(value) for value in image.detach().aminmax())
-    if not (-OVERSHOOT <= low and high <= 1 + OVERSHOOT):  # nor is NaN
+    if math.isnan(low) or low < -OVERSHOOT or high > 1 + OVERSHOOT:
         raise ImageError(
             f"{name}: a float tensor goes from 0 to 1, this one from {low:g} to {high:g}"
         )

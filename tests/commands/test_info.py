@@ -36,7 +36,7 @@ def run(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def said(path: Path, capsys: pytest.CaptureFixture[str]) -> tuple[int, dict[str, str]]:
+def said(path: str | Path, capsys: pytest.CaptureFixture[str]) -> tuple[int, dict[str, str]]:
     """The exit status and the lines by their first word."""
     status = info.main([str(path)])
     lines = capsys.readouterr().out.splitlines()
@@ -79,3 +79,13 @@ def test_a_backbone_and_damaged_files(run: Path, capsys: pytest.CaptureFixture[s
 def test_a_missing_file_is_one_line() -> None:
     with pytest.raises(LoadError, match=r"^none\.pth: no such file or folder$"):
         info.main(["none.pth"])
+
+
+def test_an_empty_source_is_not_the_current_folder() -> None:
+    with pytest.raises(LoadError, match=r"^SOURCE is empty; name a file or a folder$"):
+        info.main([""])
+
+
+def test_the_demo(capsys: pytest.CaptureFixture[str]) -> None:
+    status, rows = said("demo", capsys)
+    assert status == 0 and rows["loads"] == "yes" and rows["kind"] == "a published model"

@@ -168,6 +168,7 @@ def test_boxes_grow_with_the_person(lsp: Path, tool: Tool) -> None:
         (2, "b.jpg", "d.jpg", "images/d.jpg"),
         (2, "b.jpg", "../b.jpg", "line 3: '../b.jpg' is not the name of an image file"),
         (3, "c.jpg", "a.jpg", "line 4: the image a.jpg is there already ("),
+        (2, "b.jpg", "a.jpg", "joints.csv, line 2); a name stands once, in train or in val\n"),
         (3, "c.jpg", "broken.jpg", "broken.jpg cannot be read as an image"),
     ],
 )
@@ -190,6 +191,13 @@ def test_wrong_lists_of_photographs(
     printed = capsys.readouterr()
     assert said in printed.err and printed.err.count("\n") == 1
     assert not root.exists()
+
+
+def test_a_list_that_a_spreadsheet_wrote(lsp: Path, tool: Tool) -> None:
+    """Excel's "CSV UTF-8" starts with a byte order mark."""
+    path = lsp / "joints.csv"
+    path.write_text(path.read_text(), encoding="utf-8-sig")
+    assert tool("lsp_to_coco").main(["--data", str(lsp), "--out", str(lsp / "out")]) == 0
 
 
 @pytest.mark.parametrize(
@@ -281,10 +289,34 @@ def test_the_split_follows_the_seed(dlc: Path) -> None:
 
     assert val(0.4, 0) == val(0.4, 0) != val(0.4, 1)
     assert [len(val(share, 0)) for share in (0, 0.01, 0.4, 0.99)] == [0, 1, 4, 8]
-    with pytest.raises(ConversionError, match=r"is 1.0; it is from 0 below 1"):
+    with pytest.raises(ConversionError, match=r"is 1.0 \(--val\); it is from 0 below 1"):
         split_frames(frames, 1.0, 0)
     with pytest.raises(ConversionError, match="one labelled frame cannot be split"):
         split_frames(frames[:1], 0.2, 0)
+
+
+def test_a_frame_that_is_listed_twice_is_refused_whatever_the_split(dlc: Path, tool: Tool) -> None:
+    rows = dlc_rows()
+    write_csv(dlc, [*rows, rows[4]])
+    for seed in range(6):
+        status, root = convert(tool, dlc, "--val", "0.5", "--seed", str(seed))
+        assert status == 2 and not root.exists()
+
+
+@pytest.mark.parametrize(
+    ("flags", "said"),
+    [
+        (["--val", "1"], "the share of frames for validation is 1.0 (--val); it is from 0 below 1"),
+        (["--seed", "-1"], "the seed of the split is -1 (--seed); it is 0 or more"),
+        (["--sigma", "0"], "the constant of all parts is 0.0 (--sigma); it is above 0"),
+        (["--sigma", "nan"], "the constant of all parts is nan (--sigma); it is above 0"),
+    ],
+)
+def test_flags_out_of_range_are_named(
+    dlc: Path, tool: Tool, capsys: pytest.CaptureFixture[str], flags: list[str], said: str
+) -> None:
+    assert convert(tool, dlc, *flags)[0] == 2
+    assert capsys.readouterr().err == f"{said}\n"
 
 
 def test_without_validation_there_is_no_file_for_it(dlc: Path, tool: Tool) -> None:

@@ -6,6 +6,8 @@ import pytest
 import torch
 from torch import nn
 
+from swahr.commands import flops
+from swahr.config import ConfigError
 from swahr.models.build import build_model
 from swahr.models.flops import count_macs, count_parameters
 from tests.models.tiny_networks import EXPERIMENTS, PLAIN, W32, W48, published
@@ -91,3 +93,13 @@ def test_tool(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str
     assert all(
         text in printed for text in ("256 x 256", "28,649,309", "12.01 (12,005,429,248)", "11.59")
     )
+
+
+def test_an_input_size_that_does_not_fit_names_its_key(monkeypatch: pytest.MonkeyPatch) -> None:
+    argv = ["flops", "--cfg", str(EXPERIMENTS / f"{W32}.yaml"), "DATASET.INPUT_SIZE"]
+    monkeypatch.setattr("sys.argv", [*argv, "100"])
+    line = "^command line: DATASET.INPUT_SIZE: must be a multiple of 32, not 100$"
+    with pytest.raises(ConfigError, match=line):
+        flops.main()
+    monkeypatch.setattr("sys.argv", [*argv, "256"])  # OUTPUT_SIZE is still that of 512
+    flops.main()

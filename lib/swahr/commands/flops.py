@@ -22,9 +22,9 @@ def main() -> None:
     size = cfg.DATASET.INPUT_SIZE
     with torch.device("meta"):  # only shapes are needed
         model = build_model(cfg)
-    sizes = find_size_problems(cfg, model.strides, model.size_divisor)
-    # OUTPUT_SIZE is of training: another INPUT_SIZE can be counted without it.
-    raise_problems(cfg, [problem for problem in sizes if "DATASET.INPUT_SIZE" == problem.keys[0]])
+    problems = find_size_problems(cfg, model.strides, model.size_divisor)
+    # DATASET.OUTPUT_SIZE is of training, and need not follow an input size that is only counted.
+    raise_problems(cfg, (each for each in problems if each.keys[0] == "DATASET.INPUT_SIZE"))
     published, exact = count_macs(model, size)
     rows = [
         ("input", f"{size} x {size}"),

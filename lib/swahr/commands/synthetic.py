@@ -18,6 +18,7 @@ import os
 import sys
 import time
 from dataclasses import replace
+from typing import Any
 
 from swahr.synthetic import (
     BENCHMARKS,
@@ -29,18 +30,38 @@ from swahr.synthetic import (
     write_dataset,
     write_video,
 )
+from swahr.synthetic.video import MAX_SIDE
 
 MAX_PROBLEMS_SHOWN = 20
-# Values of the flags that were not given. A benchmark accepts none of these flags.
-DEFAULTS = {"train": 2000, "val": 200, "seed": 0, "format": "coco", "size": None}
+# Values of the flags that were not given.
+DEFAULTS = {
+    "train": 2000,
+    "val": 200,
+    "seed": 0,
+    "format": "coco",
+    "preset": "benchmark",
+    "size": None,
+    "workers": os.cpu_count() or 1,
+    "frames": 100,
+    "people": 5,
+}
+LEAST = {"train": 1, "val": 1, "seed": 0, "workers": 1, "frames": 1, "people": 1}
+# Which of these flags go together.
+OF_VIDEO = ("seed", "size", "frames", "people")
+OF_SET = ("train", "val", "seed", "format", "preset", "size", "workers")
+OF_BENCHMARK = ("preset", "workers")
 
 
 def parse_args(arguments: list[str] | None = None) -> argparse.Namespace:
+    # Imported here: the processes that draw import this file, and do without PyTorch.
+    from swahr.commands.flags import named_folder
+
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument(
         "--out",
+        type=named_folder,
         default="data/synthetic",
         help="folder of the set; with --video also a file.mp4 (default: %(default)s)",
     )
@@ -60,9 +81,8 @@ def parse_args(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument(
         "--preset",
         choices=(*PRESETS, *BENCHMARKS),
-        default="benchmark",
         help="benchmark: every size from 25 px, crowded; calm: one to three large people before "
-        "plain backgrounds; the others are fixed sets, see above (default: %(default)s)",
+        "plain backgrounds; the others are fixed sets, see above (default: benchmark)",
     )
     parser.add_argument(
         "--size",
@@ -72,29 +92,46 @@ def parse_args(arguments: list[str] | None = None) -> argparse.Namespace:
         help="image size: one side of a square, or width and height (default: the preset's range; "
         "640 480 with --video)",
     )
-    parser.add_argument(
-        "--workers", type=int, default=os.cpu_count() or 1, help="processes (default: %(default)s)"
-    )
-    parser.add_argument(
+    parser.add_argument("--workers", type=int, help="processes (default: one for each core)")
+    kinds = parser.add_mutually_exclusive_group()
+    kinds.add_argument(
         "--verify", action="store_true", help="compare a benchmark in --out with its checksums"
     )
-    parser.add_argument(
+    kinds.add_argument(
         "--video", action="store_true", help="make a walk of people with known ids, 10 frames/s"
     )
-    parser.add_argument(
-        "--frames", type=int, default=100, metavar="N", help="with --video (default: %(default)s)"
-    )
-    parser.add_argument(
-        "--people", type=int, default=5, metavar="N", help="with --video (default: %(default)s)"
-    )
+    parser.add_argument("--frames", type=int, metavar="N", help="with --video (default: 100)")
+    parser.add_argument("--people", type=int, metavar="N", help="with --video (default: 5)")
     args = parser.parse_args(arguments)
-    given = [name for name in DEFAULTS if getattr(args, name) is not None]
-    if args.preset in BENCHMARKS and given:
-        parser.error(f"--{given[0]}: {args.preset} is fixed; choose another --preset to set it")
-    for name, value in DEFAULTS.items():
-        if getattr(args, name) is None:
-            setattr(args, name, value)
+    given = {name: getattr(args, name) for name in DEFAULTS if getattr(args, name) is not None}
+    if problem := find_problem(args, given):
+        parser.error(problem)
+    for name, value in (DEFAULTS | given).items():
+        setattr(args, name, value)
     return args
+
+
+def find_problem(args: argparse.Namespace, given: dict[str, Any]) -> str:
+    """What is wrong with the flags that were given, in one line; '' if nothing is."""
+    for name, value in given.items():
+        if reason := refusal(name, args):
+            return f"--{name}: {reason}"
+        if name in LEAST and value < LEAST[name]:
+            return f"--{name} {value}: it must be at least {LEAST[name]}"
+    return ""
+
+
+def refusal(name: str, args: argparse.Namespace) -> str:
+    """Why a flag has no effect on what is made; '' if it has one."""
+    if args.verify:
+        return "--verify takes no flag but --out"
+    if args.video:
+        return "" if name in OF_VIDEO else f"--video takes --{', --'.join(OF_VIDEO)}"
+    if name not in OF_SET:
+        return "it needs --video"
+    if args.preset in BENCHMARKS and name not in OF_BENCHMARK:
+        return f"{args.preset} is fixed; choose another --preset to set it"
+    return ""
 
 
 def image_size(args: argparse.Namespace) -> tuple[int, int] | None:
@@ -105,6 +142,8 @@ def image_size(args: argparse.Namespace) -> tuple[int, int] | None:
         raise SyntheticError(
             f"--size: {len(args.size)} numbers; it takes one (a square) or two (width and height)"
         )
+    if max(args.size) > MAX_SIDE:
+        raise SyntheticError(f"--size: {max(args.size)} px; a side has at most {MAX_SIDE} px")
     return args.size[0], args.size[-1]
 
 
@@ -120,7 +159,7 @@ def settings_from(args: argparse.Namespace) -> SceneSettings:
 
 def make_set(args: argparse.Namespace) -> None:
     """Make the set of --preset, and print how many images were made."""
-    # Imported here: the processes that draw import this file, and do without PyTorch.
+    # Imported here for the same reason as in parse_args.
     from swahr.engine.progress import setup_logging
 
     setup_logging()
