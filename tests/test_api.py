@@ -41,6 +41,7 @@ from swahr.inference.predictor import Prediction, PredictionError, build_predict
 from swahr.models.build import build_model
 from swahr.models.weights import CheckpointError, published_state
 from swahr.synthetic import PRESETS, SceneSettings, write_dataset
+from tests.engine.checkpoints import save_checkpoint
 from tests.engine.conftest import CONFIG
 from tests.engine.test_image_sources import phone_photo
 
@@ -331,7 +332,7 @@ def save_run(network: Network, folder: Path) -> Path:
     folder.mkdir(parents=True)
     save_config(network.cfg, folder / "config.yaml")
     torch.save(network.state, folder / checkpoint.BEST)
-    checkpoint.save_checkpoint(
+    save_checkpoint(
         folder,
         identity=RunIdentity(name="tiny", config=network.cfg.dump()),
         weights=network.state,

@@ -104,6 +104,7 @@ def test_contradictions_are_one_line(
         ("dlc", ["labels.csv", "--images", "frames", "--out", ""], "--out"),
         ("dlc", ["labels.csv", "--images", "", "--out", "out"], "--images"),
         ("synthetic", ["--out", ""], "--out"),
+        ("publish", ["demo", "--out", ""], "--out"),
     ],
 )
 def test_an_empty_folder_is_not_the_current_one(

@@ -11,10 +11,11 @@ import torch
 from swahr.commands import info
 from swahr.config import load_config
 from swahr.engine import checkpoint
-from swahr.engine.checkpoint import Progress, RunIdentity, save_checkpoint
+from swahr.engine.checkpoint import Progress, RunIdentity
 from swahr.engine.model_files import LoadError
 from swahr.models.build import build_model
 from swahr.models.weights import published_state
+from tests.engine.checkpoints import save_checkpoint
 from tests.engine.conftest import CONFIG
 
 

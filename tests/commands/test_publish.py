@@ -29,6 +29,7 @@ from swahr.models.weights import (
     read_state_dict,
 )
 from swahr.skeleton import skeleton_yaml
+from tests.engine.checkpoints import save_checkpoint
 from tests.engine.conftest import CONFIG
 
 
@@ -184,12 +185,8 @@ def test_figures_of_training_are_told_with_their_test(tmp_path: Path) -> None:
     }
 
     def tests_told() -> list[str]:
-        checkpoint.save_checkpoint(
+        save_checkpoint(
             run,
-            identity=RunIdentity(),
-            weights={},
-            optimizer={},
-            scaler={},
             progress=Progress(epoch=9),
             hooks={"best_weights": {"best": validation}},
         )
@@ -330,7 +327,7 @@ def test_a_moved_run_has_its_skeleton_with_it(tmp_path: Path) -> None:
     run = make_run(tmp_path / "run", "DATASET.SKELETON", str(path))
     cfg = load_config(run / "config.yaml")
     keep_config(run, cfg.dump(), own_skeleton(cfg))
-    checkpoint.save_checkpoint(
+    save_checkpoint(
         run,
         identity=RunIdentity(config=cfg.dump(), skeleton=own_skeleton(cfg)),
         weights=published_state(build_model(cfg)),

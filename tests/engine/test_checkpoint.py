@@ -20,6 +20,7 @@ from swahr.engine import checkpoint
 from swahr.engine.checkpoint import Progress, RefusedResume, RunIdentity
 from swahr.files import WriteError
 from swahr.models.weights import CheckpointError, read_state_dict
+from tests.engine.checkpoints import save_checkpoint
 
 
 def write(folder: Path, epoch: int, model: nn.Module | None = None) -> nn.Module:
@@ -29,7 +30,7 @@ def write(folder: Path, epoch: int, model: nn.Module | None = None) -> nn.Module
     model(torch.ones(1, 3)).sum().backward()
     optimizer.step()
     progress = Progress(epoch=epoch, step=5, step_images=16, best_perf=0.25, bad_steps=2)
-    checkpoint.save_checkpoint(
+    save_checkpoint(
         folder,
         identity=RunIdentity("net", 3, "A: 1", "run", ["host:1:2"]),
         weights=model.state_dict(),

@@ -14,6 +14,7 @@ from __future__ import annotations
 import argparse
 from collections.abc import Sequence
 
+from swahr.commands.flags import named_folder
 from swahr.engine.model_files import find_model
 from swahr.engine.published import publish
 
@@ -23,7 +24,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("run", metavar="RUN", help="folder of a run, weights or YAML file")
-    parser.add_argument("--out", required=True, metavar="DIR", help="folder, made if needed")
+    parser.add_argument(
+        "--out", type=named_folder, required=True, metavar="DIR", help="folder, made if needed"
+    )
     parser.add_argument("--half", action="store_true", help="weights in float16: half the size")
     args = parser.parse_args(arguments)
     print(publish(find_model(args.run), args.out, half=args.half))

@@ -106,25 +106,6 @@ def write_whole(content: Any, path: Path, previous: Path | None = None) -> None:
             raise (error.__context__ if isinstance(error.__context__, OSError) else error) from None
 
 
-def save_checkpoint(
-    folder: Path,
-    *,
-    identity: RunIdentity,
-    weights: Mapping[str, Tensor],
-    optimizer: dict,
-    scaler: dict,
-    progress: Progress,
-    hooks: Mapping[str, dict] | None = None,
-) -> None:
-    """Write checkpoint.pth.tar; the one before becomes checkpoint_previous.pth.tar.
-
-    weights: of the bare model, under the published names. optimizer, scaler, hooks: state_dicts;
-    those of the hooks by name.
-    """
-    content = checkpoint_content(identity, weights, optimizer, scaler, progress, hooks or {})
-    write_whole(content, folder / NEWEST, previous=folder / PREVIOUS)
-
-
 def checkpoint_content(
     identity: RunIdentity,
     weights: Mapping[str, Tensor],
@@ -133,7 +114,11 @@ def checkpoint_content(
     progress: Progress,
     hooks: Mapping[str, dict],
 ) -> dict[str, Any]:
-    """What checkpoint.pth.tar holds; see save_checkpoint."""
+    """What checkpoint.pth.tar holds.
+
+    weights: of the bare model, under the published names. optimizer, scaler, hooks: state_dicts;
+    those of the hooks by name.
+    """
     return {
         "epoch": progress.epoch,
         "model": identity.name,
