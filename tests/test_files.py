@@ -86,3 +86,4 @@ def test_a_value_in_a_message_is_one_line() -> None:
     assert shorten("a\nb") == r"'a\nb'"
     assert shorten(np.zeros((2, 1))) == "array([[0.], [0.]])"
     assert shorten("a" * 99) == f"'{'a' * 56}..."
+    assert shorten(10**5000) == "a value of type int"

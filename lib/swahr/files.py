@@ -87,5 +87,9 @@ def sync_folder(folder: Path) -> None:
 
 def shorten(value: Any) -> str:
     """A value from outside, for a message: printable, on one line, at most 60 characters."""
-    text = " ".join(line.strip() for line in repr(value).splitlines())
+    try:
+        text = repr(value)
+    except (ValueError, RecursionError):  # integers of thousands of digits, deep lists
+        text = f"a value of type {type(value).__name__}"
+    text = " ".join(line.strip() for line in text.splitlines())
     return text if len(text) <= 60 else f"{text[:57]}..."

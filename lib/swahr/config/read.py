@@ -12,7 +12,8 @@ import yaml
 from swahr.config.errors import Problem
 from swahr.config.places import COMMAND_LINE
 from swahr.config.schema import SCHEMA, sections
-from swahr.config.values import compose, decode, shorten
+from swahr.config.values import compose, decode
+from swahr.files import shorten
 
 BASE = "_BASE_"
 RUN_NAME = "RUN_NAME"  # it names one run, so it is not taken from a base

@@ -11,6 +11,8 @@ from typing import Any
 
 import yaml
 
+from swahr.files import shorten
+
 # libyaml's loader, if PyYAML was built with it, is ten times faster and gives the same results.
 # Both are safe loaders: plain values only.
 Loader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
@@ -141,12 +143,3 @@ def _kind(default: Any) -> str:
         if isinstance(default, list)
         else _KINDS[type(default)]
     )
-
-
-def shorten(value: Any, length: int = 60) -> str:
-    """repr(value), cut to one line of at most `length` characters."""
-    try:
-        text = repr(value)
-    except (ValueError, RecursionError):  # integers of thousands of digits, cyclic lists
-        text = f"a value of type {type(value).__name__}"
-    return text if len(text) <= length else text[: length - 3] + "..."
