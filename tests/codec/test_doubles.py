@@ -24,7 +24,10 @@ def slow_similarity(first: np.ndarray, second: np.ndarray) -> float:
     def area(person: np.ndarray) -> float:
         xs = [person[k][0] for k in joints(person)]
         ys = [person[k][1] for k in joints(person)]
-        return (max(xs) - min(xs)) * (max(ys) - min(ys)) if xs else 0.0
+        if len(xs) < 2:
+            return 32.0 * 32.0 * len(xs)
+        width, height = max(xs) - min(xs), max(ys) - min(ys)
+        return max(width, height / 10) * max(height, width / 10)
 
     fewer = min(len(joints(first)), len(joints(second)))
     total = 0.0
@@ -51,6 +54,8 @@ def test_vectorised_equals_the_loops(seed: int) -> None:
     people = np.concatenate([people, people + random.normal(0, 2, people.shape)])
     people[..., 2] = random.uniform(0, 1, people.shape[:2]) * (random.random((10, 4)) < 0.8)
     people[0, :, 2] = 0
+    people[1, 1:, 2] = 0
+    people[2, :, 1] = 30  # in a line
     scores = random.integers(1, 6, len(people)) / 5  # some are equal
     expected = [[slow_similarity(a, b) for b in people] for a in people]
     np.testing.assert_allclose(similarities(people, SIGMAS), expected, atol=1e-9)

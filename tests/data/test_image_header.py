@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import struct
 import zlib
 from pathlib import Path
@@ -11,7 +12,7 @@ import numpy as np
 import pytest
 
 from swahr.data.image_header import ImageHeader, image_header
-from swahr.data.images import read_image
+from swahr.data.images import read_image, turn_upright
 
 PIXELS = np.random.default_rng(0).integers(0, 256, (16, 24, 3), np.uint8)
 
@@ -70,6 +71,27 @@ def test_the_orientation_of_png_and_tiff() -> None:
     for tag, kind, value in ((256, 4, 24), (257, 3, 16), (274, 3, 8)):
         tiff += struct.pack("<HHII", tag, kind, 1, value)
     assert image_header(tiff) == ImageHeader(24, 16, 8)
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_tiff_files_are_turned_once_or_not_at_all(orientation: int) -> None:
+    """OpenCV turns them whatever it is asked for."""
+    pillow = pytest.importorskip("PIL.Image", reason="Pillow writes the orientation")
+    file = io.BytesIO()
+    pillow.fromarray(PIXELS).save(file, "TIFF", tiffinfo={274: orientation})
+    data = file.getvalue()
+    assert image_header(data) == ImageHeader(24, 16, orientation)
+    assert np.array_equal(read_image(data), PIXELS)
+    assert np.array_equal(read_image(data, honour_exif=True), turn_upright(PIXELS, orientation))
+
+
+def test_bitmaps_with_the_old_header() -> None:
+    """That of OS/2, with sides of 16 bits."""
+    row = PIXELS[:1, :4]
+    head = struct.pack("<2sIHHI", b"BM", 26 + 12, 0, 0, 26) + struct.pack("<IHHHH", 12, 4, 1, 1, 24)
+    data = head + row.tobytes()
+    assert image_header(data) == ImageHeader(4, 1, 1)
+    assert np.array_equal(read_image(data), row[..., ::-1])
 
 
 @pytest.mark.parametrize("orientation", [0, 9, 65535])

@@ -137,6 +137,15 @@ def test_joints_that_were_not_found_move_with_the_person() -> None:
         assert track(tracker, step / 10, part) == [1]
 
 
+@pytest.mark.parametrize("joints", [[(0, 0)], [(0, 0), (40, 0)]])
+def test_one_joint_and_joints_in_a_line_are_followed(joints: list[tuple[int, int]]) -> None:
+    tracker = Tracker((0.08,) * len(joints))
+    people = np.array([[(x, y, 1) for x, y in joints]], np.float64)
+    for frame in range(4):
+        ids = tracker(people + [2 * frame, 50, 0], np.ones(1), 0.1 * frame)
+        assert ids.tolist() == [1]
+
+
 def test_people_of_low_score_keep_an_id_but_get_no_new_one() -> None:
     tracker = Tracker(COCO.sigmas, min_score=0.5)
     low = np.array([0.4])

@@ -14,6 +14,8 @@ from numpy.typing import NDArray
 from swahr.geometry import keypoint_similarity
 
 Doubles = NDArray[np.float64]
+LEAST_SHARE = 0.1  # of the shorter side of a box in the longer one
+POINT_AREA = 32.0**2  # square pixels, where the smallest people of COCO's figures begin
 
 
 def similarities(
@@ -27,7 +29,8 @@ def similarities(
 
     The mean of keypoint_similarity over the joints of the one who has fewer of them; a joint that
     the other one lacks counts 0. The area is that of the box around the joints of the larger one.
-    So a part of a person is like the whole person, and two halves are not alike.
+    So a part of a person is like the whole person, and two halves are not alike. Joints in a line
+    have a box with a side of LEAST_SHARE of the other one; one joint has the area POINT_AREA.
     """
     points, found, areas = _measure(keypoints)
     other = (points, found, areas) if others is None else _measure(others)
@@ -46,7 +49,9 @@ def _measure(keypoints: NDArray[np.floating]) -> tuple[Doubles, NDArray[np.bool_
     found = keypoints[..., 2] > 0
     low = np.where(found[..., None], points, np.inf).min(1)
     high = np.where(found[..., None], points, -np.inf).max(1)
-    areas = np.where(found.any(1), np.maximum(high - low, 0).prod(1), 0)
+    sides = np.where(found.any(1, keepdims=True), high - low, 0)
+    sides = np.maximum(sides, LEAST_SHARE * sides.max(1, keepdims=True, initial=0))
+    areas = np.where(found.sum(1) == 1, POINT_AREA, sides.prod(1))
     return points, found, areas
 
 

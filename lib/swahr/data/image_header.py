@@ -18,6 +18,7 @@ _HEIGHT = 257
 _ORIENTATION = 274
 _NO_FRAME = (0xC4, 0xC8, 0xCC)  # JPEG markers among those of frames that start none
 _BARE = (0x01, *range(0xD0, 0xD8))  # JPEG markers without a length
+_TIFF = (b"II*\0", b"MM\0*")
 _EXIF = b"Exif\0\0"
 
 
@@ -48,18 +49,36 @@ def image_header(data: bytes) -> ImageHeader | None:
             return _png(data)
         if data[:4] == b"RIFF" and data[8:12] == b"WEBP":
             return _webp(data)
-        if data[:4] in (b"II*\0", b"MM\0*"):
+        if data[:4] in _TIFF:
             tags = _tiff_tags(data)
             return ImageHeader(tags[_WIDTH], tags[_HEIGHT], _orientation(tags))
         if data[:4] == b"GIF8":
             width, height = struct.unpack_from("<HH", data, 6)
             return ImageHeader(width, height, UPRIGHT)
         if data[:2] == b"BM":
-            width, height = struct.unpack_from("<ii", data, 18)
+            old = data[14] == 12  # the length of the header of OS/2's files
+            width, height = struct.unpack_from("<HH" if old else "<ii", data, 18)
             return ImageHeader(abs(width), abs(height), UPRIGHT)
     except (struct.error, IndexError, KeyError):
         pass
     return None
+
+
+def without_orientation(data: bytes) -> bytes:
+    """The contents of a TIFF file with the orientation 1; others as they are.
+
+    OpenCV turns the images of TIFF files even where it is told not to.
+    """
+    if data[:4] not in _TIFF:
+        return data
+    changed = bytearray(data)
+    try:
+        for tag, kind, place in _entries(data):
+            if tag == _ORIENTATION:
+                struct.pack_into(kind, changed, place, UPRIGHT)
+    except struct.error:
+        pass  # the decoder says what is wrong
+    return bytes(changed)
 
 
 def _jpeg(data: bytes) -> ImageHeader | None:
@@ -139,12 +158,15 @@ def _orientation(tags: dict[int, int]) -> int:
 
 def _tiff_tags(data: bytes) -> dict[int, int]:
     """The whole numbers in the first directory of a TIFF file, by tag."""
+    return {tag: struct.unpack_from(kind, data, place)[0] for tag, kind, place in _entries(data)}
+
+
+def _entries(data: bytes) -> Iterator[tuple[int, str, int]]:
+    """The whole numbers in the first directory of a TIFF file: tag, format of struct, place."""
     order = {b"II": "<", b"MM": ">"}[data[:2]]
     (start,) = struct.unpack_from(f"{order}I", data, 4)
     (count,) = struct.unpack_from(f"{order}H", data, start)
-    tags = {}
     for entry in range(start + 2, start + 2 + 12 * count, 12):
         tag, kind = struct.unpack_from(f"{order}HH", data, entry)
         if kind in (3, 4):  # 16 and 32 bits
-            (tags[tag],) = struct.unpack_from(order + " HI"[kind - 2], data, entry + 8)
-    return tags
+            yield tag, order + " HI"[kind - 2], entry + 8

@@ -19,7 +19,13 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from swahr.data.image_header import MAX_SIDE, TURNED, UPRIGHT, image_header
+from swahr.data.image_header import (
+    MAX_SIDE,
+    TURNED,
+    UPRIGHT,
+    image_header,
+    without_orientation,
+)
 from swahr.data.zip_index import ZipError, ZipIndex
 
 MEAN = (0.485, 0.456, 0.406)  # of ImageNet's images, RGB, as fractions of 255
@@ -62,7 +68,8 @@ def read_image(source: str | Path | bytes, name: str = "", *, honour_exif: bool 
         _check_sides(name, header.width, header.height)
     try:
         decoded = cv2.imdecode(
-            np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION
+            np.frombuffer(without_orientation(data), np.uint8),
+            cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION,
         )
     except cv2.error as error:
         raise ImageError(f"{name}: cannot be decoded ({error.err})") from None
