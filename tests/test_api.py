@@ -411,6 +411,8 @@ def test_weights_alone_are_loaded(network: Network, tmp_path: Path) -> None:
     shutil.copy(network.weights, tmp_path / "published.pth")
     model = swahr.load(tmp_path / "published.pth", settings=["DATASET.INPUT_SIZE", 64, *TEST])
     assert model.skeleton == swahr.COCO
+    model.save_pretrained(tmp_path / "saved")
+    assert "\n# published\n" in (tmp_path / "saved/README.md").read_text()
     published = ["TEST.PROJECT2IMAGE", "True", "TEST.NMS_KERNEL", "5", "TEST.NMS_PADDING", "2"]
     expected = swahr.load(network.config, network.weights, settings=[*TEST, *published])
     assert same(model(network.files[0]), expected(network.files[0]))

@@ -80,6 +80,11 @@ def test_skeleton_from_yaml_by_name_and_by_index(tmp_path: Path) -> None:
             "'c' is neither a keypoint's name",
         ),
         ("keypoints: [a, b]\nsigmas: [.1, .1]\nlimbs: [[a, b, a]]\n", "not a pair"),
+        (
+            "keypoints: [a, b]\nsigmas: [.1, .1]\nlimbs: [[a, yes]]\n",
+            "True is neither a keypoint's",
+        ),
+        ("keypoints: [a, 1]\nsigmas: [.1, .1]\n", "keypoints: 1 is not text; write '1'"),
         ("keypoints: 3\nsigmas: [.1]\n", "keypoints must be a list, not 3"),
         ("keypoints: [a, b]\nsigmas: x\n", "sigmas must be a list, not 'x'"),
         ("keypoints: [a, b]\nsigmas: [x, 1]\n", "sigmas must be a list of numbers"),

@@ -328,7 +328,10 @@ class _Entries:
     def __init__(self, path: str | Path, data: dict[str, Any]) -> None:
         self.path = path
         self.data = data
-        self.names = [str(name) for name in self._list("keypoints")]
+        self.names: list[str] = self._list("keypoints")
+        for name in self.names:
+            if not isinstance(name, str):
+                raise SkeletonError(f"{path}: keypoints: {name!r} is not text; write '{name}'")
 
     def _list(self, key: str) -> list[Any]:
         value = self.data.get(key) or []
@@ -339,7 +342,8 @@ class _Entries:
     def _index(self, key: str, value: Any) -> int:
         if value in self.names:
             return self.names.index(value)
-        if isinstance(value, int) and 0 <= value < len(self.names):
+        is_index = isinstance(value, int) and not isinstance(value, bool)
+        if is_index and 0 <= value < len(self.names):
             return value
         last = len(self.names) - 1
         raise SkeletonError(

@@ -113,6 +113,15 @@ def test_the_folder_finds_the_same_people(
     assert "no flip test, scales 1, input size 64 px" in card
 
 
+def test_a_skeleton_of_an_earlier_model_does_not_stay(tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    out.mkdir()
+    own = swahr.Skeleton("hand", ("wrist", "left_tip", "right_tip"), ((1, 2),), (0.1, 0.1, 0.1))
+    (out / "skeleton.yaml").write_text(skeleton_yaml(own))
+    publish(find_model(make_run(tmp_path / "run")), out)
+    assert swahr.load(out).skeleton == swahr.COCO
+
+
 def test_keypoints_of_ones_own_travel_along(tmp_path: Path) -> None:
     own = swahr.Skeleton("hand", ("wrist", "left_tip", "right_tip"), ((1, 2),), (0.1, 0.1, 0.1))
     (tmp_path / "hand.yaml").write_text(skeleton_yaml(own))
@@ -255,8 +264,11 @@ class Api:
         assert options == {"private": True, "exist_ok": True}
         return Address(f"https://hub/{repo_id}")
 
-    def upload_folder(self, *, repo_id: str, folder_path: Path, commit_message: str) -> None:
+    def upload_folder(
+        self, *, repo_id: str, folder_path: Path, commit_message: str, delete_patterns: list[str]
+    ) -> None:
         Api.sent |= {"id": repo_id, "files": {path.name for path in folder_path.iterdir()}}
+        assert delete_patterns == ["skeleton.yaml"]
 
 
 class Address(str):

@@ -303,6 +303,17 @@ def test_a_frame_that_is_listed_twice_is_refused_whatever_the_split(dlc: Path, t
         assert status == 2 and not root.exists()
 
 
+def test_a_frame_never_gets_the_image_of_another_video(
+    dlc: Path, tool: Tool, capsys: pytest.CaptureFixture[str]
+) -> None:
+    other = [[cell.replace("/m1/", "/m2/") for cell in row] for row in dlc_rows()[3:]]
+    write_csv(dlc, [*dlc_rows(), *other])
+    status, root = convert(tool, dlc, images="labeled-data/m1")
+    assert status == 2 and not root.exists()
+    said = "labels.csv, line 4; give the folder that holds the folders of all videos\n"
+    assert capsys.readouterr().err.endswith(said)
+
+
 @pytest.mark.parametrize(
     ("flags", "said"),
     [

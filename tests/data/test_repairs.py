@@ -174,6 +174,10 @@ def test_crowd_pose_counts_neither_head_nor_neck(
     other = opened(root, crowd_pose(made, 7, -1), strict=False, skeleton=CROWD_POSE)
     assert other.report.count == 1 and "num_keypoints is 7, but 0 are labelled" in caplog.text
     assert [a["num_keypoints"] for a in other.coco["annotations"]] == [7, 0]
+    without = crowd_pose(made, 0)
+    del without["annotations"][0]["num_keypoints"]
+    missing = opened(root, without, skeleton=CROWD_POSE)
+    assert [a["num_keypoints"] for a in missing.coco["annotations"]] == [0]
 
 
 def test_crowd_pose_itself_has_no_problems(shared: Path, tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 
 from swahr.data.images import read_image
+from swahr.data.joints import ScaleSigma
 from swahr.data.keypoints import KeypointDataset
 from swahr.skeleton import COCO
 from tests.data.test_image_header import jpeg
@@ -62,6 +63,8 @@ def test_a_contact_sheet_has_sixteen_annotated_images(tool: Any, tree: Tree) -> 
     assert np.array_equal(cells[0], check.cell(dataset, 10)) and np.array_equal(
         cells[15], check.cell(dataset, 48)
     )
+    adaptive = KeypointDataset(*paths(root), COCO, sigma=ScaleSigma())
+    assert np.array_equal(check.cell(adaptive, 10), cells[0])
     bare = cv2.resize(dataset.read(10), (320, 240), interpolation=cv2.INTER_LINEAR)
     assert (cells[0][:240] != bare).any(-1).mean() > 0.01  # keypoints are drawn
 

@@ -145,6 +145,7 @@ def test_the_gpu_of_a_slurm_task(
         ("cpu", None, 4, 1),
         ("cpu", 3, 0, 3),
         ("cuda:2", None, 4, 1),
+        ("cuda:2", 1, 4, 1),
         ("cuda", None, 1, 1),
         ("", 3, 0, 3),
     ],
@@ -162,6 +163,7 @@ def test_number_of_processes(
         ("cuda", None, 0, r"cuda was asked for \(--device, DEVICE\), but no GPU is visible"),
         ("cuda", 3, 2, "--gpus 3 was asked for, but 2 GPUs are visible"),
         ("cpu", 0, 0, "--gpus 0 was asked for"),
+        ("cuda:1", 4, 4, "^--gpus 4: the device is cuda:1 alone; give one of them$"),
     ],
 )
 def test_processes_that_cannot_be(

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import csv
 import json
+import os
+import resource
+import signal
 from pathlib import Path
 
 import numpy as np
@@ -99,6 +102,32 @@ def test_people_below_the_threshold_are_in_no_line(tmp_path: Path) -> None:
     with people_file(tmp_path) as file:
         file.add(0, "a.png", SIZE, low)
     assert json_lines(tmp_path)[0]["people"] == rows(tmp_path) == []
+
+
+def test_names_that_are_no_text_are_written_as_the_disk_has_them(tmp_path: Path) -> None:
+    table = CsvTable(tmp_path, ["head"])
+    person = {"bbox": [0, 0, 1, 1], "keypoints": [1, 2, 2], "keypoint_scores": [0.5], "score": 0.5}
+    table.add({"file_name": os.fsdecode(b"caf\xe9.jpg")}, [person])
+    assert table.path.read_bytes().startswith(b"caf\xe9.jpg,")
+
+
+def test_a_line_that_a_full_disk_cuts_is_taken_back(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lines = JsonLines(tmp_path)
+    lines.begin()
+    lines.add({"file_name": "a.png"}, [])
+    before = lines.path.read_bytes()
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    ignored = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (len(before) + 5, limits[1]))
+    try:
+        with pytest.raises(WriteError, match="people.jsonl: could not be written"):
+            lines.add({"file_name": "b.png"}, [])
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+        signal.signal(signal.SIGXFSZ, ignored)
+    assert lines.path.read_bytes() == before
 
 
 def test_a_file_that_cannot_be_written_is_named(tmp_path: Path) -> None:

@@ -223,7 +223,9 @@ def cell(dataset: KeypointDataset, image_id: int) -> Image:
     except ImageError:
         return np.zeros((CELL, CELL, 3), np.uint8)
     image = draw_people(
-        np.where(mask[..., None] > 0, image, image // 3), dataset.joints(image_id), dataset.skeleton
+        np.where(mask[..., None] > 0, image, image // 3),
+        dataset.joints(image_id)[..., :3],
+        dataset.skeleton,
     )
     zoom = CELL / max(image.shape[:2])
     small = cv2.resize(

@@ -268,7 +268,7 @@ SCHEMA: dict[str, Key] = {
     "TEST.SUBPIXEL": Key(False, "place joints between pixels by a parabola through the logarithm of the heatmap, in place of ADJUST's quarter px"),
     "TEST.REFINE": Key(True, "search for each person's missing joints by tag"),
     "TEST.OKS_NMS": Key(0.0, "drop people whose OKS with a better one is above this, against doubled people; 0 = nobody, as published", at_least=0, below=1),
-    "TEST.IGNORE_CENTER": Key(True, "results do not contain the centre", only_with=("DATASET.WITH_CENTER", True)),
+    "TEST.IGNORE_CENTER": Key(True, "the centre takes no part in grouping; results never contain it", only_with=("DATASET.WITH_CENTER", True)),
     "TEST.MODEL_FILE": Key("", "checkpoint or exported network (.onnx) to test; '' = model_best.pth.tar of the run"),
     "TEST.ENGINE": Key("onnxruntime", "what runs an exported network (TEST.MODEL_FILE x.onnx): a name in inference.exported_network.ENGINES, onnxruntime or openvino"),
     "TEST.LOG_PROGRESS": Key(True, "show a progress bar"),

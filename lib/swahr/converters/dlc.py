@@ -80,7 +80,22 @@ def read_dlc(path: str | Path, images: str | Path, sigma: float = SIGMA) -> Deep
             frames.append(frame)
     if not frames:
         raise ConversionError(f"{path}: no frame has a label")
+    _refuse_shared_images(frames)
     return DeepLabCutLabels(skeleton, frames, unlabelled, layout.unique)
+
+
+def _refuse_shared_images(frames: Sequence[LabelledImage]) -> None:
+    """Raise ConversionError where two frames have one image, as those of two videos do in a folder
+    that has the images of one of them only.
+    """
+    known: dict[Path, LabelledImage] = {}
+    for frame in frames:
+        first = known.setdefault(frame.path, frame)
+        if first.name != frame.name:
+            raise ConversionError(
+                f"{frame.where}: its image is {frame.path}, as that of {first.where}; give the "
+                "folder that holds the folders of all videos"
+            )
 
 
 def split_frames(frames: Sequence[LabelledImage], val: float, seed: int) -> list[LabelledImage]:

@@ -116,14 +116,12 @@ def _repair_count(
     """What is wrong with num_keypoints. Only whether it is 0 has an effect: then the person is not
     scored, and its outline is masked in training.
     """
-    if "num_keypoints" not in annotation:
-        return
-    given = annotation["num_keypoints"]
-    count = whole_number(given)
     right = labelled
     is_crowd_pose = skeleton.keypoints == CROWD_POSE.keypoints
     if is_crowd_pose:
         right -= sum(annotation["keypoints"][3 * joint + 2] > 0 for joint in NOT_COUNTED)
+    given = annotation.setdefault("num_keypoints", right)
+    count = whole_number(given)
     if count is None or count < 0:
         problem = f"num_keypoints {shorten(given)} is not a number of keypoints"
         annotation["num_keypoints"] = right

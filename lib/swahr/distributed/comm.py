@@ -133,7 +133,9 @@ def count_processes(device: str = "", gpus: int | None = None) -> int:
     if on_gpu and available == 0:
         raise DeviceError(f"cuda was asked for (--device, DEVICE), but {_count_gpus()}")
     if ":" in device:
-        return 1  # that GPU alone
+        if gpus not in (None, 1):
+            raise DeviceError(f"--gpus {gpus}: the device is {device} alone; give one of them")
+        return 1
     if gpus is None:
         return max(available, 1)
     if gpus < 1 or (on_gpu and gpus > available):

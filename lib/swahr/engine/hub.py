@@ -36,7 +36,12 @@ def send(folder: Path, repo_id: str, *, private: bool | None, token: str | None,
     try:
         api = hub.HfApi(token=token)
         address = api.create_repo(repo_id, private=private, exist_ok=True)
-        api.upload_folder(repo_id=address.repo_id, folder_path=folder, commit_message=note)
+        api.upload_folder(
+            repo_id=address.repo_id,
+            folder_path=folder,
+            commit_message=note,
+            delete_patterns=[PUBLISHED_SKELETON],  # of a model that was there
+        )
     except (OSError, ValueError) as error:
         raise _refused(repo_id, "cannot be sent to the hub", error) from None
     return str(address)

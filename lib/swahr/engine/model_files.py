@@ -163,7 +163,7 @@ def _of_weights(path: Path, opts: Sequence[str]) -> ModelFiles:
         pairs = [*_own_skeleton(path.parent), *opts]
         cfg = load_config(path.parent / checkpoint.CONFIG, pairs)
         return ModelFiles(cfg, path, "a run's weights")
-    settings = published_settings(path)
+    settings = {"RUN_NAME": path.stem} | published_settings(path)
     return ModelFiles(_load_values(settings, path, opts), path, "weights without a configuration")
 
 

@@ -8,6 +8,7 @@ come in the order in which they are done.
 from __future__ import annotations
 
 import csv
+import errno
 import io
 import json
 import os
@@ -39,11 +40,15 @@ class LineFile:
 
         Raises WriteError if the disk is full.
         """
-        data = self.lines(image, people).encode()
+        data = self.lines(image, people).encode("utf-8", "surrogateescape")  # as names on disks are
         try:
             handle = os.open(self.path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o666)
             with open(handle, "wb", buffering=0) as file:
-                file.write(data)  # one call, so that lines of several processes do not mix
+                # One call, so that lines of several processes do not mix.
+                written = file.write(data)
+                if written < len(data):
+                    file.truncate(file.tell() - written)
+                    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         except OSError as error:
             reason = error.strerror or error
             raise WriteError(f"{self.path}: could not be written ({reason})") from None

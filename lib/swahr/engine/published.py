@@ -85,6 +85,8 @@ def publish(model: ModelFiles, out: str | Path, *, half: bool = False) -> Path:
     write_bytes(folder / PUBLISHED_WEIGHTS, save(tensors, {"format": "pt"}))
     if text := own_skeleton(cfg):
         write_text(folder / PUBLISHED_SKELETON, text)
+    else:
+        (folder / PUBLISHED_SKELETON).unlink(missing_ok=True)  # of a model that was there
     description = {
         "library_name": "swahr",
         "version": __version__,
