@@ -47,6 +47,20 @@ def test_the_folder_of_the_results_is_not_read(photos: Path) -> None:
 
 
 @pytest.mark.parametrize(
+    ("pattern", "names"),
+    [
+        ("**/*.*", ["a.bmp", "a.png", "b.jpg"]),
+        ("*", ["a.bmp", "a.png", "b.jpg"]),
+        ("x/*.png", ["a.png"]),  # names the folder itself; whoever writes there refuses
+    ],
+)
+def test_a_glob_does_not_match_the_folder_of_the_results(
+    photos: Path, pattern: str, names: list[str]
+) -> None:
+    assert ImageFiles([photos / pattern], exclude=photos / "x").names == names
+
+
+@pytest.mark.parametrize(
     ("sources", "names"),
     [
         (["b.jpg"], ["b.jpg"]),

@@ -4,11 +4,12 @@ import hashlib
 import importlib
 import io
 import json
+import re
 import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,13 +18,16 @@ import numpy as np
 import pytest
 import torch
 
+from swahr.commands import predict
 from swahr.commands.predict import SCORES, describe
 from swahr.config import load_config
 from swahr.distributed.launch import main_with_exit_status
+from swahr.distributed.place import LaunchError
 from swahr.distributed.signals import Interrupted
+from swahr.engine.image_sources import InferenceError
 from swahr.engine.infer import Results
 from swahr.engine.people_file import PeopleFile, Summary
-from swahr.engine.video import Video
+from swahr.engine.video import Frame, Video
 from swahr.files import WriteError
 from swahr.models.build import build_model
 from swahr.visualize import save_image
@@ -392,6 +396,82 @@ def test_a_video(
     assert content(out)["annotations"]
     assert infer(run, network, out, "--video", __file__) == 2
     assert "cannot be opened as a video" in capsys.readouterr().err
+
+
+def test_a_video_that_is_read_through_a_link_is_never_overwritten(
+    run: Run, network: list[object], video: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    link = video.parent / "links" / "clip.mp4"
+    link.parent.mkdir()
+    link.symlink_to(video)
+    before = video.read_bytes()
+    assert infer(run, network, video.parent, link) == 2
+    line = f"--save_dir {video.parent}: {link} would be overwritten, as {video} is the same file"
+    error = capsys.readouterr().err
+    assert line in error and error.count("\n") == 1
+    assert video.read_bytes() == before
+    assert infer(run, network, video.parent, link, "--save", "json") == 0
+
+
+def test_a_video_is_refused_by_several_processes(
+    network: list[object], video: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    launched = {"RANK": "1", "WORLD_SIZE": "2", "LOCAL_RANK": "1", "MASTER_ADDR": "localhost"}
+    for name, value in launched.items():
+        monkeypatch.setenv(name, value)
+    out = video.parent / "out"
+    words = [*network, "--save_dir", out, video]
+    monkeypatch.setattr(sys, "argv", ["predict", *map(str, words)])
+    line = f"{video}: a video is read by one process, and the launcher started 2; start one"
+    with pytest.raises(InferenceError, match=re.escape(line)):
+        predict.main()
+    monkeypatch.delenv("MASTER_ADDR")
+    with pytest.raises(LaunchError, match="but MASTER_ADDR not set"):
+        predict.main()
+    assert not out.exists()
+
+
+def test_a_flag_that_a_video_ignores_is_named(
+    run: Run, network: list[object], video: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert infer(run, network, video.parent / "out", video, "--gpus", 2, "--save", "json") == 0
+    line = "--gpus 2 is ignored: a video is read by one process\n"
+    assert capsys.readouterr().err.count(line) == 1
+
+
+def test_frames_of_a_live_source_come_as_soon_as_they_are_done(
+    run: Run,
+    network: list[object],
+    video: Path,
+    after_each: Callable[[Callable[[int], None]], None],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    events: list[tuple[str, int]] = []
+
+    class Live(Video):
+        def __init__(self, source: str) -> None:
+            super().__init__(source)
+            self.live = True
+
+        def __iter__(self) -> Iterator[Frame]:
+            for index in range(3):
+                events.append(("taken", index))
+                yield Frame(index, index / 10, np.zeros((64, 96, 3), np.uint8))
+
+    monkeypatch.setattr("swahr.commands.predict.Video", Live)
+    after_each(lambda index: events.append(("written", index)))
+    assert infer(run, network, video.parent / "out", video, "--save", "json") == 0
+    assert events == [(what, index) for index in range(3) for what in ("taken", "written")]
+
+
+def test_a_second_run_reads_what_the_first_did(
+    run: Run, network: list[object], folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for _ in range(2):
+        assert infer(run, network, folder / "found", folder / "**" / "*.jpg") == 0
+        assert file_names(folder / "found") == ["colour.jpg"]
+    assert infer(run, network, folder, folder / "*.jpg") == 2
+    assert "is where the images are; they would be overwritten" in capsys.readouterr().err
 
 
 def test_a_signal_leaves_a_video_that_can_be_played(

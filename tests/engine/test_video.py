@@ -210,6 +210,21 @@ def test_an_address_is_a_source(server: str) -> None:
 
 
 @pytest.mark.parametrize(
+    ("source", "reason"),
+    [
+        ("{server}/none.mp4", "Server returned 404 Not Found"),
+        ("foo://x/y.mp4", "Protocol not found"),
+        ("http://[::1/x.mp4", "Invalid IPv6 URL"),
+    ],
+)
+def test_an_address_that_is_refused_is_one_line(server: str, source: str, reason: str) -> None:
+    source = source.format(server=server)
+    with pytest.raises(InferenceError) as refused:
+        Video(source)
+    assert str(refused.value) == f"{source}: cannot be opened as a video ({reason})"
+
+
+@pytest.mark.parametrize(
     ("source", "name"),
     [
         ("clip.mp4", "clip.mp4"),
@@ -302,6 +317,20 @@ def test_an_error_ends_the_sound_with_the_frames(clip: Path, av: Any) -> None:
         writer.write(next(iter(source)).image, 0.0)
         raise ZeroDivisionError
     assert len(list(Video(copy))) == 1
+    with av.open(str(copy)) as container:
+        assert len(list(container.demux(container.streams.audio[0]))) < 4
+
+
+@pytest.mark.parametrize("read_all", [False, True])
+def test_a_video_that_ends_early_has_no_more_sound(clip: Path, av: Any, read_all: bool) -> None:
+    copy = clip.with_name("copy.mp4")
+    source = Video(clip)
+    frames = iter(source)
+    first = next(frames)
+    if read_all:  # frames that were read ahead are not written either
+        list(frames)
+    with VideoWriter(copy, source) as writer:
+        writer.write(first.image, first.time)
     with av.open(str(copy)) as container:
         assert len(list(container.demux(container.streams.audio[0]))) < 4
 

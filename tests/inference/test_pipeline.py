@@ -78,6 +78,22 @@ def test_images_before_an_error_are_found() -> None:
     assert found == ["a", "b", "c"]
 
 
+@pytest.mark.parametrize(("look_ahead", "taken_first"), [(False, ["a"]), (True, ["a", "b", "c"])])
+def test_without_look_ahead_results_come_before_the_next_group_is_asked_for(
+    look_ahead: bool, taken_first: list[str]
+) -> None:
+    taken = []
+
+    def groups() -> Iterator[list[str]]:
+        for name in ("a", "b", "c"):
+            taken.append(name)
+            yield [name]
+
+    found = find_people(Images(), predictor(), groups(), look_ahead=look_ahead)
+    assert next(found).image_id == "a" and taken == taken_first
+    assert [result.image_id for result in found] == ["b", "c"]
+
+
 def test_prefetch_keeps_the_order_and_the_depth() -> None:
     taken = []
 

@@ -41,6 +41,7 @@ from swahr.commands.flags import (
 from swahr.config import check_files, defaults
 from swahr.distributed import comm
 from swahr.distributed.launch import launch
+from swahr.distributed.place import check_place
 from swahr.engine.image_sources import ImageFiles, InferenceError
 from swahr.engine.infer import OUTPUTS, Results, infer_images, infer_video
 from swahr.engine.model_files import find_model
@@ -156,6 +157,8 @@ def main() -> None:
     video = find_video(args)
     results = find_results(args, is_video=video is not None)
     if video is not None:
+        check_alone(video)
+        report_ignored_processes(args)
         source = Video(video)
         found = infer_video(cfg, weights, source, results, track=args.track, smooth=args.smooth)
         print(describe(found, results, "frame"))
@@ -199,6 +202,26 @@ def find_video(args: argparse.Namespace) -> str | None:
             f"{videos[0]}: a video is a source of its own; run the command once for each"
         )
     return videos[0] if videos else None
+
+
+def check_alone(video: str) -> None:
+    """Raises InferenceError or LaunchError where a launcher started several processes, which would
+    all write the same files.
+    """
+    check_place()
+    count = comm.world_size()
+    if count > 1:
+        raise InferenceError(
+            f"{video}: a video is read by one process, and the launcher started {count}; start one "
+            "without torchrun or srun"
+        )
+
+
+def report_ignored_processes(args: argparse.Namespace) -> None:
+    """Name the flag for several processes, which means nothing for a video."""
+    if args.processes is not None and args.processes > 1:
+        flag = f"{args.given_flags['processes']} {args.processes}"
+        print(f"{flag} is ignored: a video is read by one process", file=sys.stderr)
 
 
 def find_images(args: argparse.Namespace) -> ImageFiles:

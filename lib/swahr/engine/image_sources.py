@@ -23,9 +23,9 @@ class ImageFiles:
 
     sources: image files, folders, and globs such as 'photos/**/*.jpg'. recursive: also read the
     folders in a folder; otherwise they are in `skipped_folders`. exclude: a folder that is never
-    read, such as that of the results. Hidden files and folders in a folder are ignored, and files
-    that several sources name are read once. Raises InferenceError if a source does not exist or
-    has no files.
+    read, such as that of the results, unless a source names it or what is in it. Hidden files and
+    folders in a folder are ignored, and files that several sources name are read once. Raises
+    InferenceError if a source does not exist or has no files.
     """
 
     def __init__(
@@ -42,7 +42,7 @@ class ImageFiles:
         paths: dict[Path, None] = {}  # an ordered set
         folders: list[Path] = []
         for source in sources:
-            for path in _expand(source):
+            for path in self._outside(_expand(source)):
                 if path.is_dir():
                     folders.append(path)
                     paths |= dict.fromkeys(self._files_in(path))
@@ -78,6 +78,17 @@ class ImageFiles:
             drawn[name] = target
             used.add(target)
         return drawn
+
+    def _outside(self, paths: list[Path]) -> list[Path]:
+        """The paths of a source that are not in the excluded folder; all of them if all are, as the
+        source then names what is in that folder.
+        """
+        outside = [path for path in paths if not self._excludes(path)]
+        return outside or paths
+
+    def _excludes(self, path: Path) -> bool:
+        folder = os.path.realpath(path if path.is_dir() else path.parent)
+        return bool(self._exclude) and Path(folder).is_relative_to(self._exclude)
 
     def _files_in(self, folder: Path) -> Iterator[Path]:
         """The files of a folder in the order of their paths."""

@@ -121,16 +121,19 @@ def infer_video(
     device = comm.select_device(cfg.DEVICE)
     sources = {Path(source.source).parent} if source.is_file else set()
     folder = _check_folder(results.folder, sources)
+    stem = Path(source.name).stem
+    target = folder / f"{stem}.mp4"
+    writes_video = "video" in results.outputs
+    if writes_video:
+        _check_video_target(target, source)
     weights = describe_weights(weights_path)
     people = _people_file(cfg, weights, results)
-    stem = Path(source.name).stem
     setup_logging()
-    writes_video = "video" in results.outputs
     try:
         with (
             people,
             StopRequest() as stop,
-            VideoWriter(folder / f"{stem}.mp4", source) if writes_video else nullcontext() as film,
+            VideoWriter(target, source) if writes_video else nullcontext() as film,
             _window(results, source.name) as window,
             ProgressBar(source.name, source.length, "frame") as bar,
         ):
@@ -165,8 +168,13 @@ def infer_video(
 
 def _frames(source: Video, predictor: Predictor, workers: int) -> Generator[tuple[int, Prediction]]:
     """The frames of a video, by index, with their people."""
-    groups = source.groups(predictor.batch_size)
-    found = find_people(source, predictor, groups, workers=1 if source.live else workers)
+    found = find_people(
+        source,
+        predictor,
+        source.groups(predictor.batch_size),
+        workers=1 if source.live else workers,
+        look_ahead=not source.live,
+    )
     with closing(found):
         for index, prediction, _ in found:
             assert prediction is not None, "a bad frame raises"
@@ -344,6 +352,17 @@ def _check_targets(files: ImageFiles, results: Results) -> None:
                 f"--show-maps: the maps of {name} would replace the drawing of {drawn[target]}; "
                 "leave that image out"
             )
+
+
+def _check_video_target(target: Path, source: Video) -> None:
+    """Raises InferenceError where the video that is drawn would replace the one that is read, for
+    instance through a link.
+    """
+    if source.is_file and target.exists() and target.samefile(source.source):
+        raise InferenceError(
+            f"--save_dir {target.parent}: {source.source} would be overwritten, as {target} is the "
+            "same file; give another folder"
+        )
 
 
 def _maps_name(drawn_name: str) -> str:

@@ -10,7 +10,7 @@ import logging
 import math
 import threading
 from collections.abc import Generator, Iterator
-from contextlib import suppress
+from contextlib import closing, suppress
 from fractions import Fraction
 from pathlib import Path
 from types import ModuleType, TracebackType
@@ -67,8 +67,9 @@ class Video:
     Iterate over it for frames one by one, or over `groups`, whose frames can be read by their
     indices until they are forgotten. Frames are upright. fps: frames a second, nominal. length:
     number of frames as the file claims, 0 if it is unknown. live: frames that come while the caller
-    is busy are dropped, all but the newest. name: for files of results. Raises InferenceError if
-    the source cannot be opened.
+    is busy are dropped, all but the newest. end: the time of the last frame in seconds, None until
+    the frames have run out. name: for files of results. Raises InferenceError if the source cannot
+    be opened.
     """
 
     def __init__(self, source: str | Path) -> None:
@@ -85,11 +86,18 @@ class Video:
         self.live = not self.is_file and not reader.length
         self.fps = reader.fps
         self.length = reader.length
+        self.end: float | None = None
         self._reader = reader
         self._frames: dict[int, Frame] = {}
 
     def __iter__(self) -> Iterator[Frame]:
-        return _newest(self._reader.frames()) if self.live else self._reader.frames()
+        frames = self._reader.frames()
+        time = None
+        with closing(_newest(frames) if self.live else frames) as each:
+            for frame in each:
+                time = frame.time
+                yield frame
+        self.end = time
 
     def groups(self, size: int) -> Iterator[list[int]]:
         """The indices of up to `size` frames of one shape at a time, which are then kept."""
@@ -145,7 +153,7 @@ class _AvReader:
         try:
             self._container = av.open(source, options=options, timeout=seconds)
             self._stream = self._container.streams.video[0]
-        except (OSError, ValueError, IndexError) as error:
+        except (av.error.FFmpegError, OSError, ValueError, IndexError) as error:
             raise _cannot_open(source, getattr(error, "strerror", "")) from None
         self._stream.thread_type = "AUTO"
         self._error = av.error.FFmpegError
@@ -231,7 +239,10 @@ def _cannot_open(source: str, reason: str = "") -> InferenceError:
 def _name(source: str) -> str:
     """clip.mp4 of a path or an address that ends so; else camera0, or the host of an address."""
     if "://" in source:
-        parts = urlsplit(source)
+        try:
+            parts = urlsplit(source)
+        except ValueError as error:
+            raise _cannot_open(source, str(error)) from None
         return Path(parts.path).name or parts.hostname or "stream"
     if source.isdecimal() and not Path(source).exists():
         return f"camera{source}"
@@ -286,7 +297,8 @@ class VideoWriter:
     """A video file (.mp4). It is opened by its first frame, which gives the size, and closed at the
     end of the `with` block, so that it can be played after an error too.
 
-    source: the video that the frames are of; its sound is copied. Sides that are odd get one more
+    source: the video that the frames are of; its sound is copied up to the last frame that is
+    written, and to its end once the last frame of the source is. Sides that are odd get one more
     pixel, because H.264 stores colours for two by two.
     """
 
@@ -294,6 +306,7 @@ class VideoWriter:
         self.path = path
         self.source = source
         self.frames = 0
+        self._time = 0.0
         self._file: _VideoFile | None = None
 
     def __enter__(self) -> VideoWriter:
@@ -312,6 +325,7 @@ class VideoWriter:
             even = cv2.resize(even, self._file.size)
         self._file.write(even, time)  # type: ignore[arg-type]
         self.frames += 1
+        self._time = time
 
     def __exit__(
         self,
@@ -320,7 +334,11 @@ class VideoWriter:
         trace: TracebackType | None,
     ) -> None:
         if self._file is not None:
-            self._file.close(complete=error is None)
+            self._file.close(complete=error is None and self._wrote_all())
+
+    def _wrote_all(self) -> bool:
+        """Whether the frames of the source ran out, and the last one was written."""
+        return self.source.end is not None and self._time >= self.source.end
 
 
 class _VideoFile(Protocol):

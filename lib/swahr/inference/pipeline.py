@@ -63,13 +63,15 @@ def find_people(
     workers: int = 4,
     skip_bad: bool = False,
     decoders: int = 1,
+    look_ahead: bool = True,
 ) -> Generator[ImageResult]:
     """Find the people in groups of images, given by their ids. Yields one result per image, group
     by group; within a group, images of one input size come together and skipped images last.
 
     workers: number of threads that read and warp images. decoders: of threads that decode; the maps
-    of as many groups wait for them in memory. skip_bad: report an image that cannot be
-    read, or that is too long and thin, as a result with a problem. Otherwise it raises
+    of as many groups wait for them in memory. look_ahead: take later groups while one is worked on;
+    otherwise the results of each come before the next is asked for. skip_bad: report an image that
+    cannot be read, or that is too long and thin, as a result with a problem. Otherwise it raises
     ImageError or PredictionError, after the results of the groups before it.
     """
 
@@ -107,8 +109,9 @@ def find_people(
         return found + group.skipped
 
     with thread_pool(workers) as readers, thread_pool(decoders) as pool:
-        prepared = prefetch(readers, prepare, groups, workers + 1)
-        for results in prefetch(pool, decode, map(run_network, prepared), decoders):
+        prepared = prefetch(readers, prepare, groups, workers + 1 if look_ahead else 0)
+        mapped = map(run_network, prepared)
+        for results in prefetch(pool, decode, mapped, decoders if look_ahead else 0):
             yield from results
 
 
