@@ -656,11 +656,17 @@ def window(monkeypatch: pytest.MonkeyPatch) -> list[tuple[tuple[int, ...], bool]
 
 
 def test_the_window_shows_images_until_the_user_ends_it(
-    run: Run, network: list[object], folder: Path, video: Path, window: list[object]
+    run: Run,
+    network: list[object],
+    folder: Path,
+    video: Path,
+    window: list[object],
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     out = folder.parent / "out"
     images = [folder / name for name in ("grey.png", "dot.bmp", "colour.jpg")]
-    assert infer(run, network, out, *images, "--show", "--save", "json") == 0
+    assert infer(run, network, out, *images, "--show", "--save", "json", "--gpus", "2") == 0
+    assert "--gpus 2 is ignored: --show needs one process\n" in capsys.readouterr().err
     assert window == [((70, 90, 3), True), ((1, 1, 3), True)]
     assert file_names(out) == ["grey.png", "dot.bmp"]
     window.clear()

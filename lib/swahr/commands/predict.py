@@ -158,7 +158,7 @@ def main() -> None:
     results = find_results(args, is_video=video is not None)
     if video is not None:
         check_alone(video)
-        report_ignored_processes(args)
+        report_ignored_processes(args, "a video is read by one process")
         source = Video(video)
         found = infer_video(cfg, weights, source, results, track=args.track, smooth=args.smooth)
         print(describe(found, results, "frame"))
@@ -166,6 +166,8 @@ def main() -> None:
     if args.track or args.smooth:
         raise InferenceError("--track and --smooth follow people through a video; give one")
     files = find_images(args)
+    if args.show:
+        report_ignored_processes(args, "--show needs one process")
     processes = 1 if args.show else comm.count_processes(cfg.DEVICE, args.processes)
 
     def start(function: Callable[..., None], arguments: tuple[Any, ...]) -> None:
@@ -217,11 +219,11 @@ def check_alone(video: str) -> None:
         )
 
 
-def report_ignored_processes(args: argparse.Namespace) -> None:
-    """Name the flag for several processes, which means nothing for a video."""
+def report_ignored_processes(args: argparse.Namespace, why: str) -> None:
+    """Name the flag for several processes where there can be one only."""
     if args.processes is not None and args.processes > 1:
         flag = f"{args.given_flags['processes']} {args.processes}"
-        print(f"{flag} is ignored: a video is read by one process", file=sys.stderr)
+        print(f"{flag} is ignored: {why}", file=sys.stderr)
 
 
 def find_images(args: argparse.Namespace) -> ImageFiles:
