@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from swahr.ablation import plan
 from swahr.ablation.plan import AblationError, PlannedRun, find_files, plan_runs
 from swahr.config import ConfigError, save_config
 from swahr.engine.provenance import IN_TRAINING, Figures, describe_test_of_split
@@ -102,19 +103,39 @@ def test_a_run_that_was_made_with_other_settings_is_refused(toy: Path) -> None:
         plan_runs(files, 1, ["LOSS.GAMMA=1.0"])
 
 
-@pytest.mark.parametrize("key", ["DATASET.ROOT", "MODEL.PRETRAINED"])
+OTHER_FILES = {
+    "DATASET.ROOT": "other",
+    "DATASET.DATA_FORMAT": "zip",
+    "MODEL.PRETRAINED": "other.pth",
+}
+OTHER_TEST_SETS = {
+    "DATASET.ROOT": "other",
+    "DATASET.DATASET_TEST": "coco_kpt",
+    "DATASET.TEST": "train2017",
+    "DATASET.SKELETON": "coco",
+    "DATASET.CATEGORIES": "[man]",
+}
+
+
+@pytest.mark.parametrize("key", plan.FILE_KEYS)
 def test_a_run_on_other_data_or_from_other_weights_is_refused(toy: Path, key: str) -> None:
-    """Also one that is not trained to its end."""
+    """Also one that is not trained to its end, but none that has learnt nothing yet."""
     files = find_files([toy / "both.yaml"])
     (run,) = plan_runs(files, 1)["both"]
     save_config(run.cfg, run.folder / "config.yaml")
-    with pytest.raises(AblationError, match=f"toy_both_seed0: was made with {key} .*, not other;"):
-        plan_runs(files, 1, [key, "other"])
+    plan_runs(files, 1, [key, OTHER_FILES[key]])
+    (run.folder / "checkpoint.pth.tar").touch()
+    line = f"toy_both_seed0: was made with {key} .*, not {OTHER_FILES[key]};"
+    with pytest.raises(AblationError, match=line):
+        plan_runs(files, 1, [key, OTHER_FILES[key]])
 
 
-def test_configurations_are_compared_on_the_same_images(toy: Path) -> None:
-    (toy / "both.yaml").write_text("_BASE_: base.yaml\nDATASET: {TEST: train2017}\n")
-    line = "both.yaml: DATASET.TEST is train2017, and val2017 in .*higher_hrnet.yaml; configurati"
+@pytest.mark.parametrize("key", plan.TEST_SET_KEYS)
+def test_configurations_are_compared_on_the_same_images(toy: Path, key: str) -> None:
+    name = key.partition(".")[2]
+    text = f"_BASE_: base.yaml\nDATASET: {{{name}: {OTHER_TEST_SETS[key]}}}\n"
+    (toy / "both.yaml").write_text(text)
+    line = f"both.yaml: {key} is .*, and .* in .*higher_hrnet.yaml; configurations are compared"
     with pytest.raises(AblationError, match=line):
         plan_runs(find_files([toy / "higher_hrnet.yaml", toy / "both.yaml"]), 1)
 

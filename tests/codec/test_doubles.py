@@ -24,8 +24,8 @@ def slow_similarity(first: np.ndarray, second: np.ndarray) -> float:
     def area(person: np.ndarray) -> float:
         xs = [person[k][0] for k in joints(person)]
         ys = [person[k][1] for k in joints(person)]
-        if len(xs) < 2:
-            return 32.0 * 32.0 * len(xs)
+        if not xs:
+            return 0.0
         width, height = max(xs) - min(xs), max(ys) - min(ys)
         return max(width, height / 10) * max(height, width / 10)
 
@@ -34,7 +34,7 @@ def slow_similarity(first: np.ndarray, second: np.ndarray) -> float:
     for k in joints(first):
         if k in joints(second):
             d2 = (first[k][0] - second[k][0]) ** 2 + (first[k][1] - second[k][1]) ** 2
-            a = max(area(first), area(second)) + np.spacing(1)
+            a = (max(area(first), area(second)) or 32.0 * 32.0) + np.spacing(1)
             total += math.exp(-d2 / (2 * a * (2 * SIGMAS[k]) ** 2))
     return total / fewer if fewer else 0.0
 

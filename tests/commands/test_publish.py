@@ -115,11 +115,21 @@ def test_the_folder_finds_the_same_people(
 
 def test_a_skeleton_of_an_earlier_model_does_not_stay(tmp_path: Path) -> None:
     out = tmp_path / "out"
-    out.mkdir()
+    files = find_model(make_run(tmp_path / "run"))
+    publish(files, out)
     own = swahr.Skeleton("hand", ("wrist", "left_tip", "right_tip"), ((1, 2),), (0.1, 0.1, 0.1))
     (out / "skeleton.yaml").write_text(skeleton_yaml(own))
-    publish(find_model(make_run(tmp_path / "run")), out)
+    publish(files, out)
     assert swahr.load(out).skeleton == swahr.COCO
+
+
+@pytest.mark.parametrize("name", ["README.md", "skeleton.yaml"])
+def test_files_of_a_folder_that_is_no_model_stay(tmp_path: Path, name: str) -> None:
+    run = make_run(tmp_path / "run")
+    (tmp_path / name).write_text("mine")
+    with pytest.raises(LoadError, match=f"{name} would be overwritten, and .* is no published mo"):
+        publish(find_model(run), tmp_path)
+    assert (tmp_path / name).read_text() == "mine"
 
 
 def test_keypoints_of_ones_own_travel_along(tmp_path: Path) -> None:

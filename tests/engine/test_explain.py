@@ -55,8 +55,7 @@ def test_people_have_the_same_number_everywhere(monkeypatch: pytest.MonkeyPatch)
         return draw_people(*args, ids=ids)
 
     monkeypatch.setattr("swahr.engine.explain.draw_people", draw)
-    for module in ("swahr.engine.explain", "swahr.codec.associative"):
-        monkeypatch.setattr(f"{module}.without_doubles", lambda *people: np.array([1]))
+    monkeypatch.setattr("swahr.codec.associative.without_doubles", lambda *people: np.array([1]))
     model = predictor()
     for oks_nms in (0, 0.3):
         model.decoder.oks_nms = oks_nms

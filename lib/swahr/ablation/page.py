@@ -21,7 +21,7 @@ BEGIN = "<!-- made by tools/run_ablation.py: begin -->"
 END = "<!-- made by tools/run_ablation.py: end -->"
 SHOWN = ("AP", "AP .5", "AP .75", "AP (M)", "AP (L)", "swapped joints", "images with swaps")
 SHOWN_IF_THERE = PIXEL_NAMES  # figures of sets with keypoints of their own
-NOTHING = "-"  # cell of a figure that is undefined
+UNDEFINED_CELL = "-"
 
 
 def write_page(
@@ -131,7 +131,7 @@ def _difference_table(results: Results, resamples: int) -> str:
     rows = []
     for label, runs in others:
         found = differences(baseline, runs, resamples)
-        cells = [_interval(found[name]) if name in found else NOTHING for name in names]
+        cells = [_interval(found[name]) if name in found else UNDEFINED_CELL for name in names]
         rows.append([label, *cells])
     return _table(["", *names], rows) if rows else ""
 
@@ -180,7 +180,7 @@ def _mean(values: Sequence[float]) -> float:
 
 
 def _scale(mean: float) -> str:
-    return NOTHING if math.isnan(mean) else f"{mean:+.3f} ({width_factor(mean):.2f}x)"
+    return UNDEFINED_CELL if math.isnan(mean) else f"{mean:+.3f} ({width_factor(mean):.2f}x)"
 
 
 def _any(runs: Mapping[int, RunFigures]) -> RunFigures:
@@ -193,7 +193,7 @@ def _over_seeds(values: Sequence[float]) -> str:
 
 def _spread(value: Spread) -> str:
     if not is_defined(value.mean):
-        return NOTHING
+        return UNDEFINED_CELL
     if math.isnan(value.deviation):
         return f"{value.mean:.3f}"
     return f"{value.mean:.3f} ± {value.deviation:.3f}"
@@ -201,7 +201,7 @@ def _spread(value: Spread) -> str:
 
 def _interval(value: Interval) -> str:
     if math.isnan(value.difference):
-        return NOTHING
+        return UNDEFINED_CELL
     return f"{value.difference:+.3f} [{value.low:+.3f}, {value.high:+.3f}]"
 
 

@@ -21,12 +21,12 @@ from swahr.engine.provenance import (
 from swahr.engine.run_folder import changed_settings, changes_what_is_learnt
 
 BASE = "base.yaml"  # a folder's file that the others build upon; it is not compared itself
+BEGUN = (checkpoint.FINAL, checkpoint.NEWEST, checkpoint.PREVIOUS)  # a run with one has learnt
 OWN_KEYS = ("TRAIN.SEED", "RUN_NAME", "AUTO_RESUME")  # the settings that tell runs apart
-# Settings that say where files are. A training may resume where they have been moved to; here the
-# page says what they are, so that they are those that the runs were made with.
-PLACES = ("DATASET.ROOT", "DATASET.DATA_FORMAT", "MODEL.PRETRAINED")
-# Settings that choose the images that networks are tested on.
-TEST_SET = (
+# The page names these files, so a run that was made with others is refused.
+FILE_KEYS = ("DATASET.ROOT", "DATASET.DATA_FORMAT", "MODEL.PRETRAINED")
+# The settings that choose the images that networks are tested on.
+TEST_SET_KEYS = (
     "DATASET.ROOT",
     "DATASET.DATASET_TEST",
     "DATASET.TEST",
@@ -138,7 +138,8 @@ def _plan_run(label: str, file: Path, seed: int, opts: Sequence[str]) -> Planned
     all_opts = (*own, *map(str, opts))
     cfg = load_config(file, all_opts)
     run = PlannedRun(label, seed, file, all_opts, cfg, output_dir(cfg, file))
-    _refuse_other_settings(run)
+    if any((run.folder / name).is_file() for name in BEGUN):
+        _refuse_other_settings(run)
     return run
 
 
@@ -146,7 +147,7 @@ def _refuse_other_test_sets(runs: Sequence[PlannedRun]) -> None:
     """Raise AblationError where two configurations are tested on other images."""
     first, *others = runs
     for run in others:
-        for key in TEST_SET:
+        for key in TEST_SET_KEYS:
             own = lookup(run.cfg, key)
             wanted = lookup(first.cfg, key)
             if own != wanted:
@@ -164,7 +165,7 @@ def _refuse_other_settings(run: PlannedRun) -> None:
     changed = changed_settings(before, run.cfg.dump(), defaults().dump())
     for key, (old, new) in changed.items():
         filled_in = key == "DATASET.OUTPUT_SIZE" and not new  # from the network, in training
-        if (changes_what_is_learnt(key) or key in PLACES) and not filled_in:
+        if (changes_what_is_learnt(key) or key in FILE_KEYS) and not filled_in:
             raise AblationError(
                 f"{run.folder}: was made with {key} {old}, not {new}; remove that folder, or give "
                 "another OUTPUT_DIR"

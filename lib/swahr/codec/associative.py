@@ -145,7 +145,7 @@ class ArrayDecoder:
             people = [
                 found._replace(keypoints=keypoints) for found, keypoints in zip(people, placed)
             ]
-        return [self._without_doubles(found) for found in people] if self.oks_nms else people
+        return [self._only(found, self.kept(found)) for found in people] if self.oks_nms else people
 
     def _decode_image(self, heatmaps: Floats, tags: Floats) -> People:
         heatmap_bounds = tile_bounds(heatmaps[..., None])
@@ -178,10 +178,17 @@ class ArrayDecoder:
         peaks = self._find_peaks(heatmaps, tags, bounds, **self.peak_settings)
         return peaks, group(peaks, self.grouping_order, **self._group_settings)
 
-    def _without_doubles(self, people: People) -> People:
-        stay = without_doubles(people.keypoints, people.scores, self.sigmas, self.oks_nms)
-        tags = None if people.tags is None else people.tags[stay]
-        return People(people.keypoints[stay], people.scores[stay], tags)
+    def kept(self, people: People) -> NDArray[np.int64]:
+        """The indices of the people who are not dropped as found twice; all of them without
+        oks_nms.
+        """
+        if not self.oks_nms:
+            return np.arange(len(people.scores))
+        return without_doubles(people.keypoints, people.scores, self.sigmas, self.oks_nms)
+
+    def _only(self, people: People, chosen: NDArray[np.int64]) -> People:
+        tags = None if people.tags is None else people.tags[chosen]
+        return People(people.keypoints[chosen], people.scores[chosen], tags)
 
     def _people(
         self, peaks: Peaks, peak_of_joint: PeakOfJoint, means: Floats, width: int

@@ -15,7 +15,7 @@ from swahr.geometry import keypoint_similarity
 
 Doubles = NDArray[np.float64]
 LEAST_SHARE = 0.1  # of the shorter side of a box in the longer one
-POINT_AREA = 32.0**2  # square pixels, where the smallest people of COCO's figures begin
+POINT_AREA = 32.0**2  # square pixels
 
 
 def similarities(
@@ -30,12 +30,13 @@ def similarities(
     The mean of keypoint_similarity over the joints of the one who has fewer of them; a joint that
     the other one lacks counts 0. The area is that of the box around the joints of the larger one.
     So a part of a person is like the whole person, and two halves are not alike. Joints in a line
-    have a box with a side of LEAST_SHARE of the other one; one joint has the area POINT_AREA.
+    have a box with a side of LEAST_SHARE of the other one; two points are compared by POINT_AREA.
     """
     points, found, areas = _measure(keypoints)
     other = (points, found, areas) if others is None else _measure(others)
     other_points, other_found, other_areas = other
     larger = np.maximum(areas[:, None], other_areas)
+    larger = np.where(larger > 0, larger, POINT_AREA)
     squared = ((points[:, None] - other_points) ** 2).sum(3)
     alike = keypoint_similarity(squared, larger[..., None], np.asarray(sigmas))
     in_both = found[:, None] & other_found
@@ -51,8 +52,7 @@ def _measure(keypoints: NDArray[np.floating]) -> tuple[Doubles, NDArray[np.bool_
     high = np.where(found[..., None], points, -np.inf).max(1)
     sides = np.where(found.any(1, keepdims=True), high - low, 0)
     sides = np.maximum(sides, LEAST_SHARE * sides.max(1, keepdims=True, initial=0))
-    areas = np.where(found.sum(1) == 1, POINT_AREA, sides.prod(1))
-    return points, found, areas
+    return points, found, sides.prod(1)
 
 
 def without_doubles(

@@ -14,7 +14,6 @@ import torch
 from numpy.typing import NDArray
 
 from swahr.codec.decode import People
-from swahr.codec.doubles import without_doubles
 from swahr.codec.grouping import PeakOfJoint
 from swahr.codec.maps import Maps
 from swahr.codec.peaks import Peaks
@@ -93,14 +92,11 @@ def _numbered(decoder: Any, maps: Maps) -> tuple[People, NDArray[np.int64]]:
     """The people of one image, and the number that each has in grouping, before those who were
     found twice are dropped.
     """
-    if not getattr(decoder, "oks_nms", 0):
-        [people] = decoder(maps)
-        return people, np.arange(len(people.scores))
-    grouped = copy.copy(decoder)
-    grouped.oks_nms = 0
-    [people] = grouped(maps)
-    stay = without_doubles(people.keypoints, people.scores, decoder.sigmas, decoder.oks_nms)
-    return People(people.keypoints[stay], people.scores[stay]), stay
+    everybody = copy.copy(decoder)
+    everybody.oks_nms = 0
+    [people] = everybody(maps)
+    kept = decoder.kept(people) if hasattr(decoder, "kept") else np.arange(len(people.scores))
+    return People(people.keypoints[kept], people.scores[kept]), kept
 
 
 def _overview(

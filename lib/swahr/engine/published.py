@@ -82,6 +82,7 @@ def publish(model: ModelFiles, out: str | Path, *, half: bool = False) -> Path:
     if half:
         tensors = _rounded(tensors, model.weights)
     folder = make_folder(out)
+    _refuse_other_files(folder)
     write_bytes(folder / PUBLISHED_WEIGHTS, save(tensors, {"format": "pt"}))
     if text := own_skeleton(cfg):
         write_text(folder / PUBLISHED_SKELETON, text)
@@ -99,6 +100,16 @@ def publish(model: ModelFiles, out: str | Path, *, half: bool = False) -> Path:
     write_text(folder / PUBLISHED_CONFIG, json.dumps(description, indent=1) + "\n")
     write_text(folder / CARD, model_card(cfg, skeleton, weights, measured, half=half))
     return folder
+
+
+def _refuse_other_files(folder: Path) -> None:
+    """Raise LoadError where the files of a model would replace files that are none."""
+    for name in () if (folder / PUBLISHED_CONFIG).exists() else (CARD, PUBLISHED_SKELETON):
+        if (folder / name).exists():
+            raise LoadError(
+                f"{folder / name} would be overwritten, and {folder} is no published model; give a "
+                "folder of its own"
+            )
 
 
 def _rounded(tensors: Mapping[str, Tensor], path: Path) -> dict[str, Tensor]:
