@@ -328,10 +328,11 @@ class _Entries:
     def __init__(self, path: str | Path, data: dict[str, Any]) -> None:
         self.path = path
         self.data = data
-        self.names: list[str] = self._list("keypoints")
-        for name in self.names:
-            if not isinstance(name, str):
-                raise SkeletonError(f"{path}: keypoints: {name!r} is not text; write '{name}'")
+        names = self._list("keypoints")
+        for name in names:
+            if not isinstance(name, str | int | float) or isinstance(name, bool):
+                raise SkeletonError(f"{path}: keypoints: {name!r} is no name; put it in quotes")
+        self.names = [str(name) for name in names]
 
     def _list(self, key: str) -> list[Any]:
         value = self.data.get(key) or []
@@ -342,6 +343,11 @@ class _Entries:
     def _index(self, key: str, value: Any) -> int:
         if value in self.names:
             return self.names.index(value)
+        if isinstance(value, int) and str(value) in self.names:
+            raise SkeletonError(
+                f"{self.path}: {key}: {value} is an index and the name of a keypoint; put it in "
+                "quotes for the name"
+            )
         is_index = isinstance(value, int) and not isinstance(value, bool)
         if is_index and 0 <= value < len(self.names):
             return value

@@ -72,6 +72,7 @@ def test_a_run_is_done_with_its_weights_and_its_results(toy: Path) -> None:
     [
         ["TEST.DETECTION_THRESHOLD", "0.4"],
         ["TEST.FLIP_TEST", "True"],
+        ["TEST.IGNORE_CENTER", "False"],
         ["TEST.SCALE_FACTOR", "[0.5, 1]"],
         ["DATASET.TEST", "train2017"],
     ],

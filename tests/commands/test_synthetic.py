@@ -13,6 +13,11 @@ from swahr.commands import synthetic
 OF_VIDEO = "--video takes --seed, --size, --frames, --people"
 
 
+def test_the_flags_that_made_a_benchmark_may_stand_beside_verify() -> None:
+    args = synthetic.parse_args(["--verify", "--preset", "benchmark-v1", "--workers", "2"])
+    assert args.verify
+
+
 @pytest.mark.parametrize(
     ("flags", "line"),
     [

@@ -310,6 +310,15 @@ def test_an_image_that_is_read_is_never_overwritten(
     assert infer(run, network, tmp_path / "trip", *given, "--save", "json") == 0
 
 
+def test_files_in_the_folder_of_results_that_a_glob_matches_are_counted(
+    run: Run, network: list[object], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name in ("a/one.png", "out/two.png"):
+        save_image(tmp_path / "in" / name, np.full((40, 40, 3), 9, np.uint8))
+    assert infer(run, network, tmp_path / "in/out", str(tmp_path / "in/*/*.png")) == 0
+    assert "1 files in --save_dir are not read\n" in capsys.readouterr().err
+
+
 def test_maps_never_replace_a_drawing(
     run: Run, network: list[object], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

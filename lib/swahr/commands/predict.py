@@ -292,6 +292,8 @@ def report_skipped(files: ImageFiles, skipped: dict[str, str]) -> None:
             sep="\n  ",
             file=sys.stderr,
         )
+    if files.excluded:
+        print(f"{files.excluded} files in --save_dir are not read", file=sys.stderr)
     count = len(files.names)
     if skipped:
         print(

@@ -104,27 +104,28 @@ def parse_args(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--people", type=int, metavar="N", help="with --video (default: 5)")
     args = parser.parse_args(arguments)
     given = {name: getattr(args, name) for name in DEFAULTS if getattr(args, name) is not None}
-    if problem := find_problem(args, given):
+    if problem := find_flag_problem(args, given):
         parser.error(problem)
     for name, value in (DEFAULTS | given).items():
         setattr(args, name, value)
     return args
 
 
-def find_problem(args: argparse.Namespace, given: dict[str, Any]) -> str:
+def find_flag_problem(args: argparse.Namespace, given: dict[str, Any]) -> str:
     """What is wrong with the flags that were given, in one line; '' if nothing is."""
     for name, value in given.items():
-        if reason := refusal(name, args):
+        if reason := why_ignored(name, args):
             return f"--{name}: {reason}"
         if name in LEAST and value < LEAST[name]:
             return f"--{name} {value}: it must be at least {LEAST[name]}"
     return ""
 
 
-def refusal(name: str, args: argparse.Namespace) -> str:
+def why_ignored(name: str, args: argparse.Namespace) -> str:
     """Why a flag has no effect on what is made; '' if it has one."""
     if args.verify:
-        return "--verify takes no flag but --out"
+        is_of_set = name == "workers" or (name == "preset" and args.preset in BENCHMARKS)
+        return "" if is_of_set else "--verify takes no flag but --out"
     if args.video:
         return "" if name in OF_VIDEO else f"--video takes --{', --'.join(OF_VIDEO)}"
     if name not in OF_SET:

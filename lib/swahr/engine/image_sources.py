@@ -24,8 +24,9 @@ class ImageFiles:
     sources: image files, folders, and globs such as 'photos/**/*.jpg'. recursive: also read the
     folders in a folder; otherwise they are in `skipped_folders`. exclude: a folder that is never
     read, such as that of the results, unless a source names it or what is in it. Hidden files and
-    folders in a folder are ignored, and files that several sources name are read once. Raises
-    InferenceError if a source does not exist or has no files.
+    folders in a folder are ignored, and files that several sources name are read once. `excluded`
+    counts what globs match in that folder. Raises InferenceError if a source does not exist or has
+    no files.
     """
 
     def __init__(
@@ -37,6 +38,7 @@ class ImageFiles:
     ) -> None:
         self.title = ", ".join(map(str, sources[:3])) + (", ..." if len(sources) > 3 else "")
         self.skipped_folders: list[Path] = []
+        self.excluded = 0
         self._recursive = recursive
         self._exclude = "" if exclude is None else os.path.realpath(exclude)
         paths: dict[Path, None] = {}  # an ordered set
@@ -84,7 +86,10 @@ class ImageFiles:
         source then names what is in that folder.
         """
         outside = [path for path in paths if not self._excludes(path)]
-        return outside or paths
+        if not outside:
+            return paths
+        self.excluded += len(paths) - len(outside)
+        return outside
 
     def _excludes(self, path: Path) -> bool:
         folder = os.path.realpath(path if path.is_dir() else path.parent)

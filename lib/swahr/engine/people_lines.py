@@ -8,11 +8,11 @@ come in the order in which they are done.
 from __future__ import annotations
 
 import csv
-import errno
 import io
 import json
 import os
 from collections.abc import Sequence
+from io import FileIO
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,20 @@ Record = dict[str, Any]
 JSON_LINES_NAME = "people.jsonl"
 CSV_NAME = "people.csv"
 ABOUT_PERSON = ("file_name", "frame", "time", "track_id", "score", "x", "y", "width", "height")
+
+
+def _write_whole(file: FileIO, data: bytes) -> None:
+    """Append data, as a rule in one call, so that lines of several processes do not mix. Of what
+    does not fit nothing stays, unless another process has written behind it. Raises OSError.
+    """
+    written = 0
+    try:
+        while written < len(data):
+            written += file.write(data[written:])
+    except OSError:
+        if os.fstat(file.fileno()).st_size == file.tell():
+            file.truncate(file.tell() - written)
+        raise
 
 
 class LineFile:
@@ -44,11 +58,7 @@ class LineFile:
         try:
             handle = os.open(self.path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o666)
             with open(handle, "wb", buffering=0) as file:
-                # One call, so that lines of several processes do not mix.
-                written = file.write(data)
-                if written < len(data):
-                    file.truncate(file.tell() - written)
-                    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+                _write_whole(file, data)
         except OSError as error:
             reason = error.strerror or error
             raise WriteError(f"{self.path}: could not be written ({reason})") from None

@@ -42,6 +42,7 @@ PUBLISHED_RULES = {
     "TEST.SUBPIXEL": False,
     "TEST.REFINE": True,
     "TEST.OKS_NMS": 0,
+    "TEST.IGNORE_CENTER": True,
 }
 # Keys of these sections that only decide how fast they are found.
 SPEED_KEYS = ("MODEL_FILE", "IMAGES_PER_GPU", "LOG_PROGRESS", "CUDA_GRAPHS", "RESUME")
