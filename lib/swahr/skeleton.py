@@ -97,6 +97,10 @@ class Skeleton:
             index[left], index[right] = right, left
         return tuple(index)
 
+    def trained(self, with_center: bool) -> Skeleton:
+        """The skeleton of the network's maps: with_center as DATASET.WITH_CENTER."""
+        return self.with_center() if with_center else self
+
     def with_center(self) -> Skeleton:
         """The skeleton with the centre of the joints as a further keypoint.
 

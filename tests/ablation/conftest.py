@@ -15,12 +15,12 @@ LOSSES = {"higher_hrnet": "false", "both": "true"}
 
 
 class InProcess:
-    """Trains runs one after another in this process, in place of Trainings."""
+    """Trains runs one after another in this process, in place of RunProcesses."""
 
     def __init__(self, slots: Sequence[object], modules: Sequence[str] = ()) -> None:
         self.slots = slots
 
-    def train(self, runs: Sequence[PlannedRun]) -> dict[str, str]:
+    def run(self, runs: Sequence[PlannedRun]) -> dict[str, str]:
         for run in runs:
             train(run.cfg, run.file)
         return {}

@@ -31,7 +31,7 @@ def compared(
     page = toy.parent / "toy.md"
     page.write_text(f"# Toy\n\nBefore.\n\n{BEGIN}\nold\n{END}\n\nAfter.\n")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(ablation, "Trainings", InProcess)
+        patch.setattr(ablation, "RunProcesses", InProcess)
         assert main([*arguments(toy, page)]) == 0
     return toy, page
 
@@ -73,7 +73,7 @@ def test_a_second_call_trains_nothing_and_writes_the_same(
     compared: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     toy, page = compared
-    monkeypatch.setattr(ablation, "Trainings", None)
+    monkeypatch.setattr(ablation, "RunProcesses", None)
     monkeypatch.setattr("swahr.ablation.figures.read_scales", None)
     before = page.read_text()
     assert main(arguments(toy, page)) == 0
@@ -90,10 +90,10 @@ def test_a_run_that_failed_is_named_and_the_others_are_compared(
     toy, _ = compared
 
     class Failing(InProcess):
-        def train(self, runs: list) -> dict[str, str]:  # type: ignore[override, type-arg]
+        def run(self, runs: list) -> dict[str, str]:  # type: ignore[override, type-arg]
             return {run.name: "exit status 3: disk full" for run in runs}
 
-    monkeypatch.setattr(ablation, "Trainings", Failing)
+    monkeypatch.setattr(ablation, "RunProcesses", Failing)
     page = tmp_path / "page.md"
     (results,) = toy.parent.glob("output/*/*/toy_both_seed1/results/*_noflip.json")
     kept = results.read_text()
@@ -112,10 +112,10 @@ def test_a_run_that_failed_is_named_and_the_others_are_compared(
 
 def test_nothing_to_compare(toy: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     class Failing(InProcess):
-        def train(self, runs: list) -> dict[str, str]:  # type: ignore[override, type-arg]
+        def run(self, runs: list) -> dict[str, str]:  # type: ignore[override, type-arg]
             return {run.name: "no" for run in runs}
 
-    monkeypatch.setattr(ablation, "Trainings", Failing)
+    monkeypatch.setattr(ablation, "RunProcesses", Failing)
     with pytest.raises(AblationError, match="no run is done, so there is nothing to compare"):
         main(arguments(toy, tmp_path / "page.md"))
 
@@ -129,11 +129,11 @@ def test_a_signal_says_how_to_resume(
     interrupt = signal.signal(signal.SIGINT, signal.default_int_handler)
 
     class Stopped(InProcess):
-        def train(self, runs: list) -> dict[str, str]:  # type: ignore[override, type-arg]
+        def run(self, runs: list) -> dict[str, str]:  # type: ignore[override, type-arg]
             signal.raise_signal(signal.Signals[name])
             return {}
 
-    monkeypatch.setattr(ablation, "Trainings", Stopped)
+    monkeypatch.setattr(ablation, "RunProcesses", Stopped)
     with pytest.raises(Interrupted, match=f"stopped by {name}; the same command resumes"):
         main(arguments(toy, tmp_path / "page.md"))
     signal.signal(signal.SIGINT, interrupt)
@@ -146,11 +146,11 @@ def test_all_configurations_are_trained_with_one_seed_before_the_next(
     trained = []
 
     class Counting(InProcess):
-        def train(self, runs: list) -> dict[str, str]:  # type: ignore[override, type-arg]
+        def run(self, runs: list) -> dict[str, str]:  # type: ignore[override, type-arg]
             trained.extend((run.label, run.seed) for run in runs)
             return {run.name: "not now" for run in runs}
 
-    monkeypatch.setattr(ablation, "Trainings", Counting)
+    monkeypatch.setattr(ablation, "RunProcesses", Counting)
     with pytest.raises(AblationError, match="no run is done"):
         main(arguments(toy, tmp_path / "page.md"))
     assert trained == [("higher_hrnet", 0), ("both", 0), ("higher_hrnet", 1), ("both", 1)]
@@ -159,7 +159,7 @@ def test_all_configurations_are_trained_with_one_seed_before_the_next(
 def test_mistakes_are_found_before_anything_is_trained(
     toy: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(ablation, "Trainings", None)
+    monkeypatch.setattr(ablation, "RunProcesses", None)
     foreign = tmp_path / "foreign.md"
     foreign.write_text("# A page of somebody else\n")
     with pytest.raises(AblationError, match="foreign.md: has no lines <!-- made by tools/run_abl"):

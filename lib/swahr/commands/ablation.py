@@ -33,7 +33,7 @@ from swahr.ablation.charts import check_library
 from swahr.ablation.figures import RunFigures, collect
 from swahr.ablation.page import check_page, write_page
 from swahr.ablation.plan import AblationError, PlannedRun, find_files, plan_runs
-from swahr.ablation.trainings import Trainings, make_slots
+from swahr.ablation.processes import RunProcesses, make_slots
 from swahr.commands.flags import add_import_flag
 from swahr.config import check_files
 from swahr.distributed import comm
@@ -127,7 +127,7 @@ def sigterm_as_interrupt() -> Iterator[list[int]]:
         signal.signal(signal.SIGTERM, before)
 
 
-def train_missing(args: argparse.Namespace, runs: Sequence[PlannedRun]) -> dict[str, str]:
+def run_missing(args: argparse.Namespace, runs: Sequence[PlannedRun]) -> dict[str, str]:
     """Train the runs that are not done; returns {name: why} for those that failed."""
     missing = [run for run in runs if not run.is_done()]
     logger.info("%d of %d runs are done already", len(runs) - len(missing), len(runs))
@@ -137,7 +137,7 @@ def train_missing(args: argparse.Namespace, runs: Sequence[PlannedRun]) -> dict[
     slots = make_slots(args.parallel, gpus, os.cpu_count() or 1)
     with sigterm_as_interrupt() as received:
         try:
-            return Trainings(slots, args.modules).train(missing)
+            return RunProcesses(slots, args.modules).run(missing)
         except KeyboardInterrupt:
             number = received[0] if received else signal.SIGINT
             raise Interrupted(number, "; the same command resumes") from None
@@ -215,7 +215,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     for group in planned.values():
         check_files(group[0].cfg, pretrained=True, dataset=True)
     check_test_set(runs[0])
-    failed = train_missing(args, runs)
+    failed = run_missing(args, runs)
     results = collect_all(planned, failed)
     if not results:
         raise AblationError("no run is done, so there is nothing to compare")

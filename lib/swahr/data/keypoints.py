@@ -107,7 +107,7 @@ class KeypointDataset:
     @property
     def trained_skeleton(self) -> Skeleton:
         """The skeleton of `joints`, with the centre if there is one."""
-        return self.skeleton.with_center() if self.with_center else self.skeleton
+        return self.skeleton.trained(self.with_center)
 
     def examples(self, count: int) -> list[int]:
         """The ids of at most `count` images with labelled people, spread evenly over the set; of

@@ -491,8 +491,8 @@ def _decoder(cfg: Any, skeleton: Skeleton) -> Decoder | FastDecoder:
 
 
 def trained_skeleton(cfg: Any, skeleton: Skeleton) -> Skeleton:
-    """The skeleton of the network's maps: with DATASET.WITH_CENTER the centre is the last joint."""
-    return skeleton.with_center() if cfg.DATASET.WITH_CENTER else skeleton
+    """The skeleton of the network's maps; skeleton is that of the annotations."""
+    return skeleton.trained(cfg.DATASET.WITH_CENTER)
 
 
 def _fast_network(

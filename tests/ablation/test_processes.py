@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from swahr.ablation.plan import PlannedRun, find_files, plan_runs
-from swahr.ablation.trainings import Trainings, make_slots
+from swahr.ablation.processes import RunProcesses, make_slots
 
 # Stands for the command that trains: writes what it was given; the network "both" fails.
 PROGRAM = """
@@ -51,7 +51,7 @@ def test_a_run_that_fails_does_not_stop_the_others(
 ) -> None:
     monkeypatch.setenv("OUT", str(tmp_path))
     slots = make_slots(0, ["3", "5"], 2)
-    problems = Trainings(slots, ["my_loss"], command(PROGRAM, tmp_path)).train(runs)
+    problems = RunProcesses(slots, ["my_loss"], command(PROGRAM, tmp_path)).run(runs)
     assert set(problems) == {"toy_both_seed0", "toy_both_seed1"}
     log = runs[0].folder / "train_output.txt"
     assert problems["toy_both_seed0"] == f"exit status 3: both cannot be trained ({log})"
@@ -68,12 +68,12 @@ def test_a_trained_run_is_tested_only(
     run = runs[2]
     run.weights.parent.mkdir(parents=True)
     run.weights.touch()
-    trainings = Trainings(
+    processes = RunProcesses(
         [{}],
         train_command=[str(tmp_path / "none")],
         test_command=command(PROGRAM, tmp_path),
     )
-    assert trainings.train([run]) == {}
+    assert processes.run([run]) == {}
     assert (run.folder / "test_output.txt").read_text() == "started\n"
     words = json.loads((tmp_path / "0").read_text())[0]
     assert words[-2:] == ["TEST.MODEL_FILE", str(run.weights)]
@@ -88,7 +88,7 @@ def test_an_interrupt_lets_the_runs_save_and_starts_no_more(
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
         with pytest.raises(KeyboardInterrupt):
-            Trainings([{}], train_command=command(WAITING, tmp_path)).train(runs)
+            RunProcesses([{}], train_command=command(WAITING, tmp_path)).run(runs)
     finally:
         signal.signal(signal.SIGINT, before)
     assert (tmp_path / "saved").exists()
@@ -97,7 +97,7 @@ def test_an_interrupt_lets_the_runs_save_and_starts_no_more(
 
 
 def test_a_program_that_is_not_there_is_a_failure(runs: list[PlannedRun], tmp_path: Path) -> None:
-    problems = Trainings([{}], train_command=[str(tmp_path / "none")]).train(runs[:1])
+    problems = RunProcesses([{}], train_command=[str(tmp_path / "none")]).run(runs[:1])
     assert "No such file" in problems[runs[0].name]
 
 

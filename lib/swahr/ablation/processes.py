@@ -38,8 +38,8 @@ def make_slots(parallel: int, gpus: Sequence[str], cores: int) -> list[dict[str,
     return [{"OMP_NUM_THREADS": str(max(cores // count, 1))}] * count
 
 
-class Trainings:
-    """Trains runs at the same time, one for each slot. Runs that are trained already are tested.
+class RunProcesses:
+    """Trains runs at the same time, one for each slot; runs that are trained already are tested.
 
     slots: see make_slots. modules: of --import. train_command, test_command: what trains and what
     tests, before its arguments.
@@ -63,15 +63,15 @@ class Trainings:
         self._live: set[subprocess.Popen[bytes]] = set()
         self._stopped = False
 
-    def train(self, runs: Sequence[PlannedRun]) -> dict[str, str]:
-        """Train the runs; returns {name: why} for those that failed, which stop no other.
+    def run(self, runs: Sequence[PlannedRun]) -> dict[str, str]:
+        """Train or test the runs; returns {name: why} for those that failed, which stop no other.
 
         What a run prints is in train_output.txt or test_output.txt of its folder. KeyboardInterrupt
         stops all runs, after they have saved their checkpoints.
         """
         problems: dict[str, str] = {}
         with ThreadPoolExecutor(self._count) as pool:
-            futures = {pool.submit(self._train_one, run): run for run in runs}
+            futures = {pool.submit(self._run_one, run): run for run in runs}
             try:
                 for future in as_completed(futures):
                     run = futures[future]
@@ -86,7 +86,7 @@ class Trainings:
                 raise
         return problems
 
-    def _train_one(self, run: PlannedRun) -> str:
+    def _run_one(self, run: PlannedRun) -> str:
         """Train or test a run; returns why it failed, or ''."""
         slot = self._slots.get()
         try:
