@@ -15,7 +15,7 @@ from swahr.ablation.scale_maps import width_factor
 from swahr.evaluation.figures import UNDEFINED, is_defined
 from swahr.evaluation.pixels import PIXEL_NAMES
 from swahr.files import make_folder, write_text
-from swahr.report.breakdown import CONFIDENCE, Interval, octave_name, octave_of
+from swahr.report.breakdown import CONFIDENCE, RESAMPLES, Interval, octave_name, octave_of
 
 BEGIN = "<!-- made by tools/run_ablation.py: begin -->"
 END = "<!-- made by tools/run_ablation.py: end -->"
@@ -30,7 +30,7 @@ def write_page(
     *,
     conditions: Sequence[str] = (),
     failed: Mapping[str, str] | None = None,
-    resamples: int = 1000,
+    resamples: int = RESAMPLES,
 ) -> list[Path]:
     """Write the page, and its charts beside it; returns all files.
 

@@ -11,9 +11,9 @@ from swahr.config import defaults, load_config, output_dir, resolve_path
 from swahr.config.schema import lookup
 from swahr.engine import checkpoint
 from swahr.engine.provenance import (
-    FIGURES,
     IN_TRAINING,
     describe_test_of_split,
+    figures_path,
     read_figures,
     results_name,
     sha256,
@@ -81,7 +81,7 @@ class PlannedRun:
 
         Raises CheckpointError for files that cannot be read.
         """
-        figures = self.results.with_name(self.results.stem + FIGURES)
+        figures = figures_path(self.results)
         if not (self.results.is_file() and figures.is_file()):
             return False
         told = read_figures(figures)

@@ -7,10 +7,10 @@
 LIST: YAML files, and folders, of which all YAML files but base.yaml are taken. Each run has a
 folder of its own, named after the file and the seed. The same command resumes: runs that are done
 are kept, others continue from their checkpoints. With other settings of the test (TEST.*), trained
-runs are tested again. A run that fails does not stop the others. The
-page gets tables and charts: AP, also by height and keypoint, joints given to the wrong person,
-differences with bootstrap intervals, the learnt scale maps, and the losses. Of a page that is
-there, only the part between its two marks is replaced. It needs matplotlib. Exit status: 0 done; 1
+runs are tested again. A run that fails does not stop the others. The page gets tables and charts:
+AP, also by height and keypoint, joints given to the wrong person, differences with bootstrap
+intervals, the learnt scale maps, and the losses. Of a page that is there, only the part between its
+two marks is replaced. It needs matplotlib. Exit status: 0 done; 1
 some runs failed; 2 wrong settings; 130 or 143 after a signal, with checkpoints.
 """
 
@@ -128,7 +128,7 @@ def sigterm_as_interrupt() -> Iterator[list[int]]:
 
 
 def run_missing(args: argparse.Namespace, runs: Sequence[PlannedRun]) -> dict[str, str]:
-    """Train the runs that are not done; returns {name: why} for those that failed."""
+    """Train or test the runs that are not done; returns {name: why} for those that failed."""
     missing = [run for run in runs if not run.is_done()]
     logger.info("%d of %d runs are done already", len(runs) - len(missing), len(runs))
     if not missing:

@@ -92,10 +92,13 @@ def _numbered(decoder: Any, maps: Maps) -> tuple[People, NDArray[np.int64]]:
     """The people of one image, and the number that each has in grouping, before those who were
     found twice are dropped.
     """
+    if not hasattr(decoder, "kept"):
+        [people] = decoder(maps)
+        return people, np.arange(len(people.scores))
     everybody = copy.copy(decoder)
     everybody.oks_nms = 0
     [people] = everybody(maps)
-    kept = decoder.kept(people) if hasattr(decoder, "kept") else np.arange(len(people.scores))
+    kept = decoder.kept(people)
     return People(people.keypoints[kept], people.scores[kept]), kept
 
 

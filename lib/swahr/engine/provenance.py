@@ -205,6 +205,11 @@ class Figures(NamedTuple):
         return digest[:DIGEST_LENGTH] in self.weights
 
 
+def figures_path(results: Path) -> Path:
+    """The file of figures that belongs to a file of result records."""
+    return results.with_name(results.stem + FIGURES)
+
+
 def read_figures(path: Path) -> Figures:
     """A file of figures. Raises CheckpointError if it is not one."""
     try:

@@ -22,12 +22,12 @@ from swahr.engine.checkpoint import VAL_IMAGES
 from swahr.engine.datasets import build_validation_set
 from swahr.engine.progress import setup_logging
 from swahr.engine.provenance import (
-    FIGURES,
     IN_TRAINING,
     Figures,
     describe_test,
     describe_test_of_split,
     describe_weights,
+    figures_path,
     find_weights,
     fingerprint,
     results_name,
@@ -296,9 +296,7 @@ def write_report(
     write_text(path.with_suffix(".md"), f"{report}\n")
     if stats:
         figures = Figures(weights, describe_test_of_split(cfg), stats)
-        write_text(
-            path.with_name(path.stem + FIGURES), json.dumps(figures._asdict(), indent=1) + "\n"
-        )
+        write_text(figures_path(path), json.dumps(figures._asdict(), indent=1) + "\n")
     return report
 
 

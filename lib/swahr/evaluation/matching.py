@@ -259,8 +259,8 @@ def match(
 def precision_recall(
     run: Run, matches: Matches, weights: NDArray[np.number] | None = None
 ) -> tuple[Floats, Floats]:
-    """Precision (T, 101) at the RECALLS and the highest recall (T,); UNDEFINED where
-    nobody counts.
+    """Precision (T, 101) at the RECALLS and the highest recall (T,); UNDEFINED where nobody
+    counts.
 
     weights (I,): how often each image counts (default: once), as in a bootstrap over images.
     """

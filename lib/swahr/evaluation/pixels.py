@@ -29,12 +29,8 @@ def pixel_figures(run: Run) -> dict[str, float]:
     all labelled keypoints. UNDEFINED without any.
     """
     person = meant_people(run)
-    distances = pixel_errors(run, person)
-    distances = distances[np.isfinite(distances)]
-    values = [UNDEFINED, UNDEFINED]
-    if len(distances):
-        values = [float(distances.mean()), float(np.median(distances))]
-    return dict(zip(PIXEL_NAMES, [*values, pck(run, person)], strict=True))
+    distances = mean_and_median(pixel_errors(run, person))
+    return dict(zip(PIXEL_NAMES, [*distances, pck(run, person)], strict=True))
 
 
 def meant_people(run: Run) -> Ints:
@@ -61,6 +57,14 @@ def pixel_errors(run: Run, person: Ints) -> Floats:
     counted = run.truth.labelled[owner] & ~run.truth.ignored[owner, None] & found_joints(run)[meant]
     distances[meant] = np.where(counted, np.hypot(step[..., 0], step[..., 1]), np.nan)
     return distances
+
+
+def mean_and_median(distances: Floats) -> tuple[float, float]:
+    """Of the distances that are not NaN; UNDEFINED without any."""
+    measured = distances[np.isfinite(distances)]
+    if not len(measured):
+        return UNDEFINED, UNDEFINED
+    return float(measured.mean()), float(np.median(measured))
 
 
 def torso(skeleton: Skeleton) -> tuple[int, int] | None:

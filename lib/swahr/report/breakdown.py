@@ -19,7 +19,7 @@ from swahr.evaluation.matching import (
     match,
     precision_recall,
 )
-from swahr.evaluation.pixels import PCK_FRACTION, pck_lengths, pixel_errors
+from swahr.evaluation.pixels import PCK_FRACTION, mean_and_median, pck_lengths, pixel_errors
 from swahr.report.errors import KEYPOINT_KINDS, Errors
 
 OVERLAP = 0.1  # IoU of boxes from which two people overlap
@@ -170,15 +170,15 @@ def keypoint_figures(run: Run, errors: Errors) -> list[KeypointFigures]:
     figures = []
     for k, name in enumerate(run.skeleton.keypoints):
         total = int(measured[:, k].sum())
-        pixels = distances[judged[:, k] & np.isfinite(distances[:, k]), k]
+        mean, median = mean_and_median(distances[judged[:, k], k])
         figures.append(
             KeypointFigures(
                 name=name,
                 labelled=int(counted[:, k].sum()),
                 ap=average_precision(run, _keypoint_matches(errors, counted, k)),
                 pck=float(within[:, k].sum() / total) if total else UNDEFINED,
-                mean=float(pixels.mean()) if len(pixels) else UNDEFINED,
-                median=float(np.median(pixels)) if len(pixels) else UNDEFINED,
+                mean=mean,
+                median=median,
                 kinds={
                     kind: int((errors.kinds[:, k] == code).sum())
                     for code, kind in enumerate(KEYPOINT_KINDS)

@@ -11,7 +11,7 @@ import numpy as np
 
 from swahr.data.images import ImageStore
 from swahr.evaluation import pixels
-from swahr.evaluation.figures import UNDEFINED, is_defined
+from swahr.evaluation.figures import is_defined
 from swahr.evaluation.matching import Run, average_precision, load_run, match, precision_recall
 from swahr.evaluation.metrics import EvaluationError, evaluate
 from swahr.report import breakdown, charts
@@ -144,9 +144,7 @@ class _RunReport:
         self.keypoints = breakdown.keypoint_figures(self.run, self.errors)
         self.pck = pixels.pck(self.run, self.errors.person)
         distances = pixels.pixel_errors(self.run, self.errors.person)
-        distances = distances[np.isfinite(distances)]
-        self.mean_error = float(distances.mean()) if len(distances) else UNDEFINED
-        self.median_error = float(np.median(distances)) if len(distances) else UNDEFINED
+        self.mean_error, self.median_error = pixels.mean_and_median(distances)
         self.bins = breakdown.calibration(self.run)
         self.calibration_error = breakdown.calibration_error(self.bins)
         self.threshold, self.f1, self.precision, self.recall = breakdown.best_threshold(self.run)
