@@ -110,7 +110,7 @@ def make_batch(size: int, sides: list[int], people: int = 3) -> Any:
         [torch.zeros(2, people, 17, 3) for _ in sides],
         [torch.zeros(2, side, side, dtype=torch.uint8) for side in sides],
         torch.zeros(2, dtype=torch.int64),
-        [],
+        {},
     )
 
 

@@ -122,7 +122,7 @@ def make_batch(network: Network, cfg: Any, device: torch.device) -> Any:
         [joints * torch.tensor([side, side, 1.0]) for side in sides],
         [torch.ones(count, side, side, dtype=torch.uint8) for side in sides],
         torch.arange(count),
-        [],
+        {},
     ).to(device)
 
 

@@ -209,7 +209,7 @@ def train_steps(
         images = torch.from_numpy(arrays["images"])
         joints = [torch.from_numpy(stage).float() for stage in arrays["joints"]]
         masks = [torch.from_numpy(stage.astype(np.uint8)) for stage in arrays["masks"]]
-        result = step([Batch(images, joints, masks, torch.arange(len(images)), [])], rate)
+        result = step([Batch(images, joints, masks, torch.arange(len(images)), {})], rate)
         losses = {name: float(value) for name, value in result.losses.items()}
         values.append({"total": sum(losses.values()), **losses})
     state = published_state(model)

@@ -234,6 +234,18 @@ def test_all_problems_at_once_each_in_its_place(variant: Variant) -> None:
     ]
 
 
+def test_a_key_is_given_once_in_a_file_however_it_is_spelled(variant: Variant) -> None:
+    path = variant("TRAIN: {LR: 0.1}\nTRAIN.LR: 0.5\n")
+    assert problems_of(path) == [f"{path}:3: TRAIN.LR: is given twice, first at {path}:2"]
+    path = variant(
+        "TRAIN: {LR: 0.5}\nTRAIN.WD: 1\nMODEL: {EXTRA: {STEM_BLOCKS: 2}}\n"
+        "MODEL.EXTRA: {FINAL_CONV_KERNEL: 3}\n"
+    )
+    cfg = load_config(path, ["TRAIN.LR", "0.25"])  # other layers may give it again
+    assert (cfg.TRAIN.LR, cfg.TRAIN.WD) == (0.25, 1)
+    assert (cfg.MODEL.EXTRA.STEM_BLOCKS, cfg.MODEL.EXTRA.FINAL_CONV_KERNEL) == (2, 3)
+
+
 def test_what_follows_from_a_wrong_value_is_not_told(variant: Variant) -> None:
     assert len(problems_of(variant("LOSS:\n  NUM_STAGES: two\n"))) == 1
     assert len(problems_of(variant("LOSS:\n  NUMSTAGES: 3\n"))) == 1
@@ -330,6 +342,25 @@ def test_keys_without_effect_give_one_line(
     caplog.clear()
     load_config(variant("TRAIN:\n  LR_SCHEDULE: step\n  LR_STEP: [200, 260]\n"))
     assert not caplog.records
+
+
+@pytest.mark.parametrize(
+    ("text", "opts", "said"),
+    [
+        ("FP16: {ENABLED: true, DYNAMIC_LOSS_SCALE: true}", ["FP16.STATIC_LOSS_SCALE", 128], True),
+        ("FP16: {ENABLED: true, DYNAMIC_LOSS_SCALE: true, STATIC_LOSS_SCALE: 128}", [], True),
+        ("FP16: {ENABLED: true, DYNAMIC_LOSS_SCALE: true, STATIC_LOSS_SCALE: 1}", [], False),
+        ("FP16: {ENABLED: true}", ["FP16.STATIC_LOSS_SCALE", 128], False),
+    ],
+)
+def test_a_static_loss_scale_beside_a_dynamic_one_has_no_effect(
+    variant: Variant, text: str, opts: list, said: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    cfg = load_config(variant(text + "\n"), opts)
+    assert [record.getMessage() for record in caplog.records] == [
+        "no effect: FP16.STATIC_LOSS_SCALE (only with FP16.DYNAMIC_LOSS_SCALE False)"
+    ] * said
+    assert ("DYNAMIC" in text) == cfg.FP16.DYNAMIC_LOSS_SCALE
 
 
 @pytest.mark.parametrize(

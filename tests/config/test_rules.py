@@ -6,7 +6,15 @@ from pathlib import Path
 
 import pytest
 
-from swahr.config import ConfigError, check_files, configured_skeleton, load_config
+from swahr.config import (
+    ConfigError,
+    check_files,
+    check_trained_maps,
+    configured_skeleton,
+    fit_to_network,
+    load_config,
+)
+from swahr.losses.criterion import LOSSES, Term, build_criterion
 
 MAIN = "experiments/coco/higher_hrnet/w32_512_adam_lr1e-3.yaml"
 CUSTOM = "keypoints: [head, tail]\nsigmas: [0.1, 0.1]\n"
@@ -30,6 +38,7 @@ def problems_of(*opts: str) -> list[str]:
         ("RUN_NAME", "..", "must be the name of one folder, not .."),
         ("TRAIN.RESUME", "True", "needs TRAIN.CHECKPOINT, the file to resume from"),
         ("TRAIN.EMA", "1", "must be 0 or more and below 1, not 1.0"),
+        ("TRAIN.MOMENTUM", "1", "must be 0 or more and below 1, not 1.0"),
         ("DATASET.DATA_FORMAT", "png", "must be one of jpg, zip, not png"),
         ("DATASET.SCALE_TYPE", "middle", "must be one of short, long, not middle"),
         ("DATASET.ON_BAD_SAMPLE", "warn", "must be one of stop, skip, not warn"),
@@ -120,6 +129,110 @@ def test_other_heads_have_other_stages() -> None:
 def test_nesterov_needs_momentum() -> None:
     opts = ("TRAIN.NESTEROV", "True", "TRAIN.OPTIMIZER", "sgd", "TRAIN.MOMENTUM", "0")
     assert problems_of(*opts) == ["TRAIN.NESTEROV: needs a MOMENTUM above 0"]
+
+
+def check(*opts: str, starts_trained: bool = False) -> None:
+    """check_trained_maps for the losses of a configuration."""
+    cfg = load_config(MAIN, opts)
+    check_trained_maps(cfg, build_criterion(cfg).reads, starts_trained=starts_trained)
+
+
+HEATMAPS = "no loss reads the heatmaps that testing uses (TEST.WITH_HEATMAPS); "
+TAGS = "no loss reads the tags that testing uses (TEST.WITH_AE); "
+OR = ", or start from trained weights (MODEL.PRETRAINED)"
+NO_TAGS = ("LOSS.PUSH_LOSS_FACTOR=[0]", "LOSS.PULL_LOSS_FACTOR=[0]")
+
+
+@pytest.mark.parametrize(
+    ("opts", "problems"),
+    [
+        (
+            ["LOSS.TERMS=['scale']"],
+            [
+                f"LOSS.TERMS: is ['scale']: {HEATMAPS}name heatmap too{OR}",
+                f"LOSS.TERMS: is ['scale']: {TAGS}name associative too{OR}",
+            ],
+        ),
+        (
+            ["LOSS.TERMS=['associative']"],
+            [f"LOSS.TERMS: is ['associative']: {HEATMAPS}name heatmap too{OR}"],
+        ),
+        (
+            ["LOSS.HEATMAPS_LOSS_FACTOR=[0, 0]"],
+            [f"LOSS.HEATMAPS_LOSS_FACTOR: is [0.0, 0.0]: {HEATMAPS}raise it above 0 there{OR}"],
+        ),
+        (
+            ["LOSS.HEATMAPS_LOSS_FACTOR=[0, 1]", "TEST.WITH_HEATMAPS=[True, False]"],
+            [f"LOSS.HEATMAPS_LOSS_FACTOR: is [0.0, 1.0]: {HEATMAPS}raise it above 0 there{OR}"],
+        ),
+        (
+            [*NO_TAGS],
+            [
+                f"LOSS.PUSH_LOSS_FACTOR: is [0.0, 0.0]: {TAGS}"
+                f"raise it or LOSS.PULL_LOSS_FACTOR above 0 there{OR}"
+            ],
+        ),
+    ],
+)
+def test_maps_that_testing_uses_are_trained(
+    opts: list[str], problems: list[str], caplog: pytest.LogCaptureFixture
+) -> None:
+    with pytest.raises(ConfigError) as caught:
+        check(*opts)
+    problems = [f"command line: {problem}" for problem in problems]
+    assert caught.value.problems == problems
+    check(*opts, starts_trained=True)
+    assert [record.getMessage() for record in caplog.records] == problems
+
+
+@pytest.mark.parametrize(
+    "opts",
+    [
+        (),
+        ("LOSS.HEATMAPS_LOSS_FACTOR=[0, 1]",),
+        (NO_TAGS[0],),
+        (*NO_TAGS, "DATASET.MAX_NUM_PEOPLE=1"),
+        ("LOSS.TERMS=['scale']", "TEST.DECODER=mine"),
+    ],
+)
+def test_maps_that_are_trained_or_not_used(
+    opts: tuple[str, ...], caplog: pytest.LogCaptureFixture
+) -> None:
+    check(*opts)
+    assert not caplog.records
+
+
+def test_losses_of_ones_own_may_train_any_map(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    maps = ["heatmaps", "tags"]
+    monkeypatch.setitem(
+        LOSSES, "mine", lambda cfg: Term(lambda output, target: [], {"mine": [1.0]}, maps)
+    )
+    check("LOSS.TERMS=['mine']")
+    assert not caplog.records
+    maps[:] = ["logits"]  # of a head whose heatmaps follow from them
+    check("LOSS.TERMS=['associative', 'mine']")
+    (line,) = (record.getMessage() for record in caplog.records)
+    assert line.startswith("command line: LOSS.TERMS: is ['associative', 'mine']: no loss reads")
+
+
+def test_batch_norm_needs_more_than_one_pixel() -> None:
+    def fit(*opts: str) -> None:
+        sizes = ("DATASET.INPUT_SIZE=64", "DATASET.OUTPUT_SIZE=[16, 32]")
+        fit_to_network(load_config(MAIN, [*sizes, "TRAIN.IMAGES_PER_GPU=1", *opts]), (4, 2), 64)
+
+    for backbone in ("hrnet", "timm/resnet18"):
+        with pytest.raises(ConfigError) as caught:
+            fit(f"MODEL.BACKBONE={backbone}")
+        assert caught.value.problems == [
+            "command line: TRAIN.IMAGES_PER_GPU: is 1; with INPUT_SIZE 64 the lowest resolution is "
+            "one pixel, and batch norm needs more; it must be 2 or more, or INPUT_SIZE 128 or more"
+        ]
+    fit("TRAIN.IMAGES_PER_GPU=2")
+    fit("DATASET.INPUT_SIZE=128", "DATASET.OUTPUT_SIZE=[32, 64]")
+    fit("MODEL.SYNC_BN=True")
+    fit("MODEL.BACKBONE=mine")  # whose images may have to be of one size
 
 
 def test_the_centre_is_one_more_joint() -> None:

@@ -97,6 +97,7 @@ def test_conditions_name_keys_and_values_that_exist() -> None:
     idle = dict(without_effect(defaults()))
     assert idle["TRAIN.LR_STEP"] == "only with TRAIN.LR_SCHEDULE step"
     assert idle["TRAIN.CHECKPOINT"] == "only with TRAIN.RESUME"
+    assert idle["FP16.STATIC_LOSS_SCALE"] == "only with FP16.ENABLED"  # as the key it depends on
     assert idle["RANK"] == "the launcher gives it"
     assert "TRAIN.WARM_UP_EPOCH" not in idle
 

@@ -74,7 +74,7 @@ def test_batches(tree: Tree) -> None:
     assert [tuple(t.shape) for t in batch.masks] == [(4, 8, 8), (4, 16, 16)] and batch.masks[
         0
     ].dtype == torch.uint8
-    assert sorted(batch.image_ids.tolist()) == [10, 11, 12, 13] and batch.bad_ids == []
+    assert sorted(batch.image_ids.tolist()) == [10, 11, 12, 13] and batch.replaced == {}
     people = dict(
         zip(batch.image_ids.tolist(), (batch.joints[0][..., 2] > 0).any(-1).sum(-1).tolist())
     )
@@ -144,7 +144,8 @@ def test_steps_of_an_epoch(images: int, batch: int, replicas: int, group: int, s
         index for sampler in samplers for part in sampler for epoch, index in part if epoch == 0
     ]
     assert len(seen) == steps * batch * replicas
-    counts = np.bincount(seen, minlength=images)
+    assert len(set(seen)) == len(seen)  # no image twice with the same augmentation
+    counts = np.bincount(np.array(seen) % images, minlength=images)
     assert counts.max() - counts.min() <= 1
 
 
@@ -200,8 +201,9 @@ def test_a_bad_image_is_replaced_by_the_next(tree: Tree, damage: str) -> None:
         for w in (0, 1)
     ]
     assert all(same(one, other) for one, other in zip(*samples, strict=True))
-    bad = [batch.bad_ids for batch in samples[0]]
-    assert sorted(map(len, bad)) == [0, 0, 1, 1] and all(ids in ([], [11]) for ids in bad)
+    bad = [batch.replaced for batch in samples[0]]
+    reason = f"image 11: {root / 'images/train2017/11.png'}: {DAMAGES[damage][1]}"
+    assert sorted(map(len, bad)) == [0, 0, 1, 1] and all(part in ({}, {11: reason}) for part in bad)
     for first in (0, 2):
         ids = torch.cat([batch.image_ids for batch in samples[0][first : first + 2]])
         assert sorted(ids.tolist()) == [10, 12, 12, 13]
@@ -224,5 +226,27 @@ def test_no_image_can_be_read(tree: Tree) -> None:
     assert len(samples) == 2 and collate([samples[0, 0]]).images.shape == (1, 32, 32, 3)
     for path in (root / "images/train2017").iterdir():
         path.write_bytes(b"no image")
-    with pytest.raises(ImageError, match="none of its 2 images can be read"):
+    said = "none of its 2 images can be used; the last one: image 11: .*11.png: not an image"
+    with pytest.raises(ImageError, match=said):
         samples[0, 0]
+
+
+def test_a_broken_segmentation_is_told_as_such(tree: Tree) -> None:
+    dataset = opened(tree((1, 1)))
+    dataset.arrays.outlines = lambda image_id: [{"size": [48, 64]}] if image_id == 11 else []
+    [batch] = build_train_loader(settings(ON_BAD_SAMPLE="skip"), dataset)
+    assert "11.png: a segmentation of its annotations is broken" in batch.replaced[11]
+
+
+@pytest.mark.parametrize("repeat", [1, 2])
+def test_a_set_smaller_than_a_step_is_filled_with_other_crops(tree: Tree, repeat: int) -> None:
+    """The same ones when the epoch is resumed."""
+    options = {"IMAGES_PER_GPU": 4, "ACCUMULATION_STEPS": 3, "REPEAT": repeat}
+    loader = build_train_loader(settings(**options), opened(tree((1, 1, 1))))
+    whole = list(loader)
+    assert len(torch.unique(torch.cat([batch.images for batch in whole]), dim=0)) == 12
+    ids = torch.cat([batch.image_ids for batch in whole]).tolist()
+    assert [ids.count(image_id) for image_id in (10, 11, 12)] == [4, 4, 4]
+    loader.batch_sampler.set_epoch(0, start_step=2)
+    [last] = loader
+    assert same(last, whole[2])

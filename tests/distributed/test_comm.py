@@ -215,6 +215,9 @@ def test_the_failing_rank_is_named(how: str, message: str, status: int) -> None:
 
 
 def test_nodes_that_cannot_be() -> None:
+    for nodes in (0, -1):
+        with pytest.raises(LaunchError, match=f"^--world-size {nodes}: it must be 1 or more$"):
+            launch(fail, (), 1, nodes=nodes)
     with pytest.raises(
         LaunchError, match="--rank 2 of --world-size 2: nodes are numbered from 0 to 1"
     ):

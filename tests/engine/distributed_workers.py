@@ -62,7 +62,7 @@ def make_batches(count: int, size: int) -> list[Batch]:
             [torch.randn(size, 2, 8, 8, generator=random)],
             [torch.ones(size, 8, 8)],
             torch.arange(size) + 100 * number,
-            [],
+            {},
         )
         for number in range(1, count + 1)
     ]
@@ -74,7 +74,7 @@ def part_of(batch: Batch, start: int, end: int) -> Batch:
         [batch.joints[0][start:end]],
         [batch.masks[0][start:end]],
         batch.image_ids[start:end],
-        [],
+        {},
     )
 
 

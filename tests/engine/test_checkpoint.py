@@ -12,6 +12,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -314,6 +315,36 @@ def test_the_optimizer_of_another_network_is_refused() -> None:
     for other, reason in ((adam_of(4), "exp_avg is of shape"), (adam_of(2, 2), "parameter group")):
         with pytest.raises(CheckpointError, match=f"does not fit the network: .*{reason}"):
             checkpoint.restore_optimizer(other, state, Path("x.pth.tar"))
+
+
+def test_the_settings_of_this_start_stay() -> None:
+    """The state may lack entries that this PyTorch has, and has a tensor for a rate of a graph."""
+    weight = nn.Parameter(torch.ones(2))
+    before = torch.optim.SGD([weight], lr=0.2, momentum=0.9)
+    weight.sum().backward()
+    before.step()
+    state = before.state_dict()
+    state["param_groups"][0]["lr"] = torch.tensor(0.2)
+    del state["param_groups"][0]["fused"]
+    now = torch.optim.SGD([weight], lr=0.1, momentum=0.5, weight_decay=0.01, nesterov=True)
+    expected = dict(now.param_groups[0])
+    checkpoint.restore_optimizer(now, state, Path("x.pth.tar"))
+    assert now.param_groups[0] == expected and type(now.param_groups[0]["lr"]) is float
+    assert torch.equal(now.state[weight]["momentum_buffer"], torch.ones(2))
+
+
+@pytest.mark.parametrize("value", [np.float64(0.5), np.zeros(2), {1, 2}])
+def test_a_value_that_could_not_be_read_again_is_refused(value: Any) -> None:
+    kind = f"{type(value).__module__}.{type(value).__name__}"
+    with pytest.raises(CheckpointError, match=f"^hooks.mine.best: a {kind} cannot be kept in a"):
+        checkpoint.copy_to_host({"hooks": {"mine": {"best": [1, value]}}})
+
+
+def test_incomplete_files_are_removed(tmp_path: Path) -> None:
+    for name in (".checkpoint.pth.tar.x1", "checkpoint.pth.tar", ".other"):
+        (tmp_path / name).touch()
+    checkpoint.remove_parts(tmp_path)
+    assert sorted(path.name for path in tmp_path.iterdir()) == [".other", "checkpoint.pth.tar"]
 
 
 def test_a_file_that_is_missing_is_named(tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
@@ -166,6 +167,19 @@ def test_the_figures_of_the_best_and_the_last_validation_are_kept(tmp_path: Path
     best = {"epoch": 2, "figures": {"AP": 0.3, "AR": 0.4}, "test": "test 2"}
     last = {"epoch": 3, "figures": {"AP": 0.2, "AR": pytest.approx(0.3)}, "test": "test 3"}
     assert hook.state_dict() == {"best": best | {"sha256": digest}, "last": last}
+
+
+def test_figures_of_numpy_are_kept_as_plain_numbers(tmp_path: Path) -> None:
+    """A checkpoint with other numbers could not be read again."""
+    best = BestWeights("AP")
+    patience = EarlyStopping("AP", 2)
+    progress = Progress()
+    trainer = trainer_of(progress=progress, folder=tmp_path, evaluated_model=SmallNet())
+    for hook in (best, patience):
+        hook.after_validation(trainer, {"AP": np.float64(0.5)})
+    kept = best.state_dict()["best"]["figures"]["AP"]
+    numbers = (kept, progress.perf, progress.best_perf, patience.state_dict()["best"])
+    assert [type(number) for number in numbers] == [float] * 4
 
 
 @pytest.mark.parametrize(

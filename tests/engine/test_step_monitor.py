@@ -13,7 +13,7 @@ import torch
 from swahr.data.loaders import Batch
 from swahr.distributed import comm
 from swahr.distributed.launch import launch
-from swahr.engine.step_monitor import NonFiniteLossError, StepMonitor
+from swahr.engine.step_monitor import SAVE, NonFiniteLossError, StepMonitor
 from tests.engine.distributed_workers import CPU, SmallNet, bad_steps, make_batches, make_train_step
 
 BAD = torch.tensor(True)
@@ -166,3 +166,26 @@ def test_all_processes_leave_out_a_step_that_is_bad_on_one(tmp_path: Path) -> No
         and torch.isnan(again.losses["near"])
         and torch.isnan(torch.tensor(saved["losses"]["near"]))
     )
+
+
+def test_a_request_for_a_checkpoint_is_passed_on(
+    tmp_path: Path, exchanged: list[list[float]]
+) -> None:
+    """With the next exchange, and to the end of an epoch; it is no signal."""
+    monitor = StepMonitor(CPU, 3, tmp_path, signal_steps=2)
+    known = []
+    for step in range(3):
+        monitor.check(step, GOOD, SAVE if step < 2 else 0, [], {})
+        known.append((monitor.save_requested, monitor.stop_signal))
+    assert exchanged == [[0, SAVE]]
+    assert known == [(False, 0), (True, 0), (True, 0)]
+
+
+def test_on_a_gpu_a_request_for_a_checkpoint_is_known_one_step_later(
+    gpu_monitor: Callable[..., StepMonitor],
+) -> None:
+    monitor = gpu_monitor(3)
+    monitor.check(0, GOOD, SAVE, [], {})
+    assert not monitor.save_requested
+    monitor.check(1, GOOD, 0, [], {})
+    assert monitor.save_requested

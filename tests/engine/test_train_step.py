@@ -17,8 +17,10 @@ from swahr.config import load_config
 from swahr.data.loaders import Batch
 from swahr.engine import setup
 from swahr.engine import train_step as module
+from swahr.engine.hooks import build_hooks
 from swahr.engine.schedule import make_sgd
 from swahr.engine.train_step import LossScaler, StepResult, TrainStep, batches_of, step_inputs
+from swahr.engine.trainer import gradient_hooks
 from tests.engine.distributed_workers import CPU, SmallNet, make_batches, make_train_step, part_of
 
 BATCH = make_batches(1, 8)[0]
@@ -178,6 +180,23 @@ def test_after_backward_sees_the_gradients_before_they_are_used() -> None:
     assert all(torch.equal(a, b) for a, b in zip(train_step.parameters, before, strict=True))
 
 
+@pytest.mark.parametrize("scale", [1.0, 128.0, None])
+def test_several_hooks_may_ask_for_gradients_without_the_scale(scale: float | None) -> None:
+    """They find what one alone does, in every step."""
+    once = make_train_step(scaler=LossScaler(CPU, scale))
+    twice = make_train_step(scaler=LossScaler(CPU, scale))
+
+    def unscale() -> None:
+        twice.scaler.unscale(twice.optimizer)
+        twice.scaler.unscale(twice.optimizer)
+
+    for batch in (BATCH, SPOILT, BATCH):
+        once([batch], 0.1, after_backward=lambda: once.scaler.unscale(once.optimizer))
+        twice([batch], 0.1, after_backward=unscale)
+    for ours, theirs in zip(twice.parameters, once.parameters, strict=True):
+        assert torch.equal(ours, theirs) and torch.equal(ours.grad, theirs.grad)
+
+
 def recorded_step(monkeypatch: pytest.MonkeyPatch, calls: list[int]) -> TrainStep:
     """A step whose graphs are plain calls."""
 
@@ -216,7 +235,7 @@ def test_batches_come_back_from_their_tensors() -> None:
         [torch.ones(2, 3, 4, 3), torch.ones(2, 3, 4, 3)],
         [torch.ones(2, 2, 2, dtype=torch.uint8), torch.ones(2, 4, 4, dtype=torch.uint8)],
         torch.zeros(2),
-        [],
+        {},
     )
     first, second = batches_of(step_inputs(batch) + step_inputs(batch))
     for again in (first, second):
@@ -232,6 +251,8 @@ def test_batches_come_back_from_their_tensors() -> None:
         ([], "cuda", True, "there are several processes"),
         (["TRAIN.COMPILE", "max-autotune"], "cuda", False, "TRAIN.COMPILE max-autotune records"),
         (["DATASET.SCALE_AWARE_SIGMA", "True"], "cuda", False, "DATASET.SCALE_AWARE_SIGMA waits"),
+        (["TRAIN.CLIP_NORM", "1.0"], "cuda", False, "hooks read gradients in between: clip_norm"),
+        (["TRAIN.EMA", "0.9"], "cuda", False, ""),
         ([], "cuda", False, ""),
     ],
 )
@@ -248,8 +269,10 @@ def test_why_steps_are_not_recorded(
     recorded: list[bool] = []
     monkeypatch.setattr(step, "record", lambda: recorded.append(True))
     monkeypatch.setattr(setup.comm, "has_group", lambda: group)
+    cfg = load_config(W32, ["TRAIN.CUDA_GRAPHS", "True", *opts])
+    readers = gradient_hooks(build_hooks(cfg, SmallNet()))
     with caplog.at_level(logging.WARNING, "swahr"):
-        setup.record_if_possible(step, load_config(W32, ["TRAIN.CUDA_GRAPHS", "True", *opts]))
+        setup.record_if_possible(step, cfg, readers)
     if reason:
         assert f"TRAIN.CUDA_GRAPHS: steps are not recorded: {reason}" in caplog.text
     assert recorded == ([] if reason else [True])

@@ -9,10 +9,11 @@ import csv
 import gc
 import logging
 import os
+import re
 import shutil
 import signal
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,7 @@ from typing import Any
 import pytest
 import torch
 
-from swahr.config import load_config
+from swahr.config import ConfigError, load_config
 from swahr.data.annotation_report import AnnotationError
 from swahr.data.images import ImageError
 from swahr.distributed import comm
@@ -28,7 +29,8 @@ from swahr.distributed.launch import launch
 from swahr.distributed.signals import Interrupted
 from swahr.engine import setup, trainer
 from swahr.engine.checkpoint import CheckpointWriter, Progress, RefusedResume
-from swahr.engine.progress import read_records
+from swahr.engine.hooks import HOOKS, Hook
+from swahr.engine.progress import Meter, add_to_sums, read_records
 from swahr.engine.schedule import TrainingError
 from swahr.engine.setup import adopt_position
 from swahr.engine.step_monitor import NonFiniteLossError
@@ -55,7 +57,7 @@ def folder(config_file: Path) -> Path:
 
 def run_tiny(config_file: Path, opts: tuple[Any, ...], ap: Callable[[], float]) -> dict[str, Any]:
     def validate(cfg: Any, model: Any, *, folder: Path, dataset: Any) -> dict[str, float]:
-        return {"AP": ap()}
+        return dict.fromkeys(("AP", "AR"), ap())
 
     train(load_config(config_file, list(opts)), config_file, validate)
     return read(config_file.parent / FOLDER)
@@ -111,6 +113,14 @@ def at_step(monkeypatch: pytest.MonkeyPatch, number: int, action: Callable[[], N
 
 def gone() -> None:
     raise MachineGone
+
+
+def test_maps_that_testing_uses_must_be_trained(start: Start) -> None:
+    untrained = ("LOSS.TERMS", ["scale", "associative"])
+    with pytest.raises(ConfigError, match="no loss reads the heatmaps that testing uses"):
+        start(*untrained)
+    start()
+    start(*untrained, "RESUME_CHANGED", True, "TRAIN.END_EPOCH", 3)
 
 
 def test_what_a_run_leaves_behind(
@@ -317,6 +327,25 @@ def test_settings_that_do_not_change_what_is_learnt_may_change(
     assert_same(resumed, expected)
 
 
+@pytest.mark.parametrize("changed", [("TRAIN.BEST_METRIC", "AR"), ("TEST.FLIP_TEST", True)])
+def test_figures_of_another_test_do_not_count_for_the_best(
+    start: Start, folder: Path, changed: tuple[str, Any]
+) -> None:
+    options = ("TRAIN.VAL_INTERVAL", 1, "TRAIN.PATIENCE", 2)
+    start(*options, ap=lambda: 0.9)
+    best = read(folder, "model_best.pth.tar")
+    longer = ("TRAIN.END_EPOCH", 3, "RESUME_CHANGED", True)
+    content = start(*options, *longer, *changed, ap=lambda: 0.4)
+    assert content["epoch"] == 3 and content["progress"]["best_perf"] == 0.4
+    assert content["hooks"]["early_stopping"]["validations_since_best"] == 0
+    [kept] = folder.glob("model_best_*.pth.tar")
+    assert_same(read(folder, kept.name), best)
+    assert (
+        f"{changed[0]} changed: earlier figures do not count for the best; the best weights "
+        in (folder / "train.log").read_text()
+    )
+
+
 def test_another_optimizer_cannot_resume(start: Start, folder: Path) -> None:
     start()
     with pytest.raises(CheckpointError, match="no checkpoint there can be used"):
@@ -345,6 +374,36 @@ def test_resuming_from_a_named_checkpoint(
         content = start(*named, str(folder / "checkpoint.pth.tar"))
     assert_same(content, undisturbed)
     assert content["run_id"] != first  # it is another run, which starts with the other's weights
+
+
+def test_figures_of_the_named_run_do_not_count(start: Start, folder: Path, tmp_path: Path) -> None:
+    """Its best weights are elsewhere, and its patience is its own."""
+    patient = ("TRAIN.VAL_INTERVAL", 1, "TRAIN.PATIENCE", 1)
+    results = iter([0.9, 0.8])
+    assert start(*patient, "TRAIN.END_EPOCH", 3, ap=lambda: next(results))["epoch"] == 2
+    named = tmp_path / "named.pth.tar"
+    shutil.copy(folder / "checkpoint.pth.tar", named)
+    options = ("AUTO_RESUME", False, "TRAIN.RESUME", True, "TRAIN.CHECKPOINT", str(named))
+    content = start(*patient, *options, "TRAIN.END_EPOCH", 3, ap=lambda: 0.4)
+    assert content["epoch"] == 3 and content["progress"]["best_perf"] == 0.4
+    assert (folder / "model_best.pth.tar").exists()
+
+
+def test_hooks_are_built_with_the_weights_that_training_starts_from(
+    start: Start, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    start()
+    weights = read(folder, "final_state.pth.tar")
+    given = tmp_path / "given.pth.tar"
+    shutil.copy(folder / "final_state.pth.tar", given)
+    seen: list[Any] = []
+
+    def build(cfg: Any, model: Any) -> None:
+        seen.append(copy.deepcopy(published_state(model)))
+
+    monkeypatch.setitem(HOOKS, "teacher", build)
+    start("AUTO_RESUME", False, "MODEL.PRETRAINED", str(given), "TRAIN.HOOKS", ["teacher"])
+    assert_same(seen[0], weights)
 
 
 def test_a_run_made_longer_and_interrupted_resumes_without_the_flag(
@@ -391,21 +450,69 @@ def test_a_restarted_run_is_one_curve_and_one_table(
     ]
 
 
-@pytest.mark.slow
+def table(folder: Path) -> list[dict[str, str]]:
+    """The lines of results.csv, without what the clock says."""
+    columns = {"epoch", "steps", "loss", "heatmap0", "gradient_norm", "learning_rate", "AP"}
+    rows = csv.DictReader((folder / "results.csv").open())
+    return [{name: row[name] for name in columns} for row in rows]
+
+
 def test_the_table_of_an_interrupted_run_has_the_same_losses(
     start: Start, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """A signal stops it after step 5 and its machine dies in step 7, both between two reports."""
+    reports = ("PRINT_FREQ", 3)
     with monkeypatch.context() as patch, pytest.raises(Interrupted):
-        at_step(patch, 6, lambda: os.kill(os.getpid(), signal.SIGTERM))
-        start()
-    start()
-    interrupted = list(csv.DictReader((folder / "results.csv").open()))
-    start("AUTO_RESUME", False)
-    columns = {"epoch", "steps", "loss", "heatmap0", "gradient_norm", "learning_rate", "AP"}
-    for row, other in zip(
-        interrupted, csv.DictReader((folder / "results.csv").open()), strict=True
-    ):
-        assert {name: row[name] for name in columns} == {name: other[name] for name in columns}
+        at_step(patch, 5, lambda: os.kill(os.getpid(), signal.SIGTERM))
+        start(*reports)
+    with monkeypatch.context() as patch, pytest.raises(MachineGone):
+        at_step(patch, 2, gone)
+        start(*reports, "TRAIN.CHECKPOINT_MINUTES", 1e-6)
+    assert read(folder)["progress"]["step"] == 2
+    start(*reports)
+    interrupted = table(folder)
+    start(*reports, "AUTO_RESUME", False)
+    assert interrupted == table(folder)
+
+
+def test_a_checkpoint_has_the_steps_since_the_last_report_and_leaves_them_to_the_next(
+    start: Start, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    saved: list[dict[str, float]] = []
+    told: list[int] = []
+    write = CheckpointWriter.write
+    read_meter = Meter.read
+
+    def note(self: CheckpointWriter, content: Any, *args: Any, **options: Any) -> None:
+        saved.append(content["progress"]["epoch_sums"])
+        write(self, content, *args, **options)
+
+    def tell(self: Meter) -> Any:
+        told.append(self.steps)
+        return read_meter(self)
+
+    due = iter([False, True, False, False])
+    monkeypatch.setattr(CheckpointWriter, "write", note)
+    monkeypatch.setattr(Meter, "read", tell)
+    monkeypatch.setattr(trainer.Trainer, "is_checkpoint_due", lambda self: next(due))
+    start("TRAIN.END_EPOCH", 1, "PRINT_FREQ", 3)
+    # After step 2, the epoch and the validation.
+    assert [sums.get("counted", 0) for sums in saved] == [2, 0, 0]
+    assert told == [3, 1]
+
+
+def test_sums_do_not_depend_on_when_the_meter_is_read() -> None:
+    values = torch.rand(50, generator=torch.Generator().manual_seed(0))
+    sums = []
+    for every in (50, 7):
+        meter = Meter()
+        sums.append({})
+        for step, value in enumerate(values, 1):
+            meter.add({"heatmap0": value}, torch.tensor(False), value)
+            if step % every == 0 or step == len(values):
+                add_to_sums(sums[-1], meter.read(), 2)
+    for name in ("loss heatmap0", "gradient norm", "counted", "images"):
+        assert sums[0][name] == pytest.approx(sums[1][name], rel=1e-14)
 
 
 @pytest.mark.slow
@@ -459,6 +566,61 @@ def test_training_without_a_validation_set(
     assert not (folder / "model_best.pth.tar").exists()
     assert "best weights   none" in capsys.readouterr().out
     assert "no validation, not even after the last epoch" in (folder / "train.log").read_text()
+
+
+def test_a_validation_that_was_due_is_dropped_with_its_set(
+    start: Start, folder: Path, images: Path, tmp_path: Path
+) -> None:
+    """It was cut off, and then the annotation file was removed."""
+    root = shutil.copytree(images, tmp_path / "training_only")
+
+    def die() -> float:
+        raise MachineGone
+
+    with pytest.raises(MachineGone):
+        start("DATASET.ROOT", str(root), ap=die)
+    assert read(folder)["progress"]["to_validate"]
+    (root / "annotations/person_keypoints_val2017.json").unlink()
+    start("DATASET.ROOT", str(root), ap=lambda: pytest.fail("validated"))
+    assert (folder / "final_state.pth.tar").exists()
+
+
+class TimeLimit(Hook):
+    """Ends training after an epoch.
+
+    epochs: after how many it decides so in after_epoch, 0 for never. answers: of should_stop
+    otherwise, one after the other; a clock that passes the limit between two questions.
+    """
+
+    def __init__(self, epochs: int, answers: Sequence[bool]) -> None:
+        self.epochs = epochs
+        self.answers = iter(answers)
+        self.is_over = False
+
+    def after_epoch(self, trainer: Any) -> None:
+        self.is_over = trainer.progress.epoch == self.epochs
+
+    def should_stop(self) -> bool:
+        return self.is_over or next(self.answers, False)
+
+
+@pytest.mark.parametrize("interval", [0, 10])
+@pytest.mark.parametrize(
+    ("hook", "epochs"), [(TimeLimit(1, []), 1), (TimeLimit(0, [False, False, True]), 2)]
+)
+def test_the_epoch_with_which_a_hook_ends_training_is_validated(
+    start: Start,
+    folder: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    interval: int,
+    hook: TimeLimit,
+    epochs: int,
+) -> None:
+    monkeypatch.setitem(HOOKS, "limit", lambda cfg, model: copy.deepcopy(hook))
+    options = ("TRAIN.HOOKS", ["limit"], "TRAIN.END_EPOCH", 4, "TRAIN.VAL_INTERVAL", interval)
+    content = start(*options)
+    assert content["epoch"] == epochs and not content["progress"]["to_validate"]
+    assert content["progress"]["best_perf"] == 0.5 and (folder / "model_best.pth.tar").exists()
 
 
 def test_an_unknown_best_metric_is_told_before_training(start: Start, folder: Path) -> None:
@@ -522,8 +684,45 @@ def test_an_image_that_cannot_be_read(
     with pytest.raises(ImageError, match=r"^images/\d+.jpg: cut short$"):
         start("WORKERS", 1)
     start("DATASET.ON_BAD_SAMPLE", "skip")
-    said = "1 images could not be read, and others were taken in their place: "
-    assert (folder / "train.log").read_text().count(said) == 2
+    log = (folder / "train.log").read_text()
+    assert log.count("images that could not be used and were replaced by others: 1\n") == 2
+    assert len(re.findall(r"replaced: images/\d+.jpg: cut short\n", log)) == 2
+
+
+def test_replaced_images_are_named_when_a_signal_ends_the_epoch(
+    start: Start, folder: Path, images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Only one image can be read, so that the first step meets others."""
+    root = shutil.copytree(images, tmp_path / "damaged")
+    for path in sorted((root / "images/train2017").iterdir())[1:]:
+        path.write_bytes(b"")
+    with monkeypatch.context() as patch, pytest.raises(Interrupted):
+        at_step(patch, 1, lambda: os.kill(os.getpid(), signal.SIGTERM))
+        start("DATASET.ON_BAD_SAMPLE", "skip", "DATASET.ROOT", str(root))
+    assert "jpg: the file is empty\n" in (folder / "train.log").read_text()
+
+
+def test_many_replaced_images_are_counted(
+    start: Start, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of three reasons, two may be told; all are kept for the end of the epoch."""
+    monkeypatch.setattr(trainer, "MAX_NAMED_IMAGES", 2)
+    original = TrainStep.__call__
+
+    def step(self: TrainStep, batches: Any, lr: float, **options: Any) -> Any:
+        batches[0].replaced.update({5: "image 5: e", 4: "image 4: d", 3: "image 3: c"})
+        return original(self, batches, lr, **options)
+
+    monkeypatch.setattr(TrainStep, "__call__", step)
+    start("TRAIN.END_EPOCH", 1)
+    log = (folder / "train.log").read_text()
+    lines = [line.partition("WARNING ")[2] for line in log.splitlines() if "replaced" in line]
+    assert lines == [
+        "images that could not be used and were replaced by others: 3",
+        "replaced: image 3: c",
+        "replaced: image 4: d",
+        "replaced: ... and 1 more images",
+    ]
 
 
 def test_a_validation_set_with_problems_is_named_before_training(

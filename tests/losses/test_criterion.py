@@ -15,7 +15,14 @@ from yacs.config import CfgNode
 
 from swahr.codec.targets import StageTarget
 from swahr.losses.associative import associative_loss
-from swahr.losses.criterion import LOSSES, Criterion, Term, build_criterion, spread, total_loss
+from swahr.losses.criterion import (
+    LOSSES,
+    Criterion,
+    LossError,
+    Term,
+    build_criterion,
+    total_loss,
+)
 from swahr.losses.heatmap import heatmap_loss
 from swahr.losses.scale import scale_loss
 from swahr.models.network import StageOutput
@@ -116,7 +123,7 @@ def test_stages_without_a_heatmap_loss_have_no_scale_loss_either() -> None:
 
 def test_a_weight_of_zero_removes_the_loss() -> None:
     outputs, targets = make_stages()
-    losses = criterion(PUSH_LOSS_FACTOR=[0.0], SCALE_LOSS_FACTOR=0.0)(outputs, targets)
+    losses = criterion(PUSH_LOSS_FACTOR=[0.0, 0.0], SCALE_LOSS_FACTOR=0.0)(outputs, targets)
     assert list(losses) == ["heatmap0", "pull0", "heatmap1"]
 
 
@@ -125,22 +132,9 @@ def test_the_order_of_the_terms_is_that_of_the_losses() -> None:
     assert list(losses) == ["push0", "pull0", "heatmap0", "heatmap1"]
 
 
-def test_one_entry_counts_for_all_stages() -> None:
-    losses = criterion(
-        WITH_HEATMAPS_LOSS=[True],
-        HEATMAPS_LOSS_FACTOR=[1.0],
-        WITH_AE_LOSS=[True],
-        PUSH_LOSS_FACTOR=[0.1],
-        PULL_LOSS_FACTOR=[0.1],
-    )(*make_stages())
-    assert list(losses) == [*NAMES, "push1", "pull1"]
-
-
-@pytest.mark.parametrize(
-    ("values", "spread_values"), [([3], [3, 3]), ([3, 4], [3, 4]), ([3, 4, 5], [3, 4])]
-)
-def test_spread(values: list[int], spread_values: list[int]) -> None:
-    assert spread(values, 2, "values") == spread_values
+def test_one_weight_counts_for_all_stages() -> None:
+    losses = Criterion([Term(heatmap_sum, {"sum": [3.0]})], 2)(*make_stages())
+    assert list(losses) == ["sum0", "sum1"]
 
 
 def test_reads_names_the_maps_that_get_a_gradient() -> None:
@@ -216,11 +210,18 @@ def test_float32_under_autocast() -> None:
             "LOSS.TERMS is 'heatmaps'; it is one of heatmap, scale, associative; "
             "a module of your own is named with --import",
         ),
-        ({"NUM_STAGES": 3}, "LOSS.HEATMAPS_LOSS_FACTOR: 2 entries for 3 stages"),
         ({"AE_LOSS_TYPE": "L2"}, "push_kind 'L2' is unknown: it is one of exp, max"),
         (
-            {"WITH_HEATMAPS_LOSS": [False], "WITH_AE_LOSS": [False]},
-            "no stage has a loss: some weight must be other than None and 0",
+            {"WITH_HEATMAPS_LOSS": [False, False], "WITH_AE_LOSS": [False, False]},
+            "LOSS.TERMS: gives no stage a loss; it must name one whose weight is not 0",
+        ),
+        (
+            {"TERMS": []},
+            "LOSS.TERMS: gives no stage a loss; it must name one whose weight is not 0",
+        ),
+        (
+            {"TERMS": ["heatmap", "heatmap"]},
+            "LOSS.TERMS: gives two losses the name 'heatmap'; each must have its own",
         ),
     ],
 )
@@ -229,30 +230,37 @@ def test_settings_that_make_no_criterion(changes: dict[str, Any], message: str) 
         criterion(**changes)
 
 
+@pytest.mark.parametrize("stages", [1, 3])
+def test_weights_that_do_not_fit_the_stages(stages: int) -> None:
+    message = (
+        f"^LOSS.TERMS: the loss 'sum' has 2 weights; LOSS.NUM_STAGES is {stages}, "
+        f"so it must have 1 or {stages}$"
+    )
+    with pytest.raises(LossError, match=message):
+        Criterion([Term(heatmap_sum, {"sum": [1.0, 1.0]})], stages)
+
+
 def test_terms_that_do_not_fit() -> None:
     term = Term(heatmap_sum, {"sum": [1.0, 1.0]})
-    with pytest.raises(ValueError, match="^weights of 'sum': 2 entries for 3 stages$"):
-        Criterion([term], 3)
-    with pytest.raises(ValueError, match="^two losses have the name 'sum'$"):
+    with pytest.raises(LossError, match="^LOSS.TERMS: gives two losses the name 'sum'; each must"):
         Criterion([term, term], 2)
-    with pytest.raises(ValueError, match="^no stage has a loss"):
+    with pytest.raises(LossError, match="^LOSS.TERMS: gives no stage a loss"):
         Criterion([], 2)
     two_names = Criterion([Term(heatmap_sum, {"sum": [1.0], "other": [1.0]})], 2)
-    with pytest.raises(ValueError, match="^the function of the loss sum, other gives 1 tensors$"):
+    message = "^LOSS.TERMS: the function of the loss sum, other gives 1 tensors; it must give 2$"
+    with pytest.raises(LossError, match=message):
         two_names(*make_stages())
 
 
 def test_outputs_that_do_not_fit() -> None:
     outputs, targets = make_stages()
-    with pytest.raises(
-        ValueError, match="^1 outputs and 2 targets: the criterion is for 2 stages$"
-    ):
+    with pytest.raises(LossError, match="^1 outputs and 2 targets: the criterion is for 2 stages$"):
         criterion()(outputs[:1], targets)
     for name, loss in (("tags", "push, pull"), ("scales", "heatmap")):
         with pytest.raises(
-            ValueError,
-            match=f"^the loss {loss} reads the map '{name}', "
-            "which the network does not give at stage 0$",
+            LossError,
+            match=f"^LOSS.TERMS: the loss {loss} reads the map '{name}', which the network does "
+            "not give at stage 0; it needs a MODEL.HEAD that does$",
         ):
             criterion()([output._replace(**{name: None}) for output in outputs], targets)
 

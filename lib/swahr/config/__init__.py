@@ -7,7 +7,13 @@ Only entry points and build_*(cfg) functions read it; classes take plain numbers
 
 from swahr.config.errors import ConfigError, Problem
 from swahr.config.listing import list_keys
-from swahr.config.load import OWN_SKELETON, fit_to_network, load_config, load_text
+from swahr.config.load import (
+    OWN_SKELETON,
+    check_trained_maps,
+    fit_to_network,
+    load_config,
+    load_text,
+)
 from swahr.config.paths import (
     check_files,
     configured_skeleton,
@@ -27,6 +33,7 @@ __all__ = [
     "Key",
     "Problem",
     "check_files",
+    "check_trained_maps",
     "configured_skeleton",
     "defaults",
     "fit_to_network",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Sequence, Set
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -17,7 +17,13 @@ from swahr.config.errors import ConfigError, Problem
 from swahr.config.paths import SAVED_CONFIG, configured_skeleton, resolve_path
 from swahr.config.places import get_places, locate, raise_problems, set_places
 from swahr.config.read import BASE, Reader, Setting
-from swahr.config.rules import find_problems, find_size_problems, output_sizes, without_effect
+from swahr.config.rules import (
+    find_problems,
+    find_size_problems,
+    find_untrained_maps,
+    output_sizes,
+    without_effect,
+)
 from swahr.config.schema import SCHEMA, default_values, flatten, unflatten
 from swahr.config.values import coerce
 from swahr.exported import describe_exported, is_exported
@@ -107,6 +113,20 @@ def fit_to_network(cfg: CfgNode, strides: Sequence[int], size_divisor: int) -> C
     cfg.DATASET.OUTPUT_SIZE = output_sizes(cfg.DATASET.INPUT_SIZE, strides)
     cfg.freeze()
     return cfg
+
+
+def check_trained_maps(cfg: CfgNode, reads: Set[tuple[str, int]], *, starts_trained: bool) -> None:
+    """Say which maps testing uses although no loss reads them: raise ConfigError, or log a line.
+
+    reads: the maps that the losses read, as (name, stage). starts_trained: whether training starts
+    from given weights, in which these maps may be trained already. A line is logged then, and where
+    LOSS.TERMS names losses of the user's own, which may train these maps through others.
+    """
+    problems = list(find_untrained_maps(cfg, reads))
+    if not starts_trained and set(cfg.LOSS.TERMS) <= set(SCHEMA["LOSS.TERMS"].default):
+        raise_problems(cfg, problems)
+    for problem in problems:
+        logger.warning("%s", locate(problem, get_places(cfg)))
 
 
 def _check_required_modules(settings: Sequence[Setting]) -> None:

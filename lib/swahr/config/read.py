@@ -96,12 +96,15 @@ class Reader:
 
     def _parse(self, path: Path) -> list[Setting]:
         with compose(decode(path.read_bytes())) as (loader, root):
-            return [] if root is None else list(self._walk(loader, root, str(path)))
+            return [] if root is None else list(self._walk(loader, root, str(path), {}))
 
     def _walk(
-        self, loader: Any, node: yaml.Node, file: str, section: str = ""
+        self, loader: Any, node: yaml.Node, file: str, first: dict[str, str], section: str = ""
     ) -> Iterator[Setting]:
-        """The settings of a section's node; a problem for each entry that is none."""
+        """The settings of a section's node; a problem for each entry that is none.
+
+        first: the place of each key of the file that was read before, which is added to.
+        """
         if not isinstance(node, yaml.MappingNode):
             empty = isinstance(node, yaml.ScalarNode) and node.value in ("", "~", "null")
             if not empty:
@@ -111,22 +114,23 @@ class Reader:
                     "must be a mapping of keys to values",
                 )
             return
-        first: dict[str, str] = {}
+        inner: dict[str, str] = {}  # sections of this mapping; others may add keys to the same ones
         for key_node, value_node in node.value:
             where = _place(file, key_node)
             if not isinstance(key_node, yaml.ScalarNode):
                 self._complain(where, [section] if section else [], "has a key that is not a name")
                 continue
             key = f"{section}.{key_node.value}" if section else key_node.value
-            if key in first:
-                self._complain(where, [key], f"is given twice, first at {first[key]}")
+            seen = inner if key in self._sections else first
+            if key in seen:
+                self._complain(where, [key], f"is given twice, first at {seen[key]}")
             elif key in self._sections:
-                yield from self._walk(loader, value_node, file, key)
+                yield from self._walk(loader, value_node, file, first, key)
             elif key in SCHEMA or key == BASE:
                 yield Setting(key, _construct(loader, value_node), where, 0)
             else:
                 self._unknown(key, where)
-            first[key] = where
+            seen[key] = where
 
     def _unknown(self, key: str, where: str) -> None:
         nearest = nearest_key(key)

@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Sequence, Set
 from typing import Any
 
 from swahr.config.errors import Problem
 from swahr.config.paths import configured_skeleton
-from swahr.config.schema import SCHEMA, lookup
+from swahr.config.schema import SCHEMA, Key, lookup
 from swahr.skeleton import SKELETON_OF, SkeletonError
+
+# Maps -> the switches of the stages that use them in testing, and that learn them.
+_SWITCHES = {
+    "heatmaps": ("TEST.WITH_HEATMAPS", "LOSS.WITH_HEATMAPS_LOSS"),
+    "tags": ("TEST.WITH_AE", "LOSS.WITH_AE_LOSS"),
+}
 
 
 def find_problems(cfg: Any) -> Iterator[Problem]:
@@ -36,6 +42,7 @@ def find_size_problems(cfg: Any, strides: Sequence[int], size_divisor: int) -> I
     if stages != len(strides):
         text = f"is {stages}; the network has {len(strides)} output resolutions"
         yield Problem(("LOSS.NUM_STAGES", "MODEL.HEAD", "MODEL.BACKBONE"), text)
+    backbone = cfg.MODEL.BACKBONE
     size = cfg.DATASET.INPUT_SIZE
     outputs = cfg.DATASET.OUTPUT_SIZE
     if size % size_divisor:
@@ -47,11 +54,47 @@ def find_size_problems(cfg: Any, strides: Sequence[int], size_divisor: int) -> I
             f"{output_sizes(size, strides)}"
         )
         yield Problem(("DATASET.OUTPUT_SIZE", "DATASET.INPUT_SIZE", "LOSS.NUM_STAGES"), text)
+    # The size divisor of a backbone of the user's own need not be its lowest resolution's stride.
+    known = backbone == SCHEMA["MODEL.BACKBONE"].default or backbone.startswith("timm/")
+    one_image = cfg.TRAIN.IMAGES_PER_GPU == 1 and not cfg.MODEL.SYNC_BN
+    if size == size_divisor and known and one_image:
+        text = (
+            f"is 1; with INPUT_SIZE {size} the lowest resolution is one pixel, and batch norm "
+            f"needs more; it must be 2 or more, or INPUT_SIZE {2 * size} or more"
+        )
+        yield Problem(("TRAIN.IMAGES_PER_GPU", "DATASET.INPUT_SIZE", "MODEL.BACKBONE"), text)
 
 
 def output_sizes(input_size: int, strides: Sequence[int]) -> list[int]:
     """The sides of the network's output maps in pixels, for each stage."""
     return [input_size // stride for stride in strides]
+
+
+def find_untrained_maps(cfg: Any, reads: Set[tuple[str, int]]) -> Iterator[Problem]:
+    """A problem for heatmaps, and one for tags, if testing uses them where no loss reads them.
+
+    reads: the maps that the losses read, as (name, stage). Tags decide nothing for one person an
+    image. A decoder of the user's own may use other maps, so with one there is no problem.
+    """
+    if SCHEMA["TEST.DECODER"].default != cfg.TEST.DECODER:
+        return
+    for maps, term, factor, raised in (
+        ("heatmaps", "heatmap", "LOSS.HEATMAPS_LOSS_FACTOR", "it"),
+        ("tags", "associative", "LOSS.PUSH_LOSS_FACTOR", "it or LOSS.PULL_LOSS_FACTOR"),
+    ):
+        used, learnt = _SWITCHES[maps]
+        stages = _stages_with(cfg, used, learnt)
+        alone = maps == "tags" and cfg.DATASET.MAX_NUM_PEOPLE == 1
+        if alone or not reads.isdisjoint((maps, stage) for stage in stages):
+            continue
+        named = term in cfg.LOSS.TERMS
+        key = factor if named else "LOSS.TERMS"
+        right = f"raise {raised} above 0 there" if named else f"name {term} too"
+        text = (
+            f"is {lookup(cfg, key)}: no loss reads the {maps} that testing uses ({used}); {right}, "
+            "or start from trained weights (MODEL.PRETRAINED)"
+        )
+        yield Problem((key,), text)
 
 
 def _values(cfg: Any) -> Iterator[Problem]:
@@ -194,22 +237,32 @@ def _testing(cfg: Any) -> Iterator[Problem]:
     elif padding != kernel // 2:
         text = f"is {padding}; with NMS_KERNEL {kernel} it must be {kernel // 2}"
         yield Problem(("TEST.NMS_PADDING", "TEST.NMS_KERNEL"), text)
-    for used, learnt, maps in (
-        ("TEST.WITH_HEATMAPS", "LOSS.WITH_HEATMAPS_LOSS", "heatmaps"),
-        ("TEST.WITH_AE", "LOSS.WITH_AE_LOSS", "tags"),
-    ):
-        if not any(map(all, zip(lookup(cfg, used), lookup(cfg, learnt), strict=False))):
+    for maps, (used, learnt) in _SWITCHES.items():
+        if not _stages_with(cfg, used, learnt):
             text = f"uses no resolution that learns {maps} ({learnt}); testing needs at least one"
             yield Problem((used, learnt, "LOSS.NUM_STAGES"), text)
+
+
+def _stages_with(cfg: Any, *keys: str) -> list[int]:
+    """The stages at which all these switches are on."""
+    switches = zip(*(lookup(cfg, key) for key in keys), strict=False)
+    return [stage for stage, on in enumerate(switches) if all(on)]
 
 
 def without_effect(cfg: Any) -> Iterator[tuple[str, str]]:
     """The keys that change nothing, with the reason: always, or because of another setting."""
     for name, key in SCHEMA.items():
-        if key.no_effect:
-            yield name, key.no_effect
-        elif key.only_with and lookup(cfg, key.only_with[0]) != key.only_with[1]:
-            yield name, condition(key.only_with)
+        if reason := _reason_without_effect(cfg, key):
+            yield name, reason
+
+
+def _reason_without_effect(cfg: Any, key: Key) -> str:
+    """Why a key changes nothing, '' if it does; what its only_with depends on counts first."""
+    if key.no_effect or not key.only_with:
+        return key.no_effect
+    name, value = key.only_with
+    reason = _reason_without_effect(cfg, SCHEMA[name])
+    return reason or ("" if lookup(cfg, name) == value else condition(key.only_with))
 
 
 def condition(only_with: tuple[str, Any]) -> str:

@@ -33,7 +33,8 @@ class Key:
     above, below (exclusive), at_least, at_most (inclusive): bounds of the number, or of each entry.
     choices: the values that are accepted, of each entry in a list.
     per_stage: a list with one entry for each of LOSS.NUM_STAGES stages; one entry stands for all.
-    only_with: (other key, value) without which this key changes nothing.
+    only_with: (other key, value) without which this key changes nothing; nor does it where the
+    other key changes nothing.
     no_effect: the reason why a published key is accepted and changes nothing.
     aliases: what other spellings stand for, in lower case, such as the truth values of a key that
     was once true or false.
@@ -136,7 +137,7 @@ SCHEMA: dict[str, Key] = {
     "AMP.ENABLED": Key(False, "mixed precision in training and testing; losses stay float32"),
     "AMP.DTYPE": Key("bf16", "bf16 (Ampere and later), fp16 (with loss scaling), or auto: bf16 where the device has units for it, else float32", choices=("bf16", "fp16", "auto"), only_with=("AMP.ENABLED", True)),
     "FP16.ENABLED": Key(False, "published name of AMP.ENABLED with AMP.DTYPE fp16; the one set last decides"),
-    "FP16.STATIC_LOSS_SCALE": Key(1.0, "factor of the loss under fp16; not 1 (1 stands for none given, which means dynamic)", above=0, only_with=("FP16.ENABLED", True)),
+    "FP16.STATIC_LOSS_SCALE": Key(1.0, "factor of the loss under fp16; not 1 (1 stands for none given, which means dynamic)", above=0, only_with=("FP16.DYNAMIC_LOSS_SCALE", False)),
     "FP16.DYNAMIC_LOSS_SCALE": Key(False, "adjust the loss scale during training instead of STATIC_LOSS_SCALE", only_with=("FP16.ENABLED", True)),
 
     "CUDNN.BENCHMARK": Key(True, "time the convolution algorithms once for each input size and keep the fastest"),
@@ -220,7 +221,7 @@ SCHEMA: dict[str, Key] = {
     "TRAIN.LR_STEP": Key([90, 110], "epochs at which the rate falls, rising", above=0, only_with=("TRAIN.LR_SCHEDULE", "step")),
     "TRAIN.LR_FACTOR": Key(0.1, "factor of the rate at each LR_STEP", above=0, only_with=("TRAIN.LR_SCHEDULE", "step")),
     "TRAIN.OPTIMIZER": Key("adam", "adam, sgd, or another name in engine.schedule.OPTIMIZERS"),
-    "TRAIN.MOMENTUM": Key(0.9, "momentum of SGD", at_least=0, at_most=1, only_with=("TRAIN.OPTIMIZER", "sgd")),
+    "TRAIN.MOMENTUM": Key(0.9, "momentum of SGD", at_least=0, below=1, only_with=("TRAIN.OPTIMIZER", "sgd")),
     "TRAIN.WD": Key(0.0001, "weight decay of SGD (not applied to Adam, as published)", at_least=0, only_with=("TRAIN.OPTIMIZER", "sgd")),
     "TRAIN.NESTEROV": Key(False, "Nesterov momentum of SGD", only_with=("TRAIN.OPTIMIZER", "sgd")),
     "TRAIN.GAMMA1": Key(0.99, "parameter of an optimiser", no_effect="no optimiser here has it"),

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import unicodedata
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from functools import cache
 from pathlib import Path
 
@@ -46,6 +46,16 @@ class ImageError(ValueError):
         # A DataLoader raises a worker's error again, with the worker's traceback as the message.
         # The original message is the end of it.
         super().__init__(message.strip().rpartition("ImageError: ")[2])
+
+
+def first_reasons(reasons: Mapping[int, str], most: int) -> list[str]:
+    """The reasons why images are not used, at most `most` of them, and the number of the others.
+
+    reasons: by image id.
+    """
+    lines = list(reasons.values())
+    more = len(lines) - most
+    return lines if more <= 0 else [*lines[:most], f"... and {more} more images"]
 
 
 def read_image(source: str | Path | bytes, name: str = "", *, honour_exif: bool = False) -> Image:

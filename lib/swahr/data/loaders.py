@@ -29,12 +29,12 @@ KEPT_MEMORY = 32 * 2**20  # bytes that a loading worker keeps when they are free
 class LoadedSample(NamedTuple):
     """One augmented image.
 
-    bad_ids: of the images that could not be read and that it replaces.
+    replaced: the reason for each image that could not be used and that it replaces, by id.
     """
 
     sample: Sample
     image_id: int
-    bad_ids: list[int]
+    replaced: dict[int, str]
 
 
 class Batch(NamedTuple):
@@ -44,14 +44,15 @@ class Batch(NamedTuple):
     joints: for each output (B, N, K, 3|4) float32 in its px, N >= 1, 0 where a sample has fewer
     people.
     masks: for each output (B, h, w) uint8.
-    image_ids: (B,) int64. bad_ids: of images that could not be read and were replaced.
+    image_ids: (B,) int64. replaced: the reason for each image that could not be used and was
+    replaced, by id.
     """
 
     images: Tensor
     joints: list[Tensor]
     masks: list[Tensor]
     image_ids: Tensor
-    bad_ids: list[int]
+    replaced: dict[int, str]
 
     def to(self, device: torch.device | str, non_blocking: bool = False) -> Batch:
         """The batch on a device."""
@@ -61,11 +62,14 @@ class Batch(NamedTuple):
 
         joints = [move(t) for t in self.joints]
         masks = [move(t) for t in self.masks]
-        return Batch(move(self.images), joints, masks, move(self.image_ids), self.bad_ids)
+        return Batch(move(self.images), joints, masks, move(self.image_ids), self.replaced)
 
 
 class TrainingSet(Dataset[LoadedSample]):
-    """Augmented samples of a data set, by (epoch, index)."""
+    """Augmented samples of a data set, by (epoch, index).
+
+    Indices go on beyond the images: index + n x images is the same image, augmented in another way.
+    """
 
     def __init__(
         self,
@@ -76,7 +80,7 @@ class TrainingSet(Dataset[LoadedSample]):
         skip_bad: bool = False,
         repeat: int = 1,
     ) -> None:
-        """skip_bad: replace an image that cannot be read by the next one that can, instead of
+        """skip_bad: replace an image that cannot be used by the next one that can, instead of
         raising its ImageError. repeat: times that each image occurs in an epoch.
         """
         self.dataset = dataset
@@ -93,21 +97,24 @@ class TrainingSet(Dataset[LoadedSample]):
     def __getitem__(self, key: tuple[int, int]) -> LoadedSample:
         epoch, index = key
         rng = np.random.default_rng(np.random.SeedSequence([self.seed, epoch, index]))
-        bad_ids: list[int] = []
+        replaced: dict[int, str] = {}
         images = len(self._image_ids)
         for step in range(images):
             image_id = int(self._image_ids[(index + step) % images])
             try:
                 image = self.dataset.read(image_id)
                 mask = self.dataset.mask(image_id)
-            except ImageError:
+            except ImageError as error:
                 if not self.skip_bad:
                     raise
-                bad_ids.append(image_id)
+                replaced[image_id] = str(error)
                 continue
             sample = Sample(image, [self.dataset.joints(image_id)], [mask])
-            return LoadedSample(self.transform(sample, rng), image_id, bad_ids)
-        raise ImageError(f"{self.dataset.annotation_file}: none of its {images} images can be read")
+            return LoadedSample(self.transform(sample, rng), image_id, replaced)
+        raise ImageError(
+            f"{self.dataset.annotation_file}: none of its {images} images can be used; the last "
+            f"one: {replaced[image_id]}"
+        )
 
 
 def collate(loaded: Sequence[LoadedSample]) -> Batch:
@@ -121,8 +128,8 @@ def collate(loaded: Sequence[LoadedSample]) -> Batch:
     # In a worker, default_collate writes straight into shared memory.
     images = default_collate([sample.image for sample in samples])
     ids = torch.tensor([item.image_id for item in loaded], dtype=torch.int64)
-    bad_ids = [image_id for item in loaded for image_id in item.bad_ids]
-    return Batch(images, joints, masks, ids, bad_ids)
+    replaced = {key: reason for item in loaded for key, reason in item.replaced.items()}
+    return Batch(images, joints, masks, ids, replaced)
 
 
 def _pad(joints: Sequence[Joints]) -> NDArray[np.float32]:
@@ -140,7 +147,7 @@ class EpochSampler(Sampler[list[tuple[int, int]]]):
     batch see what one rank with the whole batch sees. An epoch has as many steps as fit, in whole
     groups of `group` (accumulated) steps, so that every rank and every update has its full number
     of images; the remaining images differ from epoch to epoch. A set too small for one group is
-    repeated to fill it.
+    repeated to fill it, each time with higher indices, so that TrainingSet augments it anew.
     """
 
     def __init__(
@@ -178,8 +185,11 @@ class EpochSampler(Sampler[list[tuple[int, int]]]):
         images_per_step = self.batch_size * self.world_size
         for step in range(self.start_step, self.steps):
             first = step * images_per_step + self.rank * self.batch_size
-            positions = np.arange(first, first + self.batch_size) % self.num_images
-            yield [(self.epoch, index) for index in order[positions].tolist()]
+            rounds, positions = np.divmod(
+                np.arange(first, first + self.batch_size), self.num_images
+            )
+            indices = order[positions] + rounds * self.num_images
+            yield [(self.epoch, index) for index in indices.tolist()]
 
     def permutation(self, epoch: int) -> NDArray[np.int64]:
         """The order of the images in an epoch, (num_images,).

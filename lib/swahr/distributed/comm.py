@@ -227,7 +227,7 @@ def reduce_mean(values: dict[str, Tensor]) -> dict[str, Tensor]:
     """
     if not has_group() or not values:
         return values
-    together = torch.stack([value.detach().float() for value in values.values()])
+    together = torch.stack([value.detach().double() for value in values.values()])
     dist.all_reduce(together)
     return dict(zip(values, together / world_size(), strict=True))
 

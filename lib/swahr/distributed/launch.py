@@ -90,6 +90,8 @@ def launch(
     LaunchError.
     """
     check_place()
+    if nodes < 1:
+        raise LaunchError(f"--world-size {nodes}: it must be 1 or more")
     if restarts < 0:
         raise LaunchError(f"--restarts {restarts}: it must be 0 or more")
     if comm.launched():

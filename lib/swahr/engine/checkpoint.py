@@ -45,6 +45,7 @@ _IMPLEMENTATION = {
     "differentiable",
     "decoupled_weight_decay",
 }
+_PLAIN = (str, bytes, int, float, bool, type(None))  # what a file may have besides tensors
 _SHAPED_STATE = ("exp_avg", "exp_avg_sq", "max_exp_avg_sq", "momentum_buffer")
 
 
@@ -61,7 +62,7 @@ class Progress:
     the last and of the best validation, None before the first. to_validate: whether the epoch
     before `epoch` still has to be validated. bad_steps: steps that were skipped as non-finite.
     seconds: of training, all starts together. epoch_sums: sums over the reported steps of this
-    epoch by name, see progress.means_of_sums.
+    epoch, in a checkpoint over all that are done, by name; see progress.means_of_sums.
     """
 
     epoch: int = 0
@@ -210,7 +211,8 @@ class HostCopy(NamedTuple):
 def copy_to_host(content: Any) -> HostCopy:
     """Copy dictionaries and lists with the tensors in them; the processor does not wait for a GPU.
 
-    Tensors on a GPU go to pinned memory. A tensor that occurs twice is copied once.
+    Tensors on a GPU go to pinned memory. A tensor that occurs twice is copied once. Raises
+    CheckpointError for values that `read_checkpoint` would refuse to read.
     """
     copies: dict[Any, Tensor] = {}
     on_gpu = False
@@ -224,12 +226,20 @@ def copy_to_host(content: Any) -> HostCopy:
             copies[key] = host.copy_(tensor.detach(), non_blocking=tensor.is_cuda)
         return copies[key]
 
-    def copied(value: Any) -> Any:
+    def copied(value: Any, name: str = "") -> Any:
         if isinstance(value, Mapping):
-            return {key: copied(entry) for key, entry in value.items()}
+            return {key: copied(entry, f"{name}.{key}") for key, entry in value.items()}
         if isinstance(value, list | tuple):
-            return type(value)(copied(entry) for entry in value)
-        return copied_tensor(value) if isinstance(value, Tensor) else value
+            return type(value)(copied(entry, name) for entry in value)
+        if isinstance(value, Tensor):
+            return copied_tensor(value)
+        if type(value) not in _PLAIN:
+            kind = f"{type(value).__module__}.{type(value).__name__}"
+            raise CheckpointError(
+                f"{name[1:]}: a {kind} cannot be kept in a checkpoint; it must be plain data "
+                "(int, float, str, list, dict) or a tensor"
+            )
+        return value
 
     content = copied(content)
     done = torch.cuda.Event() if on_gpu else None
@@ -322,7 +332,9 @@ def _check_types(content: Any, path: Path) -> None:
 def restore_optimizer(
     optimizer: torch.optim.Optimizer, state: Mapping[str, Any], path: Path
 ) -> None:
-    """Load an optimiser's state_dict; CheckpointError if it is of another optimiser or network."""
+    """Load an optimiser's state_dict, without its settings (rate, momentum, weight decay, ...):
+    those of this start stay. CheckpointError if it is of another optimiser or network.
+    """
     kind = type(optimizer).__name__
     groups = state.get("param_groups")
     if not isinstance(groups, list) or not all(isinstance(group, Mapping) for group in groups):
@@ -333,15 +345,14 @@ def restore_optimizer(
         raise CheckpointError(
             f"{path}: written with another optimizer than {kind}: it has {', '.join(foreign)}"
         )
-    present = [
-        {name: group[name] for name in _IMPLEMENTATION if name in group}
+    settings = [
+        {name: value for name, value in group.items() if name != "params"}
         for group in optimizer.param_groups
     ]
     try:
         optimizer.load_state_dict(dict(state))
-        for group, implementation in zip(optimizer.param_groups, present, strict=True):
-            group.update(implementation)  # how it computes is this start's choice
-            group["lr"] = float(group["lr"])  # a tensor with TRAIN.CUDA_GRAPHS
+        for group, of_this_start in zip(optimizer.param_groups, settings, strict=True):
+            group.update(of_this_start)
     except (ValueError, KeyError, TypeError, AttributeError, IndexError) as error:
         raise CheckpointError(
             f"{path}: its optimizer does not fit the network: {_reason(error)}"

@@ -74,7 +74,11 @@ class Hook:
         return model
 
     def should_stop(self) -> bool:
-        """Whether training ends now, before TRAIN.END_EPOCH."""
+        """Whether training ends before TRAIN.END_EPOCH.
+
+        Asked when training starts, after after_epoch and after each validation. A yes of any
+        process is final. The last epoch is validated.
+        """
         return False
 
     def state_dict(self) -> dict[str, Any]:
@@ -163,7 +167,7 @@ class BestWeights(Hook):
             is_best = progress.perf >= progress.best_perf  # type: ignore[operator]
         self.validations["last"] = {
             "epoch": progress.epoch,
-            "figures": dict(stats),
+            "figures": {name: float(value) for name, value in stats.items()},
             "test": self.test,
         }
         if is_best:
@@ -294,7 +298,7 @@ def read_metric(stats: Stats, metric: str) -> float | None:
         return None
     if metric not in stats:
         raise TrainingError(f"TRAIN.BEST_METRIC is {metric!r}; validation gives {', '.join(stats)}")
-    return stats[metric]
+    return float(stats[metric])
 
 
 def build_ema(cfg: Any, model: nn.Module) -> Hook | None:
@@ -334,7 +338,7 @@ def build_share_cpu(cfg: Any, model: nn.Module) -> Hook | None:
 
 
 # Name -> function(cfg, model) -> Hook, or None if the settings switch it off. model: bare, on its
-# device, with the weights that training starts from.
+# device, with the weights that a fresh start begins with (MODEL.PRETRAINED).
 HOOKS: dict[str, Callable[[Any, nn.Module], Hook | None]] = {
     "ema": build_ema,
     "clip_norm": build_clip_norm,
@@ -344,7 +348,8 @@ HOOKS: dict[str, Callable[[Any, nn.Module], Hook | None]] = {
     "share_cpu": build_share_cpu,
 }
 FIRST = ("ema", "clip_norm")  # hooks of the settings that change gradients and weights
-LAST = ("best_weights", "early_stopping", "curves")  # these read figures that other hooks may add
+KEEP_BEST = ("best_weights", "early_stopping")  # these compare figures with earlier ones
+LAST = (*KEEP_BEST, "curves")  # these read figures that other hooks may add
 
 
 def build_hooks(cfg: Any, model: nn.Module) -> dict[str, Hook]:

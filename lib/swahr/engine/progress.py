@@ -247,7 +247,8 @@ class Means(NamedTuple):
 class Meter:
     """Means of losses and gradient norms since they were last read, and times.
 
-    Only `read` waits for the GPU.
+    Sums are in float64: an epoch's means do not depend on when they were read. Only `read` and
+    `means` wait for the GPU. steps: added since then.
     """
 
     def __init__(self) -> None:
@@ -256,7 +257,7 @@ class Meter:
     def restart(self) -> None:
         self._names: list[str] = []
         self._sum: Tensor | None = None
-        self._steps = 0
+        self.steps = 0
         self._waited = 0.0
         self._start = time.perf_counter()
 
@@ -280,11 +281,17 @@ class Meter:
         values = torch.stack([*losses.values(), gradient_norm.float(), one])
         values = torch.where(bad, 0.0, values)
         self._names = list(losses)
-        self._sum = values if self._sum is None else self._sum + values
-        self._steps += 1
+        self._sum = values.double() if self._sum is None else self._sum + values
+        self.steps += 1
 
     def read(self) -> Means:
-        """The means of all processes together."""
+        """The means of all processes together; the meter starts anew."""
+        means = self.means()
+        self.restart()
+        return means
+
+    def means(self) -> Means:
+        """What `read` gives; the meter goes on."""
         assert self._sum is not None, "read before add"
         names = [*(f"loss {name}" for name in self._names), "gradient norm", "counted"]
         sums = dict(zip(names, self._sum, strict=True))
@@ -294,12 +301,10 @@ class Meter:
         *losses, norm = (value / counted if counted else float("nan") for value in values)
         means = dict(zip(self._names, losses, strict=True))
         seconds = max(time.perf_counter() - self._start, 1e-9)
-        steps = self._steps
-        self.restart()
         return Means(
             {"total": sum(means.values()), **means},
             norm,
-            steps,
+            self.steps,
             counted,
             seconds,
             min(waited, seconds),

@@ -15,7 +15,7 @@ import torch
 from swahr.config import output_dir, resolve_path
 from swahr.config.schema import lookup
 from swahr.engine import checkpoint
-from swahr.engine.run_folder import own_skeleton
+from swahr.engine.run_folder import SPEED_KEYS, own_skeleton
 from swahr.inference.exported_network import used_maps
 from swahr.models.weights import CheckpointError
 
@@ -44,8 +44,6 @@ PUBLISHED_RULES = {
     "TEST.OKS_NMS": 0,
     "TEST.IGNORE_CENTER": True,
 }
-# Keys of these sections that only decide how fast they are found.
-SPEED_KEYS = ("MODEL_FILE", "IMAGES_PER_GPU", "LOG_PROGRESS", "CUDA_GRAPHS", "RESUME")
 
 
 class Weights(NamedTuple):

@@ -67,6 +67,10 @@ NOT_LEARNT = (
     "TEST.",
     "DEBUG.",
 )
+# Settings of NOT_LEARNT that change the figures of a validation, as those of TEST do.
+MEASURE = ("TRAIN.BEST_METRIC", "DATASET.TEST", "DATASET.DATASET_TEST", "DATASET.MAX_NUM_PEOPLE")
+# Keys of TEST that decide which weights are tested or how fast, but not which people are found.
+SPEED_KEYS = ("MODEL_FILE", "IMAGES_PER_GPU", "LOG_PROGRESS", "CUDA_GRAPHS", "RESUME")
 
 
 class RunInUseError(ValueError):
@@ -204,6 +208,12 @@ def changes_what_is_learnt(key: str) -> bool:
     return not any(
         key == known or (known[-1] == "." and key.startswith(known)) for known in NOT_LEARNT
     )
+
+
+def changes_what_is_measured(key: str) -> bool:
+    """Whether figures of validations with two values of a setting cannot be compared."""
+    section, _, name = key.partition(".")
+    return key in MEASURE or (section == "TEST" and name not in SPEED_KEYS)
 
 
 def _flatten(tree: Any, prefix: str = "") -> dict[str, Any]:

@@ -120,7 +120,7 @@ def build_sgd(cfg: Any, parameters: Sequence[nn.Parameter]) -> torch.optim.Optim
         lr=train.LR,
         momentum=train.MOMENTUM,
         weight_decay=train.WD,
-        nesterov=train.NESTEROV and train.MOMENTUM > 0,
+        nesterov=train.NESTEROV,
     )
 
 
@@ -163,17 +163,10 @@ def build_optimizer(cfg: Any, model: nn.Module) -> torch.optim.Optimizer:
 def build_scaler(cfg: Any, device: torch.device) -> LossScaler:
     """The loss scale of AMP.DTYPE fp16; 1 for other types, which do not need one.
 
-    load_config makes the scale of fp16 dynamic unless a static one is given. TrainingError for a
-    static scale of 1: small gradients are 0 in fp16 without scaling.
+    load_config makes the scale of fp16 dynamic unless a static one is given, and refuses a static
+    one of 1.
     """
     if not (cfg.AMP.ENABLED and cfg.AMP.DTYPE == "fp16"):
         return LossScaler(device)
-    static = cfg.FP16.STATIC_LOSS_SCALE
-    if cfg.FP16.DYNAMIC_LOSS_SCALE:
-        return LossScaler(device, None)
-    if static == 1:
-        raise TrainingError(
-            "FP16.STATIC_LOSS_SCALE is 1, with which small gradients become 0 in fp16; "
-            "leave it out for a dynamic scale, or give one such as 1024"
-        )
+    static = None if cfg.FP16.DYNAMIC_LOSS_SCALE else cfg.FP16.STATIC_LOSS_SCALE
     return LossScaler(device, static)

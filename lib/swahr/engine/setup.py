@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import logging
 import os
+import time
 import uuid
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Sequence
 from inspect import signature
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,13 @@ from torch.nn.parallel import DistributedDataParallel
 
 from swahr.acceleration.compile import compile_network
 from swahr.codec.targets import build_target_encoder
-from swahr.config import configured_skeleton, defaults, fit_to_network, resolve_path
+from swahr.config import (
+    check_trained_maps,
+    configured_skeleton,
+    defaults,
+    fit_to_network,
+    resolve_path,
+)
 from swahr.data.keypoints import KeypointDataset, dataset_spec
 from swahr.data.loaders import build_train_loader
 from swahr.distributed import comm
@@ -24,7 +31,7 @@ from swahr.distributed.signals import LeaveSignalsToParent, StopRequest
 from swahr.engine import checkpoint
 from swahr.engine.checkpoint import Progress, RefusedResume, RunIdentity, restore_optimizer
 from swahr.engine.datasets import build_training_set, build_validation_set
-from swahr.engine.hooks import Hook, build_hooks
+from swahr.engine.hooks import KEEP_BEST, Hook, build_hooks
 from swahr.engine.loss_network import LossNetwork
 from swahr.engine.progress import PanelWriter, TensorBoard
 from swahr.engine.results_file import ResultsFile
@@ -32,12 +39,13 @@ from swahr.engine.run_folder import (
     changed_settings,
     changed_skeleton,
     changes_what_is_learnt,
+    changes_what_is_measured,
     own_skeleton,
 )
 from swahr.engine.schedule import TrainingError, build_optimizer, build_scaler, build_schedule
 from swahr.engine.step_monitor import StepMonitor
 from swahr.engine.train_step import LossScaler, TrainStep, takes_skipping
-from swahr.engine.trainer import Trainer
+from swahr.engine.trainer import Trainer, gradient_hooks
 from swahr.evaluation.scores import figure_names
 from swahr.inference.load import set_cudnn
 from swahr.inference.predictor import check_test_scales
@@ -76,6 +84,10 @@ def build_trainer(
     set_cudnn(cfg)
     model = build_network(cfg, device)
     cfg = fit_to_network(cfg, model.strides, model.size_divisor)
+    criterion = build_criterion(cfg)
+    given = cfg.MODEL.PRETRAINED or cfg.TRAIN.RESUME
+    resumes = cfg.AUTO_RESUME and bool(checkpoint.existing(folder))
+    check_trained_maps(cfg, criterion.reads, starts_trained=bool(given) or resumes)
     dataset = build_training_set(cfg)
     validation_set = open_validation_set(cfg)
     if validation_set is not None:
@@ -84,11 +96,9 @@ def build_trainer(
     loader = build_train_loader(cfg, dataset, comm.rank(), world_size)
     loader.worker_init_fn = LeaveSignalsToParent(loader.worker_init_fn)
     steps_per_epoch = len(loader) // accumulation
-    criterion = build_criterion(cfg)
     optimizer = build_optimizer(cfg, model)
     scaler = build_scaler(cfg, device)
-    hooks = build_hooks(cfg, model)
-    progress, identity = start_or_resume(cfg, folder, model, optimizer, scaler, hooks)
+    progress, identity, hooks = start_or_resume(cfg, folder, model, optimizer, scaler)
     step_images = world_size * accumulation * cfg.TRAIN.IMAGES_PER_GPU
     if progress.step_images not in (0, step_images):
         identity.logs = ""  # steps of another size are another curve
@@ -104,7 +114,9 @@ def build_trainer(
     board = open_board(logs, identity, progress, steps_per_epoch)
     return Trainer(
         model=model,
-        train_step=build_train_step(cfg, model, criterion, device, optimizer, scaler),
+        train_step=build_train_step(
+            cfg, model, criterion, device, optimizer, scaler, gradient_hooks(hooks)
+        ),
         loader=loader,
         sampler=loader.batch_sampler,  # type: ignore[arg-type]
         schedule=build_schedule(
@@ -259,9 +271,10 @@ def build_train_step(
     device: torch.device,
     optimizer: torch.optim.Optimizer | None = None,
     scaler: LossScaler | None = None,
+    gradient_hooks: Sequence[str] = (),
 ) -> TrainStep:
     """The step of TRAIN.* for a bare network on its device; optimizer and scaler are built if they
-    are not given.
+    are not given. gradient_hooks: names of the hooks that read gradients.
     """
     encoder = build_target_encoder(cfg)
     dtype = amp_dtype(cfg, device)
@@ -294,11 +307,11 @@ def build_train_step(
         loss_network=loss_network,
     )
     if cfg.TRAIN.CUDA_GRAPHS:
-        record_if_possible(step, cfg)
+        record_if_possible(step, cfg, gradient_hooks)
     return step
 
 
-def record_if_possible(step: TrainStep, cfg: Any) -> None:
+def record_if_possible(step: TrainStep, cfg: Any, gradient_hooks: Sequence[str] = ()) -> None:
     """TRAIN.CUDA_GRAPHS, or one line that says why steps are not recorded."""
     reason = ""
     if step.device.type != "cuda":
@@ -311,6 +324,8 @@ def record_if_possible(step: TrainStep, cfg: Any) -> None:
         reason = f"TRAIN.OPTIMIZER {cfg.TRAIN.OPTIMIZER} waits for the GPU; adam and sgd do not"
     elif cfg.DATASET.SCALE_AWARE_SIGMA:
         reason = "DATASET.SCALE_AWARE_SIGMA waits for the GPU"
+    elif gradient_hooks:
+        reason = f"hooks read gradients in between: {', '.join(gradient_hooks)}"
     if reason:
         logger.warning("TRAIN.CUDA_GRAPHS: steps are not recorded: %s", reason)
     else:
@@ -372,11 +387,11 @@ def start_or_resume(
     model: PoseNetwork,
     optimizer: torch.optim.Optimizer,
     scaler: LossScaler,
-    hooks: Mapping[str, Hook],
-) -> tuple[Progress, RunIdentity]:
+) -> tuple[Progress, RunIdentity, dict[str, Hook]]:
     """Fill the parts from a checkpoint, or else the network from MODEL.PRETRAINED.
 
-    Returns the position in training, and what the run's checkpoints say of it. In this order:
+    Returns the position in training, what the run's checkpoints say of it, and the hooks. In this
+    order:
 
     1. AUTO_RESUME: the run's last checkpoint. A process that an elastic launcher restarted uses it
        without AUTO_RESUME too, if it was written by the same job.
@@ -396,17 +411,23 @@ def start_or_resume(
     progress = Progress(epoch=cfg.TRAIN.BEGIN_EPOCH)
     resumed_id = ""
     resumed_logs = ""
+    other_measure: list[str] = []
 
-    def restore(content: dict[str, Any]) -> None:
-        nonlocal progress, resumed_id, resumed_logs
+    def restore(content: dict[str, Any], keep_best: bool = True) -> None:
+        nonlocal progress, resumed_id, resumed_logs, other_measure
         path = content["path"]
-        refuse_other_settings(cfg, content["identity"], path)
+        changed = refuse_other_settings(cfg, content["identity"], path)
+        other_measure = [key for key in changed if changes_what_is_measured(key)]
         load_state(model, content["state_dict"], str(path))
         restore_optimizer(optimizer, content["optimizer"], path)
         scaler.load_state_dict(content.get("scaler", {}))
-        for name, hook in hooks.items():
-            hook.load_state_dict(content.get("hooks", {}).get(name, {}))
+        states = content.get("hooks", {})
         progress = content["progress"]
+        if other_measure or not keep_best:
+            states = {name: state for name, state in states.items() if name not in KEEP_BEST}
+            progress.best_perf = None
+        for name, hook in hooks.items():
+            hook.load_state_dict(states.get(name, {}))
         resumed_id = content["identity"].run_id
         resumed_logs = Path(content["identity"].logs).name
 
@@ -416,31 +437,57 @@ def start_or_resume(
     resumes_own = cfg.AUTO_RESUME or (
         was_restarted() and checkpoint.is_of_job(folder, identity.launchers)
     )
+    if not cfg.TRAIN.RESUME and not (resumes_own and checkpoint.existing(folder)):
+        load_start_weights(cfg, model)
+    hooks = build_hooks(cfg, model)
     if resumes_own:
         path = checkpoint.resume(folder, restore, logger.warning)
         identity.run_id = resumed_id or identity.run_id
         identity.logs = resumed_logs
     if path is None and cfg.TRAIN.RESUME:
         path = _named_checkpoint(cfg)
-        restore(checkpoint.read_checkpoint(path))
-        progress.best_perf = None  # the best weights of that run are not in this folder
+        # The best weights of that run are not in this folder.
+        restore(checkpoint.read_checkpoint(path), keep_best=False)
     # Every process has read its checkpoint once all have answered here.
     if len(set(comm.all_gather((progress.epoch, progress.step)))) > 1:
         raise CheckpointError(
             f"{folder}: not every process finds the same checkpoint there; OUTPUT_DIR must be on a "
             "file system that all nodes share"
         )
+    if resumes_own and other_measure:
+        keep_best_of_other_measure(folder, other_measure)
     if not resumes_own and comm.is_main() and (aside := checkpoint.set_aside(folder)):
         logger.info("AUTO_RESUME is False: what an earlier run left is kept in %s", aside)
     if path is not None:
         logger.info(
             "resuming from %s: epoch %d after step %d", path, progress.epoch + 1, progress.step
         )
-    elif cfg.MODEL.PRETRAINED:
+    return progress, identity, hooks
+
+
+def keep_best_of_other_measure(folder: Path, changed: Sequence[str]) -> None:
+    """Rename the best weights so far, because figures to come cannot be compared with theirs.
+
+    changed: the settings that decide what is measured.
+    """
+    best = folder / checkpoint.BEST
+    name = time.strftime("model_best_%Y-%m-%d_%H-%M-%S.pth.tar")
+    kept = ""
+    if comm.is_main() and best.exists():
+        kept = (
+            f"; the best weights are kept in {best.rename(checkpoint.unused_path(folder / name))}"
+        )
+    logger.warning(
+        "%s changed: earlier figures do not count for the best%s", ", ".join(changed), kept
+    )
+
+
+def load_start_weights(cfg: Any, model: PoseNetwork) -> None:
+    """MODEL.PRETRAINED, if it names a file."""
+    if cfg.MODEL.PRETRAINED:
         source = resolve_path(cfg.MODEL.PRETRAINED)
         layers = cfg.MODEL.EXTRA.PRETRAINED_LAYERS
         logger.info("%s: %s", source, load_pretrained(model, source, layers))
-    return progress, identity
 
 
 def was_restarted() -> bool:
@@ -457,15 +504,18 @@ def _named_checkpoint(cfg: Any) -> Path:
     return resolve_path(cfg.TRAIN.CHECKPOINT)
 
 
-def refuse_other_settings(cfg: Any, written_by: RunIdentity, path: Path) -> None:
+def refuse_other_settings(
+    cfg: Any, written_by: RunIdentity, path: Path
+) -> dict[str, tuple[Any, Any]]:
     """Name the settings in which a checkpoint's run differs from this one.
 
-    Raises RefusedResume if they change what the network learns, unless RESUME_CHANGED.
+    Returns {key: (value of the checkpoint's run, value now)}. Raises RefusedResume if they change
+    what the network learns, unless RESUME_CHANGED.
     """
     if not written_by.config:  # the published code's, or an older version's
         if written_by.seed not in (None, cfg.TRAIN.SEED):
             logger.warning("TRAIN.SEED is %d in %s, and is now another", written_by.seed, path)
-        return
+        return {}
     changed = changed_settings(written_by.config, cfg.dump(), defaults().dump())
     changed |= changed_skeleton(written_by.skeleton, own_skeleton(cfg))
     for key, (before, now) in changed.items():
@@ -483,6 +533,7 @@ def refuse_other_settings(cfg: Any, written_by: RunIdentity, path: Path) -> None
             f"{path}: was written with other settings: {', '.join(refused)}; RESUME_CHANGED True "
             f"(--allow-changes) resumes with the new ones{explained}; AUTO_RESUME False starts anew"
         )
+    return changed
 
 
 def adopt_position(progress: Progress, step_images: int, steps_per_epoch: int) -> None:

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 MAX_NAMED_IMAGES = 50
 SIGNAL_STEPS = 10  # on GPUs, where a step is short; an exchange in each would hold all of them up
+SAVE = 0.5  # a request for a checkpoint; below the number of every signal, which asks for one too
 
 
 class NonFiniteLossError(RuntimeError):
@@ -24,7 +25,7 @@ class NonFiniteLossError(RuntimeError):
 
 
 class _Step(NamedTuple):
-    flags: Tensor  # skipped (0 or 1), number of a signal that all processes know (0 for none)
+    flags: Tensor  # skipped (0 or 1), request that all processes know (0 for none)
     copied: torch.cuda.Event | None  # passed once `flags` has reached the host
     step: int
     batches: Sequence[Batch]
@@ -32,19 +33,20 @@ class _Step(NamedTuple):
 
 
 class StepMonitor:
-    """Counts skipped steps, and makes a signal to one process known to all.
+    """Counts skipped steps, and makes a request of one process known to all: its signal, or SAVE.
 
     On a GPU, the answer about a step is read when the next step has been queued, so that the
     processor does not wait for the GPU. Only a step that may be the last one allowed is waited for:
     the network saved with it is then the one that computed it.
 
     Whether a step was skipped needs no exchange: gradients are the same on all processes once they
-    are averaged, so that all skip the same steps. Only signals are exchanged.
+    are averaged, so that all skip the same steps. Only requests are exchanged.
 
     limit: consecutive skipped steps at which NonFiniteLossError is raised, on all processes
     together. folder: where the last step is saved then, with what replay() returns. bad_steps:
-    skipped steps so far. signal_steps: steps between two exchanges of signals; None: 1 on a CPU,
-    SIGNAL_STEPS on a GPU. A single process knows its signal at once.
+    skipped steps so far. signal_steps: steps between two exchanges of requests; None: 1 on a CPU,
+    SIGNAL_STEPS on a GPU. A single process knows its request at once. stop_signal: number of the
+    signal, 0 for none. save_requested: whether SAVE was asked for since this was last set to False.
     """
 
     def __init__(
@@ -65,28 +67,29 @@ class StepMonitor:
         self.signal_steps = signal_steps or (SIGNAL_STEPS if device.type == "cuda" else 1)
         self.consecutive = 0
         self.stop_signal = 0
+        self.save_requested = False
         self._pending: _Step | None = None
 
     def check(
         self,
         step: int,
         bad: Tensor,
-        signal: int,
+        request: float,
         batches: Sequence[Batch],
         losses: dict[str, Tensor],
         last: bool = False,
     ) -> None:
         """Note a step, on all processes together.
 
-        `bad_steps`, `consecutive` and `stop_signal` then include it; on a GPU they may lack it
-        until the next check, or until flush.
+        `bad_steps`, `consecutive`, `stop_signal` and `save_requested` then include it; on a GPU
+        they may lack it until the next check, or until flush.
 
-        step: its index. bad: scalar bool, whether it was skipped. signal: number of the signal that
-        this process got, 0 for none. losses: scalars by name. last: of the epoch; signals are then
-        exchanged too.
+        step: its index. bad: scalar bool, whether it was skipped. request: number of the signal
+        that this process got, or SAVE, or 0; the highest of all processes counts. losses: scalars
+        by name. last: of the epoch; requests are then exchanged too.
         """
         exchanged = last or (step + 1) % self.signal_steps == 0
-        flags = self._flags(bad, signal, exchanged)
+        flags = self._flags(bad, request, exchanged)
         copied = None
         if self.device.type == "cuda":
             flags = flags.to("cpu", non_blocking=True)
@@ -97,11 +100,11 @@ class StepMonitor:
         if copied is None or self.consecutive >= self.limit - 1:
             self.flush()
 
-    def _flags(self, bad: Tensor, signal: int, exchanged: bool) -> Tensor:
+    def _flags(self, bad: Tensor, request: float, exchanged: bool) -> Tensor:
         if comm.has_group() and not exchanged:
             return torch.stack([bad.float(), torch.zeros_like(bad, dtype=torch.float32)])
-        signal_flag = bad.new_full((), signal, dtype=torch.float32)
-        return comm.reduce_max(torch.stack([bad.float(), signal_flag]))
+        request_flag = bad.new_full((), request, dtype=torch.float32)
+        return comm.reduce_max(torch.stack([bad.float(), request_flag]))
 
     def flush(self) -> None:
         """Read the answer about the latest step, if that was not done yet; waits for the GPU.
@@ -113,8 +116,9 @@ class StepMonitor:
             return
         if latest.copied is not None:
             latest.copied.synchronize()
-        bad, signal = latest.flags.tolist()
-        self.stop_signal = int(signal) or self.stop_signal
+        bad, request = latest.flags.tolist()
+        self.stop_signal = int(request) or self.stop_signal
+        self.save_requested = self.save_requested or request == SAVE
         self.bad_steps += int(bad)
         self.consecutive = self.consecutive + 1 if bad else 0
         if self.consecutive >= self.limit:

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 from torch.amp import GradScaler
+from torch.amp.grad_scaler import OptState
 from torch.nn.parallel import DistributedDataParallel
 
 from swahr.acceleration.cuda_graphs import StepGraphs
@@ -58,6 +59,10 @@ class _Scaler(GradScaler):
         """Forget how far a step has come that was given up."""
         self._per_optimizer_states.clear()
 
+    def is_unscaled(self, optimizer: torch.optim.Optimizer) -> bool:
+        """Whether unscale_ was called since the last step."""
+        return self._per_optimizer_states[id(optimizer)]["stage"] is OptState.UNSCALED
+
     def _check_inf_per_device(self, optimizer: torch.optim.Optimizer) -> dict[str, Any]:
         if self.known is None:
             return super()._check_inf_per_device(optimizer)
@@ -81,8 +86,12 @@ class LossScaler:
         return self.scaler.scale(loss)
 
     def unscale(self, optimizer: torch.optim.Optimizer) -> None:
-        """Divide the gradients by the scale, in-place, once a step: for whatever reads them."""
-        self.scaler.unscale_(optimizer)
+        """Divide the gradients by the scale, in-place, for whatever reads them.
+
+        Once a step, however often it is called.
+        """
+        if not self.scaler.is_unscaled(optimizer):
+            self.scaler.unscale_(optimizer)
 
     def step(self, optimizer: torch.optim.Optimizer, bad: Tensor | None = None) -> None:
         """The optimiser's step, unless a gradient is non-finite.
@@ -309,7 +318,7 @@ def batches_of(inputs: Sequence[Tensor]) -> list[Batch]:
             list(inputs[start + 1 : end : 2]),
             list(inputs[start + 2 : end : 2]),
             no_ids,
-            [],
+            {},
         )
         for start, end in zip(starts, ends)
     ]

@@ -7,12 +7,14 @@ import logging
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 
 import torch
 from torch import nn
 
+from swahr.data.images import first_reasons
 from swahr.data.loaders import Batch, EpochSampler
 from swahr.distributed import comm
 from swahr.distributed.signals import Interrupted, StopRequest
@@ -31,7 +33,7 @@ from swahr.engine.progress import (
     peak_gpu_memory,
 )
 from swahr.engine.results_file import ResultsFile
-from swahr.engine.step_monitor import StepMonitor, name_images
+from swahr.engine.step_monitor import MAX_NAMED_IMAGES, SAVE, StepMonitor
 from swahr.engine.train_step import TrainStep
 from swahr.models.weights import published_state
 
@@ -100,6 +102,9 @@ class Trainer:
         self.steps_per_epoch = len(sampler) // accumulation
         # Only where a GPU computes, the processor has time to write meanwhile.
         self.writer = CheckpointWriter(in_background=self.device.type == "cuda")
+        self.meter = Meter()  # of the steps since the last report
+        self.replaced: dict[int, str] = {}  # images of this epoch that could not be used, and why
+        self.stopped = False  # by a hook
         self._saved_at = time.monotonic()  # time of the last checkpoint
         if validate is None:
             progress.to_validate = False
@@ -127,6 +132,7 @@ class Trainer:
         Raises Interrupted after a signal, NonFiniteLossError, and what validate raises.
         """
         with shared_with_workers(), self.writer:
+            self.ask_hooks_to_stop()
             while not self.is_done():
                 if self.progress.to_validate:
                     self.run_validation()
@@ -136,8 +142,16 @@ class Trainer:
     def is_done(self) -> bool:
         if self.progress.to_validate:
             return False
-        stopped = any(hook.should_stop() for hook in self.hooks.values())
-        return stopped or self.progress.epoch >= self.end_epoch
+        return self.stopped or self.progress.epoch >= self.end_epoch
+
+    def ask_hooks_to_stop(self) -> None:
+        """Set `stopped` if a hook of any process ends training.
+
+        Asked where the answer can still lead to a validation: a hook that reads the clock could
+        give another one after the checkpoint.
+        """
+        stopped = self.stopped or any(hook.should_stop() for hook in self.hooks.values())
+        self.stopped = any(comm.all_gather(stopped))
 
     def train_one_epoch(self) -> None:
         """Train from the current step to the end of the epoch, and write a checkpoint.
@@ -145,12 +159,11 @@ class Trainer:
         A checkpoint is also written when a signal stops the epoch, and every checkpoint_minutes.
         """
         progress = self.progress
-        meter = Meter()
-        unreadable: set[int] = set()
+        self.meter.restart()
         self.sampler.set_epoch(progress.epoch, progress.step * self.accumulation)
         title = f"epoch {progress.epoch + 1}/{self.end_epoch}"
         with EpochBar(title, self.steps_per_epoch, progress.step) as bar:
-            for batches in meter.timed(grouped(self.loader, self.accumulation)):
+            for batches in self.meter.timed(grouped(self.loader, self.accumulation)):
                 step = self.step
                 lr = self.schedule(step)
                 batches = [batch.to(self.device, non_blocking=True) for batch in batches]
@@ -162,28 +175,33 @@ class Trainer:
                 self.monitor.check(
                     step,
                     result.bad,
-                    self.stop.signal,
+                    self.stop.signal or (SAVE if self.is_checkpoint_due() else 0),
                     batches,
                     result.losses,
                     last=progress.step + 1 == self.steps_per_epoch,
                 )
-                meter.add(result.losses, result.bad, result.gradient_norm)
-                unreadable.update(image_id for batch in batches for image_id in batch.bad_ids)
+                self.meter.add(result.losses, result.bad, result.gradient_norm)
+                for batch in batches:
+                    self.replaced.update(batch.replaced)
                 progress.step += 1
                 bar.advance()
                 if progress.step % self.print_freq == 0 or progress.step == self.steps_per_epoch:
-                    self.report(bar, meter, lr)
+                    self.report(bar, lr)
                 if self.panels and result.sample is not None:
                     self.panels.draw(result.sample, self.step, progress.epoch)
                 if self.monitor.stop_signal:
                     self.save_and_stop()
-                self.save_if_due()
-        report_unreadable_images(unreadable)
+                if self.monitor.save_requested:
+                    self.save()
+        self._name_replaced_images()
         self._write_results()
         progress.epoch += 1
         progress.step = 0
         progress.to_validate = self.validation_is_due()
         self._call_hooks(lambda hook: hook.after_epoch(self))
+        self.ask_hooks_to_stop()
+        # Again, as the hooks may end training with this epoch, which is then the last one.
+        progress.to_validate = progress.to_validate or self.validation_is_due()
         self.save()
         if self.monitor.stop_signal:  # of the last step, which on a GPU is known only now
             self.save_and_stop()
@@ -194,7 +212,7 @@ class Trainer:
             return False
         epoch = self.progress.epoch
         due = self.val_interval > 0 and epoch % self.val_interval == 0
-        return due or epoch >= self.end_epoch
+        return due or self.stopped or epoch >= self.end_epoch
 
     def run_validation(self) -> None:
         """Validate the weights, call the hooks with the figures, and write a checkpoint."""
@@ -207,18 +225,19 @@ class Trainer:
         with self.stop.at_once():
             stats = self.validate(model)
         self._call_hooks(lambda hook: hook.after_validation(self, stats))
+        self.ask_hooks_to_stop()
         figures = {f"{VALIDATION}{name}": value for name, value in stats.items()}
         self.board.scalars(figures, self.step)
         self.results.add_figures(self.progress.epoch, stats)
         self.progress.to_validate = False
         self.save()
 
-    def report(self, bar: EpochBar, meter: Meter, lr: float) -> None:
+    def report(self, bar: EpochBar, lr: float) -> None:
         """Losses, learning rate, speed and time left, to the bar or the log, and to TensorBoard.
 
         All processes together.
         """
-        means = meter.read()
+        means = self.meter.read()
         add_to_sums(self.progress.epoch_sums, means, self.progress.step_images)
         steps_per_second = means.steps / means.seconds
         steps_left = self.end_epoch * self.steps_per_epoch - self.step
@@ -244,35 +263,41 @@ class Trainer:
             )
 
     def save(self) -> None:
-        """Write a checkpoint, on the main process."""
+        """Write a checkpoint, on the main process; all processes together."""
         self.monitor.flush()
+        self.monitor.save_requested = False
         now = time.monotonic()
         self.progress.seconds += now - self._saved_at
         self._saved_at = now
         self.progress.bad_steps = self.monitor.bad_steps
+        saved = replace(self.progress, epoch_sums=self._sums_of_epoch())
         if comm.is_main():
             content = checkpoint.checkpoint_content(
                 self.identity,
                 published_state(self.model),
                 self.train_step.optimizer.state_dict(),
                 self.train_step.scaler.state_dict(),
-                self.progress,
+                saved,
                 {name: hook.state_dict() for name, hook in self.hooks.items()},
             )
             newest = self.folder / checkpoint.NEWEST
             self.writer.write(content, newest, previous=self.folder / checkpoint.PREVIOUS)
 
-    def save_if_due(self) -> None:
-        """Write a checkpoint if the last one is checkpoint_minutes old.
+    def _sums_of_epoch(self) -> dict[str, float]:
+        """Sums over all steps of this epoch, those since the last report included."""
+        sums = dict(self.progress.epoch_sums)
+        if self.meter.steps:
+            add_to_sums(sums, self.meter.means(), self.progress.step_images)
+        return sums
 
-        On a CPU the other processes wait for the main one in their next step.
-        """
+    def is_checkpoint_due(self) -> bool:
+        """Whether the last checkpoint is checkpoint_minutes old, by the clock of this process."""
         minutes = self.checkpoint_minutes
-        if minutes > 0 and time.monotonic() - self._saved_at > 60 * minutes:
-            self.save()
+        return minutes > 0 and time.monotonic() - self._saved_at > 60 * minutes
 
     def save_and_stop(self) -> None:
         """Write a checkpoint and raise Interrupted, on all processes together."""
+        self._name_replaced_images()
         self.save()
         self.writer.wait()
         comm.barrier()  # a process that left early would end the one that writes
@@ -323,10 +348,21 @@ class Trainer:
 
     def _after_backward(self) -> Callable[[], None] | None:
         """What the hooks do with gradients; None if they do nothing, which makes steps cheaper."""
-        hooks = self.hooks.values()
-        if all(type(hook).after_backward is Hook.after_backward for hook in hooks):
+        if not gradient_hooks(self.hooks):
             return None
         return lambda: self._call_hooks(lambda hook: hook.after_backward(self))
+
+    def _name_replaced_images(self) -> None:
+        """Log why images of all processes could not be used since this was last called."""
+        of_all_ranks = comm.all_gather(self.replaced)
+        self.replaced = {}
+        reasons = {key: part[key] for part in of_all_ranks for key in part}
+        if reasons:
+            logger.warning(
+                "images that could not be used and were replaced by others: %d", len(reasons)
+            )
+        for line in first_reasons(dict(sorted(reasons.items())), MAX_NAMED_IMAGES):
+            logger.warning("replaced: %s", line)
 
     def _call_hooks(self, call: Callable[[Hook], None]) -> None:
         for hook in self.hooks.values():
@@ -360,12 +396,8 @@ def grouped(loader: Iterable[Batch], size: int) -> Iterator[list[Batch]]:
             batches = []
 
 
-def report_unreadable_images(image_ids: set[int]) -> None:
-    """Name the images of all processes that could not be read in this epoch."""
-    unreadable = sorted(set().union(*comm.all_gather(image_ids)))
-    if unreadable:
-        logger.warning(
-            "%d images could not be read, and others were taken in their place: %s",
-            len(unreadable),
-            name_images(unreadable),
-        )
+def gradient_hooks(hooks: Mapping[str, Hook]) -> list[str]:
+    """The names of the hooks that do something with gradients."""
+    return [
+        name for name, hook in hooks.items() if type(hook).after_backward is not Hook.after_backward
+    ]

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from swahr.config import configured_skeleton, output_dir
+from swahr.data.images import first_reasons
 from swahr.data.keypoints import KeypointDataset, dataset_spec
 from swahr.distributed import comm
 from swahr.engine.checkpoint import VAL_IMAGES
@@ -95,7 +96,7 @@ class ValidationReport(NamedTuple):
                 f"- test: {self.split}, {self.test}",
                 *([f"- swaps: {self.swaps}"] if self.swaps else []),
                 f"- images: {self.images}, {len(self.skipped)} skipped",
-                *(f"  - {reason}" for reason in _first_lines(self.skipped)),
+                *(f"  - {reason}" for reason in first_reasons(self.skipped, MAX_LINES)),
             ]
         )
 
@@ -268,7 +269,7 @@ def write_report(
     """
     path = Path(folder) / "results" / f"{results_name(cfg)}.json"
     write_results(path, found.records)
-    for reason in _first_lines(found.skipped):
+    for reason in first_reasons(found.skipped, MAX_LINES):
         logger.warning("skipped: %s", reason)
     logger.info(
         "%d people in %d images, %d of which were skipped: %s",
@@ -337,10 +338,3 @@ def _own_mode(model: PoseNetwork | ExportedNetwork) -> Iterator[None]:
         yield
     finally:
         model.train(was_training)
-
-
-def _first_lines(skipped: Mapping[int, str]) -> list[str]:
-    """The reasons for skipped images, at most MAX_LINES, and the number of the others."""
-    reasons = list(skipped.values())
-    more = len(reasons) - MAX_LINES
-    return reasons if more <= 0 else [*reasons[:MAX_LINES], f"... and {more} more images"]

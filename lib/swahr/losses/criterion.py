@@ -28,6 +28,10 @@ from swahr.parts import choose
 StageLoss = Callable[[StageOutput, StageTarget], Tensor | Sequence[Tensor]]
 
 
+class LossError(ValueError):
+    """Losses that make no criterion, or do not fit the network; the message is one line."""
+
+
 @dataclass(frozen=True)
 class Term:
     """A function that gives one or several losses of a stage, and the weight of each loss.
@@ -48,7 +52,7 @@ class Criterion(nn.Module):
     """The losses of each image by name, from the network's outputs and their targets."""
 
     def __init__(self, terms: Iterable[Term], num_stages: int) -> None:
-        """Raises ValueError where weights do not fit the stages, two losses share a name, or no
+        """Raises LossError where weights do not fit the stages, two losses share a name, or no
         stage has a loss.
         """
         super().__init__()
@@ -57,9 +61,13 @@ class Criterion(nn.Module):
         names = [name for term in self.terms for name in term.weights]
         for name in names:
             if names.count(name) > 1:
-                raise ValueError(f"two losses have the name {name!r}")
+                raise LossError(
+                    f"LOSS.TERMS: gives two losses the name {name!r}; each must have its own"
+                )
         if not self.reads:
-            raise ValueError("no stage has a loss: some weight must be other than None and 0")
+            raise LossError(
+                "LOSS.TERMS: gives no stage a loss; it must name one whose weight is not 0"
+            )
 
     @property
     def reads(self) -> set[tuple[str, int]]:
@@ -78,11 +86,11 @@ class Criterion(nn.Module):
         """Output and target of each stage -> weighted losses (B,) in float32, named by loss and
         stage: heatmap0, scale0, push0, pull0, heatmap1...
 
-        Stages come first and then the terms in their order. Raises ValueError where an output lacks
+        Stages come first and then the terms in their order. Raises LossError where an output lacks
         a map that a term reads.
         """
         if not len(outputs) == len(targets) == self.num_stages:
-            raise ValueError(
+            raise LossError(
                 f"{len(outputs)} outputs and {len(targets)} targets: "
                 f"the criterion is for {self.num_stages} stages"
             )
@@ -95,23 +103,16 @@ class Criterion(nn.Module):
 
 
 def _spread_weights(term: Term, num_stages: int) -> Term:
-    weights = {
-        name: spread(values, num_stages, f"weights of {name!r}")
-        for name, values in term.weights.items()
-    }
+    """The term with one entry for each stage: a single entry is repeated."""
+    weights = {}
+    for name, values in term.weights.items():
+        if len(values) not in (1, num_stages):
+            raise LossError(
+                f"LOSS.TERMS: the loss {name!r} has {len(values)} weights; LOSS.NUM_STAGES is "
+                f"{num_stages}, so it must have 1 or {num_stages}"
+            )
+        weights[name] = list(values) * (num_stages // len(values))
     return Term(term.function, weights, tuple(term.reads))
-
-
-def spread(values: Sequence[Any], num_stages: int, what: str) -> list[Any]:
-    """One entry for each stage: a single entry is repeated, and of a longer list the first count.
-
-    what: what a ValueError calls the values.
-    """
-    if len(values) == 1:
-        return list(values) * num_stages
-    if len(values) < num_stages:
-        raise ValueError(f"{what}: {len(values)} entries for {num_stages} stages")
-    return list(values[:num_stages])
 
 
 def _weights_at(term: Term, stage: int) -> dict[str, float]:
@@ -129,15 +130,18 @@ def _losses_of(
     names = ", ".join(term.weights)
     for map_name in term.reads:
         if not _has_map(output, map_name):
-            raise ValueError(
-                f"the loss {names} reads the map {map_name!r}, "
-                f"which the network does not give at stage {stage}"
+            raise LossError(
+                f"LOSS.TERMS: the loss {names} reads the map {map_name!r}, which the network does "
+                f"not give at stage {stage}; it needs a MODEL.HEAD that does"
             )
     values = term.function(output, target)
     if isinstance(values, Tensor):
         values = [values]
     if len(values) != len(term.weights):
-        raise ValueError(f"the function of the loss {names} gives {len(values)} tensors")
+        raise LossError(
+            f"LOSS.TERMS: the function of the loss {names} gives {len(values)} tensors; it must "
+            f"give {len(term.weights)}"
+        )
     for name, value in zip(term.weights, values):
         if name in weights:
             yield f"{name}{stage}", weights[name] * value
@@ -168,7 +172,7 @@ def build_heatmap_term(cfg: Any) -> Term:
         scales = output.scales if scale_adaptive else None
         return heatmap_loss(output.heatmaps, target.heatmaps, target.mask, scales, gamma)
 
-    weights = _where(cfg, "WITH_HEATMAPS_LOSS", _stage_values(cfg, "HEATMAPS_LOSS_FACTOR"))
+    weights = _where(cfg.LOSS.WITH_HEATMAPS_LOSS, cfg.LOSS.HEATMAPS_LOSS_FACTOR)
     reads = ["heatmaps", "scales"] if scale_adaptive else ["heatmaps"]
     return Term(function, {"heatmap": weights}, reads)
 
@@ -181,7 +185,7 @@ def build_scale_term(cfg: Any) -> Term:
         return scale_loss(output.scales, target.heatmaps, target.mask)
 
     factor = cfg.LOSS.SCALE_LOSS_FACTOR if cfg.LOSS.SCALE_ADAPTIVE else None
-    weights = _where(cfg, "WITH_HEATMAPS_LOSS", [factor] * cfg.LOSS.NUM_STAGES)
+    weights = _where(cfg.LOSS.WITH_HEATMAPS_LOSS, [factor] * cfg.LOSS.NUM_STAGES)
     return Term(function, {"scale": weights}, ["scales"])
 
 
@@ -194,20 +198,15 @@ def build_associative_term(cfg: Any) -> Term:
         return associative_loss(output.tags, target.index, target.present, push_kind)
 
     weights = {
-        name: _where(cfg, "WITH_AE_LOSS", _stage_values(cfg, f"{name.upper()}_LOSS_FACTOR"))
-        for name in ("push", "pull")
+        "push": _where(cfg.LOSS.WITH_AE_LOSS, cfg.LOSS.PUSH_LOSS_FACTOR),
+        "pull": _where(cfg.LOSS.WITH_AE_LOSS, cfg.LOSS.PULL_LOSS_FACTOR),
     }
     return Term(function, weights, ["tags"])
 
 
-def _stage_values(cfg: Any, key: str) -> list[Any]:
-    return spread(list(cfg.LOSS[key]), cfg.LOSS.NUM_STAGES, f"LOSS.{key}")
-
-
-def _where(cfg: Any, key: str, weights: Sequence[float | None]) -> list[float | None]:
-    """The weights at stages where a switch of LOSS is on, else None."""
-    switches = _stage_values(cfg, key)
-    return [weight if switch else None for switch, weight in zip(switches, weights)]
+def _where(switches: Sequence[bool], weights: Sequence[float | None]) -> list[float | None]:
+    """The weights at stages whose switch is on, else None."""
+    return [weight if switch else None for switch, weight in zip(switches, weights, strict=True)]
 
 
 LOSSES: dict[str, Callable[[Any], Term]] = {
@@ -218,6 +217,9 @@ LOSSES: dict[str, Callable[[Any], Term]] = {
 
 
 def build_criterion(cfg: Any) -> Criterion:
-    """The criterion of the terms that LOSS.TERMS names, in that order."""
+    """The criterion of the terms that LOSS.TERMS names, in that order.
+
+    Raises PartError for an unknown name, LossError as Criterion does.
+    """
     terms = [choose(LOSSES, name, "LOSS.TERMS")(cfg) for name in cfg.LOSS.TERMS]
     return Criterion(terms, cfg.LOSS.NUM_STAGES)
