@@ -285,6 +285,7 @@ def pretended() -> Iterator[PretendDevice]:
         mock.patch.object(torch.cuda, "Event", Event),
         mock.patch.object(torch.cuda, "Stream", Stream),
         mock.patch.object(torch.cuda, "stream", _on_stream),
+        mock.patch.object(torch.cuda, "current_stream", lambda device=None: device),
         mock.patch.object(
             torch.__future__, "get_overwrite_module_params_on_conversion", lambda: True
         ),

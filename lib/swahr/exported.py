@@ -108,6 +108,8 @@ def load_onnx(path: Path) -> Any:
         raise ExportedError(f"{path}: needs onnx: {REMEDY}") from None
     try:
         return onnx.load(path)
+    except PermissionError:
+        raise ExportedError(f"{path}: may not be read by this user") from None
     except Exception:  # protobuf and onnx raise their own types for damaged files
         raise ExportedError(
             f"{path}: no ONNX file, or only a part of one (was the copy cut short?)"

@@ -46,6 +46,17 @@ def test_one_line_where_there_is_no_compiler(
     assert not modes and "\n" not in str(error.value)
 
 
+@pytest.mark.parametrize(("device", "variable"), [(CPU, "CXX"), (torch.device("cuda"), "CC")])
+def test_one_line_where_the_compiler_cannot_be_read(
+    device: torch.device, variable: str, modes: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(variable, '"g++ -O2')
+    line = f'TRAIN.COMPILE: the variable {variable} is no command: "g++ -O2 (No closing quotation)'
+    with pytest.raises(CompileError) as error:
+        compile_network(nn.Identity(), "TRAIN.COMPILE", device)
+    assert str(error.value) == line and not modes
+
+
 def test_any_of_the_compilers_will_do(
     modes: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import copy
+import pickle
+from collections.abc import Callable
 from unittest.mock import patch
 
 import pytest
@@ -12,7 +14,13 @@ from torch import Tensor, nn
 
 from swahr.acceleration import conv_training, winograd
 from swahr.acceleration.conv_training import gradient_of_weight, use_own_convolutions
-from tests.acceleration.test_winograd import maps, needs_threads, threads  # noqa: F401  (a fixture)
+from tests.acceleration.test_winograd import (
+    OTHERS,
+    layer,
+    maps,
+    needs_threads,
+    threads,  # noqa: F401  (a fixture)
+)
 
 
 def trained(channels: int, outputs: int, bias: bool = False, stride: int = 1) -> nn.Conv2d:
@@ -122,6 +130,28 @@ def test_any_number_of_threads(
 
 @needs_threads
 @pytest.mark.parametrize("winograd", (False, True))
+def test_the_memory_of_many_threads_is_bounded(
+    winograd: bool,
+    threads: None,  # noqa: F811
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Fewer of them sum then; one always can."""
+    x = maps(2, 16, 20, 20)
+    factor = maps(2, 32, 20, 20, seed=1)
+    expected = gradient_of_weight(x, factor, winograd=winograd)
+    torch.set_num_threads(5)
+    run = patch.object(conv_training, "run_threads", wraps=conv_training.run_threads)
+    of_one = 4 * (36 if winograd else 9) * 16 * 32
+    for bound, parts in ((2 * of_one, 2), (5 * of_one, 5), (1, 1)):
+        monkeypatch.setattr(conv_training, "MAX_SUMS", bound)
+        with run as run_threads:
+            ours = gradient_of_weight(x, factor, winograd=winograd)
+        assert run_threads.call_args.args[3] == parts
+        torch.testing.assert_close(ours, expected, rtol=0, atol=1e-3)
+
+
+@needs_threads
+@pytest.mark.parametrize("winograd", (False, True))
 def test_one_thread_does_the_work_of_all(winograd: bool, threads: None) -> None:  # noqa: F811
     """OpenMP may start fewer threads than it is asked for."""
     torch.set_num_threads(3)
@@ -168,21 +198,68 @@ def test_when_they_are_used() -> None:
 
 
 @needs_threads
-def test_a_copy_has_weights_of_its_own() -> None:
+@pytest.mark.parametrize("settings", OTHERS, ids=str)
+def test_other_convolutions_stay_pytorchs(settings: dict[str, object]) -> None:
+    """To the bit; also where a layer became another one after it was changed."""
+    plain = layer(32, 32, **settings).requires_grad_()
+    changed = copy.deepcopy(plain)
+    use_own_convolutions(changed)
+    mutated = layer(32, 32).requires_grad_()
+    use_own_convolutions(mutated)
+    forward = mutated.forward
+    mutated.__dict__.update(vars(plain))
+    mutated.forward = forward  # type: ignore[method-assign]
+    x = maps(1, 32, 24, 24)
+    expected = gradients(plain, x, torch.ones(()))
+    plain.zero_grad()
+    for conv in (changed, mutated):
+        conv.zero_grad()
+        for ours, theirs in zip(gradients(conv, x, torch.ones(())), expected, strict=True):
+            assert torch.equal(ours, theirs)
+
+
+@needs_threads
+@pytest.mark.parametrize("stride", (1, 2))
+def test_a_batch_of_no_images_has_gradients_of_zero(stride: int) -> None:
+    conv = trained(32, 32, bias=True, stride=stride)
+    x = maps(0, 32, 24, 24).requires_grad_()
+    conv(x).sum().backward()
+    assert x.grad is not None and x.grad.shape == x.shape
+    assert all(not parameter.grad.any() for parameter in conv.parameters())  # type: ignore[union-attr]
+
+
+@needs_threads
+@pytest.mark.parametrize("copied", (copy.deepcopy, lambda conv: pickle.loads(pickle.dumps(conv))))
+def test_a_copy_has_weights_of_its_own(copied: Callable[[nn.Module], nn.Module]) -> None:
+    """Copies and pickles of networks compute with the kernels too."""
     conv = trained(32, 32)
     x = maps(1, 32, 24, 24)
     before = conv(x)
-    other = copy.deepcopy(conv)
+    (other,) = copied(nn.Sequential(conv))
     with torch.no_grad():
         conv.weight.zero_()
     assert torch.equal(other(x), before) and not conv(x).any()
+    assert used(other, x)
 
 
-def test_only_layers_of_3x3_are_changed() -> None:
-    model = nn.Sequential(nn.Conv2d(8, 8, 1), nn.Conv2d(8, 8, 3), nn.ConvTranspose2d(8, 8, 3))
+def test_which_layers_are_changed() -> None:
+    """Those of 3x3 whose forward is PyTorch's, and the names of no weights."""
+    patched = layer(8, 8)
+    own = patched.forward = lambda x: x  # type: ignore[method-assign]
+    model = nn.Sequential(
+        layer(8, 8),
+        layer(8, 8, stride=2),
+        nn.Conv2d(8, 8, 1),
+        nn.ConvTranspose2d(8, 8, 3, padding=1),
+        layer(8, 8, groups=8),
+        patched,
+    )
     names = list(model.state_dict())
+    before = [vars(module).get("forward") for module in model]
     use_own_convolutions(model)
-    assert ["forward" in vars(layer) for layer in model] == [False, True, False]
+    after = [vars(module).get("forward") for module in model]
+    changed = [now is not then for now, then in zip(after, before)]
+    assert changed == [True, True, False, False, False, False] and patched.forward is own
     assert list(model.state_dict()) == names
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Sequence
 
 import pytest
@@ -50,3 +51,34 @@ def test_the_setting_returns_after_an_error() -> None:
     with pytest.raises(ZeroDivisionError), BoundedSearch().of((1,)):
         raise ZeroDivisionError
     assert torch.backends.cudnn.benchmark
+
+
+def test_a_network_within_a_network_needs_no_turn() -> None:
+    with BoundedSearch().of((1,)):
+        assert not searches(BoundedSearch(), (1,))
+    assert torch.backends.cudnn.benchmark
+
+
+def test_the_setting_is_that_of_one_pass_at_a_time() -> None:
+    """Whichever threads and networks the passes are of; it is allowed again after the last one."""
+    often = BoundedSearch()
+    assert [searches(often, (1,)) for _ in range(PASSES + 1)][-1]
+    begun = threading.Event()
+    inside = threading.Event()
+    first_has_ended = threading.Event()
+
+    def second_pass() -> None:
+        begun.set()
+        with BoundedSearch().of((1,)):
+            inside.set()
+            first_has_ended.wait(30)
+
+    thread = threading.Thread(target=second_pass)
+    with often.of((1,)):
+        thread.start()
+        begun.wait(30)
+        inside.wait(0.2)
+        assert torch.backends.cudnn.benchmark
+    first_has_ended.set()
+    thread.join(30)
+    assert inside.is_set() and torch.backends.cudnn.benchmark

@@ -7,7 +7,6 @@ import subprocess
 import sys
 from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import nullcontext
 from pathlib import Path
 from typing import Any, cast
 from unittest.mock import MagicMock
@@ -18,7 +17,6 @@ from torch import Tensor, nn
 
 from benchmarks import pretend_device
 from benchmarks.pretend_device import DEVICE, pretended
-from swahr.acceleration.cuda_graphs import CudaGraphs
 from swahr.acceleration.fuse import (
     can_fuse_by_cudnn,
     fold_batch_norms,
@@ -175,15 +173,15 @@ class Tapped(Custom):
         return [StageOutput(None, self.last(self.layers(features) + middle), None)]
 
 
-class Watched(Custom):
-    """Reads the output of a block through a hook."""
+def one_more(module: nn.Module, inputs: object, output: Any) -> Any:
+    """A hook that changes the output, a map or a list of maps."""
+    return output + 1 if isinstance(output, Tensor) else [maps + 1 for maps in output]
 
-    def __init__(self, channels: int) -> None:
-        super().__init__(channels, BasicBlock(channels, channels), nn.ReLU())
-        self.layers[0].register_forward_hook(self.keep)
 
-    def keep(self, module: nn.Module, inputs: object, output: Tensor) -> Tensor:
-        return output + 1
+def hooked(index: int, *layers: nn.Module) -> Custom:
+    """A head with a hook on one of its layers."""
+    layers[index].register_forward_hook(one_more)
+    return Custom(C, *layers)
 
 
 def conv_norm(channels: int, **settings: object) -> tuple[nn.Module, nn.Module]:
@@ -235,7 +233,11 @@ MODIFIED: dict[str, Callable[[], Head]] = {
         C, bottleneck_with(C, conv2=nn.Conv2d(4, 4, 3, padding=1, padding_mode="circular"))
     ),
     "block with a norm by group": lambda: Reused(C, bottleneck_with(C, bn3=nn.GroupNorm(2, C))),
-    "hook": lambda: Watched(C),
+    "hook on a block": lambda: hooked(0, BasicBlock(C, C), nn.ReLU()),
+    "hook on a convolution": lambda: hooked(0, nn.Conv2d(C, C, 1), nn.ReLU()),
+    "hook before a norm": lambda: hooked(0, *conv_norm(C, padding=1)),
+    "hook on a norm": lambda: hooked(1, *conv_norm(C, padding=1)),
+    "hook on a ReLU": lambda: hooked(1, nn.Conv2d(C, C, 1), nn.ReLU()),
     "weight norm": lambda: Custom(
         C, nn.utils.parametrizations.weight_norm(nn.Conv2d(C, C, 1)), nn.BatchNorm2d(C), nn.ReLU()
     ),
@@ -286,6 +288,10 @@ def replace_module(backbone: HRNet) -> None:
     backbone.stage4[1] = Doubled(backbone.stage4[1])
 
 
+def watch_module(backbone: HRNet) -> None:
+    backbone.stage3[0].register_forward_hook(one_more)
+
+
 class Doubled(nn.Module):
     """Reads its inputs before and after the module that could overwrite them."""
 
@@ -314,6 +320,7 @@ class Twice(HRNet):
         replace_activation,
         replace_stem,
         replace_module,
+        watch_module,
     ],
 )
 @torch.inference_mode()
@@ -518,92 +525,23 @@ def test_weights_have_the_layout_that_is_asked_for(channels_last: bool) -> None:
     assert wide and all(weight.is_contiguous(memory_format=layout) for weight in wide)
 
 
-class StubGraph:
-    """A CUDA graph that repeats the last call of `doubled` on the tensors of that call."""
+class Volumes(Custom):
+    """Has weights of five dimensions."""
 
-    def replay(self) -> None:
-        inputs, outputs = doubled.calls[-1]
-        outputs.copy_(2 * inputs)
+    def __init__(self, channels: int) -> None:
+        super().__init__(channels, *conv_norm(channels, padding=1), nn.ReLU())
+        self.volumes = nn.Conv3d(1, 1, 3, padding=1)
 
-
-def doubled(maps: Tensor) -> list[StageOutput]:
-    doubled.calls.append((maps, 2 * maps))
-    return [StageOutput(None, doubled.calls[-1][1], None)]
+    def forward(self, features: Tensor) -> list[StageOutput]:
+        return super().forward(self.volumes(features.unsqueeze(1)).squeeze(1))
 
 
-doubled.calls = []  # type: ignore[attr-defined]
-
-
-@pytest.fixture
-def stub_cuda(monkeypatch: pytest.MonkeyPatch) -> MagicMock:
-    """A stub of CUDA: replaying reads and writes the tensors that were recorded. The stream."""
-    stream = MagicMock()
-    stubs = {
-        "graph_pool_handle": object,
-        "CUDAGraph": StubGraph,
-        "Stream": MagicMock,
-        "stream": lambda stream: nullcontext(),
-        "current_stream": lambda: stream,
-        "graph": lambda graph, **options: nullcontext(),
-    }
-    for name, stub in stubs.items():
-        monkeypatch.setattr(torch.cuda, name, stub)
-    return stream
-
-
-def test_recorded_networks_copy_their_inputs_and_outputs(stub_cuda: MagicMock) -> None:
-    recorded = CudaGraphs(doubled)
-    first = torch.full((1, 3, 2, 2), 1.0)
-    [one] = recorded(first)
-    [three] = recorded(3 * first)
-    assert (first == 1).all() and (one.heatmaps == 2).all() and (three.heatmaps == 6).all()
-    assert len(recorded.recorded) == 1
-
-
-def test_the_size_that_was_not_used_for_the_longest_time_is_forgotten(stub_cuda: MagicMock) -> None:
-    recorded = CudaGraphs(doubled, sizes=2)
-    for side in (1, 2, 1, 3, 1):
-        recorded(torch.zeros(1, 3, side, side))
-    assert [key[0][2] for key in recorded.recorded] == [3, 1]
-    assert len(recorded.recorded) == 2
-
-
-def test_a_pass_waits_for_the_outputs_of_the_one_before(stub_cuda: MagicMock) -> None:
-    """Its stream waits, in case another thread's stream still copies the recorded outputs."""
-    recorded = CudaGraphs(doubled)
-    recorded(torch.zeros(1, 3, 2, 2))
-    stub_cuda.wait_event.assert_not_called()
-    recorded(torch.zeros(1, 3, 2, 2))
-    stub_cuda.wait_event.assert_called_once_with(stub_cuda.record_event.return_value)
-
-
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 @torch.inference_mode()
-def test_recorded_networks_give_the_same() -> None:
-    """For several sizes, in turn; what was given before is not overwritten."""
-    model = optimize_for_inference(network().cuda())
-    recorded = CudaGraphs(model)
-    batches = [images(*size).cuda() for size in ((2, 64, 32), (1, 32, 64), (2, 64, 32))]
-    outputs = [recorded(batch + number) for number, batch in enumerate(batches)]
-    for number, batch in enumerate(batches):
-        assert_same(outputs[number], model(batch + number))
-    assert len(recorded.recorded) == 2
-
-
-@pytest.mark.parametrize(
-    "copied", [copy.deepcopy, lambda graphs: pickle.loads(pickle.dumps(graphs))]
-)
-def test_copies_record_their_own_graphs(
-    copied: Callable[[CudaGraphs], CudaGraphs], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(torch.cuda, "graph_pool_handle", object)
-    graphs = CudaGraphs(network())
-    graphs.recorded["key"] = (None, None, lambda: None)  # type: ignore[assignment, arg-type]
-    again = copied(graphs)
-    assert not again.recorded and again.memory is not graphs.memory
-    with torch.inference_mode():
-        for got, want in zip(again.model(images()), graphs.model(images()), strict=True):
-            assert torch.equal(got.heatmaps, want.heatmaps)
+def test_weights_of_five_dimensions_keep_their_layout(caplog: pytest.LogCaptureFixture) -> None:
+    model = with_head(Volumes(C))
+    fast = optimize_for_inference(model)
+    assert_same(fast(images()), model(images()))
+    assert verified(fast, model, (64, 96)) is fast and not caplog.records
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])

@@ -15,7 +15,13 @@ from torch import Tensor, nn
 
 from swahr.acceleration import winograd
 from swahr.acceleration.fuse import optimize_for_inference
-from swahr.acceleration.winograd import Filters, can_convolve, convolve, transform_filters
+from swahr.acceleration.winograd import (
+    Filters,
+    can_convolve,
+    convolve,
+    is_plain_3x3,
+    transform_filters,
+)
 from swahr.models.heads.higher_hrnet import DeconvSettings
 from tests.models.tiny_networks import images, network
 
@@ -33,6 +39,17 @@ def maps(batch: int, channels: int, height: int, width: int, seed: int = 0) -> T
 def layer(channels: int, outputs: int, **settings: object) -> nn.Conv2d:
     torch.manual_seed(channels + outputs)
     return nn.Conv2d(channels, outputs, 3, **{"padding": 1, **settings}).requires_grad_(False)  # type: ignore[arg-type]
+
+
+# Settings of layers whose convolution is another one.
+OTHERS: list[dict[str, object]] = [
+    {"dilation": 2},
+    {"padding": 0},
+    {"padding": 2, "dilation": 2},
+    {"padding": "same"},
+    {"groups": 2},
+    {"padding_mode": "circular"},
+]
 
 
 def convolved(
@@ -173,6 +190,12 @@ def test_another_processor_gives_the_same_bits() -> None:
     assert done.stdout.strip() == bits()
 
 
+def test_plain_3x3() -> None:
+    assert is_plain_3x3(layer(4, 8)) and is_plain_3x3(layer(4, 8, stride=2))
+    assert not any(is_plain_3x3(layer(4, 8, **settings)) for settings in OTHERS)
+    assert not is_plain_3x3(nn.Conv2d(4, 8, (3, 5), padding=1))
+
+
 @needs_threads
 def test_what_it_can_do() -> None:
     x = maps(1, 64, 24, 24)
@@ -180,10 +203,7 @@ def test_what_it_can_do() -> None:
     assert can_convolve(conv, x) and can_convolve(conv, x, maps(1, 64, 24, 24))
     for other in (
         layer(64, 64, stride=2),
-        layer(64, 64, dilation=2),
-        layer(64, 64, padding=0),
         layer(64, 64, groups=2),
-        layer(64, 64, padding_mode="circular"),
         layer(64, 65),
         layer(64, 64).double(),
     ):

@@ -11,6 +11,7 @@ import threading
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -345,6 +346,15 @@ def test_incomplete_files_are_removed(tmp_path: Path) -> None:
         (tmp_path / name).touch()
     checkpoint.remove_parts(tmp_path)
     assert sorted(path.name for path in tmp_path.iterdir()) == [".other", "checkpoint.pth.tar"]
+
+
+def test_a_file_that_may_not_be_read_is_not_called_damaged(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "x.pth.tar").touch()
+    monkeypatch.setattr(torch, "load", Mock(side_effect=PermissionError(13, "Permission denied")))
+    with pytest.raises(CheckpointError, match="x.pth.tar: may not be read by this user$"):
+        checkpoint.read_checkpoint(tmp_path / "x.pth.tar")
 
 
 def test_a_file_that_is_missing_is_named(tmp_path: Path) -> None:

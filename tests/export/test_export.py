@@ -7,13 +7,16 @@ from __future__ import annotations
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import cv2
 import numpy as np
 import pytest
 import torch
+from torch import Tensor, nn
 
 import swahr
 from swahr.commands import export as command
@@ -25,7 +28,8 @@ from swahr.engine.infer import Results, infer_images
 from swahr.engine.model_files import find_model
 from swahr.engine.validate import validate_weights
 from swahr.export import check
-from swahr.exported import Description, ExportedError, describe_exported
+from swahr.export.write import write_onnx
+from swahr.exported import Description, ExportedError, describe_exported, load_onnx
 from swahr.files import write_bytes
 from swahr.inference.load import load_model, load_network
 from swahr.inference.predictor import build_predictor
@@ -297,6 +301,15 @@ def test_the_name_and_the_source_of_an_export(toys: Toys, tmp_path: Path) -> Non
         command.export(find_model(toys.file()), tmp_path / "x.onnx")
 
 
+def test_an_exported_network_that_may_not_be_read(
+    toys: Toys, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = toys.file()
+    monkeypatch.setattr(onnx, "load", Mock(side_effect=PermissionError(13, "Permission denied")))
+    with pytest.raises(ExportedError, match="toy.onnx: may not be read by this user$"):
+        load_onnx(path)
+
+
 def test_files_that_are_no_exported_network(toys: Toys, tmp_path: Path) -> None:
     part = tmp_path / "part.onnx"
     write_bytes(part, toys.file().read_bytes()[:1000])
@@ -328,6 +341,55 @@ def test_missing_packages_are_named(
     engine = package if package != "onnx" else ""
     with pytest.raises(ExportedError, match=f"copy.onnx: {line}$"):
         swahr.load(copy, engine=engine, device="cpu")
+
+
+class Averaged(nn.Module):
+    """In place of AveragedMaps, with a function of the images for the heatmaps."""
+
+    def __init__(self, function: Callable[[Tensor], Tensor]) -> None:
+        super().__init__()
+        self.function = function
+
+    def forward(self, images: Tensor) -> dict[str, Tensor]:
+        return {"heatmaps": self.function(images)}
+
+
+@pytest.mark.parametrize(
+    ("function", "line"),
+    [
+        (
+            lambda images: images[:2] + images,
+            r"this network cannot compute 3 images of 160 x 64 px in float16 on a CPU: The size of",
+        ),
+        (
+            lambda images: images if images.sum() else -images,
+            "torch.export cannot trace this network: Could not guard on data-dependent",
+        ),
+        (
+            torch.special.bessel_j0,
+            "torch.onnx cannot write this network: No ONNX function found for <OpOverload",
+        ),
+    ],
+)
+def test_networks_that_cannot_be_exported(
+    function: Callable[[Tensor], Tensor], line: str, toys: Toys, tmp_path: Path
+) -> None:
+    """One line says whether running, tracing or writing failed, and why."""
+    about = describe_exported(toys.file(half=True))
+    with pytest.raises(ExportedError, match=f"^{line}") as error:
+        write_onnx(Averaged(function), about, tmp_path / "x.onnx")  # type: ignore[arg-type]
+    assert "\n" not in str(error.value) and not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("package", ["onnx", "onnxscript"])
+def test_packages_that_writing_needs_are_named_before_the_network_runs(
+    package: str, toys: Toys, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    about = describe_exported(toys.file())
+    monkeypatch.setitem(sys.modules, package, None)
+    line = rf"^export needs onnx and onnxscript: pip install 'swahr\[export\]' \(.*{package} halted"
+    with pytest.raises(ExportedError, match=line):
+        write_onnx(None, about, tmp_path / "x.onnx")  # type: ignore[arg-type]
 
 
 def test_a_gpu_needs_the_gpu_package(toys: Toys) -> None:

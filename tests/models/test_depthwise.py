@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 from copy import deepcopy
 from unittest.mock import patch
 
@@ -137,7 +138,7 @@ def test_which_layers_of_a_network_train_so() -> None:
     ]
     network = nn.Sequential(nn.ModuleList(fitting), nn.ModuleList(other))
     use_depthwise_gradients(network)
-    for copy in (network, deepcopy(network)):
+    for copy in (network, deepcopy(network), pickle.loads(pickle.dumps(network))):
         x = torch.randn(1, 4, 12, 12)
         with patch.object(depthwise, "depthwise_conv2d", wraps=depthwise_conv2d) as computed:
             for layer in copy[0]:
@@ -148,3 +149,12 @@ def test_which_layers_of_a_network_train_so() -> None:
             for layer in copy[1]:
                 layer(x)
             assert computed.call_count == len(fitting)
+
+
+@pytest.mark.slow
+def test_patched_layers_compile_without_a_break() -> None:
+    conv = nn.Conv2d(4, 4, 3, groups=4)
+    expected = conv(torch.ones(1, 4, 6, 6))
+    use_depthwise_gradients(conv)
+    compiled = torch.compile(nn.Sequential(conv), backend="eager", fullgraph=True)
+    torch.testing.assert_close(compiled(torch.ones(1, 4, 6, 6)), expected)

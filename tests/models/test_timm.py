@@ -1,17 +1,19 @@
 from __future__ import annotations
 
 import importlib
+import pickle
 import sys
+from copy import deepcopy
 from pathlib import Path
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from swahr.acceleration.fuse import fold_batch_norms, optimize_for_inference
 from swahr.config import load_config
 from swahr.models.backbones.efficientnet_names import timm_name
-from swahr.models.backbones.timm import TimmBackbone
+from swahr.models.backbones.timm import TimmBackbone, _name_in_body
 from swahr.models.build import build_model
 from swahr.models.flops import count_macs
 from swahr.models.network import ModelError, PoseNetwork
@@ -86,6 +88,53 @@ def test_pretrained_from_a_file_of_timm(tmp_path: Path) -> None:
     assert (report.taken, report.unasked) == (len(published) - 2, 2)
 
 
+@pytest.mark.parametrize("name", ["resnet10t", "convnext_atto", "repvgg_a0"])
+def test_all_of_the_body_is_in_a_file_of_timm(tmp_path: Path, name: str) -> None:
+    """Names of the body and of the whole network differ where timm flattens sequences of layers."""
+    timm = pytest.importorskip("timm")
+    with torch.device("meta"):
+        published = timm.create_model(name).state_dict()
+    numbered = {
+        name: torch.full(tensor.shape, index, dtype=tensor.dtype, device="cpu")
+        for index, (name, tensor) in enumerate(published.items())
+    }
+    path = tmp_path / "file.pth"
+    torch.save(numbered, path)
+    backbone = TimmBackbone(name, 8)
+    report = load_pretrained(PoseNetwork(backbone, network().head), path)
+    body = backbone.body.state_dict()
+    assert report.taken == len(body) and report.unasked == len(published) - len(body)
+    found = [int(tensor.flatten()[0]) for tensor in body.values()]
+    assert found == sorted(set(found))
+
+
+@pytest.mark.parametrize(
+    ("children", "name", "expected"),
+    [
+        (["stem", "stages_0"], "stem.conv.weight", "stem.conv.weight"),
+        (["stem", "stages_0"], "stages.0.1.weight", "stages_0.1.weight"),
+        (["stem", "stages_0"], "stages.2.1.weight", "stages.2.1.weight"),
+        (["stem", "stages_0"], "stages_0.1.weight", "stages_0.1.weight"),
+        (["repeat", "repeat_1"], "repeat.1.conv.weight", "repeat.1.conv.weight"),
+        (["model"], "stages.0.1.weight", "model.stages.0.1.weight"),
+        (["model"], "pos_embed", "model.pos_embed"),
+        (["model"], "model.pos_embed", "model.pos_embed"),
+    ],
+)
+def test_names_of_the_body(children: list[str], name: str, expected: str) -> None:
+    body = nn.ModuleDict({child: nn.Identity() for child in children})
+    assert _name_in_body(body, name) == expected
+
+
+def test_pretrained_from_the_backbone_of_another_network(tmp_path: Path) -> None:
+    source = randomized(built(), seed=1).backbone.state_dict()
+    path = tmp_path / "backbone.pth"
+    torch.save(source, path)
+    model = built()
+    assert load_pretrained(model, path).taken == len(source)
+    assert same(model.backbone.state_dict(), source)
+
+
 @pytest.mark.parametrize(
     ("name", "expected"),
     [
@@ -143,6 +192,17 @@ def test_gradients_of_depthwise_convolutions_are_those_of_pytorch() -> None:
         backbone.eval()(batch).backward(factor)
     for mine, theirs in zip(ours.parameters(), plain.parameters(), strict=True):
         torch.testing.assert_close(mine.grad, theirs.grad, rtol=1e-9, atol=1e-9)
+
+
+def test_copies_compute_with_their_own_weights() -> None:
+    pytest.importorskip("timm")
+    model = TimmBackbone("tf_efficientnet_lite0", 8).eval()
+    batch = images(1, 64, 96)
+    expected = model(batch)
+    for copy in (deepcopy(model), pickle.loads(pickle.dumps(model))):
+        torch.testing.assert_close(copy(batch), expected, rtol=0, atol=0)
+        nn.init.zeros_(copy.body.conv_stem.weight)
+        assert not copy.body.conv_stem(batch).any() and model.body.conv_stem(batch).any()
 
 
 def test_padding_is_not_computed_from_the_size(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -6,6 +6,7 @@ import warnings
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -165,6 +166,19 @@ def test_pretrained_from_a_file_of_the_backbone_alone(tmp_path: Path) -> None:
     assert load_pretrained(model, path, ["conv1"]).taken == 2
 
 
+def test_two_tensors_that_mean_the_same(tmp_path: Path) -> None:
+    state = published_state(network())
+    state["backbone.conv1.weight"] = state["conv1.weight"] + 1
+    path = saved(tmp_path / "twice.pth", state)
+    twice = (
+        r"twice\.pth: conv1\.weight and backbone\.conv1\.weight are both the network's "
+        r"conv1\.weight; a file has each tensor once: remove one of them$"
+    )
+    for load in (load_weights, load_pretrained):
+        with pytest.raises(CheckpointError, match=twice):
+            load(network(), path)
+
+
 class Payload:
     def __reduce__(self) -> tuple[object, tuple[str]]:
         return print, ("this must not run",)
@@ -256,6 +270,48 @@ def test_bad_files(tmp_path: Path, kind: str, capfd: pytest.CaptureFixture[str])
     assert capfd.readouterr() == ("", "")
 
 
+UNUSUAL: dict[str, tuple[Callable[[], Tensor], str]] = {
+    "float8": (lambda: torch.ones(2).to(torch.float8_e4m3fn), "is of type float8_e4m3fn"),
+    "complex": (lambda: torch.ones(2, dtype=torch.complex64), "is of type complex64"),
+    "quantized": (lambda: torch.quantize_per_tensor(torch.ones(2), 1, 0, torch.qint8), "is of ty"),
+    "sparse": (lambda: torch.eye(2).to_sparse(), "has the layout sparse_coo"),
+    "compressed": (lambda: torch.eye(2).to_sparse_csr(), "has the layout sparse_csr"),
+    "nested": (lambda: torch.nested.nested_tensor([torch.ones(2)]), "has the layout nested"),
+    "meta": (lambda: torch.ones(2, device="meta"), "has no values (it is on the meta device)"),
+}
+
+
+@pytest.mark.filterwarnings("ignore")  # of PyTorch, that these are experimental or deprecated
+@pytest.mark.parametrize("kind", UNUSUAL)
+def test_unusual_tensors(tmp_path: Path, kind: str) -> None:
+    make, problem = UNUSUAL[kind]
+    path = saved(tmp_path / "a.pth", {"bn1.num_batches_tracked": torch.tensor(3), "w": make()})
+    with pytest.raises(CheckpointError) as error:
+        load_pretrained(network(), path)
+    line = str(error.value)
+    assert line.startswith(f"{path}: tensor w {problem}") and "\n" not in line
+    assert line.endswith(
+        "; files of weights hold dense tensors of float16, bfloat16, float32, float64, and whole "
+        "numbers: save it as one of these"
+    )
+
+
+@pytest.mark.parametrize("name", ["a.pth", "a.safetensors"])
+def test_files_that_may_not_be_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    """Tests may run as a user that may read everything."""
+    path = tmp_path / name
+    path.touch()
+    for error, line in (
+        (PermissionError(13, "Permission denied"), "may not be read by this user"),
+        (OSError(5, "Input/output error"), r"cannot be read \(Input/output error\)"),
+    ):
+        monkeypatch.setattr(Path, "open", Mock(side_effect=error))
+        with pytest.raises(CheckpointError, match=f"{name}: {line}$"):
+            read_state_dict(path)
+
+
 def test_weights_that_are_not_finite(tmp_path: Path) -> None:
     model = network()
     state = published_state(model)
@@ -314,9 +370,41 @@ def test_other_joints() -> None:
         {"scale_heads": False, "deconvs": (), "tag_channels": (4,)},
     ):
         settings = describe_settings(
-            published_state(network(num_joints=4, **{"tag_channels": (4, 0)} | heads))
+            published_state(network(num_joints=4, **{"tag_channels": (4, 0)} | heads)), joints=[4]
         )
         assert settings["MODEL.NUM_JOINTS"] == 4 and settings["MODEL.TAG_PER_JOINT"] is True
+
+
+def one_output(joints: int, tags: int) -> PoseNetwork:
+    """Its tensors alone do not tell how many of its maps are tags."""
+    return network("bottom-up", num_joints=joints, tag_channels=(tags,), scale_heads=False)
+
+
+@pytest.mark.parametrize(("joints", "tags", "per_joint"), [(17, 1, False), (9, 9, True)])
+def test_18_maps_are_those_of_the_networks_joints(joints: int, tags: int, per_joint: bool) -> None:
+    other = one_output(joints, joints if tags == 1 else 1)
+    with pytest.raises(CheckpointError, match=rf"fit: MODEL\.TAG_PER_JOINT {per_joint}$"):
+        load_state(other, published_state(one_output(joints, tags)))
+
+
+def test_joints_without_a_network_are_those_of_known_skeletons() -> None:
+    for joints, tags in ((17, 1), (14, 1), (17, 17), (14, 14)):
+        settings = describe_settings(published_state(one_output(joints, tags)))
+        assert settings["MODEL.NUM_JOINTS"] == joints
+        assert settings["MODEL.TAG_PER_JOINT"] == (tags == joints)
+        assert settings["LOSS.WITH_AE_LOSS"] == [True]
+
+
+def test_joints_that_stay_open() -> None:
+    """8 maps: 4 joints, 7 with a shared tag, or 8."""
+    state = published_state(one_output(4, 4))
+    settings = describe_settings(state)
+    assert settings["MODEL.SCALE_HEADS"] is False
+    assert not {"MODEL.NUM_JOINTS", "MODEL.TAG_PER_JOINT", "LOSS.WITH_AE_LOSS"} & settings.keys()
+    with pytest.raises(
+        CheckpointError, match=r"\[8, 4, 1, 1\] in the file, \[6, 4, 1, 1\] in .*\)$"
+    ):
+        load_state(one_output(3, 3), state)
 
 
 def test_other_widths() -> None:
@@ -417,11 +505,49 @@ def test_pretrained_errors(tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match=f"{another}, .*{width}"):
         load_pretrained(network(), path)
     none = (
-        r"none of its \d+ tensors \(first conv1\.weight\) is one of the network's in "
-        r"PRETRAINED_LAYERS \(head, neck"
+        r"none of its 1 tensors \(first fc\.weight\) is one of the network's in "
+        r"PRETRAINED_LAYERS \(fc, conv1\)$"
     )
     with pytest.raises(CheckpointError, match=none):
-        load_pretrained(network(), path, ["head", "neck"])
+        load_pretrained(network(), saved(path, {"fc.weight": torch.ones(1)}), ["fc", "conv1"])
+
+
+def test_layers_that_nobody_has(tmp_path: Path) -> None:
+    state = published_state(network(seed=1)) | {"fc.weight": torch.ones(1)}
+    without = {name: value for name, value in state.items() if not name.startswith("stage4")}
+    path = saved(tmp_path / "a.pth", without)
+    known = ["conv1", "stage4", "fc", ""]  # the network's, the file's, nobody's
+    assert load_pretrained(network(), path, known).taken == 1
+    unknown = (
+        r"a\.pth: MODEL\.EXTRA\.PRETRAINED_LAYERS: neither this file nor the network has a layer "
+        r"'stag2'; the file's are conv1, bn1, .*, stage3, .*, fc$"
+    )
+    with pytest.raises(CheckpointError, match=unknown):
+        load_pretrained(network(), path, ["conv1", "stag2"])
+    assert load_pretrained(network(), path, ["*", "stag2"]).taken == len(without) - 1
+
+
+def test_layers_of_a_backbone_that_its_file_lacks(tmp_path: Path) -> None:
+    """Files of a backbone alone have no prefix."""
+    path = saved(tmp_path / "a.pth", {"conv1.bias": torch.ones(2)})
+    model = PoseNetwork(Squares(), Points())
+    assert load_pretrained(model, path, ["conv1", "bn1"]).taken == 1
+    with pytest.raises(CheckpointError, match="has a layer 'bn'; the file's are conv1$"):
+        load_pretrained(model, path, ["conv1", "bn"])
+
+
+def test_a_small_part_of_the_backbone(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    backbone = Squares().state_dict()  # 7 tensors
+    path = tmp_path / "a.pth"
+    for count, layers, warns in ((4, "*", False), (3, "*", True), (3, "conv1", False)):
+        caplog.clear()
+        saved(path, dict(list(backbone.items())[:count]))
+        load_pretrained(PoseNetwork(Squares(), Points()), path, [layers])
+        assert [line.startswith(f"{path}: has only 3 of 7 te") for line in caplog.messages] == [
+            True
+        ] * warns
+    load_pretrained(network(), saved(path, published_state(network())), ["conv1", "stage2"])
+    assert len(caplog.messages) == 0
 
 
 @pytest.mark.parametrize("variant", VARIANTS)

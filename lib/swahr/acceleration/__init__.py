@@ -1,5 +1,5 @@
-"""Faster copies of networks for testing: fused layers, CPU convolutions, CUDA graphs.
+"""Faster networks: fused layers, CPU convolutions and CUDA graphs, for testing and for training.
 
-inference imports fuse and cuda_graphs; this package imports models and the base
-modules (jit, files, ...) only.
+inference, export and engine import it; this package imports models and the base modules (jit,
+files, ...) only.
 """

@@ -25,10 +25,16 @@ def compile_network(network: Any, key: str, device: torch.device, mode: str = "d
     """torch.compile, for a setting called `key`.
 
     Raises CompileError where the machine lacks the compiler that torch would call at the first
-    pass.
+    pass, or the variable that names it is no command.
     """
     variable, usual = COMPILERS.get(device.type, ("", ()))
-    named = shlex.split(os.environ.get(variable, ""))[:1]
+    command = os.environ.get(variable, "")
+    try:
+        named = shlex.split(command)[:1]
+    except ValueError as error:  # such as: No closing quotation
+        raise CompileError(
+            f"{key}: the variable {variable} is no command: {command} ({error})"
+        ) from None
     names = named or usual
     if names and not any(map(shutil.which, names)):
         given = f"{variable}={named[0]}" if named else " or ".join(usual)

@@ -9,8 +9,7 @@ gradient of the weights is summed directly, in up to half the time that oneDNN t
 
 from __future__ import annotations
 
-from functools import cache
-from types import MethodType
+from functools import cache, partial
 from typing import Any
 
 import torch
@@ -30,6 +29,7 @@ from swahr.acceleration.winograd import (
     difference,
     filter_matrix,
     is_available,
+    is_plain_3x3,
     is_readable,
     passes,
     run_threads,
@@ -40,17 +40,20 @@ from swahr.acceleration.winograd_kernels import POINTS, count_tiles
 from swahr.models.depthwise import conv_gradients
 
 CACHE = 16_384  # bytes of transformed tiles of both maps, at one point, that a thread makes at once
+MAX_SUMS = 1 << 29  # bytes of the sums of all parts of a gradient of weights
 
 
 def use_own_convolutions(model: nn.Module) -> None:
     """Let the 3x3 convolutions of a network train with the kernels of this project.
 
-    Only maps in float32 with channels last whose gradient is wanted change, by rounding. Modules
-    keep their types and their weights; copies of the network compute as it does.
+    Only maps in float32 with channels last change, by rounding, while gradients are on. Modules
+    keep their types and their weights; copies and pickles of the network compute as it does. Layers
+    with a `forward` of their own keep it.
     """
     for layer in model.modules():
-        if type(layer) is nn.Conv2d and layer.kernel_size == (3, 3):
-            layer.forward = MethodType(_forward, layer)  # type: ignore[method-assign]
+        if type(layer) is nn.Conv2d and is_plain_3x3(layer) and "forward" not in vars(layer):
+            # Unlike a method of another class, this can be pickled.
+            layer.forward = partial(_forward, layer)  # type: ignore[method-assign]
 
 
 def _forward(conv: nn.Conv2d, x: Tensor) -> Tensor:
@@ -67,12 +70,11 @@ def _has_gradient(conv: nn.Conv2d, x: Tensor) -> bool:
     return (
         torch.is_grad_enabled()
         and is_readable(x, torch.float32)
+        and len(x) > 0
         and conv.weight.dtype == torch.float32
         and not torch.is_autocast_enabled("cpu")
+        and is_plain_3x3(conv)  # the layer may have been changed since
         and conv.stride in ((1, 1), (2, 2))
-        and (conv.kernel_size, conv.padding, conv.dilation) == ((3, 3), (1, 1), (1, 1))
-        and conv.padding_mode == "zeros"
-        and conv.groups == 1
         and conv.in_channels % LANES == 0
         and conv.out_channels % LANES == 0
         and are_gradients_right()
@@ -135,11 +137,16 @@ def gradient_of_weight(
     batch, channels, height, width = x.shape
     out_channels = gradient.shape[1]
     tiles = batch * count_tiles(height) * count_tiles(width)
-    parts = min(torch.get_num_threads(), tiles if winograd else batch * gradient.shape[2])
+    planes = POINTS if winograd else 9
+    parts = min(
+        torch.get_num_threads(),
+        tiles if winograd else batch * gradient.shape[2],
+        max(MAX_SUMS // (4 * planes * channels * out_channels), 1),
+    )
     most = -(-tiles // parts)
     tile_block = min(max(CACHE // (4 * (channels + out_channels)), 4), most)
     _, _, size = scratch_layout(tile_block, channels, out_channels)
-    sums = x.new_empty(parts, POINTS if winograd else 9, channels * out_channels)
+    sums = x.new_empty(parts, planes, channels * out_channels)
     arguments = {
         "counters": 0,
         "input": x.data_ptr(),

@@ -57,7 +57,7 @@ def optimize_for_inference(
     """
     fast = fold_batch_norms(model).to(dtype)
     if channels_last:
-        fast = fast.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        fast._apply(_channels_last)
     parameter = next(fast.parameters(), None)
     if parameter is None:
         return fast
@@ -69,6 +69,11 @@ def optimize_for_inference(
         for conv in _fused_convolutions(fast):
             conv.by_cudnn = True
     return fast
+
+
+def _channels_last(tensor: Tensor) -> Tensor:
+    """Unlike nn.Module.to, which refuses networks that have tensors of five dimensions."""
+    return tensor.to(memory_format=torch.channels_last) if tensor.dim() == 4 else tensor
 
 
 def _fused_convolutions(model: nn.Module) -> Iterator[_FusedConv]:

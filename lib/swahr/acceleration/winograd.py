@@ -90,12 +90,20 @@ def filter_matrix(dtype: torch.dtype) -> Tensor:
     return torch.from_numpy(np.kron(matrix, matrix)).to(dtype)
 
 
+def is_plain_3x3(conv: nn.Conv2d) -> bool:
+    """Whether a layer has filters of 3x3 on all channels, and pads its maps by a pixel of zeros."""
+    return (
+        (conv.kernel_size, conv.padding, conv.dilation) == ((3, 3), (1, 1), (1, 1))
+        and conv.padding_mode == "zeros"
+        and conv.groups == 1
+    )
+
+
 def can_convolve(conv: nn.Conv2d, x: Tensor, total: Tensor | None = None) -> bool:
     """Whether `convolve` can compute the layer for x and is faster; the batch size does not matter.
 
     x: (B, C, h, w). total: what is added to the result, if anything.
     """
-    geometry = (conv.kernel_size, conv.stride, conv.padding, conv.dilation)
     batch, channels, height, width = x.shape
     pixels = height * width
     products = 9 * pixels
@@ -106,9 +114,8 @@ def can_convolve(conv: nn.Conv2d, x: Tensor, total: Tensor | None = None) -> boo
         and products * channels * conv.out_channels >= MIN_PRODUCTS
     )
     return (
-        geometry == ((3, 3), (1, 1), (1, 1), (1, 1))
-        and conv.padding_mode == "zeros"
-        and conv.groups == 1
+        is_plain_3x3(conv)
+        and conv.stride == (1, 1)
         and conv.weight.dtype == x.dtype
         and x.dtype in TOLERANCE
         and (x.dtype == torch.float32 or not HAS_AMX)

@@ -259,6 +259,8 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
     verify_checksums(path)
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
+    except PermissionError:
+        raise CheckpointError(f"{path}: may not be read by this user") from None
     except Exception as error:  # torch.load fails in as many ways as it has readers
         kind = type(error).__name__
         raise CheckpointError(

@@ -178,12 +178,14 @@ def published_settings(path: Path) -> dict[str, Any]:
     remedy = f"name its configuration: swahr.load(YAML, weights={str(path)!r})"
     if not found:
         raise LoadError(f"{path}: its tensors are not those of an HRNet; {remedy}")
-    if "MODEL.NUM_JOINTS" not in found:
+    if "MODEL.SCALE_HEADS" not in found:
         raise LoadError(
             f"{path}: is a backbone without keypoint heads, which finds nobody; training can start "
             "from it (MODEL.PRETRAINED)"
         )
-    joints = found["MODEL.NUM_JOINTS"]
+    joints = found.get("MODEL.NUM_JOINTS")
+    if joints is None:
+        raise LoadError(f"{path}: its tensors do not tell the number of keypoints; {remedy}")
     if joints not in DATA_SETS:
         raise LoadError(f"{path}: has {joints} keypoints, so its skeleton is not known; {remedy}")
     train, test = DATA_SETS[joints]

@@ -73,30 +73,30 @@ def averaged_maps(
 
 def write_onnx(module: AveragedMaps, description: Description, path: Path) -> None:
     """Write the file. Raises ExportedError without the packages, or where the network cannot be
-    traced.
+    run, traced or written.
     """
+    _import_packages()
     batch, rows, columns = EXAMPLE
     divisor = description.size_divisor
-    example = torch.zeros(batch, 3, rows * divisor, columns * divisor)
+    height = rows * divisor
+    width = columns * divisor
+    example = torch.zeros(batch, 3, height, width)
     dim = torch.export.Dim
     sizes = {0: dim("batch"), 2: divisor * dim("rows"), 3: divisor * dim("columns")}
-    with torch.no_grad():
+    asked = f"{batch} images of {width} x {height} px in {description.dtype}"
+    with _refusing(f"this network cannot compute {asked} on a CPU"), torch.no_grad():
         maps = module(example)
-    try:
-        with _quiet():
-            traced = torch.export.export(module, (example,), dynamic_shapes=(sizes,))
-            program = torch.onnx.export(
-                traced,
-                input_names=[INPUT],
-                output_names=list(maps),
-                dynamic_shapes=(sizes,),  # gives names only: `traced` has the sizes
-                dynamo=True,
-                verbose=False,
-            )
-    except ImportError as error:
-        raise ExportedError(f"export needs onnx and onnxscript: {REMEDY} ({error})") from None
-    except Exception as error:  # of a user's network: torch.export has many types
-        raise ExportedError(f"torch.export cannot trace this network: {_reason(error)}") from error
+    with _refusing("torch.export cannot trace this network"), _quiet():
+        traced = torch.export.export(module, (example,), dynamic_shapes=(sizes,))
+    with _refusing("torch.onnx cannot write this network"), _quiet():
+        program = torch.onnx.export(
+            traced,
+            input_names=[INPUT],
+            output_names=list(maps),
+            dynamic_shapes=(sizes,),  # gives names only: `traced` has the sizes
+            dynamo=True,
+            verbose=False,
+        )
     assert program is not None
     for output, values in zip(program.model.graph.outputs, maps.values()):
         if output.shape is not None:
@@ -108,9 +108,29 @@ def write_onnx(module: AveragedMaps, description: Description, path: Path) -> No
     program.save(path, external_data=False)
 
 
+def _import_packages() -> None:
+    """Those that torch.onnx imports, before a network is traced for minutes."""
+    try:
+        import onnx  # noqa: F401
+        import onnxscript  # noqa: F401
+    except ImportError as error:
+        raise ExportedError(f"export needs onnx and onnxscript: {REMEDY} ({error})") from None
+
+
+@contextmanager
+def _refusing(problem: str) -> Iterator[None]:
+    """Whatever a user's network raises within, or torch for it, becomes one line."""
+    try:
+        yield
+    except Exception as error:
+        raise ExportedError(f"{problem}: {_reason(error)}") from error
+
+
 def _reason(error: Exception) -> str:
-    """The cause in one line; torch.onnx wraps it in pages of advice."""
-    cause = error.__cause__ or error
+    """The first cause in one line; torch.onnx wraps it in pages of advice, twice."""
+    cause: BaseException = error
+    while cause.__cause__ is not None:
+        cause = cause.__cause__
     lines = [line.strip() for line in str(cause).splitlines() if line.strip()]
     return lines[0] if lines else type(cause).__name__
 

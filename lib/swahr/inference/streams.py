@@ -25,7 +25,7 @@ class DecodingStreams:
         if self.device.type != "cuda":
             return None
         event = torch.cuda.Event()
-        event.record()
+        event.record(torch.cuda.current_stream(self.device))
         return event
 
     @contextmanager

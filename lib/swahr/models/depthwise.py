@@ -8,7 +8,7 @@ a stride above 1 the gradient of the input is faster in float32 too, 5 to 50 tim
 from __future__ import annotations
 
 from collections.abc import Sequence
-from types import MethodType
+from functools import partial
 from typing import Any
 
 import torch
@@ -37,11 +37,12 @@ class DepthwiseConv2d(nn.Conv2d):
 
 def use_depthwise_gradients(model: nn.Module) -> None:
     """Let the nn.Conv2d of a network that have one filter per channel train as `depthwise_conv2d`
-    does. Modules keep their types and their weights; copies of the network train as it does.
+    does. Modules keep their types and their weights; copies and pickles of it train as it does.
     """
     for layer in model.modules():
         if type(layer) is nn.Conv2d and is_depthwise(layer):
-            layer.forward = MethodType(_forward, layer)  # type: ignore[method-assign]
+            # Unlike a bound method, it can be pickled.
+            layer.forward = partial(_forward, layer)  # type: ignore[method-assign]
 
 
 def is_depthwise(conv: nn.Conv2d) -> bool:

@@ -8,7 +8,7 @@ published files is in this module.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any
 
 from torch import Tensor, nn
@@ -16,8 +16,10 @@ from torch import Tensor, nn
 from swahr.models.backbones.hrnet import HRNet
 from swahr.models.heads.higher_hrnet import HigherHRNetHead
 from swahr.models.network import ModelError, PoseNetwork
+from swahr.skeleton import SKELETONS
 
 WITHOUT_PREFIX = (HRNet, HigherHRNetHead)
+KNOWN_JOINTS = frozenset(len(skeleton.keypoints) for skeleton in SKELETONS.values())
 OF_BACKBONE = ("MODEL.EXTRA.STEM", "MODEL.EXTRA.STAGE")  # keys that `describe_settings` gives
 
 
@@ -42,7 +44,8 @@ def to_file_names(model: nn.Module, given: Iterable[str]) -> dict[str, str]:
     """Names that a file gives -> the names that the network's own files would give them.
 
     Besides these, the network's own names are understood, and those of a file that holds the
-    backbone alone. Unknown names stay as they are.
+    backbone alone: the backbone's own, or those of `Backbone.name_of_pretrained`. Unknown names
+    stay as they are.
     """
     own = file_names(model)
     known = set(own.values())
@@ -52,19 +55,44 @@ def to_file_names(model: nn.Module, given: Iterable[str]) -> dict[str, str]:
         if name in known:
             return name
         of_backbone = name if backbone is None else backbone.name_of_pretrained(name)
-        return own.get(name) or own.get(f"backbone.{of_backbone}", name)
+        inside = (name, f"backbone.{of_backbone}", f"backbone.{name}")
+        return next((own[each] for each in inside if each in own), name)
 
     return {name: file_name(name) for name in given}
 
 
-def advice(own: Mapping[str, Tensor], given: Mapping[str, Tensor], head: bool = True) -> str:
+def has_layer(model: nn.Module, layer: str) -> bool:
+    """Whether the network has tensors whose names begin with that component, in its own files or in
+    those of its backbone alone.
+    """
+    own = file_names(model)
+    if any(file.split(".")[0] == layer for file in own.values()):
+        return True
+    if not isinstance(model, PoseNetwork):
+        return False
+    start = f"backbone.{model.backbone.name_of_pretrained(f'{layer}.')}"
+    return any(name.startswith(start) for name in own)
+
+
+def joints_of(model: nn.Module) -> tuple[int, ...]:
+    """The number of keypoints of a network with HigherHRNet's head; () for others."""
+    head = model.head if isinstance(model, PoseNetwork) else None
+    return (head.num_joints,) if isinstance(head, HigherHRNetHead) else ()
+
+
+def advice(
+    own: Mapping[str, Tensor],
+    given: Mapping[str, Tensor],
+    joints: Collection[int] = (),
+    head: bool = True,
+) -> str:
     """Settings under which the weights `given` would fit, as the end of a sentence.
 
-    own: tensors of the network by their names in files. head: the head must fit too. Empty where
-    the names tell nothing.
+    own: tensors of the network by their names in files. joints: see `describe_settings`. head: the
+    head must fit too. Empty where the names tell nothing.
     """
-    mine = describe_settings(own)
-    theirs = describe_settings(given)
+    mine = describe_settings(own, joints)
+    theirs = describe_settings(given, joints)
     if not mine:
         return "; they are of an HRNet (MODEL.BACKBONE hrnet)" if theirs else ""
     if not theirs:
@@ -78,7 +106,7 @@ def advice(own: Mapping[str, Tensor], given: Mapping[str, Tensor], head: bool = 
         if of_backbone
         else ""
     )
-    if head and "MODEL.NUM_JOINTS" not in theirs:
+    if head and "MODEL.SCALE_HEADS" not in theirs:
         return (
             f"{name}; they are of a backbone without keypoint heads, "
             "which MODEL.PRETRAINED can start from"
@@ -86,10 +114,12 @@ def advice(own: Mapping[str, Tensor], given: Mapping[str, Tensor], head: bool = 
     return f"{name}; settings that would fit: {', '.join(fitting)}" if fitting else name
 
 
-def describe_settings(state: Mapping[str, Tensor]) -> dict[str, Any]:
+def describe_settings(state: Mapping[str, Tensor], joints: Collection[int] = ()) -> dict[str, Any]:
     """The settings that tensors of a file were made with, as far as names and shapes tell.
 
-    The inverse of build_hrnet and build_higher_hrnet; {} for other backbones.
+    The inverse of build_hrnet and build_higher_hrnet; {} for other backbones. joints: the number of
+    keypoints to look for where shapes fit several, before those of the known skeletons. Where they
+    fit none of these, MODEL.NUM_JOINTS and the settings of the tags are left out.
     """
     shapes = {name: tuple(tensor.shape) for name, tensor in state.items() if tensor.dim() == 4}
     if "stage2.0.branches.0.0.conv1.weight" not in shapes:
@@ -113,24 +143,26 @@ def describe_settings(state: Mapping[str, Tensor]) -> dict[str, Any]:
         found[f"{key}.BLOCK"] = (
             "BOTTLENECK" if f"stage{stage}.0.branches.0.0.conv3.weight" in shapes else "BASIC"
         )
-    return found | _describe_head(shapes)
+    return found | _describe_head(shapes, joints)
 
 
-def _describe_head(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Any]:
+def _describe_head(
+    shapes: Mapping[str, tuple[int, ...]], expected: Collection[int]
+) -> dict[str, Any]:
     finals = _numbered(shapes, r"final_layers\.(\d+)\.weight")
     if not finals:
         return {}
     deconvs = _numbered(shapes, r"deconv_layers\.(\d+)\.0\.0\.weight")
     scales = _numbered(shapes, r"conv_scale_layers\.(\d+)\.0\.weight")
     outputs = [shape[0] for shape in finals]
-    # Scale heads have a channel for each joint. Without them, a resolution without tags tells the
-    # number of joints; if all have tags, it is half of the channels.
-    halve = len(set(outputs)) == 1 and outputs[0] % 2 == 0
-    joints = scales[0][0] if scales else min(outputs) // (2 if halve else 1)
-    found: dict[str, Any] = {"MODEL.NUM_JOINTS": joints, "MODEL.SCALE_HEADS": bool(scales)}
-    if max(outputs) > joints:
-        found["MODEL.TAG_PER_JOINT"] = max(outputs) == 2 * joints
-    found["LOSS.WITH_AE_LOSS"] = [count > joints for count in outputs]
+    # Scale heads have a channel for each joint.
+    joints = scales[0][0] if scales else _joints_of_outputs(outputs, expected)
+    found: dict[str, Any] = {"MODEL.NUM_JOINTS": joints} if joints else {}
+    found["MODEL.SCALE_HEADS"] = bool(scales)
+    if joints:
+        if max(outputs) > joints:
+            found["MODEL.TAG_PER_JOINT"] = max(outputs) == 2 * joints
+        found["LOSS.WITH_AE_LOSS"] = [count > joints for count in outputs]
     found["MODEL.EXTRA.FINAL_CONV_KERNEL"] = finals[0][2]
     found["MODEL.EXTRA.DECONV.NUM_DECONVS"] = len(deconvs)
     if deconvs:
@@ -142,6 +174,23 @@ def _describe_head(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Any]:
             deconv[0] > final[1] for deconv, final in zip(deconvs, finals, strict=False)
         ]
     return found
+
+
+def _joints_of_outputs(outputs: Sequence[int], expected: Collection[int]) -> int | None:
+    """The number of joints of resolutions with so many heatmaps and tags; None where it is open.
+
+    A resolution without tags beside one with tags tells it. Equal numbers have several readings: a
+    tag for each joint, a shared one, or none.
+    """
+    count = min(outputs)
+    if max(outputs) > count:
+        return count
+    readings = {count, count - 1} | ({count // 2} if count % 2 == 0 else set())
+    for wanted in (expected, KNOWN_JOINTS):
+        fitting = readings & set(wanted)
+        if len(fitting) == 1:
+            return fitting.pop()
+    return None
 
 
 def _numbered(shapes: Mapping[str, tuple[int, ...]], pattern: str) -> list[tuple[int, ...]]:

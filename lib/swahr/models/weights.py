@@ -6,10 +6,11 @@ reported in one line.
 
 from __future__ import annotations
 
+import logging
 import re
 import warnings
 import zipfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -17,11 +18,22 @@ import torch
 from torch import Tensor, nn
 
 from swahr.exported import is_exported
-from swahr.models.published_names import advice, file_names, to_file_names
+from swahr.models.published_names import (
+    advice,
+    file_names,
+    has_layer,
+    joints_of,
+    to_file_names,
+)
+
+logger = logging.getLogger(__name__)
 
 SAFETENSORS = ".safetensors"
 # Prefixes that DistributedDataParallel and torch.compile add to every name.
 WRAPPERS = ("module.", "_orig_mod.")
+FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
+# Of counters and masks.
+WHOLE = (torch.bool, torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64)
 
 
 class CheckpointError(ValueError):
@@ -53,7 +65,7 @@ def read_state_dict(path: str | Path) -> dict[str, Tensor]:
 
     The file holds a bare state_dict or {'state_dict': ...}, also of a wrapped model, or is a
     .safetensors file. Raises CheckpointError for files that are missing, truncated, no checkpoint,
-    or hold more than plain data.
+    or hold more than plain data, and for tensors that are not those of FLOATS and WHOLE.
     """
     content = _read(Path(path))
     if isinstance(content, Mapping) and isinstance(content.get("state_dict"), Mapping):
@@ -70,11 +82,35 @@ def read_state_dict(path: str | Path) -> dict[str, Tensor]:
                 f"{path}: entry {str(name)[:80]!r} is of type {type(value).__name__}, not a "
                 "tensor; files of weights hold names and tensors, or have them under 'state_dict'"
             )
+        if problem := _unusual(value):
+            raise CheckpointError(
+                f"{path}: tensor {name} {problem}; files of weights hold dense tensors of "
+                f"{', '.join(str(dtype).removeprefix('torch.') for dtype in FLOATS)}, and whole "
+                "numbers: save it as one of these"
+            )
     return _unwrapped(content)
 
 
+def _unusual(tensor: Tensor) -> str:
+    """What keeps a tensor from being copied into a network; "" for nothing."""
+    if tensor.dtype not in FLOATS + WHOLE:
+        return f"is of type {str(tensor.dtype).removeprefix('torch.')}"
+    if tensor.layout != torch.strided or tensor.is_nested:
+        layout = "nested" if tensor.is_nested else str(tensor.layout).removeprefix("torch.")
+        return f"has the layout {layout}"
+    return "has no values (it is on the meta device)" if tensor.is_meta else ""
+
+
 def _read(path: Path) -> object:
-    if not path.is_file():
+    try:
+        is_file = path.is_file()
+        if is_file:
+            path.open("rb").close()
+    except PermissionError:
+        raise CheckpointError(f"{path}: may not be read by this user") from None
+    except OSError as error:
+        raise CheckpointError(f"{path}: cannot be read ({error.strerror or error})") from None
+    if not is_file:
         raise CheckpointError(
             f"{path}: {'is a folder, not a file of weights' if path.is_dir() else 'no such file'}"
         )
@@ -95,8 +131,6 @@ def _read(path: Path) -> object:
             return torch.load(path, map_location="cpu", weights_only=True, mmap=plain)
     except CheckpointError:
         raise
-    except PermissionError:
-        raise CheckpointError(f"{path}: may not be read by this user") from None
     except Exception as error:  # torch.load raises many types for damaged files
         raise CheckpointError(f"{path}: {_load_problem(error)}") from None
 
@@ -108,7 +142,7 @@ def _read_safetensors(path: Path) -> dict[str, Tensor]:
         raise CheckpointError(f"{path}: needs safetensors: pip install safetensors") from None
     try:
         return load_file(path)
-    except Exception:  # safetensors raises its own type for damaged files, and the system's
+    except Exception:  # safetensors raises its own types for damaged files
         raise CheckpointError(
             f"{path}: no safetensors file, or only a part of one (was the download or the copy cut "
             "short?)"
@@ -183,7 +217,7 @@ def load_state(model: nn.Module, state: Mapping[str, Tensor], source: str = "sta
     (num_batches_tracked) may be missing: checkpoints older than PyTorch 0.4.1 have none.
     """
     own = published_state(model)
-    state = _renamed(model, state)
+    state = _renamed(model, state, source)
     missing = [
         name for name in own if name not in state and not name.endswith("num_batches_tracked")
     ]
@@ -200,15 +234,29 @@ def load_state(model: nn.Module, state: Mapping[str, Tensor], source: str = "sta
                 f"{len(reshaped)} are of another shape ({_shapes(reshaped[0], state, own)})"
             )
         raise CheckpointError(
-            f"{source}: does not fit the network: {', '.join(parts)}{advice(own, state)}"
+            f"{source}: does not fit the network: {', '.join(parts)}"
+            f"{advice(own, state, joints_of(model))}"
         )
     _reject_non_finite(state, source)
     _fill(model, state)
 
 
-def _renamed(model: nn.Module, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    names = to_file_names(model, state)
-    return {names[name]: tensor for name, tensor in state.items()}
+def _renamed(
+    model: nn.Module, given: Mapping[str, Tensor], source: str | Path
+) -> dict[str, Tensor]:
+    """The same tensors, in the same order, under the names that the network's files have.
+
+    Raises CheckpointError where two of them would have one name.
+    """
+    first: dict[str, str] = {}
+    for name, file in to_file_names(model, given).items():
+        if file in first:
+            raise CheckpointError(
+                f"{source}: {first[file]} and {name} are both the network's {file}; "
+                "a file has each tensor once: remove one of them"
+            )
+        first[file] = name
+    return {file: given[name] for file, name in first.items()}
 
 
 def _fill(model: nn.Module, state: Mapping[str, Tensor]) -> None:
@@ -233,16 +281,17 @@ def load_pretrained(
 
     The file is of an ImageNet backbone, or of a network for another set of keypoints. layers: first
     components of names in the file (conv1, stage2, ...; MODEL.EXTRA.PRETRAINED_LAYERS), or "*" for
-    all. A head of another shape keeps its fresh weights. Raises CheckpointError if the backbone has
-    another shape, or if no tensor is taken.
+    all. A head of another shape keeps its fresh weights. Warns if less than half of the backbone is
+    taken. Raises CheckpointError if the backbone has another shape, if no tensor is taken, or for a
+    layer that neither the file nor the network has.
     """
     own = published_state(model)
     given = read_state_dict(path)
-    names = to_file_names(model, given)
-    state = {names[name]: tensor for name, tensor in given.items()}
+    state = _renamed(model, given, path)
+    _check_layers(model, given, path, layers)
     wanted = [
         file
-        for name, file in names.items()
+        for name, file in zip(given, state, strict=True)
         if file in own and ("*" in layers or name.split(".")[0] in layers)
     ]
     reshaped = [file for file in wanted if state[file].shape != own[file].shape]
@@ -261,7 +310,44 @@ def load_pretrained(
         )
     _reject_non_finite(taken, path)
     _fill(model, taken)
+    _warn_of_small_share(model, taken, path, layers)
     return PretrainedReport(len(taken), len(reshaped), len(state) - len(wanted), len(own))
+
+
+def _check_layers(
+    model: nn.Module, given: Iterable[str], path: str | Path, layers: Sequence[str]
+) -> None:
+    """Raise CheckpointError for a layer that neither the file nor the network has."""
+    if "*" in layers:
+        return
+    there = dict.fromkeys(name.split(".")[0] for name in given)
+    for layer in filter(None, layers):
+        if layer not in there and not has_layer(model, layer):
+            raise CheckpointError(
+                f"{path}: MODEL.EXTRA.PRETRAINED_LAYERS: neither this file nor the network has a "
+                f"layer {layer!r}; the file's are {', '.join(there)}"
+            )
+
+
+def _warn_of_small_share(
+    model: nn.Module, taken: Collection[str], path: str | Path, layers: Sequence[str]
+) -> None:
+    """Warn if most of what was asked for of the backbone keeps its fresh weights."""
+    asked = [
+        file
+        for name, file in file_names(model).items()
+        if name.startswith("backbone.") and ("*" in layers or file.split(".")[0] in layers)
+    ]
+    fresh = [file for file in asked if file not in taken]
+    if 2 * len(fresh) > len(asked):
+        logger.warning(
+            "%s: has only %d of %d tensors asked for of the backbone; the others keep their "
+            "initial weights (first %s). Is it a file of the network that MODEL.BACKBONE names?",
+            path,
+            len(asked) - len(fresh),
+            len(asked),
+            fresh[0],
+        )
 
 
 def _shapes(name: str, state: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> str:

@@ -36,16 +36,6 @@ class StageSettings(NamedTuple):
         return tuple(channels * BLOCKS[self.block].expansion for channels in self.num_channels)
 
 
-def hrnet_stages(width: int) -> tuple[StageSettings, StageSettings, StageSettings]:
-    """Stages 2 to 4 of the published HRNet of that width (32 or 48)."""
-    widths = tuple(width * 2**branch for branch in range(4))
-    modules = {2: 1, 3: 4, 4: 3}
-    stage2, stage3, stage4 = (
-        StageSettings(count, (4,) * n, widths[:n]) for n, count in modules.items()
-    )
-    return stage2, stage3, stage4
-
-
 class HighResolutionModule(nn.Module):
     """Residual blocks on every branch, then an exchange between the branches.
 

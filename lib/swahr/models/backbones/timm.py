@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import difflib
 from collections import OrderedDict
-from types import MethodType, ModuleType
+from functools import partial
+from types import ModuleType
 from typing import Any
 
 import torch.nn.functional as F
@@ -51,7 +52,7 @@ class TimmBackbone(Backbone):
         """Files hold the names of timm, or for an EfficientNet those of efficientnet_pytorch."""
         if hasattr(self.body, "blocks"):
             name = timm_name(name, [len(stage) for stage in self.body.blocks])
-        return f"body.{name}"
+        return f"body.{_name_in_body(self.body, name)}"
 
     def forward(self, images: Tensor) -> Tensor:
         """H and W are multiples of size_divisor."""
@@ -72,6 +73,21 @@ def _create(name: str) -> Any:
         raise ModelError(f"timm's {name} cannot be a backbone: {error}") from None
 
 
+def _name_in_body(body: nn.Module, name: str) -> str:
+    """The body's name of a tensor that timm's whole network calls `name`.
+
+    features_only either flattens sequences of layers (stages.0.conv.weight -> stages_0.conv.weight)
+    or wraps the whole network as its one child (conv.weight -> model.conv.weight).
+    """
+    children = [child for child, _ in body.named_children()]
+    parts = name.split(".")
+    for count in range(1, len(parts)):
+        child = "_".join(parts[:count])
+        if child in children:
+            return ".".join([child, *parts[count:]])
+    return f"{children[0]}.{name}" if len(children) == 1 else name
+
+
 def _adapt_convolutions(body: nn.Module) -> None:
     """Let convolutions train as `depthwise_conv2d` does, and pad by constants."""
     from timm.layers import Conv2dSame
@@ -79,7 +95,8 @@ def _adapt_convolutions(body: nn.Module) -> None:
     use_depthwise_gradients(body)
     for layer in body.modules():
         if isinstance(layer, Conv2dSame) and layer.dilation == (1, 1):
-            layer.forward = MethodType(_forward_same, layer)
+            # Unlike a bound method, it can be pickled.
+            layer.forward = partial(_forward_same, layer)
 
 
 def _forward_same(conv: nn.Conv2d, x: Tensor) -> Tensor:
