@@ -17,7 +17,6 @@ from swahr.codec.fast import FastDecoder
 from swahr.data.images import Image
 from swahr.inference.pipeline import find_people
 from swahr.inference.predictor import Predictor
-from swahr.inference.streams import DecodingStreams
 from swahr.models.network import StageOutput
 from tests.inference.toy_predictor import colours, image, predictor
 
@@ -180,12 +179,3 @@ class Decoding:
     def maps(self, batch: Any) -> Any:
         with PretendDevice():
             return self.inner.maps(batch)
-
-
-def test_the_end_of_a_batch_is_that_of_its_device(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Another device may be the thread's current one."""
-    marked = []
-    with pretended():
-        monkeypatch.setattr(torch.cuda.Event, "record", lambda event, stream: marked.append(stream))
-        DecodingStreams(torch.device("cuda:1")).mark()
-    assert marked == [torch.device("cuda:1")]

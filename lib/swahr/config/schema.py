@@ -276,7 +276,7 @@ SCHEMA: dict[str, Key] = {
     "TEST.FUSE": Key(True, "fold batch norms into the convolutions; same results, faster"),
     "TEST.CUDNN_FUSE": Key(False, "on a GPU: cuDNN adds shortcuts and applies ReLUs inside convolutions", only_with=("TEST.FUSE", True)),
     "TEST.COMPILE": Key(False, "torch.compile the network"),
-    "TEST.CUDA_GRAPHS": Key(False, "on a GPU: record the network once for each input size, and replay it"),
+    "TEST.CUDA_GRAPHS": Key(False, "on a GPU: record the network for each input size that comes often, and replay it"),
     "TEST.RESUME": Key(False, "keep the finished images of a validation that was interrupted"),
 
     # Images in the training log
