@@ -12,7 +12,7 @@ from swahr.engine.model_files import published_settings
 from swahr.models import build
 from swahr.models.backbones.hrnet import HRNet, StageSettings
 from swahr.models.build import BACKBONES, HEADS, amp_dtype, build_model
-from swahr.models.network import Backbone, Head, ModelError, StageOutput
+from swahr.models.network import Backbone, Head, ModelError, StageOutput, use_channels_last
 from swahr.models.weights import CheckpointError, load_weights, published_state
 from tests.models.tiny_networks import CROWD_POSE, W32, W48, published
 
@@ -182,3 +182,12 @@ def test_a_shorter_stem(tmp_path: Path) -> None:
         load_weights(build_model(published(W32, *narrow)), tmp_path / "short.pth")
     with pytest.raises(ModelError, match="^stem_blocks is 0; it must be at least 1$"):
         HRNet(stages=[StageSettings(1, (1,) * n, (4,) * n) for n in (2, 3, 4)], stem_blocks=0)
+
+
+def test_only_weights_of_four_dimensions_get_channels_last() -> None:
+    model = nn.Sequential(nn.Conv2d(4, 4, 3), nn.Conv3d(4, 4, 3), nn.Linear(4, 4))
+    weights = [layer.weight.detach().clone() for layer in model]
+    use_channels_last(model)
+    assert model[0].weight.is_contiguous(memory_format=torch.channels_last)
+    assert model[1].weight.is_contiguous() and model[2].weight.is_contiguous()
+    assert all(torch.equal(layer.weight, weight) for layer, weight in zip(model, weights))

@@ -27,7 +27,7 @@ from torch.nn.utils.fusion import fuse_conv_bn_weights
 from swahr.acceleration import winograd
 from swahr.models.backbones.hrnet import HighResolutionModule, HRNet
 from swahr.models.blocks import BasicBlock, Bottleneck
-from swahr.models.network import PoseNetwork, StageOutput
+from swahr.models.network import PoseNetwork, StageOutput, use_channels_last
 
 logger = logging.getLogger("swahr")
 
@@ -57,7 +57,7 @@ def optimize_for_inference(
     """
     fast = fold_batch_norms(model).to(dtype)
     if channels_last:
-        fast._apply(_channels_last)
+        use_channels_last(fast)
     parameter = next(fast.parameters(), None)
     if parameter is None:
         return fast
@@ -69,11 +69,6 @@ def optimize_for_inference(
         for conv in _fused_convolutions(fast):
             conv.by_cudnn = True
     return fast
-
-
-def _channels_last(tensor: Tensor) -> Tensor:
-    """Unlike nn.Module.to, which refuses networks that have tensors of five dimensions."""
-    return tensor.to(memory_format=torch.channels_last) if tensor.dim() == 4 else tensor
 
 
 def _fused_convolutions(model: nn.Module) -> Iterator[_FusedConv]:

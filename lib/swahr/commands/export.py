@@ -37,7 +37,7 @@ from swahr.exported import Description, ExportedError, is_exported
 from swahr.files import WriteError, make_folder
 from swahr.inference.exported_network import load_exported, used_maps
 from swahr.inference.load import load_network
-from swahr.inference.predictor import build_predictor, trained_skeleton
+from swahr.inference.predictor import build_predictor
 from swahr.models.network import PoseNetwork
 from swahr.parts import import_modules
 from swahr.skeleton import COCO, SKELETONS, Skeleton, skeleton_yaml
@@ -115,7 +115,7 @@ def export(
         network,
         use_heatmaps=description.use_heatmaps,
         use_tags=description.use_tags,
-        flip_index=trained_skeleton(cfg, skeleton).flip_index if flip else None,
+        flip_index=skeleton.trained(cfg.DATASET.WITH_CENTER).flip_index if flip else None,
         dtype=torch.float16 if half else torch.float32,
     )
     make_folder(path.parent)
@@ -148,7 +148,7 @@ def describe(
         version=__version__,
         settings=unflatten(settings).dump(),
         skeleton=skeleton_yaml(skeleton),
-        joints=trained_skeleton(cfg, skeleton).num_keypoints,
+        joints=skeleton.trained(cfg.DATASET.WITH_CENTER).num_keypoints,
         tag_maps=sum(use_tags) * (2 if flip else 1),
         flip=flip,
         dtype="float16" if half else "float32",
@@ -168,7 +168,7 @@ def check(
 ) -> Agreement:
     """The file, run by ONNX Runtime, against the network. Raises ExportedError if they differ."""
     exported = load_exported(with_values(cfg, {"TEST.ENGINE": "onnxruntime"}), path, "cpu")
-    decoded = skeleton if cfg.TEST.IGNORE_CENTER else trained_skeleton(cfg, skeleton)
+    decoded = skeleton if cfg.TEST.IGNORE_CENTER else skeleton.trained(cfg.DATASET.WITH_CENTER)
     return compare(
         build_predictor(cfg, exported, skeleton),
         build_predictor(cfg, network, skeleton),

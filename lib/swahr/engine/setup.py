@@ -52,7 +52,7 @@ from swahr.inference.predictor import check_test_scales
 from swahr.losses.criterion import Criterion, build_criterion
 from swahr.models.build import amp_dtype, build_model
 from swahr.models.freeze import freeze
-from swahr.models.network import ModelError, PoseNetwork
+from swahr.models.network import ModelError, PoseNetwork, use_channels_last
 from swahr.models.weights import CheckpointError, load_pretrained, load_state, published_state
 
 logger = logging.getLogger("swahr")
@@ -230,7 +230,7 @@ def build_network(cfg: Any, device: torch.device) -> PoseNetwork:
             "MODEL.SYNC_BN needs GPUs: on the CPU, batch statistics are those of each process"
         )
     if cfg.TRAIN.CHANNELS_LAST:
-        model = model.to(memory_format=torch.channels_last)
+        use_channels_last(model)
     model = model.to(device)
     if frozen := [part for part in cfg.TRAIN.FREEZE if part]:
         try:

@@ -455,7 +455,7 @@ def build_predictor(
         use_tags = model.use_tags
         map_rules = model.map_rules
         flip = flip and not model.description.flip  # else both passes are in the file
-    network_skeleton = trained_skeleton(cfg, skeleton)
+    network_skeleton = skeleton.trained(cfg.DATASET.WITH_CENTER)
     decoded_skeleton = skeleton if test.IGNORE_CENTER else network_skeleton
     predictor = Predictor(
         network,
@@ -488,11 +488,6 @@ def _decoder(cfg: Any, skeleton: Skeleton) -> Decoder | FastDecoder:
         if fast
         else build_decoder(cfg, skeleton)
     )
-
-
-def trained_skeleton(cfg: Any, skeleton: Skeleton) -> Skeleton:
-    """The skeleton of the network's maps; skeleton is that of the annotations."""
-    return skeleton.trained(cfg.DATASET.WITH_CENTER)
 
 
 def _fast_network(

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
+import torch
 from torch import Tensor, nn
 
 
@@ -127,3 +128,15 @@ class PoseNetwork(nn.Module):
                 f"width and height must be multiples of {self.size_divisor}"
             )
         return self.head(self.backbone(images))
+
+
+def use_channels_last(model: nn.Module) -> None:
+    """Lay out the weights of convolutions with channels last, in-place.
+
+    nn.Module.to would refuse networks that have tensors of five dimensions.
+    """
+
+    def laid_out(tensor: Tensor) -> Tensor:
+        return tensor.to(memory_format=torch.channels_last) if tensor.dim() == 4 else tensor
+
+    model._apply(laid_out)
