@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import os
 from pathlib import Path
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -11,6 +13,7 @@ from swahr.files import (
     replacing,
     shorten,
     sync_folder,
+    why_unreadable,
     write_bytes,
     write_text,
 )
@@ -87,3 +90,20 @@ def test_a_value_in_a_message_is_one_line() -> None:
     assert shorten(np.zeros((2, 1))) == "array([[0.], [0.]])"
     assert shorten("a" * 99) == f"'{'a' * 56}..."
     assert shorten(10**5000) == "a value of type int"
+
+
+def test_why_a_file_cannot_be_opened(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "a"
+    assert why_unreadable(path) == "no such file"
+    assert why_unreadable(tmp_path) == "is a folder, not a file"
+    os.mkfifo(path)
+    assert why_unreadable(path) == "is not a regular file"
+    path.unlink()
+    path.touch()
+    assert why_unreadable(path) == ""
+    for error, reason in (  # tests may run as a user that may read everything
+        (PermissionError(13, "Permission denied"), "may not be read by this user"),
+        (OSError(5, "Input/output error"), "cannot be read (Input/output error)"),
+    ):
+        monkeypatch.setattr(Path, "open", Mock(side_effect=error))
+        assert why_unreadable(path) == reason

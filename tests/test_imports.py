@@ -23,7 +23,7 @@ BASE = {
 }
 # What each part of the package may import, itself aside. Tools may import anything.
 ALLOWED: dict[str, set[str]] = {
-    "exported": set(),
+    "exported": {"files"},
     "skeleton": {"exported"},
     "geometry": set(),
     "files": set(),

@@ -11,6 +11,8 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple, get_type_hints
 
+from swahr.files import why_unreadable
+
 SUFFIX = ".onnx"
 INPUT = "images"
 HEATMAPS = "heatmaps"
@@ -69,10 +71,7 @@ def is_exported(path: str | os.PathLike[str]) -> bool:
 def describe_exported(path: str | os.PathLike[str]) -> Description:
     """The description in a file. Raises ExportedError where there is none."""
     file = Path(path)
-    try:
-        changed = file.stat().st_mtime_ns
-    except OSError as error:
-        raise ExportedError(f"{path}: cannot be read ({error.strerror or error})") from None
+    changed = file.stat().st_mtime_ns if os.path.isfile(file) else 0
     return _read(file, changed)
 
 
@@ -106,10 +105,10 @@ def load_onnx(path: Path) -> Any:
         import onnx
     except ImportError:
         raise ExportedError(f"{path}: needs onnx: {REMEDY}") from None
+    if reason := why_unreadable(path):
+        raise ExportedError(f"{path}: {reason}")
     try:
         return onnx.load(path)
-    except PermissionError:
-        raise ExportedError(f"{path}: may not be read by this user") from None
     except Exception:  # protobuf and onnx raise their own types for damaged files
         raise ExportedError(
             f"{path}: no ONNX file, or only a part of one (was the copy cut short?)"

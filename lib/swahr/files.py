@@ -50,6 +50,23 @@ def replacing(
             temporary.unlink(missing_ok=True)
 
 
+def why_unreadable(path: Path) -> str:
+    """Why a file cannot be opened, for the end of a message; "" if it can be."""
+    try:
+        if path.is_dir():
+            return "is a folder, not a file"
+        if path.exists() and not path.is_file():  # opening a pipe would wait
+            return "is not a regular file"
+        path.open("rb").close()
+    except FileNotFoundError:
+        return "no such file"
+    except PermissionError:
+        return "may not be read by this user"
+    except OSError as error:
+        return f"cannot be read ({error.strerror or error})"
+    return ""
+
+
 def make_folder(path: str | Path) -> Path:
     """Make the folder if it is missing, and return it; WriteError if the system cannot."""
     path = Path(path)

@@ -344,6 +344,17 @@ def test_keys_without_effect_give_one_line(
     assert not caplog.records
 
 
+def test_entries_of_lists_without_effect_are_said(caplog: pytest.LogCaptureFixture) -> None:
+    longer = ["MODEL.EXTRA.DECONV.NUM_CHANNELS", "[32, 16]"]
+    load_config(MAIN, longer)
+    assert [record.getMessage() for record in caplog.records] == [
+        "no effect: MODEL.EXTRA.DECONV.NUM_CHANNELS (after its entry 1, as NUM_DECONVS is 1)"
+    ]
+    caplog.clear()
+    load_config(MAIN.replace(".yaml", "_hrnet_bottomup.yaml"), longer)  # NUM_DECONVS is 0
+    assert not caplog.records
+
+
 @pytest.mark.parametrize(
     ("text", "opts", "said"),
     [

@@ -10,7 +10,6 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
-from unittest.mock import Mock
 
 import cv2
 import numpy as np
@@ -29,7 +28,7 @@ from swahr.engine.model_files import find_model
 from swahr.engine.validate import validate_weights
 from swahr.export import check
 from swahr.export.write import write_onnx
-from swahr.exported import Description, ExportedError, describe_exported, load_onnx
+from swahr.exported import Description, ExportedError, describe_exported
 from swahr.files import write_bytes
 from swahr.inference.load import load_model, load_network
 from swahr.inference.predictor import build_predictor
@@ -301,13 +300,11 @@ def test_the_name_and_the_source_of_an_export(toys: Toys, tmp_path: Path) -> Non
         command.export(find_model(toys.file()), tmp_path / "x.onnx")
 
 
-def test_an_exported_network_that_may_not_be_read(
-    toys: Toys, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    path = toys.file()
-    monkeypatch.setattr(onnx, "load", Mock(side_effect=PermissionError(13, "Permission denied")))
-    with pytest.raises(ExportedError, match="toy.onnx: may not be read by this user$"):
-        load_onnx(path)
+def test_an_exported_network_that_cannot_be_opened(tmp_path: Path) -> None:
+    (tmp_path / "folder.onnx").mkdir()
+    for name, reason in (("folder", "is a folder, not a file"), ("none", "no such file")):
+        with pytest.raises(ExportedError, match=f"{name}.onnx: {reason}$"):
+            describe_exported(tmp_path / f"{name}.onnx")
 
 
 def test_files_that_are_no_exported_network(toys: Toys, tmp_path: Path) -> None:

@@ -6,7 +6,6 @@ import warnings
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
-from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -217,7 +216,7 @@ NO_CHECKPOINT = (
 )
 BAD_FILES: dict[str, tuple[Callable[[Path], object], str]] = {
     "missing": (lambda path: None, "no such file"),
-    "folder": (lambda path: path.mkdir(), "is a folder, not a file of weights"),
+    "folder": (lambda path: path.mkdir(), "is a folder, not a file"),
     "nothing": (lambda path: path.write_bytes(b""), NO_CHECKPOINT),
     "web page": (lambda path: path.write_text("<html>404</html>"), NO_CHECKPOINT),
     "half an archive": (lambda path: write_half(path, True), NO_CHECKPOINT),
@@ -294,22 +293,6 @@ def test_unusual_tensors(tmp_path: Path, kind: str) -> None:
         "; files of weights hold dense tensors of float16, bfloat16, float32, float64, and whole "
         "numbers: save it as one of these"
     )
-
-
-@pytest.mark.parametrize("name", ["a.pth", "a.safetensors"])
-def test_files_that_may_not_be_read(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
-) -> None:
-    """Tests may run as a user that may read everything."""
-    path = tmp_path / name
-    path.touch()
-    for error, line in (
-        (PermissionError(13, "Permission denied"), "may not be read by this user"),
-        (OSError(5, "Input/output error"), r"cannot be read \(Input/output error\)"),
-    ):
-        monkeypatch.setattr(Path, "open", Mock(side_effect=error))
-        with pytest.raises(CheckpointError, match=f"{name}: {line}$"):
-            read_state_dict(path)
 
 
 def test_weights_that_are_not_finite(tmp_path: Path) -> None:

@@ -17,6 +17,11 @@ _SWITCHES = {
     "tags": ("TEST.WITH_AE", "LOSS.WITH_AE_LOSS"),
 }
 
+# One entry for each transposed convolution of the default head.
+_DECONV_LISTS = tuple(
+    f"MODEL.EXTRA.DECONV.{name}" for name in ("NUM_CHANNELS", "KERNEL_SIZE", "CAT_OUTPUT")
+)
+
 
 def find_problems(cfg: Any) -> Iterator[Problem]:
     """Every problem of a configuration that can be found without its network.
@@ -132,8 +137,7 @@ def _stages(cfg: Any) -> Iterator[Problem]:
 
 def _deconvs(cfg: Any) -> Iterator[Problem]:
     """MODEL.EXTRA.DECONV, which describes the default head."""
-    head = lookup(cfg, "MODEL.HEAD")
-    if head != SCHEMA["MODEL.HEAD"].default:
+    if not _has_default_head(cfg):
         return
     count = "MODEL.EXTRA.DECONV.NUM_DECONVS"
     deconvs = lookup(cfg, count)
@@ -143,11 +147,16 @@ def _deconvs(cfg: Any) -> Iterator[Problem]:
             f"is {stages}; the network has {deconvs + 1} output resolutions ({count} is {deconvs})"
         )
         yield Problem(("LOSS.NUM_STAGES", count), text)
-    for key in ("NUM_CHANNELS", "KERNEL_SIZE", "CAT_OUTPUT"):
-        length = len(cfg.MODEL.EXTRA.DECONV[key])
+    for name in _DECONV_LISTS:
+        length = len(lookup(cfg, name))
         if length < deconvs:
             text = f"has length {length}; NUM_DECONVS is {deconvs}, so it must be {deconvs}"
-            yield Problem((f"MODEL.EXTRA.DECONV.{key}", count), text)
+            yield Problem((name, count), text)
+
+
+def _has_default_head(cfg: Any) -> bool:
+    head: str = cfg.MODEL.HEAD
+    return head == SCHEMA["MODEL.HEAD"].default
 
 
 def _branches(cfg: Any) -> Iterator[Problem]:
@@ -250,10 +259,17 @@ def _stages_with(cfg: Any, *keys: str) -> list[int]:
 
 
 def without_effect(cfg: Any) -> Iterator[tuple[str, str]]:
-    """The keys that change nothing, with the reason: always, or because of another setting."""
+    """The keys that change nothing, with the reason: always, or because of another setting. Lists
+    whose last entries are not used are among them.
+    """
     for name, key in SCHEMA.items():
         if reason := _reason_without_effect(cfg, key):
             yield name, reason
+    deconvs = cfg.MODEL.EXTRA.DECONV.NUM_DECONVS
+    for name in _DECONV_LISTS if _has_default_head(cfg) else ():
+        length = len(lookup(cfg, name))
+        if 0 < deconvs < length:
+            yield name, f"after its entry {deconvs}, as NUM_DECONVS is {deconvs}"
 
 
 def _reason_without_effect(cfg: Any, key: Key) -> str:

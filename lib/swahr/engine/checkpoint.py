@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 
 from swahr import __version__
-from swahr.files import replacing
+from swahr.files import replacing, why_unreadable
 from swahr.models.weights import CheckpointError, verify_checksums
 
 logger = logging.getLogger("swahr")
@@ -254,13 +254,11 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
     `state_dict` is that of the bare model, `progress` a Progress, `identity` a RunIdentity, and
     `path` the file.
     """
-    if not path.is_file():
-        raise CheckpointError(f"{path}: no such file")
+    if reason := why_unreadable(path):
+        raise CheckpointError(f"{path}: {reason}")
     verify_checksums(path)
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
-    except PermissionError:
-        raise CheckpointError(f"{path}: may not be read by this user") from None
     except Exception as error:  # torch.load fails in as many ways as it has readers
         kind = type(error).__name__
         raise CheckpointError(

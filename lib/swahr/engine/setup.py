@@ -85,9 +85,11 @@ def build_trainer(
     model = build_network(cfg, device)
     cfg = fit_to_network(cfg, model.strides, model.size_divisor)
     criterion = build_criterion(cfg)
-    given = cfg.MODEL.PRETRAINED or cfg.TRAIN.RESUME
-    resumes = cfg.AUTO_RESUME and bool(checkpoint.existing(folder))
-    check_trained_maps(cfg, criterion.reads, starts_trained=bool(given) or resumes)
+    launchers = sorted(set(comm.all_gather(comm.launcher_id())))
+    resumes_own = continues_own_run(cfg, folder, launchers)
+    resumes = cfg.TRAIN.RESUME or (resumes_own and bool(checkpoint.existing(folder)))
+    starts_trained = resumes or bool(cfg.MODEL.PRETRAINED)
+    check_trained_maps(cfg, criterion.reads, starts_trained=starts_trained)
     dataset = build_training_set(cfg)
     validation_set = open_validation_set(cfg)
     if validation_set is not None:
@@ -98,7 +100,10 @@ def build_trainer(
     steps_per_epoch = len(loader) // accumulation
     optimizer = build_optimizer(cfg, model)
     scaler = build_scaler(cfg, device)
-    progress, identity, hooks = start_or_resume(cfg, folder, model, optimizer, scaler)
+    identity = new_identity(cfg, launchers)
+    progress, hooks = start_or_resume(
+        cfg, folder, model, optimizer, scaler, identity, resumes_own=resumes_own
+    )
     step_images = world_size * accumulation * cfg.TRAIN.IMAGES_PER_GPU
     if progress.step_images not in (0, step_images):
         identity.logs = ""  # steps of another size are another curve
@@ -381,33 +386,49 @@ def in_parallel(module: nn.Module, device: torch.device, is_idle: bool) -> nn.Mo
     )
 
 
+def new_identity(cfg: Any, launchers: Sequence[str]) -> RunIdentity:
+    """What the checkpoints of a fresh start say of the run, the same on every process."""
+    return RunIdentity(
+        name=cfg.MODEL.NAME,
+        seed=cfg.TRAIN.SEED,
+        config=cfg.dump(),
+        run_id=comm.all_gather(uuid.uuid4().hex)[0],
+        launchers=list(launchers),
+        skeleton=own_skeleton(cfg),
+    )
+
+
+def continues_own_run(cfg: Any, folder: Path, launchers: Sequence[str]) -> bool:
+    """Whether the run resumes from its own last checkpoint, if there is one in the folder.
+
+    AUTO_RESUME says so. A process that an elastic launcher restarted does it without AUTO_RESUME
+    too, if the checkpoint was written by the same job. launchers: of this job.
+    """
+    return cfg.AUTO_RESUME or (was_restarted() and checkpoint.is_of_job(folder, launchers))
+
+
 def start_or_resume(
     cfg: Any,
     folder: Path,
     model: PoseNetwork,
     optimizer: torch.optim.Optimizer,
     scaler: LossScaler,
-) -> tuple[Progress, RunIdentity, dict[str, Hook]]:
+    identity: RunIdentity,
+    *,
+    resumes_own: bool,
+) -> tuple[Progress, dict[str, Hook]]:
     """Fill the parts from a checkpoint, or else the network from MODEL.PRETRAINED.
 
-    Returns the position in training, what the run's checkpoints say of it, and the hooks. In this
-    order:
+    identity: what the checkpoints of this start would say of the run; it becomes that of a run that
+    is resumed. resumes_own: see `continues_own_run`. Returns the position in training, and the
+    hooks. In this order:
 
-    1. AUTO_RESUME: the run's last checkpoint. A process that an elastic launcher restarted uses it
-       without AUTO_RESUME too, if it was written by the same job.
+    1. With resumes_own, the run's last checkpoint.
     2. TRAIN.RESUME: the file TRAIN.CHECKPOINT.
     3. A fresh start.
 
     In the last two cases, what an earlier run left in the folder is moved to a folder of its own.
     """
-    identity = RunIdentity(
-        name=cfg.MODEL.NAME,
-        seed=cfg.TRAIN.SEED,
-        config=cfg.dump(),
-        run_id=comm.all_gather(uuid.uuid4().hex)[0],
-        launchers=sorted(set(comm.all_gather(comm.launcher_id()))),
-        skeleton=own_skeleton(cfg),
-    )
     progress = Progress(epoch=cfg.TRAIN.BEGIN_EPOCH)
     resumed_id = ""
     resumed_logs = ""
@@ -434,9 +455,6 @@ def start_or_resume(
     if comm.is_main():
         checkpoint.remove_parts(folder)
     path = None
-    resumes_own = cfg.AUTO_RESUME or (
-        was_restarted() and checkpoint.is_of_job(folder, identity.launchers)
-    )
     if not cfg.TRAIN.RESUME and not (resumes_own and checkpoint.existing(folder)):
         load_start_weights(cfg, model)
     hooks = build_hooks(cfg, model)
@@ -462,7 +480,7 @@ def start_or_resume(
         logger.info(
             "resuming from %s: epoch %d after step %d", path, progress.epoch + 1, progress.step
         )
-    return progress, identity, hooks
+    return progress, hooks
 
 
 def keep_best_of_other_measure(folder: Path, changed: Sequence[str]) -> None:

@@ -18,6 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from swahr.exported import is_exported
+from swahr.files import why_unreadable
 from swahr.models.published_names import (
     advice,
     file_names,
@@ -102,18 +103,8 @@ def _unusual(tensor: Tensor) -> str:
 
 
 def _read(path: Path) -> object:
-    try:
-        is_file = path.is_file()
-        if is_file:
-            path.open("rb").close()
-    except PermissionError:
-        raise CheckpointError(f"{path}: may not be read by this user") from None
-    except OSError as error:
-        raise CheckpointError(f"{path}: cannot be read ({error.strerror or error})") from None
-    if not is_file:
-        raise CheckpointError(
-            f"{path}: {'is a folder, not a file of weights' if path.is_dir() else 'no such file'}"
-        )
+    if reason := why_unreadable(path):
+        raise CheckpointError(f"{path}: {reason}")
     if is_exported(path):
         raise CheckpointError(
             f"{path}: is an exported network, which can be tested (TEST.MODEL_FILE) but not "
