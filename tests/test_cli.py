@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import argparse
+import runpy
 import subprocess
 import sys
 from pathlib import Path
@@ -11,8 +13,25 @@ import pytest
 import swahr
 from swahr import cli
 from swahr.cli import COMMANDS, CommandError, run
+from swahr.parts import PartError
 
 ROOT = Path(__file__).resolve().parents[1]
+# Commands that load a configuration -> arguments, of which no file is there.
+CONFIGURED = {
+    "train": ["--cfg", "none.yaml"],
+    "val": ["--cfg", "none.yaml"],
+    "predict": ["none.jpg", "--weights", "none.pth"],
+    "report": ["none.json", "--annotations", "none.json"],
+    "check": ["--cfg", "none.yaml"],
+    "score": ["--cfg", "none.yaml", "none.json"],
+    "export": ["none.pth", "--output", "none.onnx"],
+    "info": ["none.pth"],
+    "publish": ["none.pth", "--out", "none"],
+    "ablation": ["none.yaml"],
+    "flops": ["--cfg", "none.yaml"],
+}
+OTHERS = {"synthetic", "benchmark", "dlc", "lsp", "crowdpose"}
+TOOLS = sorted(path for path in (ROOT / "tools").glob("*.py") if path.stem != "_init_paths")
 NAMES = ["train", "val", "predict", "report", "check", "score", "benchmark", "info", "synthetic"]
 
 
@@ -30,6 +49,53 @@ def test_every_command_explains_itself(name: str, capsys: pytest.CaptureFixture[
     assert ended.value.code == 0
     printed = capsys.readouterr().out
     assert printed.startswith(f"usage: swahr {name} ") and "--help" in printed
+
+
+def test_every_command_loads_a_configuration_or_does_not() -> None:
+    assert {*CONFIGURED, *OTHERS} == set(COMMANDS)
+
+
+@pytest.mark.parametrize("name", CONFIGURED)
+def test_commands_import_modules_before_they_load_a_configuration(
+    name: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises((PartError, SystemExit)) as ended:
+        run([name, *CONFIGURED[name], "--import", "no_such_module"])
+    said = f"{ended.value}\n{capsys.readouterr().err}"
+    assert "--import no_such_module: ModuleNotFoundError: " in said and "none." not in said
+
+
+@pytest.mark.parametrize("tool", TOOLS, ids=lambda path: path.stem)
+def test_ctrl_c_in_a_tool_is_one_line(
+    tool: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def interrupted(*arguments: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.syspath_prepend(str(tool.parent))
+    monkeypatch.setattr(argparse.ArgumentParser, "parse_known_args", interrupted)
+    monkeypatch.setattr(argparse.ArgumentParser, "parse_known_intermixed_args", interrupted)
+    with pytest.raises((SystemExit, KeyboardInterrupt)) as ended:
+        runpy.run_path(str(tool), run_name="__main__")
+    assert isinstance(ended.value, SystemExit) and ended.value.code == 130
+    assert capsys.readouterr().err == "stopped by SIGINT\n"
+
+
+def test_ctrl_c_while_pytorch_is_imported_is_one_line() -> None:
+    program = """
+import runpy, sys
+
+class Interrupted:
+    def find_spec(self, name, path, target=None):
+        if name == "torch":
+            raise KeyboardInterrupt
+
+sys.meta_path.insert(0, Interrupted())
+sys.argv = ["swahr", "--version"]
+runpy.run_module("swahr", run_name="__main__")
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert (done.returncode, done.stdout, done.stderr) == (130, "", "stopped by SIGINT\n")
 
 
 @pytest.mark.parametrize("arguments", [[], ["--help"], ["-h"]])

@@ -103,6 +103,14 @@ def test_skeleton_from_yaml_by_name_and_by_index(tmp_path: Path) -> None:
             "keypoints: [a, b]\nsigmas: [.1, .1]\nflip_pairs: [[a, b], [b, a]]\n",
             "flip_pairs names a keypoint twice",
         ),
+        ("keypoints: [a]\nsigmas: [.1]\nkeypoints: [b]\n", "keypoints is given twice"),
+        ("keypoints: [a, b]\nsigmas: [true, .1]\n", "sigmas must be a list of numbers, not .True"),
+        ("keypoints: ['', b]\nsigmas: [.1, .1]\n", "keypoints has an empty name"),
+        ("keypoints: [' ', b]\nsigmas: [.1, .1]\n", "keypoints has an empty name"),
+        ("keypoints: [a, b]\nsigmas: [.1, .1]\nlimbs: [[a, a]]\n", "from a keypoint to itself"),
+        ("keypoints: [a]\nsigmas: [.1]\nname: 2024-99-99\n", "YAML .month must be in 1..12"),
+        ("keypoints: [a]\nsigmas: [.1]\nname: !!bool x\n", "cannot be read as YAML"),
+        ("keypoints: " + "[" * 5000, "cannot be read as YAML"),
     ],
 )
 def test_a_wrong_skeleton_is_refused_in_one_line(tmp_path: Path, text: str, message: str) -> None:
@@ -110,7 +118,16 @@ def test_a_wrong_skeleton_is_refused_in_one_line(tmp_path: Path, text: str, mess
     path.write_text(text)
     with pytest.raises(SkeletonError, match=message) as error:
         load_skeleton(path)
-    assert "\n" not in str(error.value)
+    assert "\n" not in str(error.value) and str(error.value).startswith(f"{path}: ")
+
+
+@pytest.mark.parametrize("content", [b"keypoints: [n\xe9z]", b"\xff\xfek\x00e", b"a\x00"])
+def test_a_file_in_another_encoding_is_refused_in_one_line(tmp_path: Path, content: bytes) -> None:
+    path = tmp_path / "skeleton.yaml"
+    path.write_bytes(content)
+    with pytest.raises(SkeletonError) as error:
+        load_skeleton(path)
+    assert "\n" not in str(error.value) and str(error.value).startswith(f"{path}: cannot be read")
 
 
 def test_unknown_names_say_what_is_known() -> None:

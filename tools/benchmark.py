@@ -38,6 +38,7 @@ import benchmarks.shared_cpu
 import benchmarks.video
 from benchmarks.harness import BENCHMARKS, Bench, Row, describe, different, table
 from swahr.distributed.comm import select_device
+from swahr.distributed.launch import main_with_exit_status
 from swahr.files import WriteError, replacing
 
 PEOPLE = (1, 3, 5, 10, 20, 30)
@@ -162,4 +163,4 @@ def write_reports(
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main_with_exit_status(lambda: sys.exit(main()))

@@ -1,10 +1,13 @@
 #!/usr/bin/env python
 """`swahr check` from a clone, see lib/swahr/commands/check.py."""
 
+import sys
+
 import _init_paths  # noqa: F401  (first: it puts lib/ on the path)
 
 # isort: split
-from swahr.commands.check import main, run  # noqa: F401
+from swahr.commands.check import main, run  # noqa: F401  (main: for tests)
+from swahr.distributed.launch import main_with_exit_status
 
 if __name__ == "__main__":
-    raise SystemExit(run())
+    main_with_exit_status(lambda: sys.exit(run()))

@@ -1,10 +1,13 @@
 #!/usr/bin/env python
 """`swahr crowdpose` from a clone, see lib/swahr/commands/crowdpose.py."""
 
+import sys
+
 import _init_paths  # noqa: F401  (first: it puts lib/ on the path)
 
 # isort: split
 from swahr.commands.crowdpose import main
+from swahr.distributed.launch import main_with_exit_status
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    main_with_exit_status(lambda: sys.exit(main()))

@@ -11,7 +11,6 @@ from typing import Any, NoReturn
 
 from swahr import __version__
 from swahr.config.paths import REPOSITORY
-from swahr.distributed.launch import main_with_exit_status
 
 
 class CommandError(ValueError):
@@ -23,9 +22,9 @@ COMMANDS = {
     "train": ("train.main", "train a network"),
     "val": ("val.main", "find the people of a data set and score them"),
     "predict": ("predict.main", "find people in images or in a video"),
-    "report": ("report.run", "one HTML file about results: figures, errors, worst images"),
+    "report": ("report.main", "one HTML file about results: figures, errors, worst images"),
     "check": ("check.run", "say what is wrong with a data set"),
-    "score": ("score.run", "score a results file"),
+    "score": ("score.main", "score a results file"),
     "export": ("export.main", "write a network as an ONNX file, checked against PyTorch"),
     "info": ("info.main", "say what a file of weights is"),
     "publish": ("publish.main", "write a network as a folder that describes itself"),
@@ -44,6 +43,11 @@ COMMANDS = {
 
 def main() -> NoReturn:
     """The command of sys.argv; ends the program with its exit status."""
+    try:
+        from swahr.distributed.launch import main_with_exit_status  # PyTorch, for some seconds
+    except KeyboardInterrupt:
+        print("stopped by SIGINT", file=sys.stderr)
+        sys.exit(130)
     main_with_exit_status(lambda: run(sys.argv[1:]))
 
 

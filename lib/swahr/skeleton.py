@@ -17,7 +17,7 @@ from typing import Any
 
 import yaml
 
-from swahr.exported import describe_exported, is_exported
+from swahr.exported import ExportedError, describe_exported, is_exported
 
 TYPICAL_SIGMA = 0.05  # between COCO's 0.025 (eyes) and 0.107 (hips)
 
@@ -64,6 +64,8 @@ class Skeleton:
             found.append("keypoints is empty; it lists the names of the joints")
         if len(set(self.keypoints)) != count:
             found.append("keypoints has a name twice")
+        if not all(name.strip() for name in self.keypoints):
+            found.append("keypoints has an empty name")
         if len(self.sigmas) != count or not all(0 < sigma < inf for sigma in self.sigmas):
             found.append(
                 f"sigmas has {len(self.sigmas)} values; it needs {count} positive ones, "
@@ -83,6 +85,8 @@ class Skeleton:
             found.append(
                 f"flip_pairs or limbs name keypoint {outside[0]}; indices run from 0 to {count - 1}"
             )
+        if any(a == b for a, b in self.limbs):
+            found.append("limbs has a line from a keypoint to itself")
         return found
 
     @property
@@ -285,26 +289,30 @@ def load_skeleton(path: str | Path) -> Skeleton:
     """
     try:
         text = describe_exported(path).skeleton if is_exported(path) else Path(path).read_bytes()
-        data = yaml.safe_load(text)
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise SkeletonError(
-            f"{path}: cannot be read as YAML ({str(error).splitlines()[0]})"
-        ) from None
+        data = yaml.load(text, _Loader)
+    except ExportedError:
+        raise
+    except Exception as error:  # PyYAML raises other types for wrong values and for deep nesting
+        reason = str(error) or type(error).__name__
+        raise SkeletonError(f"{path}: cannot be read as YAML ({reason.splitlines()[0]})") from None
     if not isinstance(data, dict) or not {"keypoints", "sigmas"} <= set(data):
         raise SkeletonError(f"{path}: a skeleton needs the entries keypoints and sigmas")
     unknown = sorted(str(key) for key in set(data) - ENTRIES)
     if unknown:
         raise SkeletonError(f"{path}: unknown entry {unknown[0]!r}")
     entries = _Entries(path, data)
-    return Skeleton(
-        name=str(data.get("name", Path(path).stem)),
-        keypoints=tuple(entries.names),
-        sigmas=entries.numbers("sigmas"),
-        flip_pairs=entries.pairs("flip_pairs"),
-        limbs=entries.pairs("limbs"),
-        grouping_order=entries.indices("grouping_order"),
-        colors=entries.colors("colors"),
-    )
+    parts: dict[str, Any] = {
+        "keypoints": tuple(entries.names),
+        "sigmas": entries.numbers("sigmas"),
+        "flip_pairs": entries.pairs("flip_pairs"),
+        "limbs": entries.pairs("limbs"),
+        "grouping_order": entries.indices("grouping_order"),
+        "colors": entries.colors("colors"),
+    }
+    try:
+        return Skeleton(name=str(data.get("name", Path(path).stem)), **parts)
+    except SkeletonError as error:
+        raise SkeletonError(f"{path}: {error}") from None
 
 
 def skeleton_yaml(skeleton: Skeleton) -> str:
@@ -324,6 +332,17 @@ def skeleton_yaml(skeleton: Skeleton) -> str:
 
 
 ENTRIES = {"name", "keypoints", "sigmas", "flip_pairs", "limbs", "grouping_order", "colors"}
+
+
+class _Loader(yaml.SafeLoader):
+    """A safe loader that refuses a key that is given twice."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        keys = [key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode)]
+        for key in keys:
+            if keys.count(key) > 1:
+                raise yaml.constructor.ConstructorError(problem=f"{key} is given twice")
+        return super().construct_mapping(node, deep)
 
 
 class _Entries:
@@ -377,8 +396,8 @@ class _Entries:
     def numbers(self, key: str) -> tuple[float, ...]:
         values = self._list(key)
         try:
-            return tuple(float(value) for value in values)
-        except (TypeError, ValueError, OverflowError):
+            return tuple(float(str(value)) for value in values)  # "True" is none
+        except ValueError:
             raise SkeletonError(
                 f"{self.path}: {key} must be a list of numbers, not {values!r}"
             ) from None

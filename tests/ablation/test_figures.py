@@ -12,6 +12,7 @@ import pytest
 
 from swahr.ablation.figures import RunFigures, differences, read_curves, spread
 from swahr.ablation.page import write_page
+from swahr.ablation.plan import AblationError
 from swahr.evaluation.matching import load_run, match
 from swahr.report.breakdown import height_octaves
 from tests.report.made import SKELETON, found, person, truth
@@ -93,3 +94,21 @@ def test_curves_are_the_columns_that_every_epoch_has(tmp_path: Path) -> None:
     assert read_curves(path) == {"epoch": [1, 2], "loss": [0.5, 0.25]}
     path.write_text("epoch,loss\n")
     assert read_curves(path) == {}
+
+
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        ("2,0.25,0.1,0.5", "has 4 values; the first line names 3"),
+        ("2,0.2", "has 2 values; the first line names 3"),
+        ("2,high,0.1", "could not convert string to float: 'high'"),
+    ],
+)
+def test_a_line_of_the_curves_that_cannot_be_read_is_named(
+    line: str, said: str, tmp_path: Path
+) -> None:
+    path = tmp_path / "results.csv"
+    path.write_text(f"epoch,loss,AP\n\n1,0.5,0.1\n{line}\n")
+    with pytest.raises(AblationError) as caught:
+        read_curves(path)
+    assert str(caught.value) == f"{path}:4: {said}"

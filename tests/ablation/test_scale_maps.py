@@ -92,8 +92,10 @@ def test_readings_are_kept_for_the_weights_that_they_are_of(tmp_path: Path) -> N
     again = load_scales(path, "abc")
     assert again is not None and (again.scales == readings.scales).all()
     assert load_scales(path, "other") is None
-    path.write_bytes(b"broken")
-    assert load_scales(path, "abc") is None
+    whole = path.read_bytes()
+    for broken in (b"broken", b"", whole[: len(whole) // 2]):
+        path.write_bytes(broken)
+        assert load_scales(path, "abc") is None
 
 
 def test_positive_scales_narrow_and_negative_ones_widen() -> None:

@@ -12,7 +12,7 @@ from swahr.codec.decode import AssociativeDecoder, People
 from swahr.codec.fast import FastDecoder, SampledTiles
 from swahr.codec.maps import Maps
 from swahr.codec.refine_batch import WholeTiles
-from swahr.codec.sampled import SampledMaps, TagMaps, growth, sample
+from swahr.codec.sampled import SampledMaps, TagMaps, growth, repeats_borders, sample
 from tests.oracles.crowds import crowd
 
 Sizes = tuple[tuple[int, int], ...]
@@ -124,6 +124,46 @@ def test_more_tiles_are_searched_where_the_first_may_miss_the_best(
     want = exact(Maps(heatmaps, whole(parts)))
     monkeypatch.setattr(fast, "FIRST_TILES", 1)
     same_people(FastDecoder(exact)(SampledMaps(heatmaps, parts, torch.tensor(True))), want)
+
+
+@pytest.mark.parametrize("times", [3, 4, 8])
+def test_tags_of_repeated_borders_are_equal(times: int) -> None:
+    """As those of neighbouring peaks there, so that both are of one person."""
+    maps = torch.rand(1, 1, 1, 5, 7, generator=torch.Generator().manual_seed(0))
+    part = TagMaps(maps, ((5, 7), (5 * times, 7 * times)))
+    rows, y, x = torch.meshgrid(torch.arange(1), *map(torch.arange, part.sizes[1]), indexing="ij")
+    tags = sample(part, rows, y, x)[0, ..., 0]
+    for side in (tags, tags.flip(0), tags.T, tags.T.flip(0)):
+        assert torch.equal(side[0], side[1])
+
+
+@pytest.mark.parametrize(
+    ("after", "repeats"), [((10, 14), False), ((14, 20), False), ((15, 21), True), ((20, 28), True)]
+)
+def test_resizing_to_three_times_the_size_repeats_borders(
+    after: tuple[int, int], repeats: bool
+) -> None:
+    maps = torch.arange(1.0, 36).view(1, 1, 5, 7)
+    grown = F.interpolate(maps, size=after, mode="bilinear", align_corners=False)[0, 0]
+    assert torch.allclose(grown[0], grown[1]) == torch.allclose(grown.T[0], grown.T[1]) == repeats
+    assert repeats_borders((5, 7), after) == repeats
+
+
+@pytest.mark.parametrize(
+    "place", [(0, 8), (15, 8), (8, 0), (8, 15), (0, 0), (15, 15)], ids=lambda place: str(place)
+)
+def test_people_at_repeated_borders_are_those_of_whole_maps(place: tuple[int, int]) -> None:
+    """A border pixel and its neighbour are both peaks there."""
+    small = torch.zeros(1, 2, 16, 16)
+    small[0, :, place[0], place[1]] = torch.tensor([0.5, 0.75])
+    tags = torch.tensor([1, 1.25]).view(1, 2, 1, 1, 1).expand(-1, -1, -1, 16, 16)
+    heatmaps = F.interpolate(small, size=(64, 64), mode="bilinear", align_corners=False)
+    part = TagMaps(tags, ((16, 16), (64, 64)))
+    exact = AssociativeDecoder(grouping_order=range(2))
+    want = exact(Maps(heatmaps, whole([part])))
+    assert len(want[0].scores) > 1
+    maps = SampledMaps(heatmaps, [part], torch.tensor(True), repeats_borders=True)
+    same_people(FastDecoder(exact)(maps), want)
 
 
 def test_pixels_of_large_maps_are_told_apart() -> None:

@@ -123,13 +123,21 @@ def test_a_skeleton_of_an_earlier_model_does_not_stay(tmp_path: Path) -> None:
     assert swahr.load(out).skeleton == swahr.COCO
 
 
-@pytest.mark.parametrize("name", ["README.md", "skeleton.yaml"])
-def test_files_of_a_folder_that_is_no_model_stay(tmp_path: Path, name: str) -> None:
-    run = make_run(tmp_path / "run")
-    (tmp_path / name).write_text("mine")
-    with pytest.raises(LoadError, match=f"{name} would be overwritten, and .* is no published mo"):
-        publish(find_model(run), tmp_path)
-    assert (tmp_path / name).read_text() == "mine"
+@pytest.mark.parametrize(
+    "config", [None, "mine", "[]", '{"config": {}}', '{"library_name": "swahr"}']
+)
+@pytest.mark.parametrize("name", ["README.md", "skeleton.yaml", "model.safetensors", "config.json"])
+def test_files_of_a_folder_that_is_no_model_stay(
+    tmp_path: Path, name: str, config: str | None
+) -> None:
+    """Also beside a config.json of another project."""
+    content = {name: "mine"} | ({} if config is None else {"config.json": config})
+    for file, text in content.items():
+        (tmp_path / file).write_text(text)
+    line = f"({'|'.join(content)}) would be overwritten, and .* is no published model; give a f"
+    with pytest.raises(LoadError, match=line):
+        publish(ModelFiles(None, Path("x.pth"), ""), tmp_path)
+    assert {path.name: path.read_text() for path in tmp_path.iterdir()} == content
 
 
 def test_keypoints_of_ones_own_travel_along(tmp_path: Path) -> None:
@@ -230,6 +238,9 @@ def test_a_model_is_saved_and_comes_back(tmp_path: Path) -> None:
     again = swahr.PoseModel.from_pretrained(folder, batch_size=2)
     assert again.predictor.flip_index is not None and again.predictor.batch_size == 2
     assert same_people(model, again)
+    (tmp_path / "README.md").write_text("mine")
+    with pytest.raises(LoadError, match="README.md would be overwritten"):
+        model.save_pretrained(tmp_path)
 
 
 def test_a_model_whose_weights_have_changed_is_not_saved(tmp_path: Path) -> None:
@@ -308,6 +319,40 @@ def test_problems_of_the_hub_are_one_line(tmp_path: Path, monkeypatch: pytest.Mo
         swahr.PoseModel.from_pretrained("me/hands")
 
 
+def test_without_a_network_a_model_is_not_sent_in_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Mistakes in the code are not hidden."""
+    library = pytest.importorskip("huggingface_hub", reason="needs the extra hub")
+    names = ("httpx", "httpx2", "requests.exceptions", "huggingface_hub.errors")
+    failures = [type("ConnectError", (Exception,), {"__module__": name}) for name in names]
+    failures.append(library.errors.HfHubHTTPError.__bases__[0])  # of the HTTP library in use
+
+    def fail(error: Exception) -> Any:
+        def function(*_: Any, **__: Any) -> Any:
+            raise error
+
+        return function
+
+    def send() -> None:
+        hub.send(tmp_path, "me/hands", private=True, token=None, note="")
+
+    for call, function, line in (
+        (send, "HfApi.create_repo", "cannot be sent to the hub"),
+        (send, "HfApi.upload_folder", "cannot be sent to the hub"),
+        (lambda: hub.fetch("me/hands"), "snapshot_download", "is no folder here, and cannot be f"),
+    ):
+        with monkeypatch.context() as patch:
+            patch.setattr("huggingface_hub.HfApi", Api)
+            for failure in failures:
+                patch.setattr(f"huggingface_hub.{function}", fail(failure("no\nnetwork")))
+                with pytest.raises(LoadError, match=rf"^me/hands: {line}.* \(no network\)$"):
+                    call()
+            patch.setattr(f"huggingface_hub.{function}", fail(TypeError("a mistake")))
+            with pytest.raises(TypeError, match="a mistake"):
+                call()
+
+
 # -- settings
 
 
@@ -338,7 +383,78 @@ def test_weights_are_named_once(tmp_path: Path) -> None:
     assert find_model(run / "tiny.yaml", None, [f"TEST.MODEL_FILE={best}"]).weights == best
 
 
+@pytest.mark.parametrize("name", ["model_best_2026-12-01_00-00-00.pth.tar", "again"])
+def test_best_weights_of_an_earlier_measure_are_a_runs(tmp_path: Path, name: str) -> None:
+    run = make_run(tmp_path)
+    if name == "again":  # kept in the same second
+        (run / "model_best_2026-12-01_00-00-00.pth.tar").touch()
+        name = checkpoint.unused_path(run / "model_best_2026-12-01_00-00-00.pth.tar").name
+    kept = (run / checkpoint.BEST).rename(run / name)
+    found = find_model(kept)
+    assert found.kind == "a run's weights" and found.cfg.DATASET.INPUT_SIZE == 64
+
+
+@pytest.mark.parametrize(
+    ("given", "line"),
+    [
+        (("", None), "source is empty; it must be a path"),
+        (("demo", ""), "weights is empty; it must be a path"),
+    ],
+)
+def test_an_empty_path_is_not_the_current_folder(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    given: tuple[str, str | None],
+    line: str,
+) -> None:
+    monkeypatch.chdir(make_run(tmp_path))
+    with pytest.raises(LoadError, match=f"^{line}$"):
+        find_model(*given)
+
+
 # -- keypoints of one's own
+
+
+def hand(folder: Path) -> Path:
+    """A skeleton file of three keypoints."""
+    own = swahr.Skeleton("hand", ("wrist", "left_tip", "right_tip"), ((1, 2),), (0.1, 0.1, 0.1))
+    path = folder / "hand.yaml"
+    path.write_text(skeleton_yaml(own))
+    return path
+
+
+@pytest.mark.parametrize("kind", ["folder", "weights", "checkpoint", "published"])
+def test_a_run_with_its_own_skeleton_keeps_its_data_sets(tmp_path: Path, kind: str) -> None:
+    """DATASET_TEST decides the protocol. A skeleton that is named with them has its own ones."""
+    names = ["DATASET.DATASET", "mine", "DATASET.DATASET_TEST", "crowd_pose"]
+    run = make_run(tmp_path / "run", "DATASET.SKELETON", str(hand(tmp_path)), *names)
+    cfg = load_config(run / "config.yaml")
+    keep_config(run, cfg.dump(), own_skeleton(cfg))
+    identity = RunIdentity(config=cfg.dump(), skeleton=own_skeleton(cfg))
+    save_checkpoint(run, identity=identity, progress=Progress())
+    source = {
+        "folder": lambda: run,
+        "weights": lambda: run / checkpoint.BEST,
+        "checkpoint": lambda: run / checkpoint.NEWEST,
+        "published": lambda: publish(find_model(run), tmp_path / "out"),
+    }[kind]()
+    for opts, expected in (
+        ([], ("mine", "crowd_pose", 3, 3)),
+        (["DATASET.DATASET_TEST", "coco"], ("mine", "coco", 3, 3)),
+        (["DATASET.SKELETON=coco"], ("coco_kpt", "coco", 17, 17)),
+    ):
+        cfg = find_model(source, None, opts).cfg
+        joints = (cfg.DATASET.NUM_JOINTS, cfg.MODEL.NUM_JOINTS)
+        found = (cfg.DATASET.DATASET, cfg.DATASET.DATASET_TEST, *joints)
+        assert found == expected
+
+
+def test_wrong_settings_beside_a_skeleton_are_named(tmp_path: Path) -> None:
+    hand(tmp_path).rename(tmp_path / "skeleton.yaml")
+    for text in ("DATASET: 3\n", "- 1\n", "a: [\n", "DATASET:\n"):
+        (tmp_path / "config.yaml").write_text(f"{text}NOT_KNOWN: 1\n")
+        with pytest.raises(ConfigError, match="config.yaml:"):
+            find_model(tmp_path)
 
 
 def test_a_moved_run_has_its_skeleton_with_it(tmp_path: Path) -> None:

@@ -55,10 +55,12 @@ def test_images_that_fill_the_memory_are_refused(
     assert capsys.readouterr().err == "--size: 100000 px; a side has at most 4096 px\n"
 
 
-def test_the_processes_that_draw_do_without_pytorch() -> None:
-    """They import the command."""
-    code = "import sys, swahr.commands.synthetic; sys.exit('torch' in sys.modules)"
-    assert subprocess.run([sys.executable, "-c", code]).returncode == 0
+@pytest.mark.parametrize("program", ["swahr.commands.synthetic", "swahr.cli", "make_synthetic"])
+def test_the_processes_that_draw_do_without_pytorch(program: str) -> None:
+    """They import the command, and the program that was started."""
+    code = f"import sys, {program}; sys.exit('torch' in sys.modules)"
+    tools = Path(__file__).resolve().parents[2] / "tools"
+    assert subprocess.run([sys.executable, "-c", code], cwd=tools).returncode == 0
 
 
 def test_values_of_flags_that_were_not_given() -> None:

@@ -149,6 +149,61 @@ def test_numbers_booleans_and_text() -> None:
     assert (cfg.TEST.MODEL_FILE, cfg.MODEL.EXTRA.PRETRAINED_LAYERS) == ("a b.pth", ["conv1", "bn1"])
 
 
+IN_BASE_10 = "; write numbers in base 10, without leading zeros and colons"
+
+
+@pytest.mark.parametrize(
+    ("key", "text", "right"),
+    [
+        ("TRAIN.END_EPOCH", "0300", "a whole number, not '0300'"),
+        ("TRAIN.END_EPOCH", "-0_10", "a whole number, not '-0_10'"),
+        ("TRAIN.END_EPOCH", "1:30", "a whole number, not '1:30'"),
+        ("TRAIN.LR", "010", "a number, not '010'"),
+        ("DIST_TIMEOUT", "1:30", "a number, not '1:30'"),
+        ("DIST_TIMEOUT", "1:30:05.5", "a number, not '1:30:05.5'"),
+    ],
+)
+def test_octal_and_base_60_are_no_numbers(
+    variant: Variant, key: str, text: str, right: str
+) -> None:
+    """YAML 1.1 reads 0300 as 192 and 1:30 as 90."""
+    line = f"{key}: must be {right}{IN_BASE_10}"
+    assert problems_of(MAIN, [key, text]) == [f"command line: {line}"]
+    path = variant(f"{key}: {text}\n")
+    assert problems_of(path) == [f"{path}:2: {line}"]
+
+
+@pytest.mark.parametrize(
+    ("key", "text", "right"),
+    [
+        ("TRAIN.LR_STEP", "[010, 20]", "a list of whole numbers, not "),
+        ("TEST.SCALE_FACTOR", "[1, 1:30]", "a list of numbers, not "),
+    ],
+)
+def test_octal_and_base_60_are_no_entries_of_lists(
+    variant: Variant, key: str, text: str, right: str
+) -> None:
+    for path, opts in ((MAIN, [key, text]), (variant(f"{key}: {text}\n"), [])):
+        (problem,) = problems_of(path, opts)
+        assert f": {key}: must be {right}" in problem and problem.endswith(IN_BASE_10)
+
+
+@pytest.mark.parametrize(
+    ("text", "number"), [("0x10", 16), ("0b11", 3), ("1_000", 1000), ("+7", 7), ("007.0", 7)]
+)
+def test_other_spellings_of_numbers_stay(variant: Variant, text: str, number: int) -> None:
+    opts = [f"TRAIN.END_EPOCH={text}"]
+    assert number == load_config(MAIN, opts).TRAIN.END_EPOCH
+    assert number == load_config(variant(f"TRAIN.END_EPOCH: {text}\n")).TRAIN.END_EPOCH
+
+
+def test_text_may_look_like_octal_or_base_60(variant: Variant, tmp_path: Path) -> None:
+    cfg = load_config(variant("RUN_NAME: 007\nDATASET.TEST: 12:30\n"))
+    assert (cfg.RUN_NAME, cfg.DATASET.TEST) == ("007", "12:30")
+    save_config(cfg, tmp_path / "saved.yaml")
+    assert load_config(tmp_path / "saved.yaml") == cfg
+
+
 def test_exponents_that_yaml_takes_for_text(variant: Variant) -> None:
     cfg = load_config(variant("TRAIN:\n  LR: 1e-3\nTEST:\n  MODEL_FILE:\nDEBUG:\nTRAIN.WD: 1\n"))
     assert (cfg.TRAIN.LR, cfg.TEST.MODEL_FILE, cfg.TRAIN.WD) == (0.001, "", 1)
@@ -353,6 +408,50 @@ def test_entries_of_lists_without_effect_are_said(caplog: pytest.LogCaptureFixtu
     caplog.clear()
     load_config(MAIN.replace(".yaml", "_hrnet_bottomup.yaml"), longer)  # NUM_DECONVS is 0
     assert not caplog.records
+
+
+HRNET_KEYS = ["MODEL.EXTRA.STEM_BLOCKS=2", "MODEL.EXTRA.STAGE3.NUM_MODULES=2"]
+ONE_STAGE = ["LOSS.NUM_STAGES=1", "LOSS.WITH_AE_LOSS=[True]", "TEST.WITH_AE=[True]"]
+
+
+@pytest.mark.parametrize(
+    ("opts", "idle"),
+    [
+        (HRNET_KEYS, ""),
+        (
+            ["MODEL.BACKBONE=timm/resnet18", *HRNET_KEYS],
+            "MODEL.EXTRA.STEM_BLOCKS (only with MODEL.BACKBONE hrnet), "
+            "MODEL.EXTRA.STAGE3.NUM_MODULES (only with MODEL.BACKBONE hrnet)",
+        ),
+        (
+            ["MODEL.EXTRA.FPN_CHANNELS=128"],
+            "MODEL.EXTRA.FPN_CHANNELS (only with MODEL.BACKBONE timm/NAME)",
+        ),
+        (["MODEL.BACKBONE=timm/resnet18", "MODEL.EXTRA.FPN_CHANNELS=128"], ""),
+        (["MODEL.BACKBONE=mine", "MODEL.EXTRA.FPN_CHANNELS=128", *HRNET_KEYS], ""),
+        (
+            ["MODEL.EXTRA.DECONV.NUM_DECONVS=0", "MODEL.EXTRA.DECONV.NUM_BASIC_BLOCKS=9"],
+            "MODEL.EXTRA.DECONV.NUM_BASIC_BLOCKS (only with NUM_DECONVS above 0)",
+        ),
+        (
+            [
+                "MODEL.HEAD=mine",
+                "MODEL.EXTRA.DECONV.NUM_DECONVS=0",
+                "MODEL.EXTRA.DECONV.NUM_BASIC_BLOCKS=9",
+            ],
+            "",
+        ),
+        (["MODEL.EXTRA.DECONV.NUM_BASIC_BLOCKS=9"], ""),
+    ],
+)
+def test_keys_of_another_network_have_no_effect(
+    opts: list[str], idle: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A backbone or head of the user's own may read any key."""
+    stages = ONE_STAGE if "MODEL.EXTRA.DECONV.NUM_DECONVS=0" in opts else []
+    load_config(MAIN, [*stages, *opts])
+    said = [record.getMessage() for record in caplog.records]
+    assert said == ([f"no effect: {idle}"] if idle else [])
 
 
 @pytest.mark.parametrize(

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import importlib
 import json
+import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -331,19 +333,129 @@ def test_flags_out_of_range_are_named(
 
 
 def test_without_validation_there_is_no_file_for_it(dlc: Path, tool: Tool) -> None:
-    convert(tool, dlc)
-    status, root = convert(tool, dlc, "--val", "0", "--sigma", "0.03")
+    convert(tool, dlc, "--sigma", "0.03")
+    status, root = convert(tool, dlc, "--val", "0")
     assert status == 0 and len(read(root, "train")["images"]) == 9
     assert not (root / "annotations/person_keypoints_val.json").exists()
     assert load_skeleton(root / "skeleton.yaml").sigmas == (0.03,) * 4
 
 
-def test_another_split_leaves_no_frame_in_both(dlc: Path, tool: Tool) -> None:
-    for seed in ("0", "1"):
-        _, root = convert(tool, dlc, "--val", "0.4", "--seed", seed)
+@pytest.mark.parametrize("flags", [[], ["--copy"]])
+def test_another_split_leaves_no_frame_in_both(dlc: Path, tool: Tool, flags: list[str]) -> None:
+    """Also after more frames were labelled, and with another share."""
+    write_csv(dlc, dlc_rows(6))
+    for share, seed in (("0.4", "0"), ("0.4", "1"), ("0.2", "1")):
+        status, root = convert(tool, dlc, "--val", share, "--seed", seed, *flags)
+        assert status == 0
+        write_csv(dlc, dlc_rows())
+    assert [len(read(root, split)["images"]) for split in ("train", "val")] == [7, 2]
     for split in ("train", "val"):
         names = {image["file_name"] for image in read(root, split)["images"]}
         assert {path.name for path in (root / "images" / split).iterdir()} == names
+
+
+# -- what is in the output already
+
+
+def test_a_skeleton_that_was_edited_is_kept(
+    dlc: Path, tool: Tool, capsys: pytest.CaptureFixture[str]
+) -> None:
+    _, root = convert(tool, dlc)
+    path = root / "skeleton.yaml"
+    edited = f"keypoints: [{', '.join(PARTS)}]\nsigmas: [.1, .2, .2, .3]\nlimbs: [[snout, tail]]\n"
+    path.write_text(edited)
+    assert convert(tool, dlc)[0] == 0
+    assert path.read_text() == edited
+    printed = capsys.readouterr().out
+    assert f"{path} is kept as it is; remove it to have it written anew\n" in printed
+    assert printed.count("is kept as it is") == 1
+    assert "flip pairs: none" in printed
+    assert read(root, "train")["categories"][0]["skeleton"] == [[1, 4]]
+
+
+def test_a_list_of_photographs_keeps_an_edited_skeleton(
+    lsp: Path, tool: Tool, capsys: pytest.CaptureFixture[str]
+) -> None:
+    root = lsp.parent / "out"
+    edited = skeleton_yaml(replace(SKELETON, limbs=()))
+    root.mkdir()
+    (root / "skeleton.yaml").write_text(edited)
+    assert tool("lsp_to_coco").main(["--data", str(lsp), "--out", str(root)]) == 0
+    assert (root / "skeleton.yaml").read_text() == edited
+    assert "skeleton.yaml is kept as it is" in capsys.readouterr().out
+
+
+def whole_content(root: Path) -> dict[str, bytes]:
+    return {str(path): path.read_bytes() for path in root.rglob("*") if path.is_file()}
+
+
+def made_by_hand(area: float) -> str:
+    """Annotations without "info" of one person in a box of 10 by 10."""
+    person = {"id": 1, "image_id": 1, "bbox": [1, 2, 10, 10], "area": area}
+    return json.dumps({"images": [], "annotations": [person], "categories": []})
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "said"),
+    [
+        (
+            "skeleton.yaml",
+            "keypoints: [snout, tail]\nsigmas: [.1, .1]\n",
+            "has the keypoints snout, tail; the labels have snout, left_ear, right_ear, tail; ch",
+        ),
+        ("skeleton.yaml", "a: [", "cannot be read as YAML"),
+        ("annotations/person_keypoints_train.json", made_by_hand(100), "no conversion wrote it"),
+        ("annotations/person_keypoints_val.json", made_by_hand(100), "no conversion wrote it"),
+        ("annotations/person_keypoints_val.json", '{"info": {}}', "no conversion wrote it"),
+        ("annotations/person_keypoints_val.json", "[]", "no conversion wrote it"),
+        ("annotations/person_keypoints_val.json", "mine", "no conversion wrote it"),
+        ("images/train/m1_img000.png", "mine", "is no copy of"),
+        ("images/val/m1_img008.png", "mine", "is no copy of"),
+    ],
+)
+def test_files_that_no_conversion_wrote_stay(
+    dlc: Path, tool: Tool, capsys: pytest.CaptureFixture[str], name: str, text: str, said: str
+) -> None:
+    """Where a file would be replaced, and where it would be removed (--val 0)."""
+    path = dlc.parent / "out" / name
+    path.parent.mkdir(parents=True)
+    path.write_text(text)
+    for share in ("0", "0.2"):
+        status, root = convert(tool, dlc, "--val", share)
+        printed = capsys.readouterr().err
+        assert status == 2 and said in printed and printed.count("\n") == 1
+        assert printed.startswith(f"{path}: ")
+        assert whole_content(root) == {str(path): text.encode()}
+
+
+def test_a_link_to_another_image_is_replaced(lsp: Path, tool: Tool) -> None:
+    """As where the photographs were moved."""
+    root = lsp.parent / "out"
+    (root / "images/train").mkdir(parents=True)
+    write_image(lsp.parent / "earlier.jpg", 16, 16)
+    (root / "images/train/a.jpg").symlink_to(lsp.parent / "earlier.jpg")
+    assert tool("lsp_to_coco").main(["--data", str(lsp), "--out", str(root)]) == 0
+    assert (root / "images/train/a.jpg").samefile(lsp / "images/a.jpg")
+
+
+def test_an_image_of_the_same_size_and_date_is_no_copy(lsp: Path, tool: Tool) -> None:
+    source = lsp / "images/a.jpg"
+    path = lsp.parent / "out/images/train/a.jpg"
+    path.parent.mkdir(parents=True)
+    path.write_bytes(bytes(source.stat().st_size))
+    shutil.copystat(source, path)
+    assert tool("lsp_to_coco").main(["--data", str(lsp), "--out", str(lsp.parent / "out")]) == 2
+    assert not any(path.read_bytes())
+
+
+def test_annotations_of_an_earlier_version_are_replaced(dlc: Path, tool: Tool) -> None:
+    """They have no "info"."""
+    _, root = convert(tool, dlc)
+    path = root / "annotations/person_keypoints_train.json"
+    content = read(root, "train")
+    del content["info"]
+    path.write_text(json.dumps(content))
+    assert convert(tool, dlc)[0] == 0 and "info" in read(root, "train")
 
 
 def test_frames_that_are_in_the_output_already_stay_as_they_are(tmp_path: Path, tool: Tool) -> None:
@@ -410,6 +522,7 @@ def test_several_animals(dlc: Path, tool: Tool, capsys: pytest.CaptureFixture[st
             "line 5: there is no image labeled-data/m1/img999.png",
         ),
         (4, 0, "labeled-data/m1/img003.png", "line 7: the image m1_img003.png is there already ("),
+        (4, 0, "", "line 5: the path of the image is empty"),
         (4, 0, "bad.png", "bad.png cannot be read as an image"),
         (4, 8, "1,2", "line 5: 10 cells; the header has 9"),
     ],
@@ -456,6 +569,19 @@ def test_wrong_labels_of_frames(
                 ["coords", *"xyxy"],
             ],
             "r has other body parts than p",
+        ),
+        (
+            [["scorer", *"mmmm"], ["bodyparts", *"aa", "", ""], ["coords", *"xyxy"]],
+            "line 2: bodyparts has no name in column 4",
+        ),
+        (
+            [
+                ["scorer", *"mm"],
+                ["individuals", "", ""],
+                ["bodyparts", *"aa"],
+                ["coords", *"xy"],
+            ],
+            "line 2: individuals has no name in column 2",
         ),
     ],
 )

@@ -41,6 +41,74 @@ def png(orientation: int) -> bytes:
     return plain[:33] + chunk + plain[33:]
 
 
+def box(name: str, *contents: bytes) -> bytes:
+    body = b"".join(contents)
+    return struct.pack(">I4s", 8 + len(body), name.encode()) + body
+
+
+def avif(*turns: bytes, wide: bool = False) -> bytes:
+    """The boxes of an AVIF file of 24 x 16 px whose primary item, the second, has these properties;
+    the first is a thumbnail that is turned. wide: ids and indices are of the longer kind.
+    """
+    own = [b"\0\0\0\2", *range(3, 4 + len(turns))] if wide else [b"\0\2", *range(3, 4 + len(turns))]
+    other = [b"\0\0\0\1" if wide else b"\0\1", 1, 2]
+    associations = b""
+    for item, *indices in (other, own):
+        values = struct.pack(f">{len(indices)}{'H' if wide else 'B'}", *indices)
+        associations += item + bytes([len(indices)]) + values
+    flags = bytes([wide, 0, 0, wide])
+    size = struct.pack(">4xII", 24, 16)
+    thumbnail = box("irot", b"\1"), box("ispe", struct.pack(">4xII", 3, 2))
+    meta = box(
+        "meta",
+        bytes(4),
+        box("pitm", bytes([wide, 0, 0, 0]), own[0]),
+        box(
+            "iprp",
+            box("ipco", *thumbnail, box("ispe", size), *turns),
+            box("ipma", flags, struct.pack(">I", 2), associations),
+        ),
+    )
+    return box("ftyp", b"avif", bytes(4), b"avifmif1") + meta + box("mdat", bytes(20))
+
+
+@pytest.mark.parametrize("wide", [False, True])
+@pytest.mark.parametrize(
+    "turns, orientation",
+    [
+        ((), 1),
+        ((box("irot", b"\0"),), 1),
+        ((box("imir", b"\1"),), 2),
+        ((box("irot", b"\2"),), 3),
+        ((box("imir", b"\0"),), 4),
+        ((box("irot", b"\1"), box("imir", b"\0")), 5),
+        ((box("irot", b"\3"),), 6),
+        ((box("irot", b"\3"), box("imir", b"\0")), 7),
+        ((box("irot", b"\1"), box("imir", b"\1")), 7),
+        ((box("irot", b"\1"),), 8),
+    ],
+)
+def test_the_turns_of_avif_files(turns: tuple[bytes, ...], orientation: int, wide: bool) -> None:
+    assert image_header(avif(*turns, wide=wide)) == ImageHeader(24, 16, orientation)
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_avif_files_are_turned_as_viewers_turn_them(orientation: int) -> None:
+    """Pillow writes an EXIF orientation as turns."""
+    pillow = pytest.importorskip("PIL.Image", reason="Pillow writes the orientation")
+    if not pytest.importorskip("PIL.features").check("avif"):
+        pytest.skip("this Pillow has no AVIF")
+    exif_data = pillow.Exif()
+    exif_data[274] = orientation
+    file = io.BytesIO()
+    pillow.fromarray(PIXELS).save(file, "AVIF", exif=exif_data)
+    data = file.getvalue()
+    assert image_header(data) == ImageHeader(24, 16, orientation)
+    stored = read_image(data)
+    assert stored.shape == PIXELS.shape
+    assert np.array_equal(read_image(data, honour_exif=True), turn_upright(stored, orientation))
+
+
 @pytest.mark.parametrize("suffix", [".jpg", ".png", ".bmp", ".webp", ".tiff"])
 def test_the_size_of_every_format(suffix: str) -> None:
     assert image_header(encoded(suffix)) == ImageHeader(24, 16, 1)
@@ -99,7 +167,10 @@ def test_an_orientation_that_is_none_is_upright(orientation: int) -> None:
     assert image_header(jpeg(orientation)) == ImageHeader(24, 16, 1)
 
 
-@pytest.mark.parametrize("data", [jpeg(6), png(6), encoded(".webp"), encoded(".tiff")])
+@pytest.mark.parametrize(
+    "data",
+    [jpeg(6), png(6), encoded(".webp"), encoded(".tiff"), avif(box("irot", b"\1"), wide=True)],
+)
 def test_damage_is_no_error(data: bytes) -> None:
     for length in range(0, min(len(data), 400)):
         image_header(data[:length])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+import struct
 import unicodedata
 import zipfile
 import zlib
@@ -62,6 +63,50 @@ def test_a_file_that_was_cut_off_is_refused(tmp_path: Path, suffix: str, part: f
     path.write_bytes(data[: min(int(part * len(data)), len(data) - 9)])
     with pytest.raises(ImageError, match=f"half{suffix}: the file is cut off after"):
         read_image(path)
+
+
+NOISE = np.random.default_rng(0).integers(0, 256, (40, 40, 3), np.uint8)
+
+
+def with_thumbnail(data: bytes) -> bytes:
+    """A JPEG file with a whole one in its EXIF data."""
+    inner = b"Exif\0\0" + encoded(RED, ".jpg")
+    return data[:2] + b"\xff\xe1" + (len(inner) + 2).to_bytes(2, "big") + inner + data[2:]
+
+
+@pytest.mark.parametrize("behind", [bytes(100), b"mp4 \xff\xda" + bytes(100)])
+@pytest.mark.parametrize("thumbnail", [False, True])
+def test_whatever_follows_a_whole_image_is_passed_over(thumbnail: bool, behind: bytes) -> None:
+    """As in motion photos; the film may hold the bytes of any marker."""
+    data = with_thumbnail(encoded(NOISE, ".jpg")) if thumbnail else encoded(NOISE, ".jpg")
+    assert np.array_equal(read_image(data + behind), read_image(data))
+
+
+def test_a_whole_png_image_may_be_followed_by_part_of_another() -> None:
+    data = encoded(NOISE)
+    assert np.array_equal(read_image(data + data[:-20]), read_image(data))
+
+
+def test_bytes_between_the_segments_of_jpeg_files_are_passed_over() -> None:
+    data = encoded(NOISE, ".jpg")
+    place = data.index(b"\xff\xdb")
+    stuffed = data[:place] + b"hello\xff\x00\xff\xff" + data[place:]
+    assert np.array_equal(read_image(stuffed + b"\xff\xda" + bytes(100)), read_image(data))
+    with pytest.raises(ImageError, match="the file is cut off after"):
+        read_image(stuffed[:-90])
+
+
+def test_the_end_of_a_thumbnail_is_not_that_of_the_image() -> None:
+    data = with_thumbnail(encoded(NOISE, ".jpg"))
+    with pytest.raises(ImageError, match="the file is cut off after"):
+        read_image(data[:-90])
+
+
+def test_a_file_that_was_cut_off_between_two_scans_is_refused() -> None:
+    data = cv2.imencode(".jpg", NOISE, [cv2.IMWRITE_JPEG_PROGRESSIVE, 1])[1].tobytes()
+    assert data.count(b"\xff\xda") > 1
+    with pytest.raises(ImageError, match="the file is cut off after"):
+        read_image(data[: data.rfind(b"\xff\xda")])
 
 
 @pytest.mark.parametrize(
@@ -148,6 +193,25 @@ def test_a_member_of_gigabytes_is_not_read(tmp_path: Path) -> None:
         ImageStore(tmp_path / "bomb.zip").read("a.png")
 
 
+@pytest.mark.parametrize(
+    "place, value",
+    [(6, b"\x63"), (46, b"\xff"), (42, b"\xff\xff\xff\xff")],
+    ids=["a later version", "a name that is no UTF-8", "a place of 64 bits"],
+)
+def test_a_zip_file_that_zipfile_cannot_list(tmp_path: Path, place: int, value: bytes) -> None:
+    path = tmp_path / "train.zip"
+    with zipfile.ZipFile(path, "w") as archive:
+        member = zipfile.ZipInfo("\xe9.png")
+        member.extra = struct.pack("<HHQ", 1, 8, 2**64 - 1)  # the place, if it is not in the record
+        archive.writestr(member, encoded(RED))
+    data = bytearray(path.read_bytes())
+    start = data.rfind(b"PK\1\2") + place
+    data[start : start + len(value)] = value
+    path.write_bytes(data)
+    with pytest.raises(ImageError, match=r"train\.zip: neither a folder nor a zip file that can"):
+        ImageStore(path)
+
+
 @pytest.mark.parametrize("shape", [(2, 32767), (32767, 2)])
 @pytest.mark.parametrize("suffix", [".png", ".jpg", ".ppm"])
 def test_sides_that_opencv_cannot_warp_are_refused(shape: tuple[int, int], suffix: str) -> None:
@@ -210,6 +274,26 @@ def test_missing_looks_into_folders_below(tmp_path: Path) -> None:
         "one/b.png",
         "two/a.png",
     }
+
+
+def test_a_folder_name_that_is_too_long_is_not_there(tmp_path: Path) -> None:
+    names = ["x" * 300 + "/a.png", "\u00e9" * 300 + "/b/a.png", "y" * 300 + ".png"]
+    assert ImageStore(tmp_path).missing(names) == set(names)
+    with pytest.raises(ImageError, match="no such folder or zip file of images"):
+        ImageStore(tmp_path / ("x" * 300))
+
+
+def test_a_folder_that_cannot_be_listed_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(folder: Path) -> list[str]:
+        raise PermissionError(13, "Permission denied", str(folder))
+
+    (tmp_path / "one").mkdir()
+    monkeypatch.setattr("os.listdir", refuse)
+    with pytest.raises(ImageError, match=r"one: cannot be listed \(Permission denied\)$") as error:
+        ImageStore(tmp_path).missing(["one/a.png"])
+    assert "\n" not in str(error.value)
 
 
 def test_a_store_that_is_not_there(tmp_path: Path) -> None:

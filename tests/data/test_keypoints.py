@@ -129,6 +129,24 @@ def test_mask(tree: Tree, made: Made) -> None:
         assert np.array_equal(masks[image_id], 1 - index.annToMask(annotation))
 
 
+def test_crowds_and_people_without_keypoints_that_have_no_outline_are_counted(
+    tree: Tree, made: Made
+) -> None:
+    """Not those whose keypoints are learnt, or who are masked."""
+    data = made((2, 4))
+    people = data["annotations"]
+    people[0].update(segmentation=[])
+    people[1].update(iscrowd=1, segmentation=[])
+    people[2].update(UNLABELLED)
+    assert opened(tree(data)).report.notes == []
+    people[3].update(UNLABELLED, segmentation=[])
+    del people[4]["segmentation"]
+    people[4].update(UNLABELLED)
+    people[5].update(UNLABELLED, iscrowd=1, segmentation=[])
+    [note] = opened(tree(data)).report.notes
+    assert note.startswith("3 crowds and people without keypoints have no outline: training takes")
+
+
 def test_crowd_pose_has_no_outlines(shared: Path, tmp_path: Path) -> None:
     file = shared / "golden" / "crowdpose_subset.json"
     for image in json.loads(file.read_text())["images"]:

@@ -55,6 +55,17 @@ def test_unlabelled_joints_do_not_hide_fractions() -> None:
     assert report([*spread(1), [500, 400, 0, 0, 0, 0]]).count == 1
 
 
+@pytest.mark.parametrize("people", [1, 20])
+def test_negative_coordinates_are_neither_fractions_nor_percentages(people: int) -> None:
+    """Of joints that all lie left of or above their image."""
+    found = report(
+        [[-value if i % 3 < 2 else value for i, value in enumerate(p)] for p in spread(90, people)]
+    )
+    assert not found.count
+    [note] = found.notes
+    assert note.startswith(f"{2 * people} of {2 * people} labelled joints lie outside")
+
+
 def test_percentages_are_a_note() -> None:
     found = report(spread(100))
     assert not found.count and "between 0 and 100, as percentages do" in found.notes[0]
@@ -83,7 +94,9 @@ def test_visibilities_that_are_scores_are_named() -> None:
 
 def test_a_set_that_labels_nobody_is_named() -> None:
     [note] = report([[100, 100, 0, 200, 200, 0], [0, 0, 0, 0, 0, 0]]).notes
-    assert "no joint is labelled: all visibilities are 0, but 2 joints lie" in note
+    assert "no joint is labelled: no visibility is above 0, but 2 joints lie" in note
+    [note] = report([[100, 100, -1, 200, 200, -1]]).notes
+    assert note.startswith("no joint is labelled: no visibility is above 0, but 2 joints")
     assert not report([[0, 0, 0, 0, 0, 0]]).notes
 
 

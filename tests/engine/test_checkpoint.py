@@ -382,6 +382,7 @@ def test_what_is_set_aside_is_never_overwritten(tmp_path: Path) -> None:
     for epoch in (1, 3):
         write(tmp_path, epoch)
         write(tmp_path, epoch + 1)
+        (tmp_path / "model_best_2026-01-02_03-04-05.pth.tar").touch()
         for name in DESCRIBING:
             (tmp_path / name).write_text(f"of epoch {epoch}")
         asides.append(checkpoint.set_aside(tmp_path))

@@ -28,7 +28,7 @@ from swahr.distributed import comm
 from swahr.distributed.launch import launch
 from swahr.distributed.signals import Interrupted
 from swahr.engine import setup, trainer
-from swahr.engine.checkpoint import CheckpointWriter, Progress, RefusedResume
+from swahr.engine.checkpoint import CheckpointWriter, Progress, RefusedResume, is_earlier_best
 from swahr.engine.hooks import HOOKS, Hook
 from swahr.engine.progress import Meter, add_to_sums, read_records
 from swahr.engine.schedule import TrainingError
@@ -339,6 +339,7 @@ def test_figures_of_another_test_do_not_count_for_the_best(
     assert content["epoch"] == 3 and content["progress"]["best_perf"] == 0.4
     assert content["hooks"]["early_stopping"]["validations_since_best"] == 0
     [kept] = folder.glob("model_best_*.pth.tar")
+    assert is_earlier_best(kept.name) and not is_earlier_best("model_best.pth.tar")
     assert_same(read(folder, kept.name), best)
     assert (
         f"{changed[0]} changed: earlier figures do not count for the best; the best weights "

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from swahr.evaluation.matching import checked_run
 from swahr.evaluation.metrics import EvaluationError, evaluate
 from tests.evaluation.test_metrics import STICK, found, person, truth
 
@@ -85,6 +86,67 @@ def test_a_results_file_that_is_not_json(tmp_path: Path, text: str) -> None:
     with pytest.raises(EvaluationError, match=r"results .*r\.json: cannot be read") as error:
         evaluate(TRUTH, tmp_path / "r.json", STICK)
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    "fields, said",
+    [
+        (
+            {"keypoints": None},
+            "annotation 2 has 0 keypoint numbers; the skeleton stick needs 3 x 3",
+        ),
+        ({"keypoints": [1] * 8}, "annotation 2 has 8 keypoint numbers"),
+        ({"keypoints": [None] * 9}, "annotation 2 has keypoints that are not all finite numbers"),
+        ({"keypoints": [1, NAN, 2] * 3}, "annotation 2 has keypoints that are not all finite"),
+        ({"keypoints": "abcdefghi"}, "annotation 2 has keypoints that are not all finite"),
+        ({"bbox": None}, r"annotation 2 has the bbox None, not x, y, width, height"),
+        ({"bbox": [1, 2]}, r"annotation 2 has the bbox \[1, 2\], not x, y, width, height"),
+        ({"bbox": [1, 2, NAN, 4]}, r"annotation 2 has the bbox \[1, 2, nan, 4\], not x, y"),
+        ({"area": None}, "annotation 2 has the area None, not a number"),
+        ({"area": "5"}, "annotation 2 has the area '5', not a number"),
+        ({"num_keypoints": None}, "annotation 2 has the num_keypoints None, not a number"),
+        ({"iscrowd": None}, "annotation 2 has the iscrowd None, not a number"),
+        ({"image_id": None}, "annotation 2 has the image_id None, which is not a whole number"),
+        ({"image_id": "2"}, "annotation 2 has the image_id '2', which is text"),
+        ({"image_id": [2]}, r"annotation 2 has the image_id \[2\], which is not a whole number"),
+        ({"image_id": 9}, "annotation 2 is of image 9, which is not among the annotated images"),
+        ({"category_id": None}, "annotation 2 has the category_id None, which is not a whole"),
+        ({"category_id": 3}, "annotation 2 has the category 3; the annotations have 1"),
+    ],
+)
+@pytest.mark.parametrize("protocol", ["coco", "crowd_pose"])
+def test_an_annotation_that_cannot_be_scored(fields: Any, said: str, protocol: str) -> None:
+    labels = truth([person(1, 1, 100), person(2, 2, 200) | fields])
+    for score in (evaluate, checked_run):
+        with pytest.raises(EvaluationError, match=said) as error:
+            score(labels, [found(1, 100, 0.9)], STICK, protocol)
+        assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    "fields, said",
+    [
+        ({"annotations": [5]}, "annotation 5 is not an object"),
+        ({"annotations": None}, "the annotations have no annotations, so there is nothing"),
+        ({"images": [5]}, "image 5 is not an object"),
+        ({"images": [{"file_name": "a"}]}, "the image at 0 has the id None, which is not a whole"),
+        ({"images": [{"id": 1, "crowdIndex": None}]}, "image 1 has the crowdIndex None, not a num"),
+        ({"categories": ["person"]}, "category 'person' is not an object"),
+        ({"categories": [{"name": "person"}]}, "the category at 0 has the id None, which is not a"),
+    ],
+)
+def test_annotation_files_that_cannot_be_scored(fields: Any, said: str) -> None:
+    with pytest.raises(EvaluationError, match=said) as error:
+        evaluate(TRUTH | fields, [found(1, 100, 0.9)], STICK, "crowd_pose")
+    assert "\n" not in str(error.value)
+
+
+def test_ids_of_annotations_may_be_written_with_a_point() -> None:
+    labels = json.loads(json.dumps(TRUTH))
+    for part, key in (("images", "id"), ("annotations", "image_id"), ("categories", "id")):
+        for item in labels[part]:
+            item[key] = float(item[key])
+    assert evaluate(labels, [found(1, 100, 0.9), found(2, 200, 0.9)], STICK)["AP"] == 1
 
 
 def test_annotations_without_a_box() -> None:

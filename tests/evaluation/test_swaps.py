@@ -53,6 +53,12 @@ def test_joints_that_were_not_found_or_not_labelled_are_not_judged() -> None:
     assert swaps(annotations, record) == Swaps(0, 3, 0, 1)
 
 
+def test_detections_without_any_score_of_a_keypoint_have_all_keypoints() -> None:
+    record = found(move={HAND: (OFFSET, 3)})
+    record["keypoints"][2::3] = [0] * 5
+    assert swaps(two_people(), record) == Swaps(1, 5, 1, 3)
+
+
 def test_detections_of_nobody_are_not_judged() -> None:
     alone = found(place=5)
     assert swaps(two_people(), alone) == Swaps(0, 0, 0, 3)

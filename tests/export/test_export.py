@@ -15,6 +15,7 @@ import cv2
 import numpy as np
 import pytest
 import torch
+import yaml
 from torch import Tensor, nn
 
 import swahr
@@ -132,6 +133,35 @@ def test_a_skeleton_of_ones_own_is_in_the_file(
     (tmp_path / "mine.onnx").rename(tmp_path / "moved.onnx")
     loaded = swahr.load(tmp_path / "moved.onnx", device="cpu")
     assert loaded.skeleton.name == "mine" and loaded.skeleton.keypoints == COCO.keypoints
+
+
+def test_the_file_holds_no_settings_of_pytorch(
+    toys: Toys, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Without AMP they have no effect, which would be said of files whose user set none."""
+    monkeypatch.setattr(command, "write_onnx", rewritten(toys))
+    mixed = ["AMP.ENABLED", True, "AMP.DTYPE", "auto", "TEST.CUDNN_FUSE", True]
+    static = ["FP16.ENABLED", True, "FP16.STATIC_LOSS_SCALE", 128]
+    for name, opts in (("mixed", mixed), ("static", static)):
+        path = tmp_path / f"{name}.onnx"
+        command.export(toys.model(*opts), path, image=read_image(toys.images[0]))
+        settings = yaml.safe_load(describe_exported(path).settings)
+        assert settings["AMP"] == {"ENABLED": False, "DTYPE": "bf16"}
+        caplog.clear()
+        load_config(path)
+        assert not caplog.records
+
+
+def test_files_of_before_say_nothing_of_mixed_precision(
+    toys: Toys, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    model = onnx.load(toys.file())
+    (settings,) = (each for each in model.metadata_props if each.key == "swahr.settings")
+    settings.value = settings.value.replace("DTYPE: bf16", "DTYPE: auto")
+    assert "DTYPE: auto" in settings.value
+    onnx.save(model, tmp_path / "old.onnx")
+    load_config(tmp_path / "old.onnx")
+    assert not caplog.records
 
 
 # -- the check

@@ -191,6 +191,18 @@ def test_reports_on_nothing(people: list[dict[str, Any]]) -> None:
     assert "</html>" in make_report(truth(*people), {"a": [], "b": [found()]}, SKELETON)
 
 
+def test_what_missed_people_cost_is_undefined_where_all_are_missed() -> None:
+    """Nobody is left to score without them."""
+    annotations = truth(person(1))
+    page = make_report(annotations, {"a": [], "b": [found(off=0)]}, SKELETON)
+    costs = re.findall(r'data-kind="(\w+)">.*?data-figure="cost">([^<]+)<', page, re.DOTALL)
+    expected = [(kind, "-" if kind == "missed" else "+0.000") for kind in ERRORS]
+    assert costs == expected + [(kind, "+0.000") for kind in ERRORS]
+    (chart,) = re.findall(r"<svg(?:(?!</svg>).)*AP that correcting.*?</svg>", page, re.DOTALL)
+    assert chart.count(">0.000<") == 2 * len(ERRORS) - 1
+    assert "nan" not in chart.lower() and "-1.000" not in page
+
+
 @pytest.mark.parametrize("name", ["jinja2", "matplotlib"])
 def test_a_missing_library_is_named(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(
@@ -280,6 +292,43 @@ def test_wrong_input_is_one_line(
     assert tool.main([*default, *filled]) == 2
     printed = capsys.readouterr()
     assert said in printed.err and printed.err.count("\n") == 1 and not printed.out
+
+
+@pytest.mark.parametrize(
+    ("name", "flag"),
+    [
+        ("results.json", "RESULTS"),
+        ("val.json", "--annotations"),
+        ("old/results.json", "--compare"),
+        ("made.yaml", "--skeleton"),
+    ],
+)
+def test_the_page_replaces_no_file_that_it_is_made_from(
+    tool: ModuleType,
+    files: dict[str, str],
+    name: str,
+    flag: str,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    before = Path(files[name]).read_bytes()
+    (tmp_path / "link.html").symlink_to(files[name])
+    given = [files["results.json"], "--annotations", files["val.json"]]
+    given += ["--compare", files["old/results.json"], "--skeleton", files["made.yaml"]]
+    for out in (files[name], f"{tmp_path}/old/../{name}", str(tmp_path / "link.html")):
+        assert tool.main([*given, "--out", out]) == 2
+        said = f"--out {out}: would replace {flag}; name another file\n"
+        assert capsys.readouterr().err == said
+    assert Path(files[name]).read_bytes() == before
+
+
+def test_fewer_than_no_worst_images_are_refused(
+    tool: ModuleType, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as ended:
+        tool.main(["r.json", "--annotations", "a.json", "--worst", "-5"])
+    assert ended.value.code == 2
+    assert capsys.readouterr().err.endswith("error: --worst -5: it must be at least 0\n")
 
 
 @pytest.mark.parametrize(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import signal
 from dataclasses import replace
 from pathlib import Path
 
@@ -19,6 +20,7 @@ from swahr.synthetic import (
     Person,
     SceneSettings,
     SyntheticError,
+    dataset,
     render_scene,
     write_dataset,
 )
@@ -343,6 +345,11 @@ def test_crowd_index_against_loops() -> None:
 def test_any_number_of_processes_writes_the_same_files(coco_set: Path, tmp_path: Path) -> None:
     assert write_dataset(tmp_path, num_train=12, num_val=2, seed=3, settings=BUSY, workers=2) == 14
     assert files(tmp_path) == files(coco_set)
+
+
+def test_the_processes_that_draw_leave_ctrl_c_to_the_main_one() -> None:
+    with dataset._pool(2) as mapper:
+        assert list(mapper(signal.getsignal, [signal.SIGINT])) == [signal.SIG_IGN]
 
 
 def test_a_complete_set_is_kept_and_a_broken_one_completed(tmp_path: Path) -> None:

@@ -94,6 +94,35 @@ def test_a_file_gets_the_same_people(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
+    ("out", "other", "said"),
+    [
+        ("walk", "walk/people.json", "walk/people.json: exists and is not the truth of a made"),
+        ("walk.mp4", "walk.json", "walk.json: exists and is not the truth of a made video"),
+        ("walk", "walk/frames/000000.jpg", r"holds other files \(000000.jpg\)"),
+    ],
+)
+@pytest.mark.parametrize("text", ["mine", "[]", '{"info": {}, "images": [], "frames": 3}'])
+def test_files_of_other_origin_stay(
+    tmp_path: Path, out: str, other: str, said: str, text: str
+) -> None:
+    path = tmp_path / other
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text)
+    with pytest.raises(SyntheticError, match=said) as error:
+        write_video(tmp_path / out, num_frames=1, num_people=1, size=SIZE)
+    assert "\n" not in str(error.value)
+    assert [file for file in tmp_path.rglob("*") if file.is_file()] == [path]
+    assert path.read_text() == text
+
+
+@pytest.mark.parametrize("out", ["walk", "walk.mp4"])
+def test_a_video_is_made_again(tmp_path: Path, out: str) -> None:
+    for frames in (1, 2):
+        truth = write_video(tmp_path / out, num_frames=frames, num_people=1, size=SIZE)
+        assert len(json.loads(truth.read_text())["frames"]) == frames
+
+
+@pytest.mark.parametrize(
     ("given", "message"),
     [
         ({"num_frames": 0}, "0 frames of 3 people: it must be 1 frame or more"),

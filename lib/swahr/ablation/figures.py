@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from swahr.ablation.plan import PlannedRun
+from swahr.ablation.plan import AblationError, PlannedRun
 from swahr.ablation.scale_maps import ScaleReadings, load_scales, read_scales, save_scales
 from swahr.data.keypoints import dataset_spec
 from swahr.engine.datasets import build_validation_set
@@ -105,13 +105,34 @@ def _scales(planned: PlannedRun, device: torch.device) -> ScaleReadings:
 
 
 def read_curves(path: Path) -> dict[str, list[float]]:
-    """{name: a value for each epoch} of results.csv; {} where it is not there."""
+    """{name: a value for each epoch} of results.csv; {} where it is not there.
+
+    Raises AblationError for a line that has not one number, or nothing, for each name.
+    """
     if not path.is_file():
         return {}
-    with open(path, encoding="utf-8", newline="") as file:
-        rows = list(csv.DictReader(file))
-    names = [name for name in rows[0] if all(row[name] for row in rows)] if rows else []
-    return {name: [float(row[name]) for row in rows] for name in names}
+    with open(path, encoding="utf-8", errors="replace", newline="") as file:
+        table = csv.reader(file)
+        try:
+            names = next(table, [])
+            rows = [_numbers(line, len(names)) for line in table if line]
+        except (ValueError, csv.Error) as error:
+            raise AblationError(f"{path}:{table.line_num}: {error}") from None
+    columns = {name: [row[place] for row in rows] for place, name in enumerate(names) if rows}
+    return {
+        name: [value for value in values if value is not None]
+        for name, values in columns.items()
+        if None not in values
+    }
+
+
+def _numbers(line: Sequence[str], count: int) -> list[float | None]:
+    """The values of a line of results.csv, None for empty ones. Raises ValueError where they are
+    not numbers, or not `count`.
+    """
+    if len(line) != count:
+        raise ValueError(f"has {len(line)} values; the first line names {count}")
+    return [float(text) if text else None for text in line]
 
 
 def spread(values: Sequence[float]) -> Spread:

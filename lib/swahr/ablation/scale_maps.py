@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from pathlib import Path
 from typing import NamedTuple
+from zipfile import BadZipFile
 
 import cv2
 import numpy as np
@@ -99,11 +100,11 @@ def save_scales(path: Path, readings: ScaleReadings, digest: str) -> None:
 
 
 def load_scales(path: Path, digest: str) -> ScaleReadings | None:
-    """The readings of a file; None where it is not there, or of other weights."""
+    """The readings of a file; None where it is not there, damaged, or of other weights."""
     try:
         with np.load(path, allow_pickle=False) as content:
             if str(content["digest"]) != digest:
                 return None
             return ScaleReadings(content["heights"], content["scales"])
-    except (OSError, ValueError, KeyError):
+    except (OSError, ValueError, KeyError, EOFError, BadZipFile):
         return None

@@ -2,8 +2,9 @@
 
 The rules are those of AssociativeDecoder, and so are the people, up to rounding: joints lie in the
 same places unless two values differ by less than that. The order of equal peaks is the device's,
-and of equal neighbours only the first is a peak. One small table of peaks goes to the host, and
-one of the joints that grouping left missing.
+and of equal neighbours only the first is a peak, except in maps whose borders were repeated; there
+rounding can decide whether a peak at the right or lower border counts once or twice. One small
+table of peaks goes to the host, and one of the joints that grouping left missing.
 """
 
 from __future__ import annotations
@@ -70,16 +71,19 @@ class FastDecoder:
 def _peak_table(maps: SampledMaps, limit: int, radius: int) -> torch.Tensor:
     """The table (B, K, M, 4 + T) of peaks.Peaks, float64: pixel, score, offsets, tags.
 
-    Two peaks lie more than the radius apart, so the best of each square of radius + 1 pixels are
-    all there are, and the search for the M best ones reads a fraction of the maps.
+    Two peaks lie more than the radius apart, unless they are equal. So the best of each square of
+    radius + 1 pixels are all there are, and the search for the M best ones reads a fraction of the
+    maps. Repeated borders have equal peaks, and every pixel of these maps is read.
     """
     heatmaps = maps.heatmaps
     batch, joints, _, width = heatmaps.shape
     peaks = suppressed(heatmaps, radius)
-    best, places = F.max_pool2d(peaks, radius + 1, ceil_mode=True, return_indices=True)
-    candidates = best.flatten(2)
-    scores, order = candidates.topk(min(limit, candidates.shape[2]), dim=2)
-    pixels = places.flatten(2).gather(2, order)
+    if maps.repeats_borders:
+        scores, pixels = _top(peaks.flatten(2), limit)
+    else:
+        best, places = F.max_pool2d(peaks, radius + 1, ceil_mode=True, return_indices=True)
+        scores, order = _top(best.flatten(2), limit)
+        pixels = places.flatten(2).gather(2, order)
     rows = torch.arange(batch * joints, device=heatmaps.device).view(batch, joints, 1)
     y = pixels // width
     x = pixels % width
@@ -87,6 +91,12 @@ def _peak_table(maps: SampledMaps, limit: int, radius: int) -> torch.Tensor:
     offsets = quarter_offsets(heatmaps.flatten(0, 1), rows, pixels)
     # Float64, as the pixels of large maps are more than float32 can tell apart.
     return torch.cat([pixels[..., None].double(), scores[..., None], offsets, *tags], 3)
+
+
+def _top(candidates: torch.Tensor, limit: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """The best M of candidates (B, K, n), at most all: scores and indices, (B, K, M) each."""
+    scores, order = candidates.topk(min(limit, candidates.shape[2]), dim=2)
+    return scores, order
 
 
 def _tag_rows(part: TagMaps, rows: torch.Tensor, joints: int) -> torch.Tensor:

@@ -38,15 +38,24 @@ class SampledMaps:
     """What FastDecoder reads: the maps of B images, with tags that are sampled.
 
     heatmaps: (B, K, H, W) float32. tags: of each resolution in use. finite: whether the network's
-    maps are, a tensor of one value. peaks: their table on its way to the host, once FastDecoder
-    has begun. ready: on a GPU, the event after which all of them are there for other streams.
+    maps are, a tensor of one value. repeats_borders: whether the outer pixels of all heatmaps were
+    repeated when they were resized. peaks: their table on its way to the host, once FastDecoder has
+    begun. ready: on a GPU, the event after which all of them are there for other streams.
     """
 
     heatmaps: torch.Tensor
     tags: list[TagMaps]
     finite: torch.Tensor
+    repeats_borders: bool = False
     peaks: HostCopy | None = None
     ready: torch.cuda.Event | None = None
+
+
+def repeats_borders(before: Size, after: Size) -> bool:
+    """Whether resizing gives an outer pixel and its neighbour the same value: both lie outside the
+    centres of the small map's outer pixels if that grows three times or more.
+    """
+    return any(large >= 3 * small for small, large in zip(before, after))
 
 
 class Taps(NamedTuple):
@@ -76,7 +85,7 @@ def _host_taps(lengths: tuple[int, ...]) -> tuple[NDArray[np.int64], NDArray[np.
     indices = np.arange(lengths[0])[:, None]
     weights = np.ones((lengths[0], 1))
     for before, after in zip(lengths, lengths[1:]):
-        place = np.maximum((np.arange(after) + 0.5) * before / after - 0.5, 0)
+        place = np.clip((np.arange(after) + 0.5) * before / after - 0.5, 0, before - 1)
         low = place.astype(np.int64)
         both = np.stack([low, np.minimum(low + 1, before - 1)], 1)
         share = np.stack([1 - (place - low), place - low], 1)

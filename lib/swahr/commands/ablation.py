@@ -10,8 +10,8 @@ are kept, others continue from their checkpoints. With other settings of the tes
 runs are tested again. A run that fails does not stop the others. The page gets tables and charts:
 AP, also by height and keypoint, joints given to the wrong person, differences with bootstrap
 intervals, the learnt scale maps, and the losses. Of a page that is there, only the part between its
-two marks is replaced. It needs matplotlib. Exit status: 0 done; 1
-some runs failed; 2 wrong settings; 130 or 143 after a signal, with checkpoints.
+two marks is replaced. It needs matplotlib. Exit status: 0 done; 1 some runs failed; 2 wrong
+settings; 130 or 143 after a signal, with checkpoints.
 """
 
 from __future__ import annotations

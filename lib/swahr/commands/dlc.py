@@ -12,6 +12,9 @@ Boxes lie around the labelled parts, a tenth of their longer side away from them
 of the box. Flip pairs are found by left and right, or l and r, in the names. The file gives no
 constants of the similarity: all parts get --sigma. It gives no limbs either: add them to
 skeleton.yaml, as pairs of names, to have them drawn.
+
+Converting again, after more frames were labelled, replaces what an earlier conversion wrote. It
+keeps skeleton.yaml, and stops before it would replace labels or images of other origin.
 """
 
 from __future__ import annotations
@@ -49,7 +52,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "--sigma",
         type=float,
         default=SIGMA,
-        help="constant of the keypoint similarity, for all parts (default: %(default)s)",
+        help="constant of the keypoint similarity, for all parts of a new skeleton.yaml (default: "
+        "%(default)s)",
     )
     parser.add_argument("--copy", action="store_true", help="copy the images, do not link them")
     args = parser.parse_args(arguments)
@@ -68,7 +72,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"parts of no animal were left out: {', '.join(labels.unique)}")
     if written.outside:
         print(f"{written.outside} parts lie outside their image and count as not labelled")
-    print(f"flip pairs: {pairs_text(labels.skeleton)}")
+    print(f"flip pairs: {pairs_text(written.skeleton)}")
+    if written.kept:
+        print(written.kept)
     return 0
 
 

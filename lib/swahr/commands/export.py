@@ -26,7 +26,7 @@ import torch
 from swahr import __version__
 from swahr.commands.flags import add_import_flag
 from swahr.config import OWN_SKELETON, configured_skeleton
-from swahr.config.schema import unflatten
+from swahr.config.schema import SCHEMA, unflatten
 from swahr.data.images import MEAN, STD, Image, read_image
 from swahr.engine.model_files import ModelFiles, find_model
 from swahr.engine.provenance import describe_weights
@@ -45,9 +45,9 @@ from swahr.synthetic import PRESETS, render_scene
 
 # Settings that choose how PyTorch runs a network. The file holds their plain values.
 OF_PYTORCH = {
-    "AMP.ENABLED": False,
-    "FP16.ENABLED": False,
+    **{name: key.default for name, key in SCHEMA.items() if name.startswith(("AMP.", "FP16."))},
     "TEST.FUSE": False,
+    "TEST.CUDNN_FUSE": False,
     "TEST.COMPILE": False,
     "TEST.CUDA_GRAPHS": False,
 }

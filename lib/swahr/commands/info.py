@@ -19,6 +19,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from swahr.commands.flags import add_import_flag
 from swahr.config import configured_skeleton, resolve_path
 from swahr.engine.model_files import DEMO, LoadError, find_model
 from swahr.engine.provenance import describe_test, describe_weights
@@ -27,6 +28,7 @@ from swahr.inference.exported_network import ExportedNetwork
 from swahr.inference.load import load_model
 from swahr.models.flops import count_macs, count_parameters
 from swahr.models.weights import read_state_dict
+from swahr.parts import import_modules
 
 Rows = list[tuple[str, str]]
 
@@ -36,7 +38,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("source", metavar="SOURCE", help="weights, a folder or a YAML file")
-    source = parser.parse_args(arguments).source
+    add_import_flag(parser)
+    args = parser.parse_args(arguments)
+    import_modules(args.modules)
+    source = args.source
     if not source:
         raise LoadError("SOURCE is empty; name a file or a folder")
     if source != DEMO and not resolve_path(source).exists():

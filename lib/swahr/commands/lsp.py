@@ -12,7 +12,9 @@ val), and of each joint x and y in pixels, and v, which is 1, or 0 where the joi
 
 OUT gets annotations/person_keypoints_{train,val}.json, images/{train,val}/ and skeleton.yaml. A
 person's box lies around the labelled joints, a tenth of its longer side away from them; the area is
-0.53 of the box. Joints outside their image count as not labelled.
+0.53 of the box. Joints outside their image count as not labelled. Converting again replaces what an
+earlier conversion wrote, keeps skeleton.yaml, and stops before it would replace files of other
+origin.
 """
 
 from __future__ import annotations
@@ -47,4 +49,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"{split:<6} {count} images, {written.people[split]} people")
     if written.outside:
         print(f"{written.outside} joints lie outside their image and count as not labelled")
+    if written.kept:
+        print(written.kept)
     return 0

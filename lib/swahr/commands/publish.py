@@ -14,9 +14,10 @@ from __future__ import annotations
 import argparse
 from collections.abc import Sequence
 
-from swahr.commands.flags import named_folder
+from swahr.commands.flags import add_import_flag, named_folder
 from swahr.engine.model_files import find_model
 from swahr.engine.published import publish
+from swahr.parts import import_modules
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -28,5 +29,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         "--out", type=named_folder, required=True, metavar="DIR", help="folder, made if needed"
     )
     parser.add_argument("--half", action="store_true", help="weights in float16: half the size")
+    add_import_flag(parser)
     args = parser.parse_args(arguments)
+    import_modules(args.modules)
     print(publish(find_model(args.run), args.out, half=args.half))

@@ -13,13 +13,13 @@ heatmaps and tags. The file opens in a browser, without network. It needs jinja2
 from __future__ import annotations
 
 import argparse
-import logging
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from swahr.api import load
+from swahr.commands.flags import add_import_flag
 from swahr.config import output_dir, run_name
 from swahr.data.images import AbsentImages, ImageStore
 from swahr.data.keypoints import KeypointDataset, dataset_spec
@@ -32,6 +32,7 @@ from swahr.evaluation.records import read_json
 from swahr.files import make_folder, write_text
 from swahr.inference.load import load_model
 from swahr.inference.predictor import build_predictor
+from swahr.parts import import_modules
 from swahr.report.page import ReportError, check_libraries, make_report
 from swahr.skeleton import Skeleton, get_skeleton
 
@@ -60,11 +61,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "--weights", metavar="W", help="weights or folder of the run, to show heatmaps and tags"
     )
     parser.add_argument("--cfg", metavar="FILE", help="YAML file of the weights, if they need one")
+    add_import_flag(parser)
     args = parser.parse_args(arguments)
+    if args.worst < 0:
+        parser.error(f"--worst {args.worst}: it must be at least 0")
     protocol = args.protocol or (args.skeleton if args.skeleton in NAMES else "coco")
     paths = [args.results, *([args.compare] if args.compare else [])]
     try:
+        import_modules(args.modules)
         check_libraries()
+        check_out(args)
         draw_maps = map_overlays(args.weights, args.cfg, args.images)
         results = [read_json(path, "results", list) for path in paths]
         dataset = open_annotations(args.annotations, get_skeleton(args.skeleton))
@@ -74,7 +80,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             dataset.skeleton,
             protocol,
             ImageStore(args.images) if args.images else None,
-            max(args.worst, 0),
+            args.worst,
             draw_maps,
         )
         write_text(args.out, page)
@@ -83,6 +89,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 2
     print(args.out)
     return 0
+
+
+def check_out(args: argparse.Namespace) -> None:
+    """Raise ReportError where the page would replace a file that it is made from."""
+    for name in ("results", "annotations", "compare", "images", "skeleton", "weights", "cfg"):
+        path = Path(getattr(args, name) or "")
+        if path.is_file() and path.resolve() == Path(args.out).resolve():
+            flag = "RESULTS" if name == "results" else f"--{name}"
+            raise ReportError(f"--out {args.out}: would replace {flag}; name another file")
 
 
 def open_annotations(path: str, skeleton: Skeleton) -> KeypointDataset:
@@ -132,12 +147,6 @@ def write_validation_report(cfg: Any, cfg_path: str, folder: str | Path) -> Path
     path = make_folder(folder) / "report.html"
     write_text(path, page)
     return path
-
-
-def run() -> int:
-    """`main` as a command, with warnings on stderr."""
-    logging.basicConfig(format="%(message)s")
-    return main()
 
 
 def run_names(paths: Sequence[str]) -> list[str]:

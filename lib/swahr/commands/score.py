@@ -13,18 +13,19 @@ Exit status: 0 done; 2 wrong settings, annotations or results; 1 any other error
 from __future__ import annotations
 
 import argparse
-import logging
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from swahr.commands.flags import add_import_flag
 from swahr.config import check_files, load_config
 from swahr.data.trees import dataset_spec
 from swahr.engine.datasets import adapt_records, build_validation_set
 from swahr.evaluation import scores
 from swahr.evaluation.metrics import EvaluationError, format_table
 from swahr.evaluation.records import read_json
+from swahr.parts import import_modules
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -36,8 +37,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "opts", nargs="*", metavar="KEY VALUE", help="settings that replace the file's"
     )
+    add_import_flag(parser)
     args = parser.parse_intermixed_args(arguments)
     try:
+        import_modules(args.modules)
         stats = score(load_config(args.cfg, args.opts), args.results)
     except (ValueError, OSError) as error:
         print(error, file=sys.stderr)
@@ -60,9 +63,3 @@ def score(cfg: Any, results: str | Path) -> dict[str, float]:
         return scores.score(dataset.coco, records, dataset.skeleton, protocol).figures
     except EvaluationError as error:
         raise EvaluationError(f"{results}: {error}") from None
-
-
-def run() -> int:
-    """`main` as a command, with warnings on stderr."""
-    logging.basicConfig(format="%(message)s")
-    return main()

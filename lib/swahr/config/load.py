@@ -95,6 +95,8 @@ def _load_exported(file: Path, opts: Sequence[Any]) -> CfgNode:
     DATASET.SKELETON for keypoints of your own. Raises ExportedError or ConfigError.
     """
     tree = yaml.safe_load(describe_exported(file).settings)
+    for section in ("AMP", "FP16"):  # of PyTorch; files of before hold what then has no effect
+        tree.pop(section, None)
     tree["TEST"]["MODEL_FILE"] = str(file.absolute())
     if tree["DATASET"]["SKELETON"] == OWN_SKELETON:
         tree["DATASET"]["SKELETON"] = str(file.absolute())

@@ -17,6 +17,9 @@ _SWITCHES = {
     "tags": ("TEST.WITH_AE", "LOSS.WITH_AE_LOSS"),
 }
 
+# Backbones whose keys the schema knows.
+_BACKBONES = ("hrnet", "timm")
+
 # One entry for each transposed convolution of the default head.
 _DECONV_LISTS = tuple(
     f"MODEL.EXTRA.DECONV.{name}" for name in ("NUM_CHANNELS", "KERNEL_SIZE", "CAT_OUTPUT")
@@ -60,7 +63,7 @@ def find_size_problems(cfg: Any, strides: Sequence[int], size_divisor: int) -> I
         )
         yield Problem(("DATASET.OUTPUT_SIZE", "DATASET.INPUT_SIZE", "LOSS.NUM_STAGES"), text)
     # The size divisor of a backbone of the user's own need not be its lowest resolution's stride.
-    known = backbone == SCHEMA["MODEL.BACKBONE"].default or backbone.startswith("timm/")
+    known = _family(backbone) in _BACKBONES
     one_image = cfg.TRAIN.IMAGES_PER_GPU == 1 and not cfg.MODEL.SYNC_BN
     if size == size_divisor and known and one_image:
         text = (
@@ -265,8 +268,12 @@ def without_effect(cfg: Any) -> Iterator[tuple[str, str]]:
     for name, key in SCHEMA.items():
         if reason := _reason_without_effect(cfg, key):
             yield name, reason
+    if not _has_default_head(cfg):
+        return
     deconvs = cfg.MODEL.EXTRA.DECONV.NUM_DECONVS
-    for name in _DECONV_LISTS if _has_default_head(cfg) else ():
+    if deconvs == 0:
+        yield "MODEL.EXTRA.DECONV.NUM_BASIC_BLOCKS", "only with NUM_DECONVS above 0"
+    for name in _DECONV_LISTS:
         length = len(lookup(cfg, name))
         if 0 < deconvs < length:
             yield name, f"after its entry {deconvs}, as NUM_DECONVS is {deconvs}"
@@ -278,7 +285,20 @@ def _reason_without_effect(cfg: Any, key: Key) -> str:
         return key.no_effect
     name, value = key.only_with
     reason = _reason_without_effect(cfg, SCHEMA[name])
-    return reason or ("" if lookup(cfg, name) == value else condition(key.only_with))
+    return reason or ("" if _is_met(lookup(cfg, name), key.only_with) else condition(key.only_with))
+
+
+def _is_met(value: Any, only_with: tuple[str, Any]) -> bool:
+    """Whether Key.only_with is met where its other key has this value."""
+    name, wanted = only_with
+    if name != "MODEL.BACKBONE":
+        return bool(value == wanted)
+    return _family(value) == _family(wanted) or _family(value) not in _BACKBONES
+
+
+def _family(backbone: str) -> str:
+    """The name of a backbone in models.build.BACKBONES: timm of timm/resnet18."""
+    return backbone.split("/")[0]
 
 
 def condition(only_with: tuple[str, Any]) -> str:

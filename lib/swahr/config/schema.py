@@ -22,6 +22,8 @@ from typing import Any
 from yacs.config import CfgNode
 
 SCALARS = (bool, int, float, str)
+_ON_HRNET = ("MODEL.BACKBONE", "hrnet")
+_ON_TIMM = ("MODEL.BACKBONE", "timm/NAME")
 
 
 @dataclass(frozen=True)
@@ -34,7 +36,7 @@ class Key:
     choices: the values that are accepted, of each entry in a list.
     per_stage: a list with one entry for each of LOSS.NUM_STAGES stages; one entry stands for all.
     only_with: (other key, value) without which this key changes nothing; nor does it where the
-    other key changes nothing.
+    other key changes nothing. A backbone of the user's own may read any key.
     no_effect: the reason why a published key is accepted and changes nothing.
     aliases: what other spellings stand for, in lower case, such as the truth values of a key that
     was once true or false.
@@ -100,12 +102,12 @@ def _hrnet_stage(number: int, modules: int, channels: list[int]) -> dict[str, Ke
     name = f"MODEL.EXTRA.STAGE{number}"
     # fmt: off
     return {
-        f"{name}.NUM_MODULES": Key(modules, "exchange units, one after the other", above=0),
-        f"{name}.NUM_BRANCHES": Key(number, "parallel resolutions", choices=(number,)),
-        f"{name}.BLOCK": Key("BASIC", "kind of residual block", choices=("BASIC", "BOTTLENECK")),
-        f"{name}.NUM_BLOCKS": Key([4] * number, "residual blocks of each branch", above=0),
-        f"{name}.NUM_CHANNELS": Key(channels, "channels of each branch", above=0),
-        f"{name}.FUSE_METHOD": Key("SUM", "how the branches are joined", choices=("SUM",)),
+        f"{name}.NUM_MODULES": Key(modules, "exchange units, one after the other", above=0, only_with=_ON_HRNET),
+        f"{name}.NUM_BRANCHES": Key(number, "parallel resolutions", choices=(number,), only_with=_ON_HRNET),
+        f"{name}.BLOCK": Key("BASIC", "kind of residual block", choices=("BASIC", "BOTTLENECK"), only_with=_ON_HRNET),
+        f"{name}.NUM_BLOCKS": Key([4] * number, "residual blocks of each branch", above=0, only_with=_ON_HRNET),
+        f"{name}.NUM_CHANNELS": Key(channels, "channels of each branch", above=0, only_with=_ON_HRNET),
+        f"{name}.FUSE_METHOD": Key("SUM", "how the branches are joined", choices=("SUM",), only_with=_ON_HRNET),
     }
     # fmt: on
 
@@ -155,9 +157,9 @@ SCHEMA: dict[str, Key] = {
     "MODEL.SYNC_BN": Key(False, "batch norm statistics over all replicas; needs GPUs"),
     "MODEL.SCALE_HEADS": Key(True, "scale maps of SWAHR; False = plain HigherHRNet, and LOSS.SCALE_ADAPTIVE False"),
     "MODEL.EXTRA.STEM_INPLANES": Key(64, "channels of the stem", no_effect="the stem has 64 channels"),
-    "MODEL.EXTRA.STEM_BLOCKS": Key(4, "residual blocks between the stem and stage 2; fewer for a small network", above=0),
+    "MODEL.EXTRA.STEM_BLOCKS": Key(4, "residual blocks between the stem and stage 2; fewer for a small network", above=0, only_with=_ON_HRNET),
     "MODEL.EXTRA.FINAL_CONV_KERNEL": Key(1, "kernel of the heads that give heatmaps and tags, px", choices=(1, 3)),
-    "MODEL.EXTRA.FPN_CHANNELS": Key(64, "channels of the feature pyramid on a backbone of timm", above=0),
+    "MODEL.EXTRA.FPN_CHANNELS": Key(64, "channels of the feature pyramid", above=0, only_with=_ON_TIMM),
     "MODEL.EXTRA.PRETRAINED_LAYERS": Key(["*"], "layers taken from MODEL.PRETRAINED, by name; ['*'] = all that fit"),
     **_hrnet_stage(2, 1, [32, 64]),
     **_hrnet_stage(3, 4, [32, 64, 128]),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import codecs
 import math
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -15,12 +16,31 @@ from swahr.files import shorten
 
 # libyaml's loader, if PyYAML was built with it, is ten times faster and gives the same results.
 # Both are safe loaders: plain values only.
-Loader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+_SafeLoader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 MAX_NODES = 20_000  # values of a YAML text, each alias counted as what it stands for
 MAX_WHOLE_NUMBER = 2**63 - 1  # what fits into 64 bits
 _KINDS = {bool: "true or false", int: "a whole number", float: "a number", str: "text"}
 _PLURALS = {bool: "true or false", int: "whole numbers", float: "numbers", str: "texts"}
+# What YAML 1.1 reads as octal, such as 0300, or in base 60, such as 1:30.
+_OTHER_BASE = r"[-+]?(0[0-9_]+|[0-9_]+(:[0-9_.]+)+)"
+
+
+class Loader(_SafeLoader):
+    """A safe loader that leaves numbers in octal and in base 60 as text; 0x10 and 0b11 are
+    numbers.
+    """
+
+
+def _plain_number(loader: Any, node: yaml.Node) -> Any:
+    """The number of a node, or its text, see Loader."""
+    if re.fullmatch(_OTHER_BASE, str(node.value)):
+        return node.value
+    return _SafeLoader.yaml_constructors[node.tag](loader, node)
+
+
+Loader.add_constructor("tag:yaml.org,2002:int", _plain_number)
+Loader.add_constructor("tag:yaml.org,2002:float", _plain_number)
 
 
 def coerce(value: Any, default: Any) -> Any:
@@ -32,8 +52,17 @@ def coerce(value: Any, default: Any) -> Any:
     """
     result = _coerce(value, default)
     if result is None:
-        raise ValueError(f"must be {_kind(default)}, not {shorten(value)}")
+        raise ValueError(f"must be {_kind(default)}, not {shorten(value)}{_remedy(value, default)}")
     return result
+
+
+def _remedy(value: Any, default: Any) -> str:
+    """What helps where a number is in octal or in base 60; '' elsewhere."""
+    first = default[0] if isinstance(default, list) else default
+    is_number = type(first) in (int, float) and isinstance(value, str | list | tuple)
+    if not is_number or not re.search(rf"(?<![\w.:-]){_OTHER_BASE}(?![\w.:])", str(value)):
+        return ""
+    return "; write numbers in base 10, without leading zeros and colons"
 
 
 def _coerce(value: Any, default: Any) -> Any:

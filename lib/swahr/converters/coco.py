@@ -11,11 +11,11 @@ it.
 
 from __future__ import annotations
 
+import filecmp
 import itertools
 import json
 import os
 import re
-import shutil
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,14 +25,15 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from swahr.files import WriteError, make_folder, write_text
+from swahr.files import make_folder, write_bytes, write_text
 from swahr.geometry import BOX_TO_AREA
-from swahr.skeleton import Skeleton, skeleton_yaml
+from swahr.skeleton import Skeleton, load_skeleton, skeleton_yaml
 
 MARGIN = 0.1
 MIN_MARGIN = 8.0  # pixels
 DECIMALS = 2  # of a pixel
 SPLITS = ("train", "val")
+INFO = {"description": "labels converted by swahr"}  # of the annotation files written here
 _CATEGORY = 1
 
 Floats = NDArray[np.float64]
@@ -60,13 +61,17 @@ class LabelledImage:
 
 @dataclass(frozen=True)
 class Written:
-    """What was written: images and people of each split, and keypoints that lay outside their
-    image.
+    """What was written.
+
+    images, people: how many of each split. outside: keypoints that lay outside their image.
+    skeleton: that of the folder. kept: a line that says that its file was there already, or "".
     """
 
     images: dict[str, int]
     people: dict[str, int]
     outside: int
+    skeleton: Skeleton
+    kept: str
 
 
 def write_dataset(
@@ -77,13 +82,21 @@ def write_dataset(
     copy: bool = False,
 ) -> Written:
     """Write the data set; images are symbolic links, or copies if `copy` or where the system has no
-    links. A split without images gets no annotation file.
+    links. A split without images gets no annotation file. What an earlier conversion wrote there is
+    replaced, but a skeleton file with the same keypoints is kept, with its limbs and constants.
 
-    Raises ConversionError for an image that cannot be read or a name that is there twice,
-    WriteError where the system cannot write. Nothing is written before all images are read.
+    Raises ConversionError for an image that cannot be read, a name that is there twice, a skeleton
+    file with other keypoints, or where files of other origin would be replaced; SkeletonError;
+    WriteError where the system cannot write. Nothing is written before all this is checked.
     """
     root = Path(root)
     _check_names(images)
+    skeleton_file = root / "skeleton.yaml"
+    kept = skeleton_file.exists()
+    if kept:
+        skeleton = _same_keypoints(skeleton_file, skeleton)
+    for split in SPLITS:
+        _refuse_other_annotations(_annotation_file(root, split))
     data = {split: _annotations(category, skeleton) for split in SPLITS}
     ids = itertools.count(1)
     outside = 0
@@ -98,25 +111,90 @@ def write_dataset(
         for person in people:
             annotation = {"id": next(ids), "image_id": image_id}
             part["annotations"].append(annotation | _annotation(person, width, height))
-    for image in images:
-        for split in SPLITS:
-            target = root / "images" / split / image.name
-            if split == image.split:
-                _place(image.path, target, copy)
-            elif not _is_source(target, image.path):  # left by a conversion with another split
-                target.unlink(missing_ok=True)
+    targets = [
+        (image, split, root / "images" / split / image.name) for image in images for split in SPLITS
+    ]
+    for image, _, target in targets:
+        _refuse_other_image(target, image.path)
+    for image, split, target in targets:
+        if split == image.split:
+            _place(image.path, target, copy)
+        elif not _is_source(target, image.path):  # left by a conversion with another split
+            target.unlink(missing_ok=True)
     for split, part in data.items():
-        path = root / "annotations" / f"person_keypoints_{split}.json"
+        path = _annotation_file(root, split)
         if part["images"]:
             write_text(path, json.dumps(part))
         else:
             path.unlink(missing_ok=True)
-    write_text(root / "skeleton.yaml", skeleton_yaml(skeleton))
+    if not kept:
+        write_text(skeleton_file, skeleton_yaml(skeleton))
     return Written(
         images={split: len(part["images"]) for split, part in data.items()},
         people={split: len(part["annotations"]) for split, part in data.items()},
         outside=outside,
+        skeleton=skeleton,
+        kept=f"{skeleton_file} is kept as it is; remove it to have it written anew" if kept else "",
     )
+
+
+def _annotation_file(root: Path, split: str) -> Path:
+    return root / "annotations" / f"person_keypoints_{split}.json"
+
+
+def _same_keypoints(path: Path, skeleton: Skeleton) -> Skeleton:
+    """The skeleton of a file that is there; ConversionError if it has other keypoints."""
+    there = load_skeleton(path)
+    if there.keypoints != skeleton.keypoints:
+        raise ConversionError(
+            f"{path}: has the keypoints {', '.join(there.keypoints)}; the labels have "
+            f"{', '.join(skeleton.keypoints)}; choose another folder (--out), or remove this file"
+        )
+    return there
+
+
+def _refuse_other_annotations(path: Path) -> None:
+    """Raise ConversionError where a file is there that no conversion wrote."""
+    if not os.path.lexists(path):
+        return
+    try:
+        is_own = _is_converted(json.loads(path.read_bytes()))
+    except (OSError, ValueError, TypeError, KeyError, RecursionError):
+        is_own = False
+    if not is_own:
+        raise ConversionError(
+            f"{path}: exists, and no conversion wrote it; choose another folder (--out)"
+        )
+
+
+def _is_converted(content: Any) -> bool:
+    """Whether a conversion wrote these annotations. Those of earlier versions have no INFO, but
+    areas that follow from the boxes.
+    """
+    if not isinstance(content, dict):
+        return False
+    if "info" in content:
+        return content["info"] == INFO
+    if content.keys() != {"images", "annotations", "categories"}:
+        return False
+    for annotation in content["annotations"]:
+        _, _, width, height = annotation["bbox"]
+        rounding = 0.01 * (width + height + 1)
+        if abs(annotation["area"] - BOX_TO_AREA * width * height) > rounding:
+            return False
+    return True
+
+
+def _refuse_other_image(target: Path, source: Path) -> None:
+    """Raise ConversionError where a file is there that is neither a link nor a copy of the image,
+    so that no conversion wrote it.
+    """
+    is_file = target.is_file() and not target.is_symlink()
+    if is_file and not filecmp.cmp(source, target, shallow=False):
+        raise ConversionError(
+            f"{target}: exists, and is no copy of {source}; choose another folder (--out), or "
+            "remove this file"
+        )
 
 
 def flip_pairs(names: Sequence[str]) -> tuple[tuple[int, int], ...]:
@@ -194,7 +272,7 @@ def _annotations(category: str, skeleton: Skeleton) -> dict[str, Any]:
         "keypoints": list(skeleton.keypoints),
         "skeleton": [[a + 1, b + 1] for a, b in skeleton.limbs],
     }
-    return {"images": [], "annotations": [], "categories": [entry]}
+    return {"info": INFO, "images": [], "annotations": [], "categories": [entry]}
 
 
 def _inside(people: Floats, width: int, height: int) -> tuple[Floats, int]:
@@ -232,13 +310,8 @@ def _place(source: Path, target: Path, copy: bool) -> None:
     make_folder(target.parent)
     if _is_source(target, source):
         return
-    try:
-        target.unlink(missing_ok=True)
-        if not copy and _linked(source, target):
-            return
-        shutil.copyfile(source, target)
-    except OSError as error:
-        raise WriteError(f"{target}: could not be written ({error.strerror or error})") from None
+    if copy or not _linked(source, target):
+        write_bytes(target, source.read_bytes(), durable=False)
 
 
 def _is_source(target: Path, source: Path) -> bool:
@@ -248,6 +321,7 @@ def _is_source(target: Path, source: Path) -> bool:
 
 def _linked(source: Path, target: Path) -> bool:
     try:
+        target.unlink(missing_ok=True)
         os.symlink(source.resolve(), target)
     except OSError:  # no links on this file system, or not allowed
         return False

@@ -156,6 +156,10 @@ def _layout(rows: list[list[str]], path: Path) -> tuple[_Layout, int]:
         raise ConversionError(f"{path}, line {len(titles)}: the columns must be x, y, x, y, ...")
     if any(len(row) != len(coords) for row in header):
         raise ConversionError(f"{path}: the header lines are not equally long")
+    for line, row in enumerate(header[1:-1], 2):
+        if "" in row[start:]:
+            column = row.index("", start) + 1
+            raise ConversionError(f"{path}, line {line}: {row[0]} has no name in column {column}")
     owners = header[1][start::2] if several else [""] * (len(kinds) // 2)
     if header[-2][start::2] != header[-2][start + 1 :: 2]:
         raise ConversionError(f"{path}: x and y of a body part must stand side by side")
@@ -187,6 +191,8 @@ def _frame(row: list[str], layout: _Layout, folder: Path, where: str) -> Labelle
     labelled = people[(people[..., 2] > 0).any(axis=1)]
     if not len(labelled):
         return None
+    if not relative.parts:
+        raise ConversionError(f"{where}: the path of the image is empty")
     path = _find(relative, folder, where)
     return LabelledImage(path, "_".join(relative.parts[-2:]), "train", labelled, where)
 

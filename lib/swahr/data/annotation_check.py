@@ -12,7 +12,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from swahr.data.annotation_fields import complete_keypoints, describe, repair_fields
+from swahr.data.annotation_fields import (
+    complete_keypoints,
+    describe,
+    is_background,
+    repair_fields,
+)
 from swahr.data.annotation_report import AnnotationError, Report
 from swahr.data.categories import select_categories
 from swahr.data.image_header import MAX_SIDE
@@ -157,6 +162,7 @@ def valid_annotations(
     last_id = max((i for i in valid_ids if i is not None), default=0)
     miscounted = 0
     example = ""
+    unmasked = 0
     for annotation in annotations:
         problem = reject_reason(annotation, sizes, category_ids, 3 * skeleton.num_keypoints)
         if problem:
@@ -172,15 +178,22 @@ def valid_annotations(
         annotation["id"] = int(annotation["id"])
         used.add(annotation["id"])
         size = sizes[annotation["image_id"]]
+        has_outline = annotation.get("segmentation", []) != []
         for problem, repair, is_harmless in repair_fields(annotation, size, skeleton):
             if is_harmless:
                 miscounted += 1
                 example = example or problem
             else:
                 report.add(problem, repair)
+        unmasked += not has_outline and is_background(annotation)
         yield annotation
     if miscounted:
         report.note(f"num_keypoints of {miscounted} people differ from their keypoints: {example}")
+    if unmasked:
+        report.note(
+            f"{unmasked} crowds and people without keypoints have no outline: training takes them "
+            "for background"
+        )
 
 
 def _other_categories(data: Mapping[str, Any], category_ids: Sequence[int]) -> set[int]:

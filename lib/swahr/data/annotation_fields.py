@@ -84,6 +84,15 @@ def repair_fields(
         yield f"{describe(annotation)}: {problem}", "segmentation removed", False
 
 
+def is_background(annotation: Mapping[str, Any]) -> bool:
+    """Whether training learns nothing of a repaired annotation: a crowd or a person without
+    keypoints. It masks the outline, if there is one.
+    """
+    if annotation["num_keypoints"]:
+        return False
+    return bool(annotation.get("iscrowd")) or not any(v > 0 for v in annotation["keypoints"][2::3])
+
+
 def _repair_box(
     annotation: dict[str, Any], size: tuple[int, int], is_scored: bool
 ) -> Iterator[tuple[str, str]]:

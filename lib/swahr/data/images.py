@@ -24,6 +24,7 @@ from swahr.data.image_header import (
     TURNED,
     UPRIGHT,
     image_header,
+    is_cut_off,
     without_orientation,
 )
 from swahr.data.zip_index import ZipError, ZipIndex
@@ -32,11 +33,6 @@ MEAN = (0.485, 0.456, 0.406)  # of ImageNet's images, RGB, as fractions of 255
 STD = (0.229, 0.224, 0.225)
 
 Image = NDArray[np.uint8]
-
-_MARKERS = {
-    b"\xff\xd8": (b"\xff\xda", b"\xff\xd9"),
-    b"\x89PNG": (b"IHDR", b"IEND"),
-}  # start of the file, of the pixels, end
 
 
 class ImageError(ValueError):
@@ -63,7 +59,8 @@ def read_image(source: str | Path | bytes, name: str = "", *, honour_exif: bool 
 
     Grey images get three equal channels, transparency is dropped, and 16 bits become 8. name: of
     the image in messages, if source is contents. honour_exif: turn and mirror the image as its EXIF
-    orientation says, as viewers show it; otherwise the stored pixels are returned.
+    orientation, or that of an AVIF file, says, as viewers show it; otherwise the stored pixels are
+    returned.
     Raises ImageError if the file is missing, empty, cut off, no image, or has a side of more than
     32,766 px.
     """
@@ -71,7 +68,7 @@ def read_image(source: str | Path | bytes, name: str = "", *, honour_exif: bool 
     data = source if isinstance(source, bytes) else _read_bytes(Path(source))
     if not data:
         raise ImageError(f"{name}: the file is empty")
-    if _is_cut_off(data):
+    if is_cut_off(data):
         raise ImageError(f"{name}: the file is cut off after {len(data)} bytes")
     header = image_header(data)
     if header is not None:
@@ -117,17 +114,6 @@ def _check_sides(name: str, width: int, height: int) -> None:
         )
 
 
-def _is_cut_off(data: bytes) -> bool:
-    """Whether a JPEG or PNG file lacks its last marker. OpenCV up to 4.13 returns such a JPEG image
-    half grey.
-    """
-    for start, (pixels, end) in _MARKERS.items():
-        if data.startswith(start) and data.rfind(end, max(0, len(data) - 64)) < 0:
-            # Other data may follow the end. The end of a thumbnail is before the pixels.
-            return data.rfind(end) < data.rfind(pixels)
-    return False
-
-
 def normalize(
     images: Tensor,
     memory_format: torch.memory_format = torch.contiguous_format,
@@ -163,11 +149,11 @@ class ImageStore:
     def __init__(self, root: str | Path) -> None:
         """root: the folder or zip file; ImageError if it does not exist."""
         self.root = Path(root)
-        if not self.root.exists():
+        if not os.path.exists(self.root):
             raise ImageError(f"{self.root}: there is no such folder or zip file of images")
         self._spelling: dict[str, str] = {}  # of names whose Unicode form on the disk differs
         self._archive: ZipIndex | None = None
-        if not self.root.is_dir():
+        if not os.path.isdir(self.root):
             try:
                 self._archive = ZipIndex(self.root)
             except ZipError as error:
@@ -200,7 +186,8 @@ class ImageStore:
         return read_image(data, self.path(file_name), honour_exif=turned)
 
     def missing(self, file_names: Iterable[str]) -> set[str]:
-        """Those of the file names that do not exist. Each folder is listed once.
+        """Those of the file names that do not exist. Each folder is listed once; ImageError if it
+        cannot be.
 
         Composed and decomposed Unicode (NFC, NFD; macOS writes the latter) find each other, and
         are remembered for reading.
@@ -238,11 +225,13 @@ class AbsentImages(ImageStore):
 
 
 class _Listing:
-    """The names in a folder."""
+    """The names in a folder; ImageError if it cannot be listed."""
 
     def __init__(self, folder: Path) -> None:
-        with os.scandir(folder) as entries:
-            self._names = {entry.name for entry in entries}
+        try:
+            self._names = set(os.listdir(folder))
+        except OSError as error:
+            raise ImageError(f"{folder}: cannot be listed ({error.strerror})") from None
         self._composed = {
             unicodedata.normalize("NFC", name): name for name in self._names if not name.isascii()
         }
@@ -256,11 +245,11 @@ class _Listing:
 
 def _find_folder(root: Path, folder: str) -> str | None:
     """A folder below root as the disk spells it; None if there is none."""
-    if (root / folder).is_dir():
+    if os.path.isdir(root / folder):  # False, not OSError, where a name is too long
         return folder
     found = ""
     for part in Path(folder).parts:
-        if not (root / found).is_dir() or (entry := _Listing(root / found).find(part)) is None:
+        if not os.path.isdir(root / found) or (entry := _Listing(root / found).find(part)) is None:
             return None
         found = os.path.join(found, entry)
-    return found if (root / found).is_dir() else None
+    return found if os.path.isdir(root / found) else None

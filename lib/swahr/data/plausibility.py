@@ -35,19 +35,21 @@ def check_plausibility(arrays: AnnotationArrays, skeleton: Skeleton, report: Rep
     if not count:
         if placed:
             report.note(
-                f"no joint is labelled: all visibilities are 0, but {placed} joints lie at "
+                f"no joint is labelled: no visibility is above 0, but {placed} joints lie at "
                 "other places than 0, 0"
             )
         return
-    largest = float(arrays.keypoints[..., :2].max(where=labelled[..., None], initial=0))
+    points = arrays.keypoints[..., :2][labelled]
+    least = float(points.min())
+    largest = float(points.max())
     sizes = arrays.sizes_of_annotations()
-    if largest <= 1 and count > 1:
+    if least >= 0 and largest <= 1 and count > 1:
         report.add(
             f"all {count} labelled joints lie between 0 and 1, as fractions of the image do; "
             "coordinates are pixels",
             "kept as they are",
         )
-    elif largest <= 100 and count >= MIN_JOINTS and sizes.min() > PERCENT_SIDE:
+    elif least >= 0 and largest <= 100 and count >= MIN_JOINTS and sizes.min() > PERCENT_SIDE:
         report.note(
             f"all {count} labelled joints lie between 0 and 100, as percentages do, in images of "
             f"{sizes.min()} px and more; coordinates are pixels"

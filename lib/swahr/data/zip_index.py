@@ -12,6 +12,9 @@ from pathlib import Path
 import numpy as np
 
 MAX_MEMBER = 2**30  # bytes of one image file; a larger record is a mistake, or an attack
+# What zipfile raises for damaged files, and for versions of the format that it does not know. Names
+# in another encoding give ValueError, places from 2^63 on OverflowError.
+_UNREADABLE = (OSError, ValueError, OverflowError, NotImplementedError, zipfile.BadZipFile)
 
 
 class ZipError(ValueError):
@@ -38,8 +41,15 @@ class ZipIndex:
         self._path = path
         try:
             with zipfile.ZipFile(path) as archive:
-                members = [member for member in archive.infolist() if not member.is_dir()]
-        except (OSError, zipfile.BadZipFile) as error:
+                members = [m for m in archive.infolist() if not m.filename.endswith("/")]
+            fields = np.array(
+                [
+                    (m.header_offset, m.compress_size, m.file_size, m.compress_type, m.CRC)
+                    for m in members
+                ],
+                np.int64,
+            )
+        except _UNREADABLE as error:
             raise ZipError(
                 f"{path}: neither a folder nor a zip file that can be read ({error})"
             ) from None
@@ -47,10 +57,7 @@ class ZipIndex:
         names = np.array([text.encode() for text in texts], np.bytes_)
         order = np.argsort(names)
         self._names = names[order]
-        fields = [
-            (m.header_offset, m.compress_size, m.file_size, m.compress_type, m.CRC) for m in members
-        ]
-        self._fields = np.array(fields, np.int64).reshape(-1, 5)[order]
+        self._fields = fields.reshape(-1, 5)[order]
         self._composed = {
             unicodedata.normalize("NFC", texts[index]): row
             for row, index in enumerate(order.tolist())

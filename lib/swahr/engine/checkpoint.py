@@ -14,6 +14,7 @@ import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
+from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -28,6 +29,7 @@ logger = logging.getLogger("swahr")
 NEWEST = "checkpoint.pth.tar"
 PREVIOUS = "checkpoint_previous.pth.tar"
 BEST = "model_best.pth.tar"
+EARLIER_BEST = "model_best_%Y-%m-%d_%H-%M-%S.pth.tar"  # BEST before the measure changed; strftime
 FINAL = "final_state.pth.tar"
 CONFIG = "config.yaml"
 SKELETON = "skeleton.yaml"
@@ -421,8 +423,10 @@ def set_aside(folder: Path) -> Path | None:
     Nothing that was set aside before is overwritten. Returns the new folder; None if there is
     nothing to keep.
     """
-    weights = [folder / name for name in (NEWEST, PREVIOUS, BEST, FINAL)]
-    kept = [path for path in weights if path.exists()]
+    weights = (NEWEST, PREVIOUS, BEST, FINAL)
+    kept = [
+        path for path in folder.glob("*.tar") if path.name in weights or is_earlier_best(path.name)
+    ]
     if not kept:
         return None
     aside = unused_path(folder / time.strftime("replaced_%Y-%m-%d_%H-%M-%S"))
@@ -431,6 +435,11 @@ def set_aside(folder: Path) -> Path | None:
     for path in [*kept, *(path for path in described_by if path.exists())]:
         os.replace(path, aside / path.name)
     return aside
+
+
+def is_earlier_best(name: str) -> bool:
+    """Whether a file has the name EARLIER_BEST of some time, also as `unused_path` gives it."""
+    return fnmatch(name, "model_best_*.tar")
 
 
 def unused_path(path: Path) -> Path:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +15,8 @@ from swahr.engine.model_files import (
 )
 
 FILES = (PUBLISHED_CONFIG, PUBLISHED_SKELETON, PUBLISHED_WEIGHTS)
+# Their errors tell of the network, the address or the account; httpx has two names.
+LIBRARIES = ("huggingface_hub", "httpx", "httpx2", "requests")
 
 
 def fetch(repo_id: str, **options: Any) -> Path:
@@ -22,18 +26,17 @@ def fetch(repo_id: str, **options: Any) -> Path:
     LoadError in one line.
     """
     hub = _library()
-    try:
+    with _in_one_line(f"{repo_id}: is no folder here, and cannot be fetched from the hub"):
         return Path(hub.snapshot_download(repo_id, allow_patterns=list(FILES), **options))
-    except (OSError, ValueError) as error:
-        raise _refused(
-            repo_id, "is no folder here, and cannot be fetched from the hub", error
-        ) from None
 
 
 def send(folder: Path, repo_id: str, *, private: bool | None, token: str | None, note: str) -> str:
-    """Upload the folder of a published model, made anew if needed. Returns its address."""
+    """Upload the folder of a published model, made anew if needed. Returns its address.
+
+    Raises LoadError in one line.
+    """
     hub = _library()
-    try:
+    with _in_one_line(f"{repo_id}: cannot be sent to the hub"):
         api = hub.HfApi(token=token)
         address = api.create_repo(repo_id, private=private, exist_ok=True)
         api.upload_folder(
@@ -42,8 +45,6 @@ def send(folder: Path, repo_id: str, *, private: bool | None, token: str | None,
             commit_message=note,
             delete_patterns=[PUBLISHED_SKELETON],  # of a model that was there
         )
-    except (OSError, ValueError) as error:
-        raise _refused(repo_id, "cannot be sent to the hub", error) from None
     return str(address)
 
 
@@ -55,6 +56,14 @@ def _library() -> Any:
     return huggingface_hub
 
 
-def _refused(repo_id: str, what: str, error: Exception) -> LoadError:
-    reason = " ".join(str(error).split())[:300]
-    return LoadError(f"{repo_id}: {what} ({reason})")
+@contextmanager
+def _in_one_line(problem: str) -> Iterator[None]:
+    """Raise LoadError, with the reason after the problem, where the hub or the network fails."""
+    try:
+        yield
+    except Exception as error:
+        origins = {kind.__module__.partition(".")[0] for kind in type(error).__mro__}
+        if not isinstance(error, OSError | ValueError) and origins.isdisjoint(LIBRARIES):
+            raise
+        reason = " ".join(str(error).split())[:300] or type(error).__name__
+        raise LoadError(f"{problem} ({reason})") from None

@@ -14,6 +14,7 @@ import json
 import os
 import shutil
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from functools import cache
 from pathlib import Path
 from tempfile import mkdtemp
@@ -34,6 +35,13 @@ PUBLISHED_WEIGHTS = "model.safetensors"
 PUBLISHED_CONFIG = "config.json"
 PUBLISHED_SKELETON = checkpoint.SKELETON
 OF_RUNS = (*RUN_WEIGHTS, checkpoint.NEWEST, checkpoint.PREVIOUS)
+# What a skeleton implies on the command line, and what the settings of a run say themselves.
+BESIDE_SKELETON = (
+    "DATASET.DATASET",
+    "DATASET.DATASET_TEST",
+    "DATASET.NUM_JOINTS",
+    "MODEL.NUM_JOINTS",
+)
 # Keypoints of a network -> the data sets that published networks with so many are of.
 DATA_SETS = {17: ("coco_kpt", "coco"), 14: ("crowd_pose_kpt", "crowd_pose")}
 # How the published networks are tested, apart from what `_published_test` gives.
@@ -69,6 +77,9 @@ def find_model(
     the source's own. opts: KEY VALUE pairs on top of the configuration. Raises LoadError,
     ConfigError or CheckpointError.
     """
+    for name, given in (("source", source), ("weights", weights)):
+        if given is not None and not str(given):
+            raise LoadError(f"{name} is empty; it must be a path")
     path = resolve_path(source)
     if str(source) == DEMO and not path.exists():
         path = DEMO_FOLDER
@@ -93,21 +104,26 @@ def find_model(
 
 def _refuse_other_weights(given: str | os.PathLike[str], opts: Sequence[str]) -> None:
     """Raise LoadError where settings name weights besides those that are given."""
-    if any(str(word).partition("=")[0] == "TEST.MODEL_FILE" for word in opts):
+    if _names("TEST.MODEL_FILE", opts):
         raise LoadError(f"TEST.MODEL_FILE: the weights are those of {given} already; leave it out")
+
+
+def _names(key: str, opts: Sequence[str]) -> bool:
+    return any(str(word).partition("=")[0] == key for word in opts)
 
 
 def _of_folder(folder: Path, weights: Path | None, opts: Sequence[str]) -> ModelFiles:
     if (folder / checkpoint.CONFIG).is_file():
-        cfg = load_config(folder / checkpoint.CONFIG, [*_own_skeleton(folder), *opts])
+        cfg = _config_of_run(folder, opts)
         weights = weights or run_weights(folder)
         if weights is None:
             raise LoadError(f"{folder}: the run has neither {' nor '.join(RUN_WEIGHTS)} yet")
         return ModelFiles(cfg, weights, "the folder of a run")
     if (folder / PUBLISHED_CONFIG).is_file():
         values = read_description(folder)["config"]
-        own = _own_skeleton(folder)
-        cfg = _load_values(values, folder / PUBLISHED_CONFIG, [*own, *opts])
+        if (folder / PUBLISHED_SKELETON).is_file():
+            values = {**values, "DATASET.SKELETON": str(folder / PUBLISHED_SKELETON)}
+        cfg = _load_values(values, folder / PUBLISHED_CONFIG, opts)
         return ModelFiles(cfg, weights or folder / PUBLISHED_WEIGHTS, "a published model")
     raise LoadError(
         f"{folder}: is neither the folder of a run ({checkpoint.CONFIG} is missing) nor of a "
@@ -128,21 +144,43 @@ def read_description(folder: Path) -> dict[str, Any]:
     return content
 
 
-def _own_skeleton(folder: Path) -> list[str]:
-    path = folder / PUBLISHED_SKELETON
-    return ["DATASET.SKELETON", str(path)] if path.is_file() else []
+def _config_of_run(folder: Path, opts: Sequence[str]) -> Any:
+    """The configuration of a run's folder, with the skeleton file beside it if there is one."""
+    path = folder / checkpoint.CONFIG
+    skeleton = folder / checkpoint.SKELETON
+    if skeleton.is_file():
+        opts = _with_skeleton(skeleton, path, opts)
+    return load_config(path, opts)
 
 
-def _skeleton_of_checkpoint(path: Path) -> list[str]:
-    """The setting of the skeleton that a checkpoint holds, in a file that lasts as long as this
-    process.
+def _with_skeleton(skeleton: Path, saved: Path | str, opts: Sequence[str]) -> list[str]:
+    """Settings that put a run's own skeleton file in place of the one that its saved settings name
+    (a file, or its text), and `opts` after them.
+    """
+    if _names("DATASET.SKELETON", opts):
+        return list(opts)
+    words = ["DATASET.SKELETON", str(skeleton)]
+    # What is wrong with the saved settings is said where they are loaded.
+    wrong = (OSError, ValueError, TypeError, AttributeError, yaml.YAMLError, RecursionError)
+    with suppress(*wrong):
+        tree = yaml.safe_load(saved.read_bytes() if isinstance(saved, Path) else saved)
+        for key in BESIDE_SKELETON:
+            section, name = key.split(".")
+            if name in tree.get(section, {}):
+                words += [key, str(tree[section][name])]
+    return [*words, *opts]
+
+
+def _skeleton_of_checkpoint(path: Path) -> Path | None:
+    """The skeleton that a checkpoint holds, in a file that lasts as long as this process; None if
+    it holds none.
     """
     text = checkpoint_entry(path, "skeleton", str)
     if not text:
-        return []
+        return None
     file = Path(_lasting_folder(), f"{hashlib.sha256(text.encode()).hexdigest()[:16]}.yaml")
     file.write_text(text, encoding="utf-8")
-    return ["DATASET.SKELETON", str(file)]
+    return file
 
 
 @cache
@@ -157,12 +195,13 @@ def _of_weights(path: Path, opts: Sequence[str]) -> ModelFiles:
         return ModelFiles(load_config(path, opts), path, "an exported network")
     text = checkpoint_entry(path, "config", str)
     if text:
-        cfg = load_text(text, str(path), [*_skeleton_of_checkpoint(path), *opts])
+        skeleton = _skeleton_of_checkpoint(path)
+        opts = _with_skeleton(skeleton, text, opts) if skeleton else opts
+        cfg = load_text(text, str(path), opts)
         return ModelFiles(cfg, path, "a checkpoint of training")
-    if path.name in OF_RUNS and (path.parent / checkpoint.CONFIG).is_file():
-        pairs = [*_own_skeleton(path.parent), *opts]
-        cfg = load_config(path.parent / checkpoint.CONFIG, pairs)
-        return ModelFiles(cfg, path, "a run's weights")
+    is_of_run = path.name in OF_RUNS or checkpoint.is_earlier_best(path.name)
+    if is_of_run and (path.parent / checkpoint.CONFIG).is_file():
+        return ModelFiles(_config_of_run(path.parent, opts), path, "a run's weights")
     settings = {"RUN_NAME": path.stem} | published_settings(path)
     return ModelFiles(_load_values(settings, path, opts), path, "weights without a configuration")
 

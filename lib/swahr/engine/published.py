@@ -7,6 +7,7 @@ folder is what a model on the Hugging Face hub is.
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -22,6 +23,7 @@ from swahr.engine.model_files import (
     PUBLISHED_WEIGHTS,
     LoadError,
     ModelFiles,
+    read_description,
 )
 from swahr.engine.provenance import (
     FIGURES,
@@ -39,6 +41,7 @@ from swahr.models.weights import published_state
 from swahr.skeleton import SKELETONS, Skeleton
 
 CARD = "README.md"
+LIBRARY = "swahr"
 # Settings of the machine that trained, which get their defaults.
 OF_THE_MACHINE = (
     "OUTPUT_DIR",
@@ -64,8 +67,9 @@ class Measured(NamedTuple):
 def publish(model: ModelFiles, out: str | Path, *, half: bool = False) -> Path:
     """Write a model's folder and return its path.
 
-    half: store the weights in float16, half the size; they are float32 again when loaded. Raises
-    LoadError without safetensors, CheckpointError, WriteError.
+    half: store the weights in float16, half the size; they are float32 again when loaded. A model
+    that was published there before is replaced. Raises LoadError without safetensors or where files
+    of other origin would be replaced, CheckpointError, WriteError.
     """
     try:
         from safetensors.torch import save
@@ -74,6 +78,7 @@ def publish(model: ModelFiles, out: str | Path, *, half: bool = False) -> Path:
     cfg = model.cfg
     if model.weights.suffix == ".onnx":
         raise LoadError(f"{model.weights}: is exported; publish the weights that it was made from")
+    _refuse_other_files(Path(out))
     network = load_network(cfg, model.weights, "cpu")
     weights = describe_weights(model.weights)
     skeleton = configured_skeleton(cfg)
@@ -82,14 +87,13 @@ def publish(model: ModelFiles, out: str | Path, *, half: bool = False) -> Path:
     if half:
         tensors = _rounded(tensors, model.weights)
     folder = make_folder(out)
-    _refuse_other_files(folder)
     write_bytes(folder / PUBLISHED_WEIGHTS, save(tensors, {"format": "pt"}))
     if text := own_skeleton(cfg):
         write_text(folder / PUBLISHED_SKELETON, text)
     else:
         (folder / PUBLISHED_SKELETON).unlink(missing_ok=True)  # of a model that was there
     description = {
-        "library_name": "swahr",
+        "library_name": LIBRARY,
         "version": __version__,
         "keypoints": list(skeleton.keypoints),
         "epoch": weights.epoch,
@@ -103,13 +107,23 @@ def publish(model: ModelFiles, out: str | Path, *, half: bool = False) -> Path:
 
 
 def _refuse_other_files(folder: Path) -> None:
-    """Raise LoadError where the files of a model would replace files that are none."""
-    for name in () if (folder / PUBLISHED_CONFIG).exists() else (CARD, PUBLISHED_SKELETON):
-        if (folder / name).exists():
+    """Raise LoadError where the files of a model would replace files that are none of ours."""
+    if _is_published(folder):
+        return
+    for name in (PUBLISHED_WEIGHTS, PUBLISHED_CONFIG, CARD, PUBLISHED_SKELETON):
+        if os.path.lexists(folder / name):
             raise LoadError(
                 f"{folder / name} would be overwritten, and {folder} is no published model; give a "
                 "folder of its own"
             )
+
+
+def _is_published(folder: Path) -> bool:
+    """Whether config.json of the folder is one that `publish` wrote."""
+    try:
+        return read_description(folder).get("library_name") == LIBRARY
+    except LoadError:
+        return False
 
 
 def _rounded(tensors: Mapping[str, Tensor], path: Path) -> dict[str, Tensor]:
@@ -155,7 +169,7 @@ def model_card(
     epoch = "" if weights.epoch is None else f", epoch {weights.epoch}"
     stored = "- weights: in float16; measured before they were rounded\n" if half else ""
     return f"""---
-library_name: swahr
+library_name: {LIBRARY}
 pipeline_tag: keypoint-detection
 ---
 

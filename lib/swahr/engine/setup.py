@@ -489,7 +489,7 @@ def keep_best_of_other_measure(folder: Path, changed: Sequence[str]) -> None:
     changed: the settings that decide what is measured.
     """
     best = folder / checkpoint.BEST
-    name = time.strftime("model_best_%Y-%m-%d_%H-%M-%S.pth.tar")
+    name = time.strftime(checkpoint.EARLIER_BEST)
     kept = ""
     if comm.is_main() and best.exists():
         kept = (

@@ -82,7 +82,7 @@ def evaluate(
     or their contents. skeleton: gives the sigmas of OKS. protocol: "coco" or "crowd_pose".
 
     Returns the figures of NAMES[protocol]; those that nobody labelled counts for are UNDEFINED.
-    Raises EvaluationError for files and records that do not fit.
+    Raises EvaluationError for files, annotations and records that do not fit.
     """
     if protocol not in NAMES:
         raise EvaluationError(
@@ -118,7 +118,7 @@ def evaluate(
     if protocol == "crowd_pose":
         stats |= {
             f"AP ({level})": scorer.rounded_ap(ids)
-            for level, ids in _by_crowding(truth["images"]).items()
+            for level, ids in _by_crowding(people["images"]).items()
         }
     return {name: stats[name] for name in NAMES[protocol]}
 

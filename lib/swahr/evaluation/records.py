@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -49,55 +49,47 @@ def checked_records(
     scorer decides by the first record how it computes the area of all; without boxes it uses the
     extent of the keypoints. EvaluationError names the first record that cannot be scored.
     """
-    checked = [
-        _checked_record(index, record, image_ids, category_ids, length)
-        for index, record in enumerate(records)
-    ]
+    checked = []
+    for index, record in enumerate(records):
+        try:
+            checked.append(_checked_record(record, image_ids, category_ids, length))
+        except EvaluationError as error:
+            raise EvaluationError(f"result {index} {error}") from None
     if all("bbox" in record for record in checked):
         return checked
     return [{key: record[key] for key in record if key != "bbox"} for record in checked]
 
 
 def _checked_record(
-    index: int,
     record: Any,
     image_ids: Collection[int],
     category_ids: Collection[int],
     length: int,
 ) -> Record:
+    """Messages of its errors go on from the record's name."""
     if not isinstance(record, Mapping):
-        raise EvaluationError(f"result {index} is {shorten(record)}, not an object")
+        raise EvaluationError(f"is {shorten(record)}, not an object")
     for key in ("image_id", "category_id", "keypoints", "score"):
         if key not in record:
-            raise EvaluationError(f"result {index} has no {key}")
-    image_id = _whole_number(index, "image_id", record["image_id"])
-    category_id = _whole_number(index, "category_id", record["category_id"])
+            raise EvaluationError(f"has no {key}")
+    image_id = _whole_number(record, "image_id")
+    category_id = _whole_number(record, "category_id")
     keypoints = record["keypoints"]
     if not isinstance(keypoints, Sequence) or len(keypoints) != length:
         count = len(keypoints) if isinstance(keypoints, Sequence) else 0
-        raise EvaluationError(
-            f"result {index} has {count} keypoint numbers; the skeleton needs 3 x {length // 3}"
-        )
+        raise EvaluationError(f"has {count} keypoint numbers; the skeleton needs 3 x {length // 3}")
     if not all(map(_is_number, keypoints)):
         wrong = next(value for value in keypoints if not _is_number(value))
-        raise EvaluationError(f"result {index} has the keypoint coordinate {shorten(wrong)}")
+        raise EvaluationError(f"has the keypoint coordinate {shorten(wrong)}")
     if not _is_number(record["score"]):
-        raise EvaluationError(f"result {index} has the score {shorten(record['score'])}")
-    if image_id not in image_ids:
-        raise EvaluationError(
-            f"result {index} is of image {image_id}, which is not among the annotated images"
-        )
-    if category_id not in category_ids:
-        known = ", ".join(map(str, sorted(category_ids)))
-        raise EvaluationError(
-            f"result {index} has the category {category_id}; the annotations have {known}"
-        )
+        raise EvaluationError(f"has the score {shorten(record['score'])}")
     checked = {
         "image_id": image_id,
         "category_id": category_id,
         "keypoints": list(keypoints),
         "score": record["score"],
     }
+    _check_ids(checked, image_ids, category_ids)
     box = record.get("bbox")
     if isinstance(box, Sequence) and len(box) == 4 and all(map(_is_number, box)):
         checked["bbox"] = list(box)
@@ -109,48 +101,120 @@ def labelled_people(truth: Mapping[str, Any], skeleton: Skeleton) -> dict[str, A
 
     They are numbered from 1, because the scorer takes the id 0 for "not matched". Annotations
     without keypoints, and segmentations, are removed. Missing fields are filled: area from the box
-    (BOX_TO_AREA), num_keypoints from the visibilities.
+    (BOX_TO_AREA), num_keypoints from the visibilities. EvaluationError names the first annotation,
+    image or category that cannot be scored.
     """
     for key in ("images", "annotations", "categories"):
-        if key not in truth:
+        if not isinstance(truth.get(key), Sequence):
             raise EvaluationError(
                 f"the annotations have no {key}, so there is nothing to score against"
             )
-    people = [annotation for annotation in truth["annotations"] if "keypoints" in annotation]
-    annotations = []
-    for new_id, person in enumerate(people, 1):
-        if len(person["keypoints"]) != 3 * skeleton.num_keypoints:
-            raise EvaluationError(
-                f"annotation {person.get('id')} has {len(person['keypoints'])} keypoint numbers; "
-                f"the skeleton {skeleton.name} needs 3 x {skeleton.num_keypoints}"
-            )
-        if "bbox" not in person:
-            raise EvaluationError(f"annotation {person.get('id')} has no bbox")
-        _, _, width, height = person["bbox"]
-        full = {
-            "area": BOX_TO_AREA * width * height,
-            "iscrowd": 0,
-            "num_keypoints": sum(flag > 0 for flag in person["keypoints"][2::3]),
-            **person,
-            "id": new_id,
-        }
-        annotations.append({key: value for key, value in full.items() if key != "segmentation"})
-    images = [dict(image) for image in truth["images"]]
-    return {"images": images, "annotations": annotations, "categories": truth["categories"]}
+    images = _with_ids("image", truth["images"])
+    for image in images:
+        if not _is_number(image.get("crowdIndex", 0)):
+            index = shorten(image["crowdIndex"])
+            raise EvaluationError(f"image {image['id']} has the crowdIndex {index}, not a number")
+    categories = _with_ids("category", truth["categories"])
+    image_ids = {image["id"] for image in images}
+    category_ids = {category["id"] for category in categories}
+    annotations: list[Record] = []
+    for annotation in truth["annotations"]:
+        if not isinstance(annotation, Mapping):
+            raise EvaluationError(f"annotation {shorten(annotation)} is not an object")
+        if "keypoints" not in annotation:
+            continue
+        try:
+            person = _checked_person(annotation, image_ids, category_ids, skeleton)
+        except EvaluationError as error:
+            raise EvaluationError(f"annotation {shorten(annotation.get('id'))} {error}") from None
+        person["id"] = len(annotations) + 1
+        annotations.append(person)
+    return {"images": images, "annotations": annotations, "categories": categories}
 
 
-def _whole_number(index: int, key: str, value: Any) -> int:
-    if isinstance(value, str):
+def _with_ids(kind: str, given: Iterable[Any]) -> list[Record]:
+    """Copies of images or categories, whose ids are whole numbers. kind: of both, in messages."""
+    copies = []
+    for index, item in enumerate(given):
+        if not isinstance(item, Mapping):
+            raise EvaluationError(f"{kind} {shorten(item)} is not an object")
+        try:
+            copies.append({**item, "id": _whole_number(item, "id")})
+        except EvaluationError as error:
+            raise EvaluationError(f"the {kind} at {index} {error}") from None
+    return copies
+
+
+def _checked_person(
+    person: Mapping[str, Any],
+    image_ids: Collection[int],
+    category_ids: Collection[int],
+    skeleton: Skeleton,
+) -> Record:
+    """Messages of its errors go on from the annotation's name."""
+    keypoints = person["keypoints"]
+    count = len(keypoints) if isinstance(keypoints, Collection) else 0
+    if count != 3 * skeleton.num_keypoints:
         raise EvaluationError(
-            f"result {index} has the {key} {shorten(value)}, which is text, not a whole number"
+            f"has {count} keypoint numbers; "
+            f"the skeleton {skeleton.name} needs 3 x {skeleton.num_keypoints}"
         )
+    if not _are_numbers(keypoints):
+        raise EvaluationError("has keypoints that are not all finite numbers")
+    if "bbox" not in person:
+        raise EvaluationError("has no bbox")
+    box = person["bbox"]
+    if not isinstance(box, Collection) or len(box) != 4 or not _are_numbers(box):
+        raise EvaluationError(f"has the bbox {shorten(box)}, not x, y, width, height")
+    _, _, width, height = box
+    full = {"area": BOX_TO_AREA * width * height, "iscrowd": 0, **person}
+    full.pop("segmentation", None)
+    if "num_keypoints" not in full:
+        full["num_keypoints"] = sum(flag > 0 for flag in keypoints[2::3])
+    for key in ("area", "iscrowd", "num_keypoints"):
+        if not _are_numbers([full[key]]):
+            raise EvaluationError(f"has the {key} {shorten(full[key])}, not a number")
+    full["image_id"] = _whole_number(person, "image_id")
+    full["category_id"] = _whole_number(person, "category_id")
+    _check_ids(full, image_ids, category_ids)
+    return full
+
+
+def _check_ids(
+    record: Mapping[str, Any], image_ids: Collection[int], category_ids: Collection[int]
+) -> None:
+    if record["image_id"] not in image_ids:
+        raise EvaluationError(
+            f"is of image {record['image_id']}, which is not among the annotated images"
+        )
+    if record["category_id"] not in category_ids:
+        known = ", ".join(map(str, sorted(category_ids)))
+        raise EvaluationError(
+            f"has the category {record['category_id']}; the annotations have {known}"
+        )
+
+
+def _whole_number(record: Mapping[str, Any], key: str) -> int:
+    value: Any = record.get(key)
+    if type(value) is int:
+        return value
     if isinstance(value, float) and value.is_integer():
         return int(value)
-    if isinstance(value, bool) or not hasattr(value, "__index__"):
-        raise EvaluationError(
-            f"result {index} has the {key} {shorten(value)}, which is not a whole number"
-        )
-    return int(value)
+    if isinstance(value, str):
+        reason = "text, not a whole number"
+    elif isinstance(value, bool) or not hasattr(value, "__index__"):
+        reason = "not a whole number"
+    else:
+        return int(value)
+    raise EvaluationError(f"has the {key} {shorten(value)}, which is {reason}")
+
+
+def _are_numbers(values: Iterable[Any]) -> bool:
+    """Whether all values are finite numbers."""
+    try:
+        return math.isfinite(sum(map(abs, values)))
+    except (TypeError, OverflowError):
+        return False
 
 
 def _is_number(value: Any) -> bool:

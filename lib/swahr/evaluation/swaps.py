@@ -13,7 +13,7 @@ import numpy as np
 
 from swahr.evaluation.figures import UNDEFINED
 from swahr.evaluation.matching import Bools, Ints, Run, pair_similarities
-from swahr.evaluation.pixels import meant_people
+from swahr.evaluation.pixels import found_joints, meant_people
 
 CLOSE = 0.5  # keypoint similarity from which a joint lies on a place of the truth
 
@@ -60,7 +60,7 @@ def judged_joints(run: Run, person: Ints) -> Bools:
     """(D, K) joints that were found and are labelled of the person (D,) that the detection means;
     -1 is nobody.
     """
-    judged = run.found.keypoints[..., 2] > 0
+    judged = found_joints(run)
     counted = run.truth.labelled & ~run.truth.ignored[:, None]
     judged[person < 0] = False
     meant = person >= 0

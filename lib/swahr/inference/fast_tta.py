@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from swahr.codec.maps import on_device
-from swahr.codec.sampled import SampledMaps, Size, TagMaps
+from swahr.codec.sampled import SampledMaps, Size, TagMaps, repeats_borders
 from swahr.inference.tta import resize
 from swahr.models.network import StageOutput
 
@@ -52,17 +52,21 @@ def heatmaps_of_scale(outputs: Sequence[StageOutput], passes: Passes) -> Tensor:
 def tags_of_scale(
     outputs: Sequence[StageOutput], passes: Passes, sizes: Sequence[Size]
 ) -> list[TagMaps]:
-    """The tags of each resolution in use, those of the image before those of the mirrored one.
+    """The tags of all resolutions in use of the image, and then those of the mirrored one.
 
     sizes: through which maps of the last resolution are resized, if they are.
     """
     last = _size(outputs[-1].heatmaps)
-    used = [stage.tags for stage, use in zip(outputs, passes.use_tags) if use]
-    return [
-        TagMaps(torch.stack(_both(maps, passes), 2), _without_repeats([_size(maps), last, *sizes]))
-        for maps in used
-        if maps is not None
+    used = [
+        _both(stage.tags, passes)
+        for stage, use in zip(outputs, passes.use_tags)
+        if use and stage.tags is not None
     ]
+    if len(used) == 1:  # both passes side by side, so that they are read at once
+        parts = [torch.stack(used[0], 2)]
+    else:
+        parts = [maps[:, :, None] for one_pass in zip(*used) for maps in one_pass]
+    return [TagMaps(maps, _without_repeats([_size(maps), last, *sizes])) for maps in parts]
 
 
 def sampled_maps(scales: Sequence[Tensor], tags: list[TagMaps], size: Size) -> SampledMaps:
@@ -73,7 +77,9 @@ def sampled_maps(scales: Sequence[Tensor], tags: list[TagMaps], size: Size) -> S
     total = resize(scales[0], size)
     for maps in scales[1:]:
         total = total + resize(maps, size)
-    return SampledMaps(total / len(scales) if len(scales) > 1 else total, tags, finite)
+    mean = total / len(scales) if len(scales) > 1 else total
+    repeated = all(repeats_borders(_size(maps), size) for maps in scales)
+    return SampledMaps(mean, tags, finite, repeated)
 
 
 def _both(maps: Tensor, passes: Passes) -> list[Tensor]:
@@ -91,7 +97,7 @@ def _plain(maps: Tensor) -> Tensor:
 
 
 def _size(maps: Tensor) -> Size:
-    return (int(maps.shape[2]), int(maps.shape[3]))
+    return (int(maps.shape[-2]), int(maps.shape[-1]))
 
 
 def _without_repeats(sizes: Sequence[Size]) -> tuple[Size, ...]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from importlib.util import find_spec
 from pathlib import Path
@@ -75,6 +76,7 @@ def make_report(
         lstrip_blocks=True,
     )
     environment.filters["figure"] = _figure
+    environment.filters["cost"] = _cost
     template = environment.from_string(TEMPLATE.read_text(encoding="utf-8"))
     infos = {info["id"]: info for info in truth["images"]}
     cards = _worst_cards(runs, infos, images, worst, draw_maps)
@@ -134,7 +136,9 @@ class _RunReport:
         self.people = int(matches.positives.sum())
         self.detections = len(self.run.found.scores)
         corrected = {kind: corrected_ap(self.run, self.errors, (kind,)) for kind in ERRORS}
-        self.costs = {kind: ap - self.ap for kind, ap in corrected.items()}
+        self.costs = {
+            kind: ap - self.ap if is_defined(ap) else math.nan for kind, ap in corrected.items()
+        }
         self.cumulative = {
             kind: corrected_ap(self.run, self.errors, ERRORS[: place + 1])
             for place, kind in enumerate(ERRORS)
@@ -179,3 +183,8 @@ def _worst_cards(
 def _figure(value: float, decimals: int = 3) -> str:
     """A figure as text; - where it is undefined."""
     return f"{value:.{decimals}f}" if is_defined(value) else "-"
+
+
+def _cost(value: float) -> str:
+    """A difference as text, with its sign; - where it is undefined."""
+    return f"{value:+.3f}" if is_defined(value) else "-"

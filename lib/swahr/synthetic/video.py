@@ -6,6 +6,7 @@ It is a test of tracking: every person keeps its id, also while somebody else hi
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -182,15 +183,22 @@ def write_video(
 
     out: a folder, which gets frames/000000.jpg, ... and people.json, the same bytes on every
     machine; or a file ending in .mp4, with the truth in a .json file of the same name beside it.
-    Raises SyntheticError where OpenCV cannot write the video, where the folder holds other frames,
-    and as render_walk does.
+    Raises SyntheticError where OpenCV cannot write the video, where the folder holds other frames
+    or another file has the name of the truth, and as render_walk does.
     """
     out = Path(out)
     is_file = out.suffix.lower() == ".mp4"
     frames = render_walk(seed, num_frames=num_frames, num_people=num_people, size=size)
     records = []
+    truth = out.with_suffix(".json") if is_file else out / TRUTH
+    there = os.path.lexists(truth)
+    if there and not _is_truth(truth):
+        raise SyntheticError(
+            f"{truth}: exists and is not the truth of a made video; choose another --out"
+        )
     present = set() if is_file else {path.name for path in (out / "frames").glob("*")}
-    others = sorted(present - {f"{i:06d}.jpg" for i in range(num_frames)})
+    own = {f"{i:06d}.jpg" for i in range(num_frames)} if there else set()
+    others = sorted(present - own)
     if others:
         raise SyntheticError(f"{out}/frames holds other files ({others[0]}); choose another folder")
     writer = None
@@ -209,7 +217,6 @@ def write_video(
         records.append({**record, "people": people})
     if writer is not None:
         writer.release()
-    truth = out.with_suffix(".json") if is_file else out / TRUTH
     data = {
         "fps": FPS,
         "seed": seed,
@@ -220,3 +227,12 @@ def write_video(
     }
     write_text(truth, json.dumps(data))
     return truth
+
+
+def _is_truth(path: Path) -> bool:
+    """Whether `write_video` wrote a file."""
+    try:
+        content = json.loads(path.read_bytes())
+    except (OSError, ValueError, RecursionError):
+        return False
+    return isinstance(content, dict) and {"fps", "frames"} <= content.keys()
