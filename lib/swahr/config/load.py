@@ -34,8 +34,12 @@ logger = logging.getLogger("swahr")
 OWN_SKELETON = "in this file"  # DATASET.SKELETON in an exported network
 
 
-def load_config(path: str | os.PathLike[str], opts: Sequence[Any] = ()) -> CfgNode:
+def load_config(
+    path: str | os.PathLike[str], opts: Sequence[Any] = (), skeleton: Path | None = None
+) -> CfgNode:
     """The frozen configuration of a YAML file, with KEY VALUE pairs (`opts`) on top.
+
+    skeleton: the file to read in place of the DATASET.SKELETON that the YAML file names.
 
     A file may name another one, relative to itself, to build upon: `_BASE_: other.yaml`. A list per
     stage with one entry is filled up to LOSS.NUM_STAGES entries. RUN_NAME is the file's name if
@@ -53,6 +57,8 @@ def load_config(path: str | os.PathLike[str], opts: Sequence[Any] = ()) -> CfgNo
         return _load_exported(file, opts)
     reader = Reader()
     reader.read_file(file)
+    if skeleton is not None:
+        reader.replace_skeleton(skeleton)
     reader.read_pairs(opts)
     _check_required_modules(reader.settings)
     given = {setting.key: setting for setting in reader.settings}
@@ -76,7 +82,9 @@ def load_config(path: str | os.PathLike[str], opts: Sequence[Any] = ()) -> CfgNo
     return cfg
 
 
-def load_text(text: str, name: str, opts: Sequence[Any] = ()) -> CfgNode:
+def load_text(
+    text: str, name: str, opts: Sequence[Any] = (), skeleton: Path | None = None
+) -> CfgNode:
     """load_config of a YAML text, as checkpoints and exported networks hold it. name: of the file
     that holds it, for messages.
     """
@@ -84,7 +92,7 @@ def load_text(text: str, name: str, opts: Sequence[Any] = ()) -> CfgNode:
         path = Path(folder, SAVED_CONFIG)
         path.write_text(text, encoding="utf-8")
         try:
-            return load_config(path, opts)
+            return load_config(path, opts, skeleton)
         except ConfigError as error:
             named = [problem.replace(str(path), f"{name}: config") for problem in error.problems]
             raise ConfigError(named) from None

@@ -76,6 +76,12 @@ class Reader:
         ]
         self._layer += 1
 
+    def replace_skeleton(self, path: Path) -> None:
+        """Let a skeleton file stand for the one that the YAML file read last names, in its layer,
+        so that what that file says of data sets and numbers of keypoints holds.
+        """
+        self.settings.append(Setting("DATASET.SKELETON", str(path), str(path), self._layer - 1))
+
     def read_pairs(self, opts: Sequence[Any]) -> None:
         """Add the settings of the command line: KEY VALUE or KEY=VALUE, any number of them."""
         rest = iter(opts)

@@ -14,7 +14,6 @@ import json
 import os
 import shutil
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from functools import cache
 from pathlib import Path
 from tempfile import mkdtemp
@@ -35,13 +34,6 @@ PUBLISHED_WEIGHTS = "model.safetensors"
 PUBLISHED_CONFIG = "config.json"
 PUBLISHED_SKELETON = checkpoint.SKELETON
 OF_RUNS = (*RUN_WEIGHTS, checkpoint.NEWEST, checkpoint.PREVIOUS)
-# What a skeleton implies on the command line, and what the settings of a run say themselves.
-BESIDE_SKELETON = (
-    "DATASET.DATASET",
-    "DATASET.DATASET_TEST",
-    "DATASET.NUM_JOINTS",
-    "MODEL.NUM_JOINTS",
-)
 # Keypoints of a network -> the data sets that published networks with so many are of.
 DATA_SETS = {17: ("coco_kpt", "coco"), 14: ("crowd_pose_kpt", "crowd_pose")}
 # How the published networks are tested, apart from what `_published_test` gives.
@@ -104,12 +96,8 @@ def find_model(
 
 def _refuse_other_weights(given: str | os.PathLike[str], opts: Sequence[str]) -> None:
     """Raise LoadError where settings name weights besides those that are given."""
-    if _names("TEST.MODEL_FILE", opts):
+    if any(str(word).partition("=")[0] == "TEST.MODEL_FILE" for word in opts):
         raise LoadError(f"TEST.MODEL_FILE: the weights are those of {given} already; leave it out")
-
-
-def _names(key: str, opts: Sequence[str]) -> bool:
-    return any(str(word).partition("=")[0] == key for word in opts)
 
 
 def _of_folder(folder: Path, weights: Path | None, opts: Sequence[str]) -> ModelFiles:
@@ -146,29 +134,9 @@ def read_description(folder: Path) -> dict[str, Any]:
 
 def _config_of_run(folder: Path, opts: Sequence[str]) -> Any:
     """The configuration of a run's folder, with the skeleton file beside it if there is one."""
-    path = folder / checkpoint.CONFIG
     skeleton = folder / checkpoint.SKELETON
-    if skeleton.is_file():
-        opts = _with_skeleton(skeleton, path, opts)
-    return load_config(path, opts)
-
-
-def _with_skeleton(skeleton: Path, saved: Path | str, opts: Sequence[str]) -> list[str]:
-    """Settings that put a run's own skeleton file in place of the one that its saved settings name
-    (a file, or its text), and `opts` after them.
-    """
-    if _names("DATASET.SKELETON", opts):
-        return list(opts)
-    words = ["DATASET.SKELETON", str(skeleton)]
-    # What is wrong with the saved settings is said where they are loaded.
-    wrong = (OSError, ValueError, TypeError, AttributeError, yaml.YAMLError, RecursionError)
-    with suppress(*wrong):
-        tree = yaml.safe_load(saved.read_bytes() if isinstance(saved, Path) else saved)
-        for key in BESIDE_SKELETON:
-            section, name = key.split(".")
-            if name in tree.get(section, {}):
-                words += [key, str(tree[section][name])]
-    return [*words, *opts]
+    own = skeleton if skeleton.is_file() else None
+    return load_config(folder / checkpoint.CONFIG, opts, own)
 
 
 def _skeleton_of_checkpoint(path: Path) -> Path | None:
@@ -195,9 +163,7 @@ def _of_weights(path: Path, opts: Sequence[str]) -> ModelFiles:
         return ModelFiles(load_config(path, opts), path, "an exported network")
     text = checkpoint_entry(path, "config", str)
     if text:
-        skeleton = _skeleton_of_checkpoint(path)
-        opts = _with_skeleton(skeleton, text, opts) if skeleton else opts
-        cfg = load_text(text, str(path), opts)
+        cfg = load_text(text, str(path), opts, _skeleton_of_checkpoint(path))
         return ModelFiles(cfg, path, "a checkpoint of training")
     is_of_run = path.name in OF_RUNS or checkpoint.is_earlier_best(path.name)
     if is_of_run and (path.parent / checkpoint.CONFIG).is_file():
