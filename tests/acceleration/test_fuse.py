@@ -471,6 +471,17 @@ def test_networks_without_finite_results_are_no_difference() -> None:
     assert verified(fast, Maps(spoilt), (8, 8)) is fast
 
 
+def test_the_check_is_in_full_float32(monkeypatch: pytest.MonkeyPatch) -> None:
+    """TF32, cuDNN's default, rounds by more than the check allows."""
+    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", True)
+    seen = []
+    model = network().eval()
+    model.register_forward_hook(lambda *_: seen.append(torch.backends.cudnn.allow_tf32))
+    verified(optimize_for_inference(model), model, (64, 64))
+    assert seen and not any(seen)
+    assert torch.backends.cudnn.allow_tf32
+
+
 def test_the_check_leaves_the_random_numbers_alone() -> None:
     model = network()
     torch.manual_seed(0)

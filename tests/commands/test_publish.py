@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import shutil
 import sys
 from pathlib import Path
 from typing import Any
@@ -103,6 +104,8 @@ def test_the_folder_finds_the_same_people(
     assert names == {"model.safetensors", "config.json", "README.md"}
     assert same_people(swahr.load(run), swahr.load(out))
     assert swahr.load(out / "model.safetensors").skeleton == swahr.COCO
+    capitals = shutil.copy(out / "model.safetensors", tmp_path / "MODEL.SAFETENSORS")
+    assert read_state_dict(capitals).keys() == read_state_dict(out / "model.safetensors").keys()
     description = json.loads((out / "config.json").read_text())
     assert description["version"] == swahr.__version__
     assert description["config"]["DATASET.INPUT_SIZE"] == 64
@@ -177,8 +180,8 @@ def test_problems_are_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
 
 
 def test_an_exported_network_is_not_published(tmp_path: Path) -> None:
-    files = ModelFiles(None, tmp_path / "x.onnx", "")
-    with pytest.raises(LoadError, match="x.onnx: is exported; publish the weights that"):
+    files = ModelFiles(None, tmp_path / "x.ONNX", "")
+    with pytest.raises(LoadError, match="x.ONNX: is exported; publish the weights that"):
         publish(files, tmp_path / "out")
 
 

@@ -317,6 +317,19 @@ def test_the_optimizer_of_another_network_is_refused() -> None:
             checkpoint.restore_optimizer(other, state, Path("x.pth.tar"))
 
 
+def test_the_number_of_steps_is_where_the_optimizer_of_this_start_reads_it() -> None:
+    """On the parameter's device if it is fused, whatever wrote the checkpoint."""
+    weight = nn.Parameter(torch.ones(2))
+    before = torch.optim.Adam([weight])
+    weight.sum().backward()
+    before.step()
+    now = torch.optim.Adam([nn.Parameter(torch.ones(2, device="meta"))])
+    now.param_groups[0]["fused"] = True  # Adam itself refuses it on this device
+    checkpoint.restore_optimizer(now, before.state_dict(), Path("x.pth.tar"))
+    [state] = now.state.values()
+    assert state["step"].device.type == "meta"
+
+
 def test_the_settings_of_this_start_stay() -> None:
     """The state may lack entries that this PyTorch has, and has a tensor for a rate of a graph."""
     weight = nn.Parameter(torch.ones(2))

@@ -31,6 +31,7 @@ from swahr.export import check
 from swahr.export.write import write_onnx
 from swahr.exported import Description, ExportedError, describe_exported
 from swahr.files import write_bytes
+from swahr.inference.exported_network import open_onnxruntime
 from swahr.inference.load import load_model, load_network
 from swahr.inference.predictor import build_predictor
 from swahr.inference.tta import average_stages, mirror_back
@@ -425,6 +426,36 @@ def test_a_gpu_needs_the_gpu_package(toys: Toys) -> None:
         pytest.skip("this onnxruntime works on GPUs")
     with pytest.raises(ExportedError, match="this onnxruntime works on CPUs only; choose the"):
         load_model(cfg, toys.file(), torch.device("cuda"))
+
+
+class Session:
+    """Of an ONNX Runtime that works on GPUs, where `loaded` names the providers it could load."""
+
+    loaded: tuple[str, ...] = ()
+    asked: Any = None
+
+    def __init__(self, path: str, options: object, providers: object) -> None:
+        Session.asked = providers
+
+    def get_providers(self) -> tuple[str, ...]:
+        return Session.loaded
+
+    def get_outputs(self) -> list[Any]:
+        return []
+
+
+def test_a_session_is_on_the_gpu_that_is_asked_for(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    gpu = "CUDAExecutionProvider"
+    monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: [gpu])
+    monkeypatch.setattr(onnxruntime, "InferenceSession", Session)
+    monkeypatch.setattr(Session, "loaded", (gpu, "CPUExecutionProvider"))
+    open_onnxruntime(tmp_path / "x.onnx", torch.device("cuda:2"), "f32")
+    assert Session.asked == [(gpu, {"device_id": 2})]
+    monkeypatch.setattr(Session, "loaded", ("CPUExecutionProvider",))
+    with pytest.raises(ExportedError, match="cannot use the GPU, as libraries of CUDA or cuDNN"):
+        open_onnxruntime(tmp_path / "x.onnx", torch.device("cuda:2"), "f32")
 
 
 def test_the_command_exports_and_says_how_far_it_agrees(

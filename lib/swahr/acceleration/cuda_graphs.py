@@ -49,6 +49,7 @@ class _Graphs:
         self.sizes = sizes
         self.on_failure = on_failure
         self.failed = False
+        self.broken: torch.cuda.CUDAGraph | None = None
         # The number of plain calls, or the recording, of each kind; the one used last is last.
         self.kinds: OrderedDict[Any, int | Recording] = OrderedDict()
         # All graphs share one memory pool and one stream, since they never run at the same time.
@@ -85,6 +86,7 @@ class _Graphs:
             reason = str(cause).strip() or type(cause).__name__
             logger.warning("%s: %s", self.complaint, reason.splitlines()[0])
             self.failed = True
+            self.broken = graph  # torch's allocator refers to a graph that was never ended
             self.kinds.clear()
             self.on_failure()
             return None

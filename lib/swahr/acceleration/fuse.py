@@ -16,6 +16,7 @@ import copy
 import logging
 import platform
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from functools import cache
 from typing import Any, NamedTuple, TypeVar, cast
 
@@ -135,7 +136,7 @@ def verified(fast: Network, plain: Network, size: tuple[int, int]) -> Network:
     device = next((p.device for p in fast.parameters()), torch.device("cpu"))
     image = torch.randn(1, 3, *size, generator=torch.Generator().manual_seed(0)).to(device)
     try:
-        with torch.inference_mode():
+        with torch.inference_mode(), _without_tf32():
             expected = plain(image)
             outputs = fast(image.to(dtype))
             problem = _difference(outputs, expected, dtype)
@@ -150,6 +151,17 @@ def verified(fast: Network, plain: Network, size: tuple[int, int]) -> Network:
         "fusing layers changes what this network computes, so it is used unfused: %s", problem
     )
     return plain if dtype == torch.float32 else copy.deepcopy(plain).to(dtype)
+
+
+@contextmanager
+def _without_tf32() -> Iterator[None]:
+    """cuDNN in full float32, as TF32 rounds folded weights otherwise than plain ones."""
+    before = torch.backends.cudnn.allow_tf32
+    torch.backends.cudnn.allow_tf32 = False
+    try:
+        yield
+    finally:
+        torch.backends.cudnn.allow_tf32 = before
 
 
 def _difference(

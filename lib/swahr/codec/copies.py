@@ -27,7 +27,8 @@ class HostCopy:
             self.values = torch.empty(values.shape, dtype=values.dtype).pin_memory()
             self.values.copy_(values, non_blocking=True)
             self.arrived = torch.cuda.Event(blocking=True)  # the waiting thread sleeps
-            self.arrived.record()
+            # Not the current stream of this thread, which may be one of another GPU.
+            self.arrived.record(torch.cuda.current_stream(values.device))
 
     def numpy(self) -> NDArray[np.generic]:
         """The values, as soon as they are there."""

@@ -352,7 +352,11 @@ def restore_optimizer(
         for group in optimizer.param_groups
     ]
     try:
-        optimizer.load_state_dict(dict(state))
+        # Before it is loaded, as `fused` and `capturable` decide on which device the steps are.
+        groups = [dict(group) for group in groups]
+        for group, of_this_start in zip(groups, settings):
+            group.update(of_this_start)
+        optimizer.load_state_dict({**state, "param_groups": groups})
         for group, of_this_start in zip(optimizer.param_groups, settings, strict=True):
             group.update(of_this_start)
     except (ValueError, KeyError, TypeError, AttributeError, IndexError) as error:

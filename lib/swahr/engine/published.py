@@ -35,6 +35,7 @@ from swahr.engine.provenance import (
 )
 from swahr.engine.run_folder import own_skeleton
 from swahr.evaluation.metrics import format_table
+from swahr.exported import is_exported
 from swahr.files import make_folder, write_bytes, write_text
 from swahr.inference.load import load_network
 from swahr.models.weights import published_state
@@ -76,7 +77,7 @@ def publish(model: ModelFiles, out: str | Path, *, half: bool = False) -> Path:
     except ImportError:
         raise LoadError("publishing needs safetensors: pip install safetensors") from None
     cfg = model.cfg
-    if model.weights.suffix == ".onnx":
+    if is_exported(model.weights):
         raise LoadError(f"{model.weights}: is exported; publish the weights that it was made from")
     _refuse_other_files(Path(out))
     network = load_network(cfg, model.weights, "cpu")

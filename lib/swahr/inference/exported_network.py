@@ -73,7 +73,9 @@ def open_onnxruntime(path: Path, device: torch.device, precision: str) -> Run:
         import onnxruntime
     except ImportError:
         raise ExportedError(f"{path}: needs onnxruntime: {REMEDY}") from None
-    provider = "CUDAExecutionProvider" if device.type == "cuda" else "CPUExecutionProvider"
+    on_gpu = device.type == "cuda"
+    provider = "CUDAExecutionProvider" if on_gpu else "CPUExecutionProvider"
+    settings = {"device_id": device.index or 0} if on_gpu else {}
     if provider not in onnxruntime.get_available_providers():
         raise ExportedError(
             f"{path}: this onnxruntime works on CPUs only; choose the device cpu (DEVICE cpu), or "
@@ -83,9 +85,14 @@ def open_onnxruntime(path: Path, device: torch.device, precision: str) -> Run:
     options.intra_op_num_threads = torch.get_num_threads()
     options.log_severity_level = 3  # errors only
     try:
-        session = onnxruntime.InferenceSession(str(path), options, providers=[provider])
+        session = onnxruntime.InferenceSession(str(path), options, providers=[(provider, settings)])
     except Exception as error:  # its own types, for damaged files and unknown operations
         raise ExportedError(f"{path}: ONNX Runtime refuses it ({_first_line(error)})") from None
+    if provider not in session.get_providers():
+        raise ExportedError(
+            f"{path}: ONNX Runtime cannot use the GPU, as libraries of CUDA or cuDNN are missing; "
+            "choose the device cpu (DEVICE cpu)"
+        )
     names = [output.name for output in session.get_outputs()]
     return lambda images: dict(zip(names, session.run(names, {INPUT: images})))
 

@@ -110,7 +110,7 @@ def _read(path: Path) -> object:
             f"{path}: is an exported network, which can be tested (TEST.MODEL_FILE) but not "
             "trained or converted; name the weights that it was made from"
         )
-    if path.suffix == SAFETENSORS:
+    if path.suffix.lower() == SAFETENSORS:
         return _read_safetensors(path)
     try:
         plain = _is_plain_archive(path)
