@@ -25,8 +25,8 @@ $(VENV)/.installed-test: $(BIN)/python requirements.txt pyproject.toml
 	@touch $(VENV)/.installed $@
 
 demo: $(VENV)/.installed
-	$(BIN)/python tools/make_synthetic.py --preset calm --size 256 --out $(DEMO_DATA) --train 7500 --val 100
-	$(BIN)/python -m swahr predict $(DEMO_DATA)/images/val2017 --weights demo --save_dir $(DEMO_OUT)/images_of_shipped_network --threshold 0.3
+	$(BIN)/python tools/make_synthetic.py --preset calm --size 256 --out $(DEMO_DATA) --train 7500 --val 400
+	$(BIN)/python -m swahr predict '$(DEMO_DATA)/images/val2017/0000010000*.jpg' --weights demo --save_dir $(DEMO_OUT)/images_of_shipped_network --threshold 0.3
 	@echo "Images with the people that the network in models/demo finds: $(DEMO_OUT)/images_of_shipped_network"
 	@echo "Now another network is trained."
 	$(BIN)/python tools/dist_train.py --cfg $(DEMO_CFG)
