@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
-from benchmarks.harness import Bench, Row, benchmark
+from benchmarks.harness import Bench, Row, benchmark, close
 from benchmarks.network import TINY, W32, build_trainer
 
 # Experiments, and the images of a step.
@@ -29,7 +30,8 @@ def cpu_kernels(bench: Bench) -> Iterator[Row]:
 
     if bench.cuda or not are_gradients_right():
         return
-    for channels, size in CONVOLUTIONS:
+
+    def convolution(channels: int, size: int) -> Row:
         conv = torch.nn.Conv2d(channels, channels, 3, padding=1, bias=False)
         ours = torch.nn.Conv2d(channels, channels, 3, padding=1, bias=False)
         ours.load_state_dict(conv.state_dict())
@@ -37,18 +39,26 @@ def cpu_kernels(bench: Bench) -> Iterator[Row]:
         maps, factor = torch.randn(2, BATCH, channels, size, size)
         maps, factor = (x.contiguous(memory_format=torch.channels_last) for x in (maps, factor))
         maps.requires_grad_()
-        yield bench.row(
+        return bench.row(
             "cpu kernels",
             f"3x3 convolution, {channels} channels, {size} px, batch {BATCH}",
-            lambda conv=conv, maps=maps, factor=factor: gradients(conv, maps, factor),
-            lambda conv=ours, maps=maps, factor=factor: gradients(conv, maps, factor),
+            lambda: gradients(conv, maps, factor),
+            lambda: gradients(ours, maps, factor),
             same,
             images=BATCH,
         )
-    for file, batch in BATCHES.items():
+
+    def step(file: Path, batch: int) -> Row:
         steps = [training_step(bench, file, batch, kernels) for kernels in (False, True)]
         case = f"training step, {file.stem}, batch {batch}"
-        yield bench.row("cpu kernels", case, *steps, images=batch)
+        return bench.row("cpu kernels", case, *steps, images=batch)
+
+    cases = {
+        f"{channels} channels": partial(convolution, channels, size)
+        for channels, size in CONVOLUTIONS
+    }
+    cases |= {file.stem: partial(step, file, batch) for file, batch in BATCHES.items()}
+    yield from bench.each("cpu kernels", cases)
 
 
 def gradients(conv: torch.nn.Conv2d, maps: Tensor, factor: Tensor) -> tuple[Tensor, ...]:
@@ -56,10 +66,7 @@ def gradients(conv: torch.nn.Conv2d, maps: Tensor, factor: Tensor) -> tuple[Tens
 
 
 def same(got: tuple[Tensor, ...], want: tuple[Tensor, ...]) -> bool:
-    return all(
-        bool((mine - theirs).abs().max() <= 1e-4 * theirs.abs().max())
-        for mine, theirs in zip(got, want)
-    )
+    return all(close(mine, theirs, 1e-4) for mine, theirs in zip(got, want))
 
 
 def training_step(bench: Bench, file: Path, batch: int, kernels: bool) -> Callable[[], object]:

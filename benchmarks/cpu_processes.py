@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 from benchmarks.harness import Bench, Row, benchmark, run_python
@@ -29,16 +30,22 @@ def cpu_processes(bench: Bench) -> Iterator[Row]:
     cores = os.cpu_count() or 1
     if bench.cuda or cores == 1:
         return
-    for file, batch in BATCHES.items():
+
+    def rows(file: Path, batch: int) -> list[Row]:
         ways = {(1, batch), (cores, max(1, batch // cores)), (cores, batch)}
         best = dict.fromkeys(sorted(ways), 0.0)
         for _ in range(ROUNDS):
             for way in best:
                 best[way] = max(best[way], images_per_second(bench, file, *way))
         one = 1e3 * batch / best.pop((1, batch))
+        made = []
         for (processes, images), rate in best.items():
             case = f"{file.stem}, {processes} processes x {images} images against 1 x {batch}"
-            yield Row("cpu processes", case, one, 1e3 * batch / rate, images=batch)
+            made.append(Row("cpu processes", case, one, 1e3 * batch / rate, images=batch))
+        return made
+
+    cases = {file.stem: partial(rows, file, batch) for file, batch in BATCHES.items()}
+    yield from bench.each("cpu processes", cases)
 
 
 def images_per_second(bench: Bench, file: Path, processes: int, images: int) -> float:

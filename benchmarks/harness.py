@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import platform
 import resource
 import shlex
+import signal
 import subprocess
 import sys
 import time
+import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,6 +21,39 @@ from typing import Any
 import numba
 import numpy as np
 import torch
+from torch import Tensor
+
+PLAIN_SECONDS = 2.0  # on a GPU: of clocked calls, after which a plain version is called no more
+WARM_UP = 6  # unclocked calls of ours on a GPU: CUDA graphs are recorded in the fifth one
+
+
+class TimeOver(BaseException):
+    """The minutes for all benchmarks are over.
+
+    Like KeyboardInterrupt, it is none of the errors that measured code may catch.
+    """
+
+
+@contextmanager
+def time_limit(seconds: float) -> Iterator[None]:
+    """Raises TimeOver in the block after so many seconds, where the system has alarms.
+
+    A call that does not come back to Python, such as a wait for a GPU, is not interrupted.
+    """
+    if seconds == float("inf") or not hasattr(signal, "SIGALRM"):
+        yield
+        return
+
+    def ring(*_: object) -> None:
+        raise TimeOver
+
+    before = signal.signal(signal.SIGALRM, ring)
+    signal.setitimer(signal.ITIMER_REAL, seconds)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
 
 
 @dataclass
@@ -25,7 +62,7 @@ class Row:
 
     ours_ms: None where the case says what was counted and no time was taken. images: processed in
     that time. same: whether both gave the same result; None if they cannot be compared. memory_mb:
-    peak on the GPU, of ours. share: part of our time that was spent inside the network.
+    see MEMORY. share: part of our time that was spent inside the network.
     """
 
     benchmark: str
@@ -66,10 +103,11 @@ class Bench:
         calls: int,
         folder: Path,
         data: Path | None = None,
+        minutes: float = float("inf"),
     ) -> None:
         """people: sizes of the crowds. seconds, calls: least time and number of calls for each
         measurement. folder: for files, removed later. data: root of a set like COCO's, for
-        validation on images that are not made here.
+        validation on images that are not made here. minutes: after these, no further row starts.
         """
         self.device = torch.device(device)
         self.people = people
@@ -78,27 +116,80 @@ class Bench:
         self.folder = folder
         self.data = data
         self.cuda = self.device.type == "cuda"
+        # On a CPU ratios count, so both versions are called as often there.
+        self.plain_seconds = PLAIN_SECONDS if self.cuda else float("inf")
+        self.minutes = minutes
+        self.end = time.monotonic() + 60 * minutes
         self.cache: dict[str, Any] = {}  # results that a later benchmark uses too
+        self.problems: dict[str, str] = {}  # why a benchmark, or a row of one, was not measured
         self.estimates: dict[str, str] = {}  # computed, not measured: told below the table
 
-    def measure(self, *functions: Callable[[], Any]) -> list[float]:
-        """The best time of each function in milliseconds.
+    def check_time(self) -> None:
+        """Raises TimeOver after the minutes."""
+        if time.monotonic() >= self.end:
+            raise TimeOver
 
-        The functions are called in turn, each as often as the others, so that they share whatever
-        else the machine does meanwhile.
+    def note(self, name: str, error: Exception) -> None:
+        """Remember why a benchmark, or a row of one, was not measured; print where it failed."""
+        traceback.print_exception(error)
+        reason = str(error).strip().splitlines() or [""]
+        self.problems[name] = f"{type(error).__name__}: {reason[0]}"
+
+    def each(
+        self, benchmark: str, cases: Mapping[str, Callable[[], Row | list[Row]]]
+    ) -> Iterator[Row]:
+        """The rows of all cases. One that fails is noted, and the next one goes on.
+
+        Each case starts without the memory of the one before. Raises TimeOver before a case that
+        would start after the minutes.
         """
-        best = [float("inf")] * len(functions)
+        for case, measured in cases.items():
+            self.check_time()
+            try:
+                self.free()
+                rows = measured()
+            except Exception as error:  # also of a GPU that does not work any more
+                self.note(f"{benchmark}, {case}", error)
+            else:
+                yield from [rows] if isinstance(rows, Row) else rows
+
+    def free(self) -> None:
+        """Give back the memory of what is not used any more.
+
+        Training steps are in reference cycles, so they keep their memory until it is collected.
+        """
+        gc.collect()
+        if self.cuda:
+            torch.cuda.empty_cache()
+
+    def measure(
+        self, ours: Callable[[], Any], plain: Callable[[], Any] | None = None
+    ) -> tuple[float, float | None]:
+        """The best times of ours and of the plain version in milliseconds.
+
+        They are called in turn, so that they share whatever else the machine does meanwhile. The
+        plain version is called until it has taken `plain_seconds`.
+        """
+        ours_best = plain_best = float("inf")
+        plain_total = 0.0
         calls = 0
         start = time.perf_counter()
         while calls < self.calls or time.perf_counter() - start < self.seconds:
-            for i, function in enumerate(functions):
-                self.wait()
-                begin = time.perf_counter()
-                function()
-                self.wait()
-                best[i] = min(best[i], time.perf_counter() - begin)
+            if plain is not None and plain_total < self.plain_seconds:
+                seconds = self.clock(plain)
+                plain_best = min(plain_best, seconds)
+                plain_total += seconds
+            ours_best = min(ours_best, self.clock(ours))
             calls += 1
-        return [1e3 * seconds for seconds in best]
+        return 1e3 * ours_best, 1e3 * plain_best if plain is not None else None
+
+    def clock(self, function: Callable[[], Any]) -> float:
+        """Seconds of one call."""
+        self.wait()
+        begin = time.perf_counter()
+        function()
+        self.wait()
+        return time.perf_counter() - begin
 
     def row(
         self,
@@ -109,25 +200,25 @@ class Bench:
         same: Callable[[Any, Any], bool] | None = None,
         **goal: Any,
     ) -> Row:
-        """Call each version once without a clock, compare the results, and measure both.
+        """Call each version without a clock, compare the results, and measure both.
 
         same(result of ours, result of plain): whether they are the same. goal: further fields of
         the row.
         """
+        self.free()
         if self.cuda:
             torch.cuda.reset_peak_memory_stats()
-        result = ours()  # compiles what is not compiled yet
+        for _ in range(WARM_UP if self.cuda else 1):
+            result = ours()  # compiles what is not compiled yet
         self.wait()
-        memory = torch.cuda.max_memory_allocated() / 2**20 if self.cuda else None
+        memory = torch.cuda.max_memory_reserved() / 2**20 if self.cuda else None
         agree = None
-        if plain is None:
-            plain_ms = None
-            (ours_ms,) = self.measure(ours)
-        else:
+        if plain is not None:
             plain_result = plain()
             agree = bool(same(result, plain_result)) if same else None
             del plain_result
-            plain_ms, ours_ms = self.measure(plain, ours)
+        del result
+        ours_ms, plain_ms = self.measure(ours, plain)
         return Row(benchmark, case, plain_ms, ours_ms, same=agree, memory_mb=memory, **goal)
 
     def wait(self) -> None:
@@ -148,6 +239,16 @@ def benchmark(function: Benchmark) -> Benchmark:
     """
     BENCHMARKS[function.__name__.replace("_", " ")] = function
     return function
+
+
+def close(got: Tensor, want: Tensor, tolerance: float) -> bool:
+    """Whether no value differs by more than this fraction of the largest value of `want`.
+
+    False where `want` is zero everywhere, which shows nothing.
+    """
+    largest = float(want.abs().max())
+    error = float((got.float() - want.float()).abs().max())
+    return largest > 0 and error <= tolerance * largest
 
 
 def run_python(arguments: Sequence[object], variables: Mapping[str, str]) -> str:
@@ -173,13 +274,15 @@ def describe(bench: Bench, arguments: Sequence[str]) -> dict[str, str]:
     arguments: those of the command.
     """
     name = torch.cuda.get_device_name() if bench.cuda else _processor()
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (
-        1 << 20 if sys.platform == "linux" else 1 << 30
-    )
     torch_version = torch.__version__
     if bench.cuda:
         torch_version = f"{torch_version}, CUDA {torch.version.cuda}"
-    return {
+    often = (
+        f"the plain version until it has taken {PLAIN_SECONDS:g} s"
+        if bench.cuda
+        else "each as often"
+    )
+    about = {
         "command": f"`{shlex.join(['python', 'tools/benchmark.py', *arguments])}`",
         "device": f"{name} ({bench.device})",
         "dtype": "float32 where nothing else is said",
@@ -188,12 +291,18 @@ def describe(bench: Bench, arguments: Sequence[str]) -> dict[str, str]:
         "numpy, numba, python": ", ".join(
             (np.__version__, numba.__version__, platform.python_version())
         ),
-        "peak memory of the process": f"{peak:.1f} GiB",
         "times": f"the best of at least {bench.calls} calls; plain and ours are called in turn, "
-        "each as often",
+        f"{often}",
         "a single benchmark": "the command above with `--only NAME`, for the name in the first "
         "column",
     }
+    return about | ({"GPU MiB": MEMORY} if bench.cuda else {})
+
+
+def peak_memory() -> str:
+    """The most memory that this process has had so far."""
+    unit = 1 << 20 if sys.platform == "linux" else 1 << 30
+    return f"{resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit:.1f} GiB"
 
 
 def _processor() -> str:
@@ -205,6 +314,10 @@ def _processor() -> str:
     )
 
 
+MEMORY = (
+    f"the most that PyTorch took from the card in the first {WARM_UP} calls of ours, with what it "
+    "keeps for later and what a plain version has on the card"
+)
 COLUMNS = (
     "benchmark",
     "case",
@@ -232,7 +345,7 @@ def table(
     lines = ["# Benchmark", "", *(f"- {key}: {value}" for key, value in about.items()), ""]
     lines.append(f"| {' | '.join(COLUMNS)} |")
     lines.append("|---|---|---:|---:|---:|---:|---:|---|---|---|---:|")
-    lines += [f"| {' | '.join(_cells(row))} |" for row in rows]
+    lines += map(table_line, rows)
     lines += [f"\nResults differ: {row.benchmark}, {row.case}" for row in different(rows)]
     lines += [f"\nNot measured: {name}: {problem}" for name, problem in problems.items()]
     if estimates:
@@ -244,6 +357,11 @@ def table(
 def different(rows: list[Row]) -> list[Row]:
     """The rows whose two versions gave different results."""
     return [row for row in rows if row.same is False]
+
+
+def table_line(row: Row) -> str:
+    """The row of the table."""
+    return f"| {' | '.join(_cells(row))} |"
 
 
 def _cells(row: Row) -> list[str]:

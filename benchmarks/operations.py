@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -64,10 +65,13 @@ def evaluation_operations(bench: Bench) -> Iterator[Row]:
         "fast": ["TEST.FAST_DECODE", True],
         "TEST.CUDNN_FUSE": ["TEST.CUDNN_FUSE", True],
     }
-    for name, opts in ways.items():
-        for part, counts in count_batches(bench, opts, BATCHES).items():
-            case = f"{name}, {part}: {counts}"
-            yield Row("evaluation operations", case, None, None)
+
+    def rows(way: str) -> list[Row]:
+        counts = count_batches(bench, ways[way], BATCHES)
+        cases = [f"{way}, {part}: {count}" for part, count in counts.items()]
+        return [Row("evaluation operations", case, None, None) for case in cases]
+
+    yield from bench.each("evaluation operations", {way: partial(rows, way) for way in ways})
 
 
 def count_batches(bench: Bench, opts: list[Any], batches: Sequence[int]) -> dict[str, Counts]:

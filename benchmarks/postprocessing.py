@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -48,6 +49,11 @@ class CrowdMaps:
         self.name = f"{people} people{', noise' if changes else ''}"
 
 
+def crowds(row: Callable[[int], Row], sizes: Sequence[int]) -> dict[str, Callable[[], Row]]:
+    """The cases of crowds of these sizes."""
+    return {f"{people} people": partial(row, people) for people in sizes}
+
+
 @benchmark
 def grouping(bench: Bench) -> Iterator[Row]:
     """Peaks to people; on the CPU, on a machine with a GPU too."""
@@ -87,7 +93,7 @@ def grouping(bench: Bench) -> Iterator[Row]:
             goal_ratio=40 if people in (10, 30) else None,
         )
 
-    yield from map(row, bench.people)
+    yield from bench.each("grouping", crowds(row, bench.people))
 
 
 @benchmark
@@ -134,7 +140,7 @@ def refinement(bench: Bench) -> Iterator[Row]:
         case = f"{crowd.name}, {len(joints)} joints missing in {len(groups)} groups"
         return bench.row("refinement", case, plain, ours, np.array_equal, goal_ratio=40)
 
-    yield from map(row, bench.people)
+    yield from bench.each("refinement", crowds(row, bench.people))
 
 
 @benchmark
@@ -158,16 +164,20 @@ def decoding(bench: Bench) -> Iterator[Row]:
             goal_ratio=goal_ratio.get(people),
         )
 
-    yield from map(row, bench.people)
-    if 20 in bench.people:
-        yield row(20, false_peaks=200, stray_tags=True)
-    if bench.cuda:
+    def batch_row() -> Row:
         crowd = CrowdMaps(bench, 10)
         both = (crowd.maps.heatmaps, crowd.maps.tags)
         maps = Maps(*(part.expand(8, *part.shape[1:]).contiguous() for part in both))
-        yield bench.row(
+        return bench.row(
             "decoding", f"batch of 8 x {crowd.name}", None, lambda: crowd.decoder(maps), images=8
         )
+
+    cases = crowds(row, bench.people)
+    if 20 in bench.people:
+        cases["20 people, noise"] = partial(row, 20, false_peaks=200, stray_tags=True)
+    if bench.cuda:
+        cases["batch of 8"] = batch_row
+    yield from bench.each("decoding", cases)
 
 
 @benchmark
@@ -217,7 +227,7 @@ def associative_loss(bench: Bench) -> Iterator[Row]:
             goal_ratio=goal_ratio.get(people),
         )
 
-    yield from map(row, sorted({3, 10, 30} & {*bench.people}))
+    yield from bench.each("associative loss", crowds(row, sorted({3, 10, 30} & {*bench.people})))
 
 
 PlainTarget = tuple[torch.Tensor, list[list[dict[int, int]]]]
@@ -280,4 +290,4 @@ def targets(bench: Bench) -> Iterator[Row]:
             goal_ratio=None if bench.cuda else 1,
         )
 
-    yield from map(row, sorted({3, 10, 30} & {*bench.people}))
+    yield from bench.each("targets", crowds(row, sorted({3, 10, 30} & {*bench.people})))

@@ -8,11 +8,14 @@ mean nothing.
 
 from __future__ import annotations
 
+import sys
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import _lru_cache_wrapper
+from inspect import signature
 from typing import Any
 from unittest import mock
 
@@ -274,9 +277,30 @@ def _on_stream(stream: Stream) -> Iterator[None]:
         STREAMS.current = before
 
 
+def forget_devices() -> None:
+    """Empty the package's caches that are kept by device.
+
+    The pretended device has the name of a real one, whose tensors and abilities it has not.
+    """
+    modules = [module for name, module in sys.modules.items() if name.split(".")[0] == "swahr"]
+    for value in [value for module in modules for value in vars(module).values()]:
+        if isinstance(value, _lru_cache_wrapper) and "device" in signature(value).parameters:
+            value.cache_clear()
+
+
 @contextmanager
 def pretended() -> Iterator[PretendDevice]:
     """A PretendDevice, where memory counts as pinned and no driver is looked for."""
+    forget_devices()
+    try:
+        with _pretended() as device:
+            yield device
+    finally:
+        forget_devices()
+
+
+@contextmanager
+def _pretended() -> Iterator[PretendDevice]:
     torch._C._ensureCUDADeviceGuardSet()  # without a driver, indexing then asks for none
     STREAMS.order.clear()
     with (

@@ -15,6 +15,7 @@ import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -50,16 +51,27 @@ def shared_cpu(bench: Bench) -> Iterator[Row]:
     if bench.cuda:
         return
     cores = os.cpu_count() or 1
-    for name, setting in SETTINGS.items():
-        alone = 0.0
-        for count in COMPETITORS:
-            with competitors(count):
-                seconds = step_seconds(STEPS, setting)
-            alone = alone or seconds
-            fair = alone * (cores + count) / cores
-            share = f"{fair / seconds:.0%} of the fair share" if count else "alone"
-            case = f"tiny, 192 px, batch {BATCH}, {count} competitors, {name}: {share}"
-            yield Row("shared cpu", case, None, 1e3 * seconds, images=BATCH)
+    alone: dict[str, float] = {}
+
+    def row(name: str, count: int) -> Row:
+        with competitors(count):
+            seconds = step_seconds(STEPS, SETTINGS[name])
+        share = "not compared"
+        if count == 0:
+            alone[name] = seconds
+            share = "alone"
+        elif name in alone:
+            fair = alone[name] * (cores + count) / cores
+            share = f"{fair / seconds:.0%} of the fair share"
+        case = f"tiny, 192 px, batch {BATCH}, {count} competitors, {name}: {share}"
+        return Row("shared cpu", case, None, 1e3 * seconds, images=BATCH)
+
+    cases = {
+        f"{name}, {count} competitors": partial(row, name, count)
+        for name in SETTINGS
+        for count in COMPETITORS
+    }
+    yield from bench.each("shared cpu", cases)
 
 
 @contextmanager

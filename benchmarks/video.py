@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
@@ -39,14 +40,18 @@ def drawing(bench: Bench) -> Iterator[Row]:
     frame = np.full((*FRAME_SIZE, 3), 120, np.uint8)
     people = crowd(PEOPLE)
     scores = np.full(PEOPLE, 0.5)
-    for case, unsure in (("sure", 0.0), ("unsure", 1.0)):
-        yield bench.row(
+
+    def row(case: str, unsure: float) -> Row:
+        return bench.row(
             "drawing",
             f"{PEOPLE} people on {FRAME_SIZE[1]} x {FRAME_SIZE[0]}, joints {case}",
             None,
-            lambda unsure=unsure: draw_people(frame, people, COCO, scores, unsure=unsure),
+            lambda: draw_people(frame, people, COCO, scores, unsure=unsure),
             goal_ms=GOAL_MS,
         )
+
+    cases = {"sure": 0.0, "unsure": 1.0}
+    yield from bench.each("drawing", {case: partial(row, case, cases[case]) for case in cases})
 
 
 @benchmark

@@ -11,7 +11,7 @@ import sys
 import swahr
 
 source, photo, drawn = sys.argv[1:]
-model = swahr.load(source)
+model = swahr.load(source, threshold=0.1)  # the lowest score of a person; 0 keeps everybody
 result = model(photo)
 print(result)
 for score, box, keypoints in zip(result.scores, result.boxes, result.keypoints):

@@ -16,13 +16,18 @@ from swahr.codec.associative import ArrayDecoder, decoder_settings
 from swahr.exported import describe_exported
 from swahr.skeleton import load_skeleton
 
+if len(sys.argv) != 3:
+    sys.exit("usage: python examples/onnx_numpy.py w32.onnx photo.jpg")
 file, photo = sys.argv[1:]
 about = describe_exported(file)
 skeleton = load_skeleton(file)
 cfg = load_config(file)  # the settings that the network was exported with
 
 # From the image to the network's input: the short side to INPUT_SIZE, RGB, normalised.
-image = cv2.cvtColor(cv2.imread(photo), cv2.COLOR_BGR2RGB)
+pixels = cv2.imread(photo)
+if pixels is None:
+    sys.exit(f"{photo}: is no image that OpenCV reads")
+image = cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB)
 height, width = image.shape[:2]
 place = geometry.input_geometry(width, height, cfg.DATASET.INPUT_SIZE, 1.0, 1.0)
 matrix = geometry.input_matrix(place.center, place.box_scale, place.size)

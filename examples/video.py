@@ -17,6 +17,8 @@ from swahr.inference.smoothing import OneEuroFilter
 from swahr.inference.tracking import Tracker
 from swahr.visualize import draw_people
 
+if len(sys.argv) != 4:
+    sys.exit("usage: python examples/video.py SOURCE film.mp4 film_people.mp4")
 source, film, drawn = sys.argv[1:]
 model = swahr.load(source, threshold=0.1)
 video = Video(film)  # also the number of a camera, or an address

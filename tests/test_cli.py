@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import re
 import runpy
 import subprocess
 import sys
@@ -49,6 +50,17 @@ def test_every_command_explains_itself(name: str, capsys: pytest.CaptureFixture[
     assert ended.value.code == 0
     printed = capsys.readouterr().out
     assert printed.startswith(f"usage: swahr {name} ") and "--help" in printed
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_commands_in_the_help_are_whole_lines(
+    name: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A line that ends in one backslash in a docstring goes on in the next, with its blanks."""
+    with pytest.raises(SystemExit):
+        run([name, "--help"])
+    text = capsys.readouterr().out.partition("\noptions:")[0]
+    assert not re.search(r"^ {4}\S.*\S {5,}[^\s#]", text.partition("\npositional")[0], re.MULTILINE)
 
 
 def test_every_command_loads_a_configuration_or_does_not() -> None:

@@ -10,6 +10,7 @@ import pytest
 from swahr.files import (
     WriteError,
     make_folder,
+    naming,
     replacing,
     shorten,
     sync_folder,
@@ -60,6 +61,16 @@ def test_what_cannot_be_written_is_named(tmp_path: Path) -> None:
         WriteError, match="file/a: could not be written .*; what was there is whole"
     ):
         write_bytes(tmp_path / "file" / "a", b"")
+
+
+def test_errors_of_the_system_name_the_file(tmp_path: Path) -> None:
+    said = r"train.log: cannot be written \(Is a directory\)$"
+    with pytest.raises(WriteError, match=said), naming(tmp_path / "train.log"):
+        tmp_path.open("a")
+    named = WriteError("named already")
+    with pytest.raises(WriteError) as caught, naming(tmp_path):
+        raise named
+    assert caught.value is named
 
 
 def test_a_full_disk_leaves_the_file_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -138,7 +138,7 @@ def test_flags_that_contradict_the_launcher(launched: None, parse: Callable[...,
     assert parse("train", "--gpus", "2", "--world-size", "1").processes == 2
     with pytest.raises(ConfigError, match="--gpus 4 contradicts the launcher's 2 processes"):
         parse("train", "--gpus", "4")
-    with pytest.raises(ConfigError, match="--world-size 2 contradicts the launcher's 1 nodes"):
+    with pytest.raises(ConfigError, match="--world-size 2 contradicts the launcher's 1 node;"):
         parse("train", "--world-size", "2")
 
 
@@ -189,6 +189,74 @@ def test_a_module_adds_its_keys_before_the_configuration_is_loaded(
     finally:
         SCHEMA.pop("TOY.WIDTH", None)
         sys.modules.pop("toy_flags_module", None)
+
+
+@pytest.mark.parametrize(
+    ("words", "line"),
+    [
+        (["TEST.MODEL_FILE", "x.onnx"], "give --cfg, the YAML file of an experiment"),
+        (["--cfg", "x.onnx"], "--cfg x.onnx: is an exported network; give the YAML file of its"),
+    ],
+)
+def test_an_exported_network_is_not_trained(
+    tool: Callable[[str], Any],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    words: list[str],
+    line: str,
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["train.py", *words])
+    with pytest.raises(SystemExit) as ended:
+        tool("train").parse_args()
+    assert ended.value.code == 2 and f"error: {line}" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", ["val", "flops"])
+def test_an_exported_network_tells_its_settings(
+    tool: Callable[[str], Any], monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    monkeypatch.setattr(sys, "argv", [f"{name}.py", "TEST.MODEL_FILE", "x.onnx"])
+    assert tool(name).parse_args().cfg == "x.onnx"
+
+
+@pytest.mark.parametrize(
+    ("word", "key"),
+    [
+        ("TETS.FLIP_TEST", "TEST.FLIP_TEST"),
+        ("test.flip_test=True", "TEST.FLIP_TEST"),
+        ("DATSET.ROOT", "DATASET.ROOT"),
+    ],
+)
+def test_a_slip_in_a_key_is_no_image(tool: Callable[[str], Any], word: str, key: str) -> None:
+    typed = word.partition("=")[0]
+    line = f"^{typed}: there is no such file, and no such setting; the nearest is {key}$"
+    with pytest.raises(ConfigError, match=line):
+        tool("predict").split_sources([word, "True"])
+
+
+def test_a_slip_in_a_key_is_no_configuration(tool: Callable[[str], Any]) -> None:
+    with pytest.raises(ConfigError, match="^train.lr: there is no such .* nearest is TRAIN.LR$"):
+        tool("ablation").main([MAIN, "train.lr", "0.1"])
+
+
+def test_sources_are_no_slips(
+    tool: Callable[[str], Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "test.fuse").touch()
+    sources = ["photo.jpg", "test.fuse", "Test.jpg", "photos/*.png", "rtsp://a.b/c", "0", "-"]
+    words = [*sources, "TEST.FUSE", "False"]
+    assert tool("predict").split_sources(words) == (sources, ["TEST.FUSE", "False"])
+
+
+def test_the_source_stands_in_the_usage(
+    tool: Callable[[str], Any], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name, words in (("predict", "[SOURCE | KEY VALUE ...]"), ("train", "[KEY VALUE ...]")):
+        monkeypatch.setattr(sys, "argv", [f"{name}.py", "--help"])
+        with pytest.raises(SystemExit):
+            tool(name).parse_args()
+        assert words in capsys.readouterr().out.partition("\n\n")[0]
 
 
 def test_a_module_that_is_missing_is_one_line(parse: Callable[..., Any]) -> None:

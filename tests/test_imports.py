@@ -20,13 +20,15 @@ BASE = {
     "parts",
     "distributed",
     "progress_bar",
+    "words",
 }
 # What each part of the package may import, itself aside. Tools may import anything.
 ALLOWED: dict[str, set[str]] = {
     "exported": {"files"},
-    "skeleton": {"exported"},
+    "skeleton": {"exported", "files", "words"},
     "geometry": set(),
     "files": set(),
+    "words": set(),
     "jit": set(),
     "parts": set(),
     "allocator": set(),

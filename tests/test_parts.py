@@ -42,6 +42,20 @@ def test_a_function_for_other_processes_imports_first(module: str) -> None:
     assert function("abc") == 3 and module in sys.modules
 
 
+@pytest.mark.parametrize(
+    ("given", "right"),
+    [
+        ("my_loss.py", "--import my_loss$"),
+        ("src/my_loss.py", "--import my_loss, and start in src or add it to PYTHONPATH$"),
+        ("./my_loss.py", "--import my_loss$"),
+        ("src/my_loss", "--import my_loss, and start in src or add it to PYTHONPATH$"),
+    ],
+)
+def test_a_path_in_place_of_a_module_says_its_name(given: str, right: str) -> None:
+    with pytest.raises(PartError, match=f"^--import {given}: give the module's name: {right}"):
+        import_modules([given])
+
+
 def test_modules_that_are_missing_or_wrong_are_named_in_one_line(module: str) -> None:
     with pytest.raises(PartError, match="^--import no_such_module: ModuleNotFoundError: No module"):
         import_modules(["no_such_module"])

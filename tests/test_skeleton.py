@@ -8,6 +8,7 @@ import pytest
 from swahr.skeleton import (
     COCO,
     CROWD_POSE,
+    MissingSigmas,
     Skeleton,
     SkeletonError,
     dataset_names,
@@ -67,13 +68,13 @@ def test_skeleton_from_yaml_by_name_and_by_index(tmp_path: Path) -> None:
     "text, message",
     [
         ("keypoints: [a\n", "cannot be read as YAML"),
-        ("keypoints: [a]\n", "needs the entries keypoints and sigmas"),
+        ("sigmas: [.1]\n", "needs the entries keypoints and sigmas"),
         ("keypoints: [a]\nsigmas: [.1]\ncolour: red\n", "unknown entry 'colour'"),
         ("keypoints: [a]\nsigmas: [.1]\ncolors: [red]\n", "colors: 'red' is not a colour such as"),
         ("keypoints: [a]\nsigmas: [.1]\ncolors: [1, 2]\n", "colors: 1 is not a colour such as"),
         (
             "keypoints: [a, b]\nsigmas: [.1, .1]\ncolors: ['#ffffff']\n",
-            "colors has 1 values; it needs 2, or none",
+            "colors has 1 value; it needs 2, or none",
         ),
         (
             "keypoints: [a, b]\nsigmas: [.1, .1]\nflip_pairs: [[a, c]]\n",
@@ -90,11 +91,14 @@ def test_skeleton_from_yaml_by_name_and_by_index(tmp_path: Path) -> None:
         ("keypoints: [a, b]\nsigmas: x\n", "sigmas must be a list, not 'x'"),
         ("keypoints: [a, b]\nsigmas: [x, 1]\n", "sigmas must be a list of numbers"),
         ("keypoints: [a, b]\nsigmas: [.1, .1]\nlimbs: 3\n", "limbs must be a list, not 3"),
-        ("keypoints: [a, b]\nsigmas: [.1]\n", "sigmas has 1 values; it needs 2"),
+        ("keypoints: [a, b]\nsigmas: [.1]\n", "sigmas has 1 value; it needs 2, one for each"),
         ("keypoints: [a, a]\nsigmas: [.1, .1]\n", "a name twice"),
         ("keypoints: []\nsigmas: []\n", "keypoints is empty"),
-        ("keypoints: [a, b]\nsigmas: [.1, .nan]\n", "it needs 2 positive ones"),
-        ("keypoints: [a, b]\nsigmas: [.1, .inf]\n", "it needs 2 positive ones"),
+        (
+            "keypoints: [a, b]\nsigmas: [.1, .nan]\n",
+            "sigmas: nan of 'b' must be above 0 and finite",
+        ),
+        ("keypoints: [a, b]\nsigmas: [0, .1]\n", "sigmas: 0 of 'a' must be above 0 and finite"),
         (
             "keypoints: [a, b]\nsigmas: [.1, .1]\ngrouping_order: [a]\n",
             "each index from 0 to 1 once",
@@ -118,7 +122,31 @@ def test_a_wrong_skeleton_is_refused_in_one_line(tmp_path: Path, text: str, mess
     path.write_text(text)
     with pytest.raises(SkeletonError, match=message) as error:
         load_skeleton(path)
-    assert "\n" not in str(error.value) and str(error.value).startswith(f"{path}: ")
+    assert "\n" not in str(error.value) and str(error.value).startswith(f"{path}:")
+
+
+@pytest.mark.parametrize(
+    ("text", "line"),
+    [
+        ("keypoints: [a]\n\tsigmas: [.1]\n", 2),
+        ("keypoints: [a]\nsigmas: [.1]\nkeypoints: [b]\n", 3),
+    ],
+)
+def test_the_line_of_a_mistake_is_named(tmp_path: Path, text: str, line: int) -> None:
+    path = tmp_path / "skeleton.yaml"
+    path.write_text(text)
+    with pytest.raises(SkeletonError, match=f"^{path}:{line}: cannot be read as YAML "):
+        load_skeleton(path)
+
+
+def test_sigmas_may_be_missing_where_they_are_wanted(tmp_path: Path) -> None:
+    path = tmp_path / "hand.yaml"
+    path.write_text("keypoints: [wrist, tip]\n")
+    assert load_skeleton(path, default_sigma=0.05).sigmas == (0.05, 0.05)
+    with pytest.raises(MissingSigmas, match=f"--skeleton {path} --suggest-sigmas` prints it$"):
+        load_skeleton(path)
+    path.write_text("keypoints: [wrist, tip]\nsigmas: [.1, .2]\n")
+    assert load_skeleton(path, default_sigma=0.05).sigmas == (0.1, 0.2)
 
 
 @pytest.mark.parametrize("content", [b"keypoints: [n\xe9z]", b"\xff\xfek\x00e", b"a\x00"])
@@ -128,6 +156,14 @@ def test_a_file_in_another_encoding_is_refused_in_one_line(tmp_path: Path, conte
     with pytest.raises(SkeletonError) as error:
         load_skeleton(path)
     assert "\n" not in str(error.value) and str(error.value).startswith(f"{path}: cannot be read")
+
+
+def test_a_path_without_a_file_is_no_unknown_name(tmp_path: Path) -> None:
+    for name in ("hand.yaml", f"{tmp_path}/hand"):
+        with pytest.raises(SkeletonError, match=f"^skeleton {name}: no such file$"):
+            get_skeleton(name)
+    with pytest.raises(SkeletonError, match=f"^skeleton {tmp_path}: is a folder, not a file$"):
+        get_skeleton(str(tmp_path))
 
 
 def test_unknown_names_say_what_is_known() -> None:

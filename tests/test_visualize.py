@@ -133,6 +133,44 @@ def test_every_person_has_its_own_score() -> None:
         assert (drawn(*scores) != drawn(0.25, 0.75)).any(), scores
 
 
+def test_surer_people_are_drawn_over_others_in_their_own_colours() -> None:
+    """Two people in the same place; of equal scores the later one is above."""
+    both = np.concatenate([one_person(), one_person()])
+    for scores, above in (((0.7, 0.2), 0), ((0.2, 0.7), 1), ((0.5, 0.5), 1), (None, 1)):
+        drawn = draw_people(grey(), both, COCO, scores)
+        assert drawn[40, 60].tolist() == list(person_colors(above)[1]), scores
+    drawn = draw_people(grey(), both, COCO, (0.7, 0.2), ids=(5, 6))
+    assert drawn[40, 60].tolist() == list(person_colors(5)[1])
+
+
+def written(height: int, width: int, corner: tuple[int, int]) -> np.ndarray:
+    """(n, 2), x and y of the pixels that a score changes on an image; its person is small."""
+    image = grey(height, width)
+    person = one_person()
+    person[0, 5, :2], person[0, 7, :2] = corner, np.add(corner, (4, 4))
+    plain, scored = (draw_people(image, person, COCO, scores) for scores in (None, [0.37]))
+    return np.argwhere((plain != scored).any(axis=2))[:, ::-1]
+
+
+def test_scores_are_as_large_as_the_image_asks() -> None:
+    heights = [np.ptp(written(side, side, (side // 3,) * 2)[:, 1]) for side in (120, 640, 3840)]
+    assert heights[0] < 13 and heights[0] < heights[1] < 18 and 60 < heights[2] < 80
+
+
+def test_scores_at_a_border_are_whole() -> None:
+    whole = np.ptp(written(120, 120, (50, 50)), axis=0)
+    for corner in ((-2, 50), (114, 50), (50, 0)):
+        place = written(120, 120, corner)
+        assert (np.ptp(place, axis=0) >= whole - 1).all() and place.min() >= 0, corner
+    assert not len(written(120, 120, (140, 50)))  # nobody's score stands at the border
+
+
+def test_labels_of_points_begin_beside_their_rings() -> None:
+    ring, labelled = (draw_points(grey(), [(20, 30)], [(250, 0, 0)], 9, [text]) for text in " 0")
+    changed = np.flatnonzero((ring != labelled).any(axis=(0, 2)))
+    assert changed.min() > 20 + 9 * 1.35
+
+
 @pytest.mark.parametrize("size", [(1, 1), (1, 50), (3, 2), (60, 80)])
 def test_nobody_and_any_size(size: tuple[int, int]) -> None:
     image = grey(*size)

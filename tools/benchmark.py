@@ -3,8 +3,12 @@
     python tools/benchmark.py [--device cuda] [--only decoding] [--people 5 20] [--minutes 8]
 
 The slow versions are those in tests/oracles: the algorithms as published, in Python loops. Both
-versions get the same data, made from a seed, and do the same work. They are called in turn, each as
-often as the other, and the best time of each is reported. Their results are compared.
+versions get the same data, made from a seed, and do the same work. They are called in turn, and the
+best time of each is reported. On a CPU each is called as often as the other; on a GPU the plain
+version is called no more once it has taken two seconds. Their results are compared.
+
+The report is written before the first row and after each one, so that a run that is ended leaves
+what it had measured.
 
 Exit status: 0 if everything was measured, 1 if a benchmark failed or two results differ, 2 if the
 report cannot be written.
@@ -13,10 +17,11 @@ report cannot be written.
 from __future__ import annotations
 
 import argparse
+import gc
 import json
 import sys
 import tempfile
-import time
+from collections.abc import Callable, Iterable
 from dataclasses import asdict
 from pathlib import Path
 
@@ -36,12 +41,30 @@ import benchmarks.operations
 import benchmarks.postprocessing
 import benchmarks.shared_cpu
 import benchmarks.video
-from benchmarks.harness import BENCHMARKS, Bench, Row, describe, different, table
+
+# isort: split
+import benchmarks.compiled  # the last one, because compiling takes the most time
+from benchmarks.harness import (
+    BENCHMARKS,
+    COLUMNS,
+    Bench,
+    Row,
+    TimeOver,
+    describe,
+    different,
+    peak_memory,
+    table,
+    table_line,
+    time_limit,
+)
 from swahr.distributed.comm import select_device
 from swahr.distributed.launch import main_with_exit_status
-from swahr.files import WriteError, replacing
+from swahr.files import WriteError, write_text
 
 PEOPLE = (1, 3, 5, 10, 20, 30)
+GRACE = 30.0  # seconds after --minutes in which a row that has started may end
+# Called with the rows so far, and the benchmarks that are not finished.
+Report = Callable[[list[Row], list[str]], object]
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -61,14 +84,14 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument(
         "--calls",
         type=int,
-        help="least number of calls of each version (default: 3; on a GPU 8, as CUDA graphs are "
-        "replayed from the fifth call on)",
+        default=3,
+        help="least number of clocked calls (default: %(default)s)",
     )
     parser.add_argument(
         "--minutes",
         type=float,
         default=float("inf"),
-        help="after so many no further benchmark starts",
+        help="after so many no further row starts, and half a minute later none goes on",
     )
     parser.add_argument(
         "--data", type=Path, metavar="ROOT", help="COCO's tree, for validation on its train2017"
@@ -84,82 +107,97 @@ def main(arguments: list[str] | None = None) -> int:
         parser.error("--device cuda: there is no GPU that torch can use")
     if min(args.people) < 1:
         parser.error("--people: a crowd has 1 person or more")
-    calls = args.calls if args.calls is not None else 8 if args.device == "cuda" else 3
-    if calls < 1:
+    if args.calls < 1:
         parser.error("--calls: each version is called 1 time or more")
+    gc.freeze()  # collections before each row then skip what was imported, which takes 0.2 s
     select_device(args.device)  # and the settings of the process that the other programs have
     with tempfile.TemporaryDirectory() as folder:
         bench = Bench(
             args.device,
             list(args.people),
             seconds=args.seconds,
-            calls=calls,
+            calls=args.calls,
             folder=Path(folder),
             data=args.data,
+            minutes=args.minutes,
         )
-        rows, problems = measure_all(bench, args.only or list(BENCHMARKS), args.minutes)
         about = describe(bench, sys.argv[1:] if arguments is None else arguments)
         if bench.cuda:
             about |= benchmarks.training_steps.describe_card()
-    report = table(about, rows, problems, bench.estimates)
-    print(f"\n{report}")
-    try:
-        write_reports(args.out, report, about, rows, problems)
-    except WriteError as error:
-        print(error, file=sys.stderr)
-        return 2
+
+        def report(rows: list[Row], left: list[str]) -> str:
+            return write_reports(args.out, about, bench, rows, left)
+
+        names = args.only or list(BENCHMARKS)
+        try:
+            report([], names)
+            print(f"| {' | '.join(COLUMNS)} |")
+            rows = measure_all(bench, names, report)
+            print(f"\n{report(rows, [])}")
+        except WriteError as error:
+            print(error, file=sys.stderr)
+            return 2
     print(f"written to {args.out}")
     for row in different(rows):
         print(f"Results differ: {row.benchmark}, {row.case}", file=sys.stderr)
-    return 1 if problems or different(rows) else 0
+    return 1 if bench.problems or different(rows) else 0
 
 
-def measure_all(bench: Bench, names: list[str], minutes: float) -> tuple[list[Row], dict[str, str]]:
-    """The rows of these benchmarks, and why others have none.
+def measure_all(bench: Bench, names: Iterable[str], report: Report) -> list[Row]:
+    """The rows of these benchmarks; bench.problems then says why others have none.
 
-    A benchmark that raises an error, or would start or go on after so many minutes, is among the
-    latter.
+    A report that cannot be written after a row is written after the next one.
     """
-    rows = []
-    problems = {}
-    end = time.monotonic() + 60 * minutes
-    for name in names:
-        if time.monotonic() > end:
-            problems[name] = f"the {minutes:g} minutes were over"
-            continue
+    rows: list[Row] = []
+    left = list(names)
+
+    def keep() -> None:
         try:
+            report(rows, left)
+        except WriteError as error:
+            print(error, file=sys.stderr)
+
+    def measure(name: str) -> None:
+        try:
+            bench.free()
             for row in BENCHMARKS[name](bench):
                 rows.append(row)
-                time_taken = f": {row.ours_ms:.3f} ms" if row.ours_ms else ""
-                print(f"{row.benchmark}, {row.case}{time_taken}", flush=True)
-                if time.monotonic() > end:
-                    problems[name] = f"ended early: the {minutes:g} minutes were over"
-                    break
+                print(table_line(row), flush=True)
+                keep()
         except Exception as error:  # the others are still measured; the exit status is 1
-            problems[name] = f"{type(error).__name__}: {error}"
-    return rows, problems
+            bench.note(name, error)
+
+    try:
+        with time_limit(60 * bench.minutes + GRACE):
+            while left:
+                bench.check_time()
+                measure(left[0])
+                del left[0]
+                keep()
+    except TimeOver:
+        over = f"not finished after {bench.minutes:g} minutes"
+        bench.problems |= dict.fromkeys(left, over)
+    return rows
 
 
 def write_reports(
-    folder: Path,
-    report: str,
-    about: dict[str, str],
-    rows: list[Row],
-    problems: dict[str, str],
-) -> None:
-    """Write benchmark.md and benchmark.json; WriteError if that is impossible."""
+    folder: Path, about: dict[str, str], bench: Bench, rows: list[Row], left: list[str]
+) -> str:
+    """Write benchmark.md and benchmark.json, and return the former.
+
+    left: the benchmarks that are not finished. Raises WriteError if the system cannot write them.
+    """
+    about = about | {"peak memory of the process": peak_memory()}
+    problems = bench.problems | dict.fromkeys(left, "not finished when this was written")
     data = {
         "about": about,
         "problems": problems,
         "rows": [asdict(row) | {"ratio": row.ratio, "met": row.met} for row in rows],
     }
-    reports = {
-        "benchmark.md": report,
-        "benchmark.json": json.dumps(data, indent=1),
-    }
-    for name, text in reports.items():
-        with replacing(folder / name, durable=False) as file:
-            file.write(text.encode())
+    text = table(about, rows, problems, bench.estimates)
+    write_text(folder / "benchmark.md", text)
+    write_text(folder / "benchmark.json", json.dumps(data, indent=1))
+    return text
 
 
 if __name__ == "__main__":

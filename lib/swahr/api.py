@@ -6,6 +6,7 @@ import logging
 import math
 import os
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from numbers import Integral, Real
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -17,13 +18,15 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from swahr.config import configured_skeleton
+from swahr.config import ConfigError, configured_skeleton
+from swahr.config.places import COMMAND_LINE
 from swahr.data.images import Image, ImageError, read_image
 from swahr.distributed.comm import select_device
 from swahr.engine.hub import fetch, send
 from swahr.engine.image_sources import ImageFiles, InferenceError
 from swahr.engine.model_files import LoadError, ModelFiles, find_model
 from swahr.engine.published import publish
+from swahr.engine.video import is_video
 from swahr.exported import is_exported
 from swahr.files import shorten
 from swahr.inference.load import load_model
@@ -47,6 +50,13 @@ READERS = 2  # threads that read files
 PREFETCHED = 8  # images that they have read at most
 # Bicubic resizing overshoots: a float tensor may leave 0 to 1 by so much, which is clipped.
 OVERSHOOT = 0.2
+# Settings -> the arguments of `load` for them.
+ARGUMENTS = {
+    "TEST.ENGINE": "engine",
+    "TEST.FLIP_TEST": "flip",
+    "TEST.SCALE_FACTOR": "scales",
+    "DATASET.MAX_NUM_PEOPLE": "max_people",
+}
 HUB_OPTIONS = ("revision", "token", "cache_dir", "local_files_only")
 
 
@@ -156,6 +166,8 @@ class PoseModel:
         is asked for an image when it is needed.
         """
         if isinstance(images, str | os.PathLike):
+            if reason := _why_no_image(images):
+                raise InferenceError(f"{images}: {reason}")
             files = ImageFiles([Path(images)])
             paths: Iterable[Any] = files.paths.values()
             return self._run(paths, PREFETCHED, skip_bad=_is_several(images))
@@ -207,6 +219,25 @@ class PoseModel:
         ]
 
 
+@contextmanager
+def _in_words_of_python() -> Iterator[None]:
+    """A ConfigError of the block names arguments of `load`, not the command line."""
+    try:
+        yield
+    except ConfigError as error:
+        raise ConfigError(map(_name_argument, error.problems)) from None
+
+
+def _name_argument(problem: str) -> str:
+    """A problem with the argument that it comes from in place of the command line."""
+    if not problem.startswith(COMMAND_LINE):
+        return problem
+    rest = problem.removeprefix(COMMAND_LINE)
+    key = rest.removeprefix(": ").partition(":")[0]
+    return f"{ARGUMENTS.get(key, 'settings')}{rest}"
+
+
+@_in_words_of_python()
 def load(
     source: str | os.PathLike[str],
     weights: str | os.PathLike[str] | None = None,
@@ -229,7 +260,8 @@ def load(
     device: "cpu", "cuda" or "cuda:1", or a torch.device; a GPU if there is one where it is "".
     engine: what runs an exported network, "onnxruntime" or "openvino"; TEST.ENGINE where it is "".
     flip, scales, max_people: of testing, in place of the configuration's.
-    threshold: lowest score of the people of a result.
+    threshold: lowest score of the people of a result. 0 keeps everybody, which AP needs; 0.1, as of
+    `swahr predict`, is better for drawings.
     batch_size: images in one pass of the network; None for the configuration's on a GPU, 1 on a
     CPU, which larger batches do not make faster.
     settings: further KEY VALUE pairs.
@@ -342,6 +374,21 @@ def _is_several(images: Any) -> bool:
     return True
 
 
+def _why_no_image(path: str | os.PathLike[str]) -> str:
+    """What to do with an address or a video, which are no images; '' for other paths."""
+    if "://" in str(path):
+        return (
+            "addresses are not fetched; give a file, or the image as an array or a PIL image; "
+            "`swahr predict` reads the video at an address"
+        )
+    if is_video(str(path)):
+        return (
+            "is a video or a camera; `swahr predict` reads it, and examples/video.py gives a model "
+            "its frames"
+        )
+    return ""
+
+
 def _is_pil(item: Any) -> bool:
     """PIL need not be installed."""
     return type(item).__module__.partition(".")[0] == "PIL"
@@ -357,6 +404,8 @@ def _pixels(item: Any, name: str) -> Image:
     if isinstance(item, str | os.PathLike):
         if not str(item):
             raise ImageError(f"{name}: its path is empty")
+        if reason := _why_no_image(item):
+            raise ImageError(f"{name}: {reason}")
         return read_image(Path(os.path.expanduser(item)), honour_exif=True)
     if isinstance(item, Tensor):
         return _from_tensor(item, name)

@@ -50,6 +50,17 @@ def replacing(
             temporary.unlink(missing_ok=True)
 
 
+@contextmanager
+def naming(path: Path) -> Iterator[None]:
+    """Errors of the system in the block become a WriteError that names the file."""
+    try:
+        yield
+    except WriteError:
+        raise
+    except OSError as error:
+        raise WriteError(f"{path}: cannot be written ({error.strerror or error})") from error
+
+
 def why_unreadable(path: Path) -> str:
     """Why a file cannot be opened, for the end of a message; "" if it can be."""
     try:

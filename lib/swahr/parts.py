@@ -10,6 +10,7 @@ import sys
 import traceback
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
+from pathlib import Path
 from typing import Any, NoReturn, TypeVar
 
 Part = TypeVar("Part")
@@ -42,12 +43,22 @@ def import_modules(names: Iterable[str]) -> None:
     failed, if an import fails.
     """
     for name in names:
+        _check_module_name(name)
         if os.getcwd() not in sys.path:
             sys.path.append(os.getcwd())  # last, so that its files hide no installed package
         try:
             importlib.import_module(name)
         except (Exception, SystemExit) as error:
             raise PartError(f"--import {name}: {_describe(error)}") from error
+
+
+def _check_module_name(name: str) -> None:
+    """Raise PartError for the path of a file in place of a module's name."""
+    path = Path(name)
+    if path.suffix != ".py" and len(path.parts) < 2:
+        return
+    folder = "" if len(path.parts) < 2 else f", and start in {path.parent} or add it to PYTHONPATH"
+    raise PartError(f"--import {name}: give the module's name: --import {path.stem}{folder}")
 
 
 def _describe(error: BaseException) -> str:

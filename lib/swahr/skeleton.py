@@ -6,7 +6,6 @@ or the names of joints. Your own sets are YAML files (see `load_skeleton`).
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -18,6 +17,8 @@ from typing import Any
 import yaml
 
 from swahr.exported import ExportedError, describe_exported, is_exported
+from swahr.files import why_unreadable
+from swahr.words import counted
 
 TYPICAL_SIGMA = 0.05  # between COCO's 0.025 (eyes) and 0.107 (hips)
 
@@ -26,6 +27,10 @@ class SkeletonError(ValueError):
     """A description that is not a valid skeleton. The message names the entry and what is
     expected.
     """
+
+
+class MissingSigmas(SkeletonError):
+    """A file that has keypoints and no sigmas."""
 
 
 @dataclass(frozen=True)
@@ -66,15 +71,17 @@ class Skeleton:
             found.append("keypoints has a name twice")
         if not all(name.strip() for name in self.keypoints):
             found.append("keypoints has an empty name")
-        if len(self.sigmas) != count or not all(0 < sigma < inf for sigma in self.sigmas):
-            found.append(
-                f"sigmas has {len(self.sigmas)} values; it needs {count} positive ones, "
-                "one for each keypoint"
-            )
+        if len(self.sigmas) != count:
+            given = counted(len(self.sigmas), "value")
+            found.append(f"sigmas has {given}; it needs {count}, one for each keypoint")
+        for name, sigma in zip(self.keypoints, self.sigmas):
+            if not 0 < sigma < inf:
+                found.append(f"sigmas: {sigma:g} of {name!r} must be above 0 and finite")
         if sorted(self.grouping_order) != list(range(count)):
             found.append(f"grouping_order must hold each index from 0 to {count - 1} once")
         if len(self.colors) not in (0, count):
-            found.append(f"colors has {len(self.colors)} values; it needs {count}, or none")
+            given = counted(len(self.colors), "value")
+            found.append(f"colors has {given}; it needs {count}, or none")
         swapped = [i for pair in self.flip_pairs for i in pair]
         if len(set(swapped)) != len(swapped):
             found.append("flip_pairs names a keypoint twice")
@@ -272,20 +279,25 @@ def get_skeleton(name: str) -> Skeleton:
     """
     if name in SKELETONS:
         return SKELETONS[name]
-    if os.path.isfile(name):
+    path = Path(name)
+    problem = why_unreadable(path)
+    if not problem:
         return load_skeleton(name)
+    if path.exists() or path.suffix or len(path.parts) > 1:
+        raise SkeletonError(f"skeleton {name}: {problem}")
     raise SkeletonError(
         f"unknown skeleton {name!r}: "
         f"it is one of {', '.join(SKELETONS)}, or the path of a YAML file"
     )
 
 
-def load_skeleton(path: str | Path) -> Skeleton:
+def load_skeleton(path: str | Path, default_sigma: float | None = None) -> Skeleton:
     """Read a skeleton from a YAML file, or from an exported network (.onnx).
 
     Entries: keypoints (names), sigmas, and optionally name, flip_pairs, limbs and grouping_order,
-    whose keypoints are given by name or by index, and colors ("#rrggbb" for each keypoint). Raises
-    SkeletonError, which names the file and the entry, if the file is not such a description.
+    whose keypoints are given by name or by index, and colors ("#rrggbb" for each keypoint).
+    default_sigma: of all keypoints where the file has no sigmas; None where it must have them.
+    Raises SkeletonError, which names the file and the entry, if it is not such a description.
     """
     try:
         text = describe_exported(path).skeleton if is_exported(path) else Path(path).read_bytes()
@@ -293,17 +305,21 @@ def load_skeleton(path: str | Path) -> Skeleton:
     except ExportedError:
         raise
     except Exception as error:  # PyYAML raises other types for wrong values and for deep nesting
-        reason = str(error) or type(error).__name__
-        raise SkeletonError(f"{path}: cannot be read as YAML ({reason.splitlines()[0]})") from None
-    if not isinstance(data, dict) or not {"keypoints", "sigmas"} <= set(data):
+        raise SkeletonError(_why_no_yaml(path, error)) from None
+    if not isinstance(data, dict) or "keypoints" not in data:
         raise SkeletonError(f"{path}: a skeleton needs the entries keypoints and sigmas")
+    if "sigmas" not in data and default_sigma is None:
+        raise MissingSigmas(
+            f"{path}: a skeleton needs the entry sigmas, a number for each keypoint; `swahr check "
+            f"ANNOTATIONS IMAGES --skeleton {path} --suggest-sigmas` prints it"
+        )
     unknown = sorted(str(key) for key in set(data) - ENTRIES)
     if unknown:
         raise SkeletonError(f"{path}: unknown entry {unknown[0]!r}")
     entries = _Entries(path, data)
     parts: dict[str, Any] = {
         "keypoints": tuple(entries.names),
-        "sigmas": entries.numbers("sigmas"),
+        "sigmas": entries.numbers("sigmas", default_sigma),
         "flip_pairs": entries.pairs("flip_pairs"),
         "limbs": entries.pairs("limbs"),
         "grouping_order": entries.indices("grouping_order"),
@@ -313,6 +329,14 @@ def load_skeleton(path: str | Path) -> Skeleton:
         return Skeleton(name=str(data.get("name", Path(path).stem)), **parts)
     except SkeletonError as error:
         raise SkeletonError(f"{path}: {error}") from None
+
+
+def _why_no_yaml(path: str | Path, error: Exception) -> str:
+    """The error of reading a file in one line, with the line of the file where it is known."""
+    mark = getattr(error, "problem_mark", None)
+    place = f"{path}:{mark.line + 1}" if mark else f"{path}"
+    reason = getattr(error, "problem", None) or str(error) or type(error).__name__
+    return f"{place}: cannot be read as YAML ({str(reason).splitlines()[0]})"
 
 
 def skeleton_yaml(skeleton: Skeleton) -> str:
@@ -338,10 +362,15 @@ class _Loader(yaml.SafeLoader):
     """A safe loader that refuses a key that is given twice."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        keys = [key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode)]
-        for key in keys:
-            if keys.count(key) > 1:
-                raise yaml.constructor.ConstructorError(problem=f"{key} is given twice")
+        seen: set[str] = set()
+        for key, _ in node.value:
+            if not isinstance(key, yaml.ScalarNode):
+                continue
+            if key.value in seen:
+                raise yaml.MarkedYAMLError(
+                    problem=f"{key.value} is given twice", problem_mark=key.start_mark
+                )
+            seen.add(key.value)
         return super().construct_mapping(node, deep)
 
 
@@ -393,7 +422,10 @@ class _Entries:
             pairs.append((self._index(key, pair[0]), self._index(key, pair[1])))
         return tuple(pairs)
 
-    def numbers(self, key: str) -> tuple[float, ...]:
+    def numbers(self, key: str, default: float | None = None) -> tuple[float, ...]:
+        """The numbers of an entry; the default for each keypoint where there is no such entry."""
+        if default is not None and key not in self.data:
+            return (default,) * len(self.names)
         values = self._list(key)
         try:
             return tuple(float(str(value)) for value in values)  # "True" is none

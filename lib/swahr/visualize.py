@@ -24,6 +24,9 @@ Color = tuple[int, int, int]
 Points = NDArray[np.int32]  # (..., 2) in 1/16 px
 
 SHIFT = 4  # fractional bits of a drawn coordinate
+TEXT_SHARE = 1 / 1600  # size of OpenCV's font for each pixel of the image's longer side
+MIN_TEXT = 0.3  # the smallest size that can be read
+LABEL_SHARE = 0.045  # size of a label's font for each pixel of the radius of its point
 FONT = cv2.FONT_HERSHEY_SIMPLEX
 DARK = (20, 20, 20)  # outlines
 SIDES = {"left": 1, "right": 2}  # first parts of the names of keypoints
@@ -50,9 +53,10 @@ def draw_people(
     Left limbs are lighter than right ones, and lines are thicker on larger people. keypoints: (P,
     K, 3) x, y in image pixels and a score or visibility; joints at or below `threshold`, and their
     limbs, are not drawn. Further joints at or below `unsure` are rings, and their limbs are dashed.
-    scores: (P,), written above the people. ids: (P,), whole numbers that are written there too and
-    choose the hues; -1 for none. boxes: whether boxes are drawn. Raises ValueError if there are
-    fewer joints than the skeleton has; further ones (a centre) are not drawn.
+    scores: (P,), written above the people; people with higher scores are drawn over others. ids:
+    (P,), whole numbers that are written there too and choose the hues; -1 for none. boxes: whether
+    boxes are drawn. Raises ValueError if there are fewer joints than the skeleton has; further
+    ones (a centre) are not drawn.
     """
     canvas = _checked(image).copy()
     people = np.asarray(keypoints, np.float64)
@@ -70,9 +74,10 @@ def draw_people(
     shown = (people[..., 2] > threshold) & np.isfinite(people).all(axis=2)
     sure = people[..., 2] > unsure
     people = _near(people)
-    for person, hue, label, drawn, certain in zip(people, hues, labels, shown, sure):
-        if drawn.any():
-            _draw_person(canvas, person, drawn, certain, look.of_person(hue), label, boxes)
+    for i in _rising(len(people), scores):
+        if shown[i].any():
+            own = look.of_person(hues[i])
+            _draw_person(canvas, people[i], shown[i], sure[i], own, labels[i], boxes)
     return canvas
 
 
@@ -93,9 +98,10 @@ def draw_points(
             _ring(canvas, place, radius, color)
         else:
             _disc(canvas, place, radius, color)
+    scale = max(MIN_TEXT, LABEL_SHARE * radius)
     for place, color, label in zip(places, colors, labels):
         x, y = (value >> SHIFT for value in place)
-        _write(canvas, label, (x + round(radius) + 1, y), color)
+        _write(canvas, label, (x + round(_rim(radius)) + 3, y), color, scale)
     return canvas
 
 
@@ -318,6 +324,13 @@ def _sides(skeleton: Skeleton) -> list[int]:
     return sides
 
 
+def _rising(count: int, scores: ArrayLike | None) -> list[int]:
+    """The indices of people by rising score; in their order where scores are equal or None."""
+    if scores is None:
+        return list(range(count))
+    return np.argsort(np.ravel(scores), kind="stable").tolist()
+
+
 def _labels(count: int, scores: ArrayLike | None, ids: ArrayLike | None) -> list[str]:
     """What is written above each person: its id and its score, as far as there are any."""
     words: list[list[str]] = [[] for _ in range(count)]
@@ -358,8 +371,10 @@ def _draw_person(
     )
     if box:
         cv2.rectangle(canvas, corner, far, look.label, width)
-    if label:
-        _write(canvas, label, (corner[0], max(10, corner[1] - 4)), look.label)
+    in_image = (high >= 0).all() and (low < _size(canvas)).all()
+    if label and in_image:
+        scale = max(MIN_TEXT, TEXT_SHARE * max(_size(canvas)))
+        _write(canvas, label, (corner[0], corner[1] - round(12 * scale)), look.label, scale)
 
 
 def _limbs(
@@ -429,9 +444,14 @@ def _fixed(points: NDArray[np.float64]) -> Points:
 
 def _disc(canvas: Image, center: Sequence[int], radius: float, color: Color) -> None:
     """A disc with a dark rim. center: in 1/16 px. radius: in px."""
-    rim = round((radius + max(0.8, radius * 0.35)) * (1 << SHIFT))
+    rim = round(_rim(radius) * (1 << SHIFT))
     cv2.circle(canvas, center, rim, DARK, -1, cv2.LINE_AA, SHIFT)
     cv2.circle(canvas, center, round(radius * (1 << SHIFT)), color, -1, cv2.LINE_AA, SHIFT)
+
+
+def _rim(radius: float) -> float:
+    """The radius of a disc with its rim, in px."""
+    return radius + max(0.8, radius * 0.35)
 
 
 def _ring(canvas: Image, center: Sequence[int], radius: float, color: Color) -> None:
@@ -441,9 +461,17 @@ def _ring(canvas: Image, center: Sequence[int], radius: float, color: Color) -> 
     cv2.circle(canvas, center, inner, DARK, -1, cv2.LINE_AA, SHIFT)
 
 
-def _write(canvas: Image, text: str, at: tuple[int, int], color: Color) -> None:
-    cv2.putText(canvas, text, at, FONT, 0.4, DARK, 3, cv2.LINE_AA)
-    cv2.putText(canvas, text, at, FONT, 0.4, color, 1, cv2.LINE_AA)
+def _write(canvas: Image, text: str, at: tuple[int, int], color: Color, scale: float) -> None:
+    """Text with a dark outline. at: its lower left corner in px, moved so that the whole text is
+    between the left and right borders, and below the upper one. scale: OpenCV's size of the font.
+    """
+    stroke = max(1, round(2 * scale))
+    outline = 3 * stroke
+    (width, height), _ = cv2.getTextSize(text, FONT, scale, outline)
+    x, y = at
+    corner = (max(stroke, min(x, canvas.shape[1] - width)), max(y, height + stroke))
+    cv2.putText(canvas, text, corner, FONT, scale, DARK, outline, cv2.LINE_AA)
+    cv2.putText(canvas, text, corner, FONT, scale, color, stroke, cv2.LINE_AA)
 
 
 # -- maps

@@ -5,12 +5,14 @@ from __future__ import annotations
 import importlib
 import json
 import re
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from benchmarks.harness import Bench, Row
+from swahr.files import WriteError
 from tests.engine.conftest import CONFIG
 
 TOOLS = Path(__file__).resolve().parents[2] / "tools"
@@ -116,7 +118,8 @@ def test_no_benchmark_starts_when_the_time_is_over(benchmark, tmp_path: Path) ->
         == 1
     )
     assert (
-        "Not measured: grouping: the 0 minutes were over" in (tmp_path / "benchmark.md").read_text()
+        "Not measured: grouping: not finished after 0 minutes"
+        in (tmp_path / "benchmark.md").read_text()
     )
 
 
@@ -208,20 +211,108 @@ def test_the_published_losses_are_ours() -> None:
         )
 
 
-def test_a_benchmark_ends_early_when_the_time_is_over(benchmark, tmp_path: Path) -> None:
-    clock = iter([0.0, 0.0, 100.0])
-    rows, problems = [], {}
+def measured(benchmark, bench: Bench, names: list[str]) -> list[Row]:
+    return benchmark.measure_all(bench, names, lambda rows, left: None)
 
-    def endless(bench: Bench) -> Iterator[Row]:
-        while True:
-            yield Row("endless", "a case", None, 1.0)
 
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(benchmark.BENCHMARKS, "endless", endless)
-        patch.setattr(benchmark.time, "monotonic", lambda: next(clock))
-        bench = Bench("cpu", [1], seconds=0, calls=1, folder=tmp_path)
-        rows, problems = benchmark.measure_all(bench, ["endless"], 1)
-    assert len(rows) == 1 and problems == {"endless": "ended early: the 1 minutes were over"}
+def test_a_benchmark_ends_early_when_the_time_is_over(
+    benchmark, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    bench = Bench("cpu", [1], seconds=0, calls=1, folder=tmp_path, minutes=1)
+
+    def row() -> Row:
+        bench.end = 0.0
+        return Row("long", "a case", None, 1.0)
+
+    monkeypatch.setitem(
+        benchmark.BENCHMARKS, "long", lambda bench: bench.each("long", {"a": row, "b": row})
+    )
+    assert len(measured(benchmark, bench, ["long", "grouping"])) == 1
+    over = "not finished after 1 minutes"
+    assert bench.problems == {"long": over, "grouping": over}
+
+
+@pytest.mark.skipif(not hasattr(signal, "SIGALRM"), reason="needs alarms")
+def test_a_row_that_goes_on_after_the_time_is_ended(
+    benchmark, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    bench = Bench("cpu", [1], seconds=0, calls=1, folder=tmp_path, minutes=1)
+
+    def hanging() -> Row:
+        assert 60 < signal.getitimer(signal.ITIMER_REAL)[0] <= 90
+        signal.raise_signal(signal.SIGALRM)
+        return Row("hanging", "a case", None, 1.0)
+
+    monkeypatch.setitem(
+        benchmark.BENCHMARKS, "hanging", lambda bench: bench.each("hanging", {"a": hanging})
+    )
+    assert measured(benchmark, bench, ["hanging", "grouping"]) == []
+    assert list(bench.problems) == ["hanging", "grouping"]
+
+
+def test_the_report_is_on_the_disk_after_every_row(
+    benchmark, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys
+) -> None:
+    """A run that is killed leaves what it had measured, and says what is missing."""
+    seen: list[dict] = []
+
+    def look() -> None:
+        assert "- device: " in (tmp_path / "benchmark.md").read_text()
+        seen.append(json.loads((tmp_path / "benchmark.json").read_text()))
+
+    def looking(bench: Bench) -> Iterator[Row]:
+        look()
+        yield Row("grouping", "one", 2.0, 1.0)
+        look()
+        assert "| grouping | one | 2.00 | 1.000 |" in capsys.readouterr().out
+        yield Row("grouping", "two", 2.0, 1.0)
+
+    monkeypatch.setitem(benchmark.BENCHMARKS, "grouping", looking)
+    monkeypatch.setitem(benchmark.BENCHMARKS, "decoding", lambda bench: look() or iter([]))
+    only = ["--only", "grouping", "--only", "decoding"]
+    assert benchmark.main(["--device", "cpu", *only, "--out", str(tmp_path)]) == 0
+    look()
+    assert [len(report["rows"]) for report in seen] == [0, 1, 2, 2]
+    unfinished = [list(report["problems"]) for report in seen]
+    assert unfinished == [["grouping", "decoding"]] * 2 + [["decoding"], []]
+    assert seen[0]["problems"]["grouping"] == "not finished when this was written"
+
+
+def test_a_report_that_cannot_be_written_is_written_after_the_next_row(
+    benchmark, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys
+) -> None:
+    write = benchmark.write_text
+
+    def full(path: Path, text: str) -> None:
+        raise WriteError(f"{path}: the disk is full")
+
+    def rows(bench: Bench) -> Iterator[Row]:
+        monkeypatch.setattr(benchmark, "write_text", full)
+        yield Row("grouping", "one", None, 1.0)
+        monkeypatch.setattr(benchmark, "write_text", write)
+        yield Row("grouping", "two", None, 1.0)
+
+    monkeypatch.setitem(benchmark.BENCHMARKS, "grouping", rows)
+    given = ["--device", "cpu", "--only", "grouping", "--out", str(tmp_path)]
+    assert benchmark.main(given) == 0
+    assert "the disk is full" in capsys.readouterr().err
+    assert len(json.loads((tmp_path / "benchmark.json").read_text())["rows"]) == 2
+
+
+def test_nothing_is_measured_where_no_report_can_be_written(
+    benchmark, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys
+) -> None:
+    started: list[Bench] = []
+    monkeypatch.setitem(benchmark.BENCHMARKS, "grouping", lambda bench: started.append(bench))
+    (tmp_path / "file").touch()
+    given = ["--device", "cpu", "--only", "grouping", "--out", str(tmp_path / "file/out")]
+    assert benchmark.main(given) == 2
+    assert "could not be written" in capsys.readouterr().err and not started
+
+
+def test_compiled_benchmarks_come_last(benchmark) -> None:
+    """Compiling takes the most time, so the others are measured first."""
+    assert list(benchmark.BENCHMARKS)[-2:] == ["compiled latency", "compiled training"]
 
 
 def test_the_card_is_described(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
 
 from benchmarks.pretend_device import DEVICE, Counts, pretended
+from swahr.acceleration.fuse import can_fuse_by_cudnn, supports_dtype
+from swahr.codec.maps import on_device
+from swahr.codec.refine_batch import tile_pixels
+from swahr.codec.sampled import axis_taps, tile_weights
+from swahr.data.images import statistics
 
 
 def counts(function: Callable[[Tensor], object]) -> Counts:
@@ -82,3 +88,27 @@ def test_the_device_is_gone_afterwards() -> None:
         values = torch.zeros(2).to(DEVICE)
     with pytest.raises(RuntimeError, match="outside PretendDevice"):
         values + 1
+
+
+@pytest.mark.parametrize(
+    ("cached", "arguments"),
+    [
+        (statistics, [DEVICE]),
+        (on_device, [(1, 2), DEVICE]),
+        (axis_taps, [(4, 8), DEVICE]),
+        (tile_weights, [(4,), DEVICE]),
+        (tile_pixels, [16, 16, DEVICE]),
+        (can_fuse_by_cudnn, [DEVICE, torch.float32]),
+        (supports_dtype, [torch.float32, DEVICE]),
+    ],
+)
+def test_nothing_of_a_real_device_comes_in_or_of_the_pretended_one_stays(
+    cached: Any, arguments: list[Any]
+) -> None:
+    """They have the same name, so what is cached of one would be taken for the other's."""
+    cached(*[torch.device("cpu") if value == DEVICE else value for value in arguments])
+    with torch.no_grad(), pretended():
+        assert cached.cache_info().currsize == 0
+        cached(*arguments)
+        assert cached.cache_info().currsize == 1
+    assert cached.cache_info().currsize == 0

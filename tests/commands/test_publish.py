@@ -20,6 +20,7 @@ from swahr.config import ConfigError, load_config, save_config
 from swahr.engine import checkpoint, hub
 from swahr.engine.checkpoint import Progress, RunIdentity
 from swahr.engine.model_files import LoadError, ModelFiles, find_model
+from swahr.engine.provenance import describe_weights
 from swahr.engine.published import publish
 from swahr.engine.run_folder import keep_config, own_skeleton
 from swahr.models.build import build_model
@@ -114,6 +115,7 @@ def test_the_folder_finds_the_same_people(
     assert card.startswith("---\nlibrary_name: swahr\n") and "Nothing was measured" in card
     assert description["metrics"] == []
     assert "no flip test, scales 1, input size 64 px" in card
+    assert "on data with the keypoints of coco (split train2017). Written by" in card
 
 
 def test_a_skeleton_of_an_earlier_model_does_not_stay(tmp_path: Path) -> None:
@@ -202,6 +204,57 @@ def test_only_figures_of_the_published_weights_are_told(tmp_path: Path) -> None:
         CheckpointError, match=r"own_figures.json: is no file of figures \(.*\); remove"
     ):
         publish(find_model(run), tmp_path / "out")
+
+
+def test_a_model_that_is_saved_again_keeps_its_figures_and_epoch(tmp_path: Path) -> None:
+    """Not those of other weights in its folder."""
+    run = make_run(tmp_path / "run")
+    measure(run, "own", 0.671, hashlib.sha256((run / checkpoint.BEST).read_bytes()).hexdigest())
+    first = publish(find_model(run), tmp_path / "first")
+    description = json.loads((first / "config.json").read_text())
+    (first / "config.json").write_text(json.dumps(description | {"epoch": 7}))
+
+    def told() -> tuple[Any, Any, bool]:
+        out = swahr.load(first).save_pretrained(tmp_path / "again")
+        content = json.loads((out / "config.json").read_text())
+        return content["epoch"], content["metrics"], "0.671" in (out / "README.md").read_text()
+
+    assert told() == (7, [{"test": "own, flip test", "AP": 0.671}], True)
+    del description["sha256"]  # as earlier versions wrote it
+    (first / "config.json").write_text(json.dumps(description | {"epoch": 7}))
+    assert told() == (7, [{"test": "own, flip test", "AP": 0.671}], True)
+    (first / "config.json").write_text(json.dumps(description | {"sha256": "0", "epoch": 7}))
+    assert told() == (None, [], False)
+    (first / "config.json").write_text(json.dumps(description | {"metrics": [{"AP": 1}]}))
+    with pytest.raises(
+        CheckpointError, match=r"config.json: metrics has no figures \('test'\); rem"
+    ):
+        told()
+
+
+def test_weights_beside_a_published_model_have_no_figures_of_it(tmp_path: Path) -> None:
+    run = make_run(tmp_path / "run")
+    out = publish(find_model(run), tmp_path / "out")
+    description = json.loads((out / "config.json").read_text()) | {"epoch": 7}
+    del description["sha256"]
+    (out / "config.json").write_text(json.dumps(description))
+    other = shutil.copy(run / checkpoint.BEST, out / "other.pth")
+    assert describe_weights(out / "model.safetensors").epoch == 7
+    assert describe_weights(other).epoch is None
+
+
+def test_figures_say_that_weights_were_rounded_later(tmp_path: Path) -> None:
+    run = make_run(tmp_path / "run")
+    measure(run, "own", 0.671, hashlib.sha256((run / checkpoint.BEST).read_bytes()).hexdigest())
+
+    def tests_told(folder: Path) -> list[str]:
+        metrics = json.loads((folder / "config.json").read_text())["metrics"]
+        return [each["test"] for each in metrics]
+
+    half = publish(find_model(run), tmp_path / "half", half=True)
+    assert tests_told(half) == ["own, flip test, before rounding to float16"]
+    again = publish(find_model(half), tmp_path / "again", half=True)  # rounds nothing
+    assert tests_told(again) == ["own, flip test, before rounding to float16"]
 
 
 def test_figures_of_training_are_told_with_their_test(tmp_path: Path) -> None:

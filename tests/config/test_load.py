@@ -237,6 +237,32 @@ def test_wrong_types(key: str, value: Any, right: str) -> None:
 
 
 @pytest.mark.parametrize(
+    ("key", "value", "example"),
+    [
+        ("TRAIN.HOOKS", "share_cpu", "['share_cpu']"),
+        ("TRAIN.HOOKS", "share_cpu, mine", "['share_cpu', 'mine']"),
+        ("TRAIN.LR_STEP", "90", "[90]"),
+        ("TRAIN.LR_STEP", 90, "[90]"),
+        ("TEST.SCALE_FACTOR", "0.5 1", "[0.5, 1.0]"),
+        ("TEST.WITH_HEATMAPS", "true", "[True]"),
+    ],
+)
+def test_a_list_is_written_as_the_message_says(
+    variant: Variant, key: str, value: Any, example: str
+) -> None:
+    (problem,) = problems_of(MAIN, [key, value])
+    assert problem.endswith(f'; write "{example}"')
+    assert lookup(load_config(variant(f'{key}: "{example}"\n')), key)
+
+
+@pytest.mark.parametrize("value", ["a$b", "x" * 70, [[1]], "", ","])
+def test_what_gives_no_list_has_no_example(value: Any) -> None:
+    for key in ("TRAIN.LR_STEP", "TRAIN.HOOKS"):
+        (problem,) = problems_of(MAIN, [key, value])
+        assert "; write" not in problem
+
+
+@pytest.mark.parametrize(
     ("typed", "meant"),
     [
         ("TRAIN.LRR", "TRAIN.LR"),
@@ -333,7 +359,6 @@ def test_files_that_are_none(tmp_path: Path) -> None:
     assert problems_of(tmp_path / "no.yaml") == [
         f"{tmp_path}/no.yaml: cannot be read (No such file or directory)"
     ]
-    assert "cannot be read" in problems_of(tmp_path)[0]
     (tmp_path / "bytes.yaml").write_bytes(b"\xff\xfe\x00")
     assert "bytes.yaml: not valid YAML" in problems_of(tmp_path / "bytes.yaml")[0]
     (tmp_path / "list.yaml").write_text("- 1\n")
@@ -343,6 +368,35 @@ def test_files_that_are_none(tmp_path: Path) -> None:
     (tmp_path / "empty.yaml").write_text("")
     (problem,) = problems_of(tmp_path / "empty.yaml")
     assert problem.startswith(f"{tmp_path}/empty.yaml: LOSS.NUM_STAGES: is 1; the network has 2")
+
+
+def test_models_in_place_of_a_yaml_file_say_what_is_right(tmp_path: Path) -> None:
+    run, hub, weights = tmp_path / "run", tmp_path / "hub", tmp_path / "a.pth.tar"
+    for folder, name, text in (
+        (run, "config.yaml", ""),
+        (hub, "config.json", '{"library_name": "swahr"}'),
+    ):
+        folder.mkdir()
+        (folder / name).write_text(text)
+    weights.touch()
+    take = "`swahr val` and `swahr predict` take it as --weights"
+    for path, right in (
+        (run, f"is the folder of a run; give {run}/config.yaml, or --weights {run}"),
+        (hub, f"is a published model; {take} {hub}"),
+        (hub / "config.json", f"is a published model; {take} {hub}"),
+        (weights, f"is a file of weights; {take} {weights}"),
+        (tmp_path, "is a folder, not a YAML file"),
+    ):
+        assert problems_of(path) == [f"{path}: {right}"]
+
+
+def test_a_yaml_file_beside_a_published_model_is_one(tmp_path: Path) -> None:
+    """So is one in JSON, which is YAML too."""
+    (tmp_path / "config.json").write_text('{"library_name": "swahr"}')
+    (tmp_path / "a.yaml").write_text("LOSS.NUM_STAGES: 2\n")
+    assert load_config(tmp_path / "a.yaml").RUN_NAME == "a"
+    (tmp_path / "config.json").write_text('{"LOSS.NUM_STAGES": 2}')
+    assert load_config(tmp_path / "config.json").RUN_NAME == "config"
 
 
 def test_encodings_of_files(tmp_path: Path) -> None:
@@ -391,8 +445,8 @@ def test_keys_without_effect_give_one_line(
         assert not caplog.records
         load_config(variant("TRAIN:\n  GAMMA1: 0.5\n  LR_STEP: [200, 260]\n"), ["GPUS", "(0, 1)"])
     assert [record.getMessage() for record in caplog.records] == [
-        "no effect: GPUS (every visible GPU is used, or as many as --gpus says), TRAIN.LR_STEP "
-        "(only with TRAIN.LR_SCHEDULE step), TRAIN.GAMMA1 (no optimiser here has it)"
+        "no effect: GPUS (every visible GPU is used, or as many as --gpus says); TRAIN.LR_STEP "
+        "(only with TRAIN.LR_SCHEDULE step); TRAIN.GAMMA1 (no optimiser here has it)"
     ]
     caplog.clear()
     load_config(variant("TRAIN:\n  LR_SCHEDULE: step\n  LR_STEP: [200, 260]\n"))
@@ -420,8 +474,8 @@ ONE_STAGE = ["LOSS.NUM_STAGES=1", "LOSS.WITH_AE_LOSS=[True]", "TEST.WITH_AE=[Tru
         (HRNET_KEYS, ""),
         (
             ["MODEL.BACKBONE=timm/resnet18", *HRNET_KEYS],
-            "MODEL.EXTRA.STEM_BLOCKS (only with MODEL.BACKBONE hrnet), "
-            "MODEL.EXTRA.STAGE3.NUM_MODULES (only with MODEL.BACKBONE hrnet)",
+            "MODEL.EXTRA.STEM_BLOCKS, MODEL.EXTRA.STAGE3.NUM_MODULES (only with MODEL.BACKBONE "
+            "hrnet)",
         ),
         (
             ["MODEL.EXTRA.FPN_CHANNELS=128"],
@@ -547,7 +601,8 @@ def test_required_modules_must_be_imported(
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(str(tmp_path))
     assert problems_of(path, ["REQUIRES", "[]"]) == [
-        f"{path}:2: REQUIRES: needs the module my_module; add --import my_module to the command"
+        f"{path}:2: REQUIRES: needs the module my_module; add --import my_module to the command, "
+        "or in Python import my_module"
     ]
     assert problems_of(variant("REQUIRES: 3\n"))[0].endswith("must be a list of texts, not 3")
     assert load_config(variant("REQUIRES: [json]\n")).REQUIRES == ["json"]
@@ -563,7 +618,7 @@ def test_sizes_that_do_not_fit_the_network(variant: Variant) -> None:
             "is [128, 256]; with INPUT_SIZE 640 the maps of the network have sides [160, 320]",
         ),
         (["DATASET.INPUT_SIZE=500"], (4, 2), 32, "must be a multiple of 32, not 500"),
-        (["DATASET.OUTPUT_SIZE=[160,320]"], (8,), 32, "is 2; the network has 1 output resolutions"),
+        (["DATASET.OUTPUT_SIZE=[160,320]"], (8,), 32, "is 2; the network has 1 output resolution"),
     ):
         cfg = load_config(path, opts)
         with pytest.raises(ConfigError) as caught:

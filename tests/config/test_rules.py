@@ -112,7 +112,7 @@ def test_fast_decoding_needs_its_decoder() -> None:
 
 def test_stages_follow_the_network() -> None:
     lines = problems_of("MODEL.EXTRA.DECONV.NUM_DECONVS", "0")
-    network = "the network has 1 output resolutions (MODEL.EXTRA.DECONV.NUM_DECONVS is 0)"
+    network = "the network has 1 output resolution (MODEL.EXTRA.DECONV.NUM_DECONVS is 0)"
     assert lines[0].endswith(f": LOSS.NUM_STAGES: is 2; {network}")
     lines = problems_of("LOSS.NUM_STAGES", "3")
     lists = [line for line in lines if "LOSS.NUM_STAGES is 3, so it must be 1 or 3" in line]

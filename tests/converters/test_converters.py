@@ -106,7 +106,7 @@ def test_photographs(lsp: Path, tool: Tool, capsys: pytest.CaptureFixture[str]) 
     root = lsp.parent / "out"
     assert tool("lsp_to_coco").main(["--data", str(lsp), "--out", str(root)]) == 0
     printed = capsys.readouterr().out
-    assert "train  2 images, 2 people\nval    1 images, 1 people\n2 joints lie outside" in printed
+    assert "train  2 images, 2 people\nval    1 image, 1 person\n2 joints lie outside" in printed
     train, val = read(root, "train"), read(root, "val")
     assert [image["file_name"] for image in train["images"]] == ["a.jpg", "c.jpg"]
     assert [image["id"] for image in train["images"] + val["images"]] == [1, 3, 2]
@@ -268,7 +268,7 @@ def test_labelled_frames(
     assert status == 0
     printed = capsys.readouterr().out
     assert "train  7 images, 7 animals\nval    2 images, 2 animals\n" in printed
-    assert "1 frames without labels were left out" in printed
+    assert "left out: 1 frame without labels\n" in printed
     assert "flip pairs: left_ear and right_ear" in printed
     assert problems(tool, root, "train") == problems(tool, root, "val") == 0
     skeleton = load_skeleton(root / "skeleton.yaml")
@@ -424,7 +424,7 @@ def test_files_that_no_conversion_wrote_stay(
         status, root = convert(tool, dlc, "--val", share)
         printed = capsys.readouterr().err
         assert status == 2 and said in printed and printed.count("\n") == 1
-        assert printed.startswith(f"{path}: ")
+        assert printed.startswith(f"{path}:")
         assert whole_content(root) == {str(path): text.encode()}
 
 

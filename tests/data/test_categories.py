@@ -102,6 +102,23 @@ def test_a_choice_that_does_not_fit(tree: Tree, made: Made, wanted: str, said: s
         opened(root, categories=[wanted])
 
 
+@pytest.mark.parametrize(
+    ("names", "said"),
+    [
+        (None, "no category has keypoints; found 'dog' with 0; each lists the names of its key"),
+        (
+            ["a"],
+            r"found 'dog' with 1; give the skeleton .* \(--skeleton of `swahr check` and `swah",
+        ),
+    ],
+)
+def test_the_advice_fits_what_was_found(
+    tree: Tree, made: Made, names: list[str] | None, said: str
+) -> None:
+    with pytest.raises(AnnotationError, match=said):
+        opened(tree(with_categories(made, (1, "dog", names))))
+
+
 def test_other_names_in_the_skeletons_number_are_used_and_named(
     tree: Tree, made: Made, caplog: pytest.LogCaptureFixture
 ) -> None:

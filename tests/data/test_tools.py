@@ -176,6 +176,23 @@ def test_check_suggests_sigmas(
     assert "second.json: nobody in it was labelled in " in capsys.readouterr().err
 
 
+def test_sigmas_are_suggested_for_a_skeleton_without_them(
+    tool: Any, tree: Tree, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    skeleton = tmp_path / "own.yaml"
+    skeleton.write_text(f"keypoints: {json.dumps(COCO.keypoints)}\n")
+    arguments = [*paths(tree((1, 2))), "--skeleton", str(skeleton)]
+    check = tool("check")
+    assert check.main(arguments) == 2
+    said = capsys.readouterr().err
+    assert said.startswith(f"{skeleton}: a skeleton needs the entry sigmas, ")
+    assert "--suggest-sigmas` prints it\n" in said
+    assert check.main([*arguments, "--suggest-sigmas"]) == 0
+    printed = capsys.readouterr().out
+    assert f"note: {skeleton} has no sigmas yet; training needs them\n" in printed
+    assert "sigmas: [0.026, 0.025, 0.025, " in printed
+
+
 EXPERIMENT = "experiments/synthetic/tiny_192_cpu.yaml"
 
 
@@ -224,9 +241,7 @@ def test_concat(tool: Any, made: Made, tmp_path: Path, capsys: pytest.CaptureFix
     assert "crowdpose_val.json: cannot be read (No such file" in capsys.readouterr().err
     (tmp_path / "crowdpose_val.json").write_text(json.dumps(val))
     assert concat.main(["--root", str(tmp_path)]) == 2
-    said = (
-        "crowdpose_train.json and crowdpose_val.json: 1 ids of images are in both, for example 10"
-    )
+    said = "crowdpose_train.json and crowdpose_val.json: both have 1 id of images, such as 10\n"
     assert said in capsys.readouterr().err
     assert not (tmp_path / "crowdpose_trainval.json").exists()
     val["images"][0]["id"], val["annotations"] = 99, []

@@ -8,13 +8,25 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
+from unittest.mock import Mock
 
 import pytest
 import torch
+from torch.distributed.elastic.rendezvous.api import RendezvousTimeoutError
 
 from swahr.distributed import comm
+from swahr.distributed import launch as launch_module
 from swahr.distributed.comm import DeviceError
-from swahr.distributed.launch import Killed, LaunchError, WorkerError, exit_status, launch
+from swahr.distributed.launch import (
+    FAILED,
+    Killed,
+    LaunchError,
+    WorkerError,
+    _failed_while_stopping,
+    exit_status,
+    launch,
+)
 from swahr.distributed.signals import Interrupted
 from tests.engine.distributed_workers import (
     CPU,
@@ -22,6 +34,7 @@ from tests.engine.distributed_workers import (
     collectives,
     fail,
     fail_once,
+    fail_while_stopping,
     ignore_signals,
     waiting_time,
     weights_after_steps,
@@ -177,10 +190,23 @@ def test_processes_that_cannot_be(
 def test_select_device(show_gpus: ShowGpus) -> None:
     assert comm.select_device("cpu") == CPU
     show_gpus(1)
-    with pytest.raises(DeviceError, match="GPU 3 was asked for, but 1 GPU is visible"):
+    said = (
+        '^GPU 3 was asked for, but 1 GPU is visible; device="cpu" in Python and --device cpu '
+        r"\(DEVICE cpu\) on the command line need none$"
+    )
+    with pytest.raises(DeviceError, match=said):
         comm.select_device("cuda:3")
     with pytest.raises(DeviceError, match="DEVICE is 'tpu'"):
         comm.select_device("tpu")
+
+
+def test_each_launch_has_an_id_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also two by one program."""
+    ids = set()
+    for run in ("a", "a", "b"):
+        monkeypatch.setenv("TORCHELASTIC_RUN_ID", run)
+        ids.add(comm.launcher_id())
+    assert len(ids) == 2
 
 
 def test_two_processes_do_what_one_does() -> None:
@@ -206,6 +232,7 @@ def test_two_processes_do_what_one_does() -> None:
         pytest.param(
             "known", r"^person_keypoints.json: line 3 is wrong$", 2, marks=pytest.mark.slow
         ),
+        pytest.param("interrupted", "^stopped by SIGTERM$", 143, marks=pytest.mark.slow),
     ],
 )
 def test_the_failing_rank_is_named(how: str, message: str, status: int) -> None:
@@ -227,6 +254,64 @@ def test_nodes_that_cannot_be() -> None:
             launch(fail, (), 1, nodes=2, url=url)
 
 
+def test_a_port_that_is_in_use_is_named() -> None:
+    with socket.socket() as other:
+        other.bind(("", 0))
+        other.listen()
+        address = f"127.0.0.1:{other.getsockname()[1]}"
+        with pytest.raises(LaunchError) as caught:
+            launch(fail, (), 1, nodes=2, url=f"tcp://{address}")
+    assert str(caught.value) == f"{address}: the nodes cannot meet there (address already in use)"
+
+
+@pytest.mark.parametrize(
+    ("rank", "refuses", "error", "reason"),
+    [
+        (0, "getaddrinfo", socket.gaierror(-2, "Name or service not known"), "Name or service not"),
+        (1, "create_connection", ConnectionRefusedError(111, "Connection refused"), "Connection r"),
+        (1, "create_connection", UnicodeError("label empty"), "not the name of a host"),
+    ],
+)
+def test_a_node_0_that_cannot_be_reached_is_named(
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    rank: int,
+    refuses: str,
+    error: Exception,
+    reason: str,
+) -> None:
+    """It is waited for, which is said once."""
+    waited: list[float] = []
+    monkeypatch.setattr(socket, refuses, Mock(side_effect=error))
+    monkeypatch.setattr(launch_module.time, "monotonic", lambda: 200.0 * len(waited))
+    monkeypatch.setattr(launch_module.time, "sleep", waited.append)
+    said = rf"^--dist-url tcp://node0:1: node 0 could not be reached in 300 s \({reason}.*\)$"
+    with pytest.raises(LaunchError, match=said):
+        launch(fail, (), 1, nodes=2, node_rank=rank, url="tcp://node0:1")
+    [line] = caplog.messages
+    assert line.startswith(f"waiting for node 0 at tcp://node0:1 ({reason}") and len(waited) == 2
+
+
+@pytest.mark.parametrize("met", [False, True])
+def test_nodes_that_do_not_meet(monkeypatch: pytest.MonkeyPatch, met: bool) -> None:
+    """An error after they have met has nothing to do with the address."""
+
+    def elastic_launch(config: Any, entrypoint: Any) -> Callable[..., None]:
+        def start(function: Any, args: tuple, folder: str) -> None:
+            (Path(folder) / f"run/{'attempt_0' if met else 'other'}").mkdir(parents=True)
+            raise RendezvousTimeoutError
+
+        return start
+
+    monkeypatch.setattr(launch_module, "elastic_launch", elastic_launch)
+    with pytest.raises((LaunchError, RendezvousTimeoutError)) as caught:
+        launch(fail, (), 1, nodes=2, url="tcp://localhost:1")
+    if met:
+        assert caught.type is RendezvousTimeoutError
+    else:
+        assert str(caught.value) == "localhost:1: not all nodes came there in time"
+
+
 @pytest.mark.parametrize("stubborn", [1, pytest.param(-1, marks=pytest.mark.slow)])
 def test_processes_that_do_not_stop_in_time_are_named(stubborn: int) -> None:
     expected = Killed if stubborn == 1 else Interrupted
@@ -238,6 +323,34 @@ def test_processes_that_do_not_stop_in_time_are_named(stubborn: int) -> None:
             "checkpoint"
         )
     assert exit_status(caught.value) == (4 if stubborn == 1 else 143)
+
+
+@pytest.mark.parametrize(
+    ("how", "error", "message", "status"),
+    [
+        ("known", WorkerError, r"^a.pth.tar: could not be written \(No space left on device\)$", 3),
+        pytest.param("raise", WorkerError, FAILING_RANK, 1, marks=pytest.mark.slow),
+        pytest.param("stop", Interrupted, "^stopped by SIGTERM$", 143, marks=pytest.mark.slow),
+    ],
+)
+def test_an_error_after_a_signal_is_told(
+    how: str, error: type[BaseException], message: str, status: int
+) -> None:
+    """Unless all that happened is that a process waited for one that had stopped already."""
+    with pytest.raises(error, match=message) as caught:
+        launch(fail_while_stopping, (how,), 2)
+    assert exit_status(caught.value) == status
+
+
+def test_an_error_from_before_a_restart_is_not_told(tmp_path: Path) -> None:
+    for attempt, name in ((9, FAILED), (10, "other")):
+        folder = tmp_path / f"run/attempt_{attempt}/0"
+        folder.mkdir(parents=True)
+        (folder / name).write_text("0 3")
+        (folder / "error.json").write_text('{"message": {"message": "WriteError: a"}}')
+    assert _failed_while_stopping(str(tmp_path)) is None
+    (folder / FAILED).write_text("0 3")
+    assert str(_failed_while_stopping(str(tmp_path))) == "a"
 
 
 @pytest.mark.slow

@@ -6,6 +6,7 @@ import multiprocessing
 import os
 import signal
 import subprocess
+from contextlib import suppress
 from multiprocessing.connection import Connection
 
 import pytest
@@ -39,6 +40,22 @@ def test_at_once() -> None:
         assert caught.value.exit_status == 143
         with pytest.raises(Interrupted), stop.at_once():
             pytest.fail("a signal from before does not let it begin")
+
+
+def test_what_catches_the_errors_of_some_work_catches_no_signal() -> None:
+    with StopRequest() as stop, pytest.raises(Interrupted), stop.at_once():
+        with suppress(Exception):
+            os.kill(os.getpid(), signal.SIGTERM)
+        pytest.fail("the signal is lost")
+
+
+def test_a_signal_that_c_code_ignored_counts_at_the_end() -> None:
+    done = False
+    with StopRequest() as stop, pytest.raises(Interrupted), stop.at_once():
+        with suppress(BaseException):
+            os.kill(os.getpid(), signal.SIGTERM)
+        done = True
+    assert done
 
 
 def work(ready: Connection) -> None:

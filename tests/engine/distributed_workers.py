@@ -19,6 +19,7 @@ from swahr.distributed import comm
 from swahr.distributed.signals import Interrupted, StopRequest
 from swahr.engine.step_monitor import NonFiniteLossError, StepMonitor
 from swahr.engine.train_step import LossScaler, TrainStep
+from swahr.files import WriteError
 from swahr.models.network import StageOutput
 
 CPU = torch.device("cpu")
@@ -185,6 +186,8 @@ def fail(rank: int, how: str) -> None:
     if comm.rank() == rank:
         if how == "known":
             raise KnownError("person_keypoints.json: line 3 is wrong")
+        if how == "interrupted":
+            raise Interrupted(signal.SIGTERM)
         if how == "kill":
             os.kill(os.getpid(), signal.SIGKILL)
         raise ZeroDivisionError("the failing rank")
@@ -201,6 +204,24 @@ def ignore_signals(stubborn: int) -> None:
         while not stop.signal or comm.rank() == stubborn:
             signal.pause()
         raise Interrupted(stop.signal)
+
+
+def fail_while_stopping(how: str) -> None:
+    """The launcher gets a SIGTERM; then process 1 fails in its own way, and process 0 waits for it
+    until it is gone.
+    """
+    comm.init_process_group(CPU)
+    with StopRequest() as stop:
+        comm.barrier()
+        if comm.rank() == 0:
+            os.kill(os.getppid(), signal.SIGTERM)
+        while not stop.signal:
+            signal.pause()
+        if comm.rank() == 1 and how == "known":
+            raise WriteError("a.pth.tar: could not be written (No space left on device)")
+        if comm.rank() == 1:
+            raise ZeroDivisionError("the failing rank") if how == "raise" else Interrupted(15)
+        comm.barrier()
 
 
 def fail_once(folder: Path) -> int:

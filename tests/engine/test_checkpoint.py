@@ -346,11 +346,42 @@ def test_the_settings_of_this_start_stay() -> None:
     assert torch.equal(now.state[weight]["momentum_buffer"], torch.ones(2))
 
 
+@pytest.mark.parametrize("in_background", [False, True])
 @pytest.mark.parametrize("value", [np.float64(0.5), np.zeros(2), {1, 2}])
-def test_a_value_that_could_not_be_read_again_is_refused(value: Any) -> None:
+def test_a_value_that_could_not_be_read_again_is_refused(
+    tmp_path: Path, value: Any, in_background: bool
+) -> None:
     kind = f"{type(value).__module__}.{type(value).__name__}"
+    writer = checkpoint.CheckpointWriter(in_background)
     with pytest.raises(CheckpointError, match=f"^hooks.mine.best: a {kind} cannot be kept in a"):
-        checkpoint.copy_to_host({"hooks": {"mine": {"best": [1, value]}}})
+        writer.write({"hooks": {"mine": {"best": [1, value]}}}, tmp_path / "x.pth.tar")
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("in_background", [False, True])
+def test_keys_and_tuples_with_names_can_be_read_again(tmp_path: Path, in_background: bool) -> None:
+    path = tmp_path / "x.pth.tar"
+    with checkpoint.CheckpointWriter(in_background) as writer:
+        with pytest.raises(CheckpointError, match="^hooks: a numpy.int64 cannot be kept"):
+            writer.write({"hooks": {np.int64(3): 1}}, path)
+        writer.write({"hooks": checkpoint.HostCopy(1, None), "groups": ({(2, 3): 4},)}, path)
+    content = torch.load(path, weights_only=True)
+    assert content == {"hooks": (1, None), "groups": ({(2, 3): 4},)}
+
+
+def test_a_newest_one_that_was_passed_over_is_kept(tmp_path: Path) -> None:
+    """The next one does not put it in the place of the good one."""
+    write(tmp_path, 1)
+    for damage in (b"x", b"y"):
+        (tmp_path / "checkpoint.pth.tar").write_bytes(damage)
+        checkpoint.keep_unusable(tmp_path)
+    write(tmp_path, 2)
+    write(tmp_path, 3)
+    assert checkpoint.read_checkpoint(tmp_path / "checkpoint_previous.pth.tar")["epoch"] == 2
+    kept = sorted(path.read_bytes() for path in tmp_path.glob("checkpoint_unusable_*.tar"))
+    assert kept == [b"x", b"y"]
+    aside = checkpoint.set_aside(tmp_path)
+    assert aside is not None and list(tmp_path.iterdir()) == [aside]
 
 
 def test_incomplete_files_are_removed(tmp_path: Path) -> None:

@@ -46,6 +46,7 @@ def test_flags(started: Callable[..., dict[str, Any]], monkeypatch: pytest.Monke
     )
     nodes = started("--world-size", "4", "--rank", "2", "--dist-url", "tcp://10.0.0.1:99")
     assert (nodes["nodes"], nodes["node_rank"], nodes["url"]) == (4, 2, "tcp://10.0.0.1:99")
+    assert started("--world-size", "2")["url"] == ""  # which launch refuses for several nodes
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 4)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     assert started("DEVICE", "cuda")["processes"] == 4
@@ -66,7 +67,7 @@ def test_flags(started: Callable[..., dict[str, Any]], monkeypatch: pytest.Monke
     ],
 )
 def test_known_errors_are_one_line(
-    error: Exception, status: int, capsys: pytest.CaptureFixture[str]
+    error: BaseException, status: int, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def main() -> None:
         raise error

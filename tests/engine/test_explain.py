@@ -11,7 +11,7 @@ from torch import Tensor
 
 from swahr.codec.maps import Maps
 from swahr.codec.peaks import Peaks
-from swahr.engine.explain import CELL, COLUMNS, explain, plot_tags
+from swahr.engine.explain import CELL, COLUMNS, MARGIN, explain, plot_tags
 from swahr.inference.predictor import PredictionError, Predictor
 from swahr.models.network import StageOutput
 from swahr.skeleton import Skeleton
@@ -104,8 +104,8 @@ def test_images_of_any_size_and_those_that_are_too_thin() -> None:
         explain(predictor(), np.zeros((20000, 1, 3), np.uint8), SKELETON)
 
 
-def test_tags_are_plotted_at_their_values_in_the_colours_of_people() -> None:
-    """Two joints of two people with the tags 0 and 10, in the order tail, head."""
+def two_joints_of_two_people(names: tuple[str, str]) -> np.ndarray:
+    """The plot of two joints of two people with the tags 0 and 10, in the order tail, head."""
     tags = np.array([[[0.0], [10.0]], [[10.0], [0.0]]], np.float32)
     shape = tags.shape[:2]
     peaks = Peaks(
@@ -115,8 +115,23 @@ def test_tags_are_plotted_at_their_values_in_the_colours_of_people() -> None:
         tags,
         np.array([2, 2]),
     )
-    plot = plot_tags(peaks, np.array([[0, 1], [1, 0]]), (1, 0), ("head", "tail"))
+    return plot_tags(peaks, np.array([[0, 1], [1, 0]]), (1, 0), names)
+
+
+def test_tags_are_plotted_at_their_values_in_the_colours_of_people() -> None:
+    plot = two_joints_of_two_people(("head", "tail"))
     half = plot.shape[0] // 2
     low, high = (person_colors(person)[0] for person in (0, 1))
     assert count(plot[:half], high) > 20 and count(plot[half:], low) > 20
     assert count(plot[:half], low) == count(plot[half:], high) == 0
+
+
+@pytest.mark.parametrize("name", ["h", "the_left_hand" * 20])
+def test_the_name_of_a_joint_is_whole_and_centred_below_its_line(name: str) -> None:
+    """Also a name that needs a smaller font. The line of `head` is the right one."""
+    plot = two_joints_of_two_people((name, "tail"))
+    width = plot.shape[1]
+    below = plot[-MARGIN + 4 :, width // 2 :]
+    text = width // 2 + np.flatnonzero((below < 255).any(axis=(0, 2)))
+    line = MARGIN + (width - 2 * MARGIN) * 3 / 4
+    assert abs((text.min() + text.max()) / 2 - line) < 4 and text.max() < width - MARGIN

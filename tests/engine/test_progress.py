@@ -25,9 +25,17 @@ from swahr.engine.progress import (
     peak_gpu_memory,
     read_records,
     save_panel,
+    setup_logging,
 )
 from swahr.engine.train_step import Sample
+from swahr.files import WriteError
 from tests.engine.distributed_workers import make_batches, make_train_step
+
+
+def test_a_log_file_that_cannot_be_written_is_named(tmp_path: Path) -> None:
+    (tmp_path / "train.log").mkdir()
+    with pytest.raises(WriteError, match=r"train.log: cannot be written \(Is a directory\)$"):
+        setup_logging(tmp_path / "train.log")
 
 
 def read_events(folder: Path) -> list[Event]:

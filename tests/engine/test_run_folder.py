@@ -21,6 +21,7 @@ from swahr.engine.run_folder import (
     keep_config,
     run_lock,
 )
+from swahr.files import WriteError
 
 HOLD = (
     "import sys; from pathlib import Path; from swahr.engine.run_folder import run_lock\n"
@@ -89,6 +90,21 @@ def test_earlier_configurations_are_kept(tmp_path: Path) -> None:
     assert (tmp_path / "config.yaml").read_text() == "A: 3"
     earlier = sorted(tmp_path.glob("config_*.yaml"))
     assert sorted(path.read_text() for path in earlier) == ["A: 1", "A: 2"]
+
+
+def test_a_configuration_in_another_encoding_is_kept(tmp_path: Path) -> None:
+    (tmp_path / "config.yaml").write_bytes(b"\xff\xfeA")
+    keep_config(tmp_path, "A: 1")
+    [earlier] = tmp_path.glob("config_*.yaml")
+    assert earlier.read_bytes() == b"\xff\xfeA" and (tmp_path / "config.yaml").read_text() == "A: 1"
+
+
+def test_a_configuration_that_cannot_be_written_is_named(tmp_path: Path) -> None:
+    for name in ("skeleton.yaml", "config.yaml"):
+        (tmp_path / name).mkdir()
+        with pytest.raises(WriteError, match=rf"{name}: cannot be written \(.+\)$"):
+            keep_config(tmp_path, "A: 1")
+        (tmp_path / name).rmdir()
 
 
 def test_changed_settings() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import sys
+import warnings
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -58,6 +59,38 @@ def test_curves_of_losses_figures_and_rate(monkeypatch: pytest.MonkeyPatch, tmp_
     assert figures == {"AP": ([2], [0.5]), "PCK 0.2": ([2], [0.7])}
     assert rate == {"learning_rate": ([1, 2], [0.1, 0.2])}
     assert read_image(tmp_path / "curves.png").size
+
+
+@pytest.mark.parametrize(
+    ("push", "scale"), [("0.001", "log"), ("0", "log"), ("-0.5", "linear"), ("nan", "log")]
+)
+@pytest.mark.parametrize("epochs", [1, 3])
+def test_small_losses_are_seen_and_epochs_are_whole(
+    push: str, scale: str, epochs: int, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    figure = pytest.importorskip("matplotlib.figure", reason="needs the extra report")
+    drawn = []
+
+    def save(self: Any, *arguments: Any, **options: Any) -> None:
+        drawn.extend(self.axes)
+
+    monkeypatch.setattr(figure.Figure, "savefig", save)
+    row = {"loss": "2", "push0": push, "learning_rate": "0.1", "AP": "0.5"}
+    draw_curves(tmp_path / "curves.png", dict.fromkeys(range(1, epochs + 1), row), ["AP"])
+    assert [panel.get_yscale() for panel in drawn] == [scale, "linear", "linear"]
+    for panel in drawn:
+        ticks = panel.get_xticks()
+        assert len(ticks) and (ticks == ticks.round()).all()
+
+
+def test_losses_of_zero_have_a_linear_scale(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    pytest.importorskip("matplotlib", reason="needs the extra report")
+    rows = {1: {"loss": "0", "learning_rate": "0.1"}}
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        draw_curves(tmp_path / "curves.png", rows, [])
 
 
 def trainer(folder: Path) -> Any:

@@ -19,7 +19,14 @@ from swahr.engine import setup
 from swahr.engine import train_step as module
 from swahr.engine.hooks import build_hooks
 from swahr.engine.schedule import make_sgd
-from swahr.engine.train_step import LossScaler, StepResult, TrainStep, batches_of, step_inputs
+from swahr.engine.train_step import (
+    DYNAMIC_INIT_SCALE,
+    LossScaler,
+    StepResult,
+    TrainStep,
+    batches_of,
+    step_inputs,
+)
 from swahr.engine.trainer import gradient_hooks
 from tests.engine.distributed_workers import CPU, SmallNet, make_batches, make_train_step, part_of
 
@@ -130,6 +137,25 @@ def test_loss_scales() -> None:
     fixed.load_state_dict(dynamic.state_dict())
     assert fixed.state_dict()["scale"] == 128.0
     fixed.load_state_dict({})
+
+
+@pytest.mark.parametrize("before", [LossScaler(CPU), LossScaler(CPU, 128.0)])
+def test_a_dynamic_scale_does_not_start_from_a_static_one(before: LossScaler) -> None:
+    """Nor a run that goes on in another type; and back again."""
+    dynamic = LossScaler(CPU, None)
+    dynamic.load_state_dict(before.state_dict())
+    assert dynamic.scale(torch.ones(())) == DYNAMIC_INIT_SCALE
+    before.load_state_dict(dynamic.state_dict())
+    assert before.scale(torch.ones(())) == before.fixed
+
+
+@pytest.mark.parametrize(("saved", "loaded"), [(1.0, DYNAMIC_INIT_SCALE), (2048.0, 2048.0)])
+def test_scales_of_older_checkpoints(saved: float, loaded: float) -> None:
+    """They do not say what they are; a scale of 1 is that of a run without fp16."""
+    state = LossScaler(CPU, saved).scaler.state_dict()
+    dynamic = LossScaler(CPU, None)
+    dynamic.load_state_dict(state)
+    assert dynamic.scale(torch.ones(())) == loaded
 
 
 @pytest.mark.parametrize("scale", [1.0, 128.0, None])

@@ -40,6 +40,7 @@ from swahr.inference.predictor import ScaleError
 from swahr.losses.criterion import build_criterion
 from swahr.models.build import build_model
 from swahr.models.weights import CheckpointError, published_state
+from swahr.parts import PartError
 from swahr.skeleton import COCO, skeleton_yaml
 
 FOLDER = "output/coco_kpt/pose_higher_hrnet/tiny"
@@ -85,7 +86,7 @@ def assert_same(ours: Any, theirs: Any, where: str = "checkpoint") -> None:
     """Equal to the bit, except for the clock and what names the run."""
     if isinstance(ours, dict):
         assert ours.keys() == theirs.keys(), where
-        for key in ours.keys() - {"seconds", "run_id", "config", "logs"}:
+        for key in ours.keys() - {"seconds", "run_id", "launchers", "config", "logs"}:
             assert_same(ours[key], theirs[key], f"{where}.{key}")
     elif isinstance(ours, list):
         assert len(ours) == len(theirs), where
@@ -207,10 +208,10 @@ def test_a_truncated_checkpoint_costs_an_epoch(
     newest = folder / "checkpoint.pth.tar"
     newest.write_bytes(newest.read_bytes()[:-1000])
     assert_same(start(), undisturbed)
-    assert (
-        f"{newest}: damaged, cut short, or more than plain data"
-        in (folder / "train.log").read_text()
-    )
+    log = (folder / "train.log").read_text()
+    assert f"{newest}: damaged, cut short, or more than plain data" in log
+    [kept] = folder.glob("checkpoint_unusable_*.pth.tar")
+    assert f"checkpoint.pth.tar is kept as {kept}\n" in log
 
 
 def test_a_validation_that_was_cut_off_is_made_up_for(
@@ -260,10 +261,22 @@ def test_without_auto_resume_a_run_starts_anew(
         assert f"SEED: {seed}" in (aside / "config.yaml").read_text()
 
 
+def test_a_start_that_is_refused_leaves_the_earlier_run_where_it_is(
+    start: Start, folder: Path
+) -> None:
+    start()
+    before = {path.name for path in folder.iterdir()}
+    with pytest.raises(PartError, match="TRAIN.LR_SCHEDULE is 'cosine'; it is one of linear, step"):
+        start("AUTO_RESUME", False, "TRAIN.LR_SCHEDULE", "cosine")
+    assert {path.name for path in folder.iterdir()} == before
+
+
 def test_an_elastic_restart_resumes_its_own_jobs_checkpoint_only(
     start: Start, folder: Path, undisturbed: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("TORCHELASTIC_RESTART_COUNT", "1")
+    """Whatever the launcher of this node counts."""
+    monkeypatch.setenv("TORCHELASTIC_RUN_ID", "a run")
+    monkeypatch.setenv("TORCHELASTIC_RESTART_COUNT", "0")
     with monkeypatch.context() as patch, pytest.raises(Interrupted):
         patch.setattr(comm, "launcher_id", lambda: "an earlier job")
         at_step(patch, 6, lambda: os.kill(os.getpid(), signal.SIGTERM))
@@ -276,6 +289,16 @@ def test_an_elastic_restart_resumes_its_own_jobs_checkpoint_only(
     with monkeypatch.context() as patch:
         at_step(patch, 3, lambda: pytest.fail("not resumed"))
         assert_same(start("AUTO_RESUME", False), undisturbed)
+
+
+def test_processes_agree_on_whether_they_were_restarted(
+    config_file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A launcher of another node wrote the checkpoint with processes that are gone."""
+    cfg = load_config(config_file, ["AUTO_RESUME", False])
+    for others, answer in (([True], True), ([False], False)):
+        monkeypatch.setattr(comm, "all_gather", lambda value: [value, *others])  # noqa: B023
+        assert setup.continues_own_run(cfg, config_file.parent, ["job"]) == answer
 
 
 def test_resuming_with_other_settings_is_refused(
@@ -298,6 +321,17 @@ def test_resuming_with_other_settings_is_refused(
     assert log.count("PRINT_FREQ: 2 in checkpoint.pth.tar, now 3") == 2
     [earlier] = folder.glob("config_*.yaml")
     assert earlier.read_bytes() == config and "LR: 0.7" in (folder / "config.yaml").read_text()
+
+
+def test_changes_are_allowed_for_the_start_that_says_so_only(start: Start, folder: Path) -> None:
+    """Not for those that take the configuration it leaves behind."""
+    start()
+    content = start("TRAIN.LR", 0.7, "TRAIN.END_EPOCH", 3, "RESUME_CHANGED", True)
+    saved = folder / "config.yaml"
+    assert "RESUME_CHANGED: true" not in saved.read_text() + content["config"]
+    assert "RESUME_CHANGED" not in (folder / "train.log").read_text()
+    with pytest.raises(RefusedResume, match=r"other settings: TRAIN.LR 0.7 \(now 0.5\)"):
+        train(load_config(saved, ["TRAIN.LR", 0.5]), saved)
 
 
 def test_resuming_with_other_flip_pairs_is_refused(start: Start, tmp_path: Path) -> None:
@@ -624,12 +658,22 @@ def test_the_epoch_with_which_a_hook_ends_training_is_validated(
     assert content["progress"]["best_perf"] == 0.5 and (folder / "model_best.pth.tar").exists()
 
 
-def test_an_unknown_best_metric_is_told_before_training(start: Start, folder: Path) -> None:
-    with pytest.raises(
-        TrainingError, match="TRAIN.BEST_METRIC is 'mAP'; validation gives AP, AP .5,"
-    ):
-        start("TRAIN.BEST_METRIC", "mAP")
+def test_an_unknown_best_metric_is_told_before_training(
+    start: Start, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Unless a hook of the user's may add it."""
+    for hooks in ([""], ["share_cpu", "ema"]):
+        with pytest.raises(
+            TrainingError, match="TRAIN.BEST_METRIC is 'mAP'; validation gives AP, AP .5,"
+        ):
+            start("TRAIN.BEST_METRIC", "mAP", "TRAIN.HOOKS", hooks)
     assert not (folder / "checkpoint.pth.tar").exists()
+    monkeypatch.setitem(HOOKS, "mine", lambda cfg, model: None)
+    setup.check_best_metric(
+        load_config(
+            folder.parents[3] / "tiny.yaml", ["TRAIN.BEST_METRIC=mAP", "TRAIN.HOOKS=[mine]"]
+        )
+    )
 
 
 def test_checkpoints_written_in_the_background_are_the_same(

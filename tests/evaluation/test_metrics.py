@@ -163,7 +163,7 @@ def test_nobody_labelled_gives_no_figures(
     [
         (truth([]), [], "mpii", "unknown scoring protocol 'mpii': it is one of coco, crowd_pose"),
         ({"images": [], "categories": []}, [], "coco", "the annotations have no annotations"),
-        ([], [], "coco", "annotations must be a JSON object, not a list"),
+        ([], [], "coco", "annotations must be a JSON object, not list$"),
         ("missing.json", [], "coco", "annotations missing.json: cannot be read .*No such file"),
         (
             truth([person(3, 1, 9, keypoints=[1, 2, 2])]),
@@ -176,7 +176,7 @@ def test_nobody_labelled_gives_no_figures(
             truth([]),
             [found(1, 9, 1) | {"keypoints": [1]}],
             "coco",
-            "result 0 has 1 keypoint numbers; the skeleton needs 3 x 3",
+            "result 0 has 1 keypoint number; the skeleton needs 3 x 3",
         ),
         (
             truth([]),

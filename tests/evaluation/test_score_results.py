@@ -140,8 +140,16 @@ def test_what_cannot_be_scored_is_said_in_one_line(
 
 def test_another_json_file_is_named(score: Score, own: Path) -> None:
     results = write(own, {}, "r.json")
-    said = f"results {results}: must be a JSON list, not a dict\n"
+    said = f"results {results}: must be a JSON list, not object\n"
     assert score("coco", results, own) == (2, "", said)
+
+
+def test_people_of_images_are_told_from_results(score: Score, own: Path) -> None:
+    """people.json of predict has annotations, whose image ids are its own."""
+    people = write(own, {"images": [], "annotations": [], "categories": []}, "people.json")
+    status, _, said = score("coco", people, own)
+    assert status == 2 and said.startswith(f"results {people}: must be a JSON list, not object; it")
+    assert said.endswith(" are written by `swahr val`, as results/keypoints_..._results.json\n")
 
 
 def test_what_is_missing_is_said_in_one_line(score: Score, own: Path) -> None:

@@ -115,13 +115,14 @@ def test_two_nodes(start: Start, folder: Path, undisturbed: Undisturbed) -> None
     assert same(weights(folder), undisturbed(2))
 
 
-@pytest.mark.parametrize("victim", [0, 1])
+@pytest.mark.parametrize(("victim", "auto_resume"), [(0, False), (1, False), (1, True)])
 def test_elastic_restart_of_two_nodes(
-    start: Start, folder: Path, undisturbed: Undisturbed, victim: int
+    start: Start, folder: Path, undisturbed: Undisturbed, victim: int, auto_resume: bool
 ) -> None:
     """A worker dies on one of two nodes; the launchers, which count restarts for themselves, start
     both again.
     """
+    options = (*EPOCHS, "AUTO_RESUME", auto_resume)
     launcher = (
         "-m",
         "torch.distributed.run",
@@ -133,7 +134,7 @@ def test_elastic_restart_of_two_nodes(
         "--local-addr=127.0.0.1",
         "--monitor-interval=0.5",
     )
-    nodes = [start(*EPOCHS, launcher=launcher) for _ in range(2)]
+    nodes = [start(*options, launcher=launcher) for _ in range(2)]
     while not any("epoch 2/6, step 2/" in node.text() for node in nodes):
         assert all(node.process.poll() is None for node in nodes), "\n".join(
             node.text() for node in nodes

@@ -23,10 +23,12 @@ from swahr.data.keypoints import KeypointDataset
 from swahr.engine.datasets import adapt_records
 from swahr.evaluation.matching import load_run
 from swahr.evaluation.metrics import evaluate
+from swahr.evaluation.pixels import PIXEL_NAMES
 from swahr.report.errors import ERRORS, find_errors
 from swahr.report.gallery import GREY, kinds_of_image, make_card
 from swahr.report.page import ReportError, check_libraries, make_report
 from swahr.skeleton import COCO
+from swahr.visualize import draw_people
 from tests.engine.test_image_sources import phone_photo
 from tests.report.made import OFFSET, SKELETON, found, person, random_set, truth
 
@@ -189,6 +191,31 @@ def test_an_image_that_the_network_cannot_take_is_named_on_its_card(tmp_path: Pa
 def test_reports_on_nothing(people: list[dict[str, Any]]) -> None:
     assert "</html>" in make_report(truth(*people), {"a": []}, SKELETON)
     assert "</html>" in make_report(truth(*people), {"a": [], "b": [found()]}, SKELETON)
+
+
+def test_an_error_without_a_found_keypoint_is_undefined_and_pck_has_its_column_s_name() -> None:
+    page = make_report(truth(person(1)), {"a": [], "b": [found(off=0)]}, SKELETON)
+    for name in ("median", "mean"):
+        assert re.findall(rf'<b data-figure="{name}">([^<]+)<', page) == ["undefined", "0.0 px"]
+    assert page.count(f"{PIXEL_NAMES[-1]}<") == 4 and "PCK@" not in page
+
+
+def test_a_person_has_one_number_in_truth_and_prediction(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also where the scores have another order; -1 stands for nobody."""
+    drawn = []
+
+    def draw(*arguments: Any, ids: Any) -> np.ndarray:
+        drawn.append(list(ids))
+        return draw_people(*arguments, ids=ids)
+
+    monkeypatch.setattr("swahr.report.gallery.draw_people", draw)
+    annotations = truth(person(1, 1), person(2, 2), person(3, 2, 1), images=2)
+    records = [found(2, 1, score=0.9), found(2, 3, score=0.8), found(2, 0, score=0.7)]
+    run = load_run(annotations, records, SKELETON)
+    make_card(1, 1.0, [("a", run, find_errors(run), 0.1)], {}, None)
+    assert drawn[0] == [0, 1] and sorted(drawn[1]) == [-1, 0, 1]
+    by_score = np.argsort(-run.found.scores).tolist()
+    assert [drawn[1][row] for row in by_score] == [1, -1, 0]
 
 
 def test_what_missed_people_cost_is_undefined_where_all_are_missed() -> None:

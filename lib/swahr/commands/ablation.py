@@ -34,7 +34,7 @@ from swahr.ablation.figures import RunFigures, collect
 from swahr.ablation.page import check_page, write_page
 from swahr.ablation.plan import AblationError, PlannedRun, find_files, plan_runs
 from swahr.ablation.processes import RunProcesses, make_slots
-from swahr.commands.flags import add_import_flag
+from swahr.commands.flags import add_import_flag, check_no_key
 from swahr.config import check_files
 from swahr.distributed import comm
 from swahr.distributed.signals import Interrupted
@@ -64,7 +64,9 @@ def parse_args(arguments: Sequence[str] | None = None) -> argparse.Namespace:
         metavar="N",
         help="runs at the same time (default: one for each GPU, one on the CPU)",
     )
-    parser.add_argument("--out", default="docs/ablation.md", metavar="FILE", help="the page")
+    parser.add_argument(
+        "--out", default="docs/ablation.md", metavar="FILE", help="the page (default: %(default)s)"
+    )
     parser.add_argument(
         "--resamples",
         type=int,
@@ -207,6 +209,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     import_modules(args.modules)
     check_library()
     check_page(args.out)
+    for word in args.files:
+        check_no_key(word)
     files = find_files(args.files)
     files = {name: files[name] for name in order(list(files), args.baseline)}
     planned = plan_runs(files, args.seeds, args.opts)

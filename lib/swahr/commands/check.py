@@ -33,8 +33,9 @@ from swahr.data.keypoints import KeypointDataset
 from swahr.engine.augmented_sheet import EXAMPLES, augmented_sheet
 from swahr.engine.datasets import build_training_set
 from swahr.parts import import_modules
-from swahr.skeleton import TYPICAL_SIGMA, get_skeleton
+from swahr.skeleton import TYPICAL_SIGMA, MissingSigmas, Skeleton, get_skeleton, load_skeleton
 from swahr.visualize import draw_people, make_grid, save_image
+from swahr.words import counted
 
 SHEET = 16  # images of a contact sheet
 COLUMNS = 4
@@ -103,7 +104,8 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--suggest-sigmas",
         action="store_true",
-        help="print sigmas for the skeleton file: measured with --second, else by a rule of thumb",
+        help="print sigmas for the skeleton file, which may lack them: measured with --second, "
+        "else by a rule of thumb",
     )
     parser.add_argument(
         "--second", metavar="FILE", help="annotations of the same images by somebody else"
@@ -133,8 +135,19 @@ def _configuration(args: argparse.Namespace) -> Any:
 
 def _open(args: argparse.Namespace) -> KeypointDataset:
     annotations, images = args.words
-    skeleton = get_skeleton(args.skeleton or "coco")
+    skeleton = _skeleton(args.skeleton or "coco", may_lack_sigmas=args.suggest_sigmas)
     return KeypointDataset(annotations, images, skeleton, categories=args.categories, strict=False)
+
+
+def _skeleton(name: str, *, may_lack_sigmas: bool) -> Skeleton:
+    """The skeleton of --skeleton. Raises SkeletonError."""
+    try:
+        return get_skeleton(name)
+    except MissingSigmas:
+        if not may_lack_sigmas:
+            raise
+    print(f"note: {name} has no sigmas yet; training needs them")
+    return load_skeleton(name, default_sigma=TYPICAL_SIGMA)
 
 
 def _open_configured(cfg: Any) -> KeypointDataset:
@@ -165,7 +178,8 @@ def print_sigmas(dataset: KeypointDataset, second: str | None) -> None:
             why = "" if count >= ENOUGH else f", fewer than {ENOUGH}"
             why = ", which are all equal" if sigma == 0 else why
             rule = f"{why}: a rule of thumb is taken" if why else ""
-            print(f"  {name:<26} {sigma:.4f} from {count} double labels{rule}")
+            labels = counted(int(count), "double label")
+            print(f"  {name:<26} {sigma:.4f} from {labels}{rule}")
     else:
         print(
             "sigmas by a rule of thumb: COCO's for keypoints of its names, "

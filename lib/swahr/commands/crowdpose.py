@@ -1,7 +1,7 @@
 """Join CrowdPose's train and val annotations into trainval, on which the published experiments
 train.
 
-python tools/crowdpose_concat_train_val.py --data_dir data/crowd_pose/json
+    python tools/crowdpose_concat_train_val.py --data_dir data/crowd_pose/json
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from typing import Any
 from swahr.data.annotation_check import read_annotations
 from swahr.data.annotation_report import AnnotationError
 from swahr.files import shorten, write_text
+from swahr.words import counted
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -38,7 +39,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (ValueError, OSError) as error:
         print(error, file=sys.stderr)
         return 2
-    print(f"{target}: {len(joined['images'])} images, {len(joined['annotations'])} annotations")
+    images, people = (len(joined[kind]) for kind in ("images", "annotations"))
+    print(f"{target}: {counted(images, 'image')}, {counted(people, 'annotation')}")
     return 0
 
 
@@ -58,7 +60,7 @@ def join(first: Path, second: Path) -> dict[str, Any]:
         repeated = [value for value, count in ids.items() if count > 1]
         if repeated:
             raise AnnotationError(
-                f"{first} and {second.name}: {len(repeated)} ids of {kind} are in both, "
-                f"for example {repeated[0]}"
+                f"{first} and {second.name}: both have {counted(len(repeated), 'id')} of {kind}, "
+                f"such as {repeated[0]}"
             )
     return joined

@@ -1,7 +1,7 @@
 """Turn labelled frames of DeepLabCut into COCO's format.
 
     python tools/dlc_to_coco.py CollectedData_me.csv --images labeled-data --out data/mouse
-    python tools/check_dataset.py data/mouse/annotations/person_keypoints_train.json \
+    python tools/check_dataset.py data/mouse/annotations/person_keypoints_train.json \\
         data/mouse/images/train --skeleton data/mouse/skeleton.yaml
 
 The CSV file has the header lines scorer, (individuals,) bodyparts and coords, then a line a frame
@@ -27,6 +27,7 @@ from swahr.commands.flags import named_folder
 from swahr.converters.coco import write_dataset
 from swahr.converters.dlc import SIGMA, read_dlc, split_frames
 from swahr.skeleton import Skeleton
+from swahr.words import counted
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -65,13 +66,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(error, file=sys.stderr)
         return 2
     for split, count in written.images.items():
-        print(f"{split:<6} {count} images, {written.people[split]} animals")
+        animals = counted(written.people[split], "animal")
+        print(f"{split:<6} {counted(count, 'image')}, {animals}")
     if labels.unlabelled:
-        print(f"{labels.unlabelled} frames without labels were left out")
+        print(f"left out: {counted(labels.unlabelled, 'frame')} without labels")
     if labels.unique:
         print(f"parts of no animal were left out: {', '.join(labels.unique)}")
     if written.outside:
-        print(f"{written.outside} parts lie outside their image and count as not labelled")
+        parts = counted(written.outside, "part lies", "parts lie")
+        print(f"{parts} outside the image and counted as not labelled")
     print(f"flip pairs: {pairs_text(written.skeleton)}")
     if written.kept:
         print(written.kept)

@@ -42,6 +42,7 @@ from swahr.models.network import PoseNetwork
 from swahr.parts import import_modules
 from swahr.skeleton import COCO, SKELETONS, Skeleton, skeleton_yaml
 from swahr.synthetic import PRESETS, render_scene
+from swahr.words import counted
 
 # Settings that choose how PyTorch runs a network. The file holds their plain values.
 OF_PYTORCH = {
@@ -77,10 +78,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
     image = read_image(args.image, honour_exif=True) if args.image else drawn_image()
     agreement = export(model, args.output, half=args.half, flip=args.flip, image=image)
     size = Path(args.output).stat().st_size / 1e6
+    people = counted(agreement.people, "person is", "people are")
     nobody = "" if agreement.people else "; nobody was found: --image with people checks more"
     print(
         f"{args.output}: {size:.1f} MB; maps differ from PyTorch's by {agreement.maps:.1e} of the "
-        f"largest value, {agreement.people} people are the same{nobody}"
+        f"largest value, {people} the same{nobody}"
     )
 
 

@@ -7,18 +7,28 @@ import math
 import os
 import sys
 from collections.abc import Sequence
+from difflib import get_close_matches
 from typing import Any
 
 from yacs.config import CfgNode
 
-from swahr.config import ConfigError, Problem, list_keys, load_config, raise_problems
+from swahr.config import SCHEMA, ConfigError, Problem, list_keys, load_config, raise_problems
 from swahr.distributed import comm
 from swahr.exported import is_exported
 from swahr.parts import import_modules
+from swahr.words import counted
+
+LIKE_A_KEY = 0.75  # from this likeness to a key, of 0 to 1, a word is meant as one
 
 
-def config_parser(description: str | None) -> argparse.ArgumentParser:
-    """A parser with the flags of every tool that loads a configuration: --cfg, --import, ..."""
+def config_parser(
+    description: str | None, instead: str = "", takes_sources: bool = False
+) -> argparse.ArgumentParser:
+    """A parser with the flags of every tool that loads a configuration: --cfg, --import, ...
+
+    instead: what may be given in place of --cfg. takes_sources: whether words without a flag are
+    sources too, and not settings alone.
+    """
     parser = argparse.ArgumentParser(
         description=description,
         formatter_class=argparse.RawDescriptionHelpFormatter,
@@ -28,27 +38,31 @@ def config_parser(description: str | None) -> argparse.ArgumentParser:
         parser,
         "--cfg",
         metavar="FILE",
-        help="YAML file of the experiment; may be omitted with TEST.MODEL_FILE x.onnx",
+        help="YAML file of the experiment" + (f"; or {instead}" if instead else ""),
     )
     _add_early_flags(parser)
     parser.add_argument(
         "--print-config", action="store_true", help="print the merged configuration and exit"
     )
+    about_words = "the source, see above, and " if takes_sources else ""
     parser.add_argument(
         "opts",
         nargs="*",
-        metavar="KEY VALUE",
-        help="settings that replace those of the file; also KEY=VALUE",
+        metavar="SOURCE | KEY VALUE" if takes_sources else "KEY VALUE",
+        help=f"{about_words}settings that replace those of the file; also KEY=VALUE",
     )
     return parser
 
 
-def run_parser(description: str | None, *processes: str) -> argparse.ArgumentParser:
+def run_parser(
+    description: str | None, *processes: str, instead: str = "", takes_sources: bool = False
+) -> argparse.ArgumentParser:
     """A parser with the flags of the tools that run a network.
 
-    processes: the tool's flags for the number of processes.
+    processes: the tool's flags for the number of processes. instead, takes_sources: see
+    config_parser.
     """
-    parser = config_parser(description)
+    parser = config_parser(description, instead, takes_sources)
     add_flag(
         parser,
         *processes,
@@ -137,6 +151,17 @@ def add_import_flag(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def add_weights_flag(parser: argparse.ArgumentParser) -> None:
+    """--weights, which model_files.find_model takes."""
+    add_flag(
+        parser,
+        "--weights",
+        metavar="PATH",
+        help="the folder of a run or of `swahr publish`, or a file of weights, whose network is "
+        "told from it; with --cfg a file in place of TEST.MODEL_FILE",
+    )
+
+
 def _add_early_flags(parser: argparse.ArgumentParser) -> None:
     add_import_flag(parser)
     parser.add_argument(
@@ -152,13 +177,14 @@ def parse_flags(
     parser: argparse.ArgumentParser,
     arguments: Sequence[str] | None = None,
     *,
-    cfg_required: bool = True,
+    takes_models: bool = False,
 ) -> argparse.Namespace:
     """The parsed flags, after the modules of --import are imported; --list-keys ends the program.
 
-    arguments: those of the command line if None. cfg_required: whether --cfg may be omitted only
-    for an exported network. Raises ConfigError for flags that contradict each
-    other, PartError for a module that cannot be imported.
+    arguments: those of the command line if None. takes_models: whether the command works without
+    --cfg where an exported network, or the flag --weights if it has that, tells the settings;
+    otherwise --cfg must name the YAML file of an experiment. Raises ConfigError for flags that
+    contradict each other, PartError for a module that cannot be imported.
     """
     early = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     _add_early_flags(early)
@@ -168,11 +194,22 @@ def parse_flags(
         print(list_keys(markdown=args.list_keys == "markdown"), end="")
         sys.exit(0)
     args = parser.parse_intermixed_args(arguments)
-    args.cfg = args.cfg or _exported_file([*args.opts, *getattr(args, "img", [])])
-    if args.cfg is None and cfg_required:
-        parser.error("the following arguments are required: --cfg")
+    if takes_models:
+        args.cfg = args.cfg or _exported_file([*args.opts, *getattr(args, "img", [])])
+    elif args.cfg and is_exported(args.cfg):
+        parser.error(
+            f"--cfg {args.cfg}: is an exported network; give the YAML file of its training"
+        )
+    if not args.cfg and not getattr(args, "weights", None):
+        parser.error(_what_is_missing(args))
     _check_flags(args)
     return args
+
+
+def _what_is_missing(args: argparse.Namespace) -> str:
+    if not hasattr(args, "weights"):
+        return "give --cfg, the YAML file of an experiment"
+    return "give --weights (a run's folder or a file of weights), or --cfg"
 
 
 def _exported_file(words: Sequence[str]) -> str | None:
@@ -181,6 +218,19 @@ def _exported_file(words: Sequence[str]) -> str | None:
     pairs = [f"{key}={value}" for key, value in zip(words, words[1:])]
     named = [word.removeprefix(start) for word in (*words, *pairs) if word.startswith(start)]
     return next((path for path in named if is_exported(path)), None)
+
+
+def check_no_key(word: str) -> None:
+    """Raise ConfigError, with the key that is meant, for a word that would be taken for a file and
+    is a setting with a slip in its key.
+    """
+    key = word.partition("=")[0]
+    if "." not in key or os.path.exists(word):
+        return
+    nearest = get_close_matches(key.upper(), SCHEMA, 1, LIKE_A_KEY)
+    if nearest:
+        text = f"{key}: there is no such file, and no such setting; the nearest is {nearest[0]}"
+        raise ConfigError([text])
 
 
 def _check_flags(args: argparse.Namespace) -> None:
@@ -200,10 +250,12 @@ def _check_flags(args: argparse.Namespace) -> None:
     if comm.launched():
         here = comm.local_world_size()
         if "processes" in given and args.processes != here:
-            _refuse(f"{given['processes']} {args.processes}", f"the launcher's {here} processes")
+            launched = counted(here, "process", "processes")
+            _refuse(f"{given['processes']} {args.processes}", f"the launcher's {launched}")
         launched_nodes = os.environ.get("GROUP_WORLD_SIZE", str(nodes))
         if "world_size" in given and str(nodes) != launched_nodes:
-            _refuse(f"--world-size {nodes}", f"the launcher's {launched_nodes} nodes")
+            launched = counted(int(launched_nodes), "node")
+            _refuse(f"--world-size {nodes}", f"the launcher's {launched}")
 
 
 def _refuse(first: str, second: str) -> None:

@@ -8,6 +8,8 @@ convolutions, counted by the rule of the published figures and exactly.
 
 from __future__ import annotations
 
+import argparse
+
 import torch
 
 from swahr.commands.flags import config_parser, load_run_config, parse_flags
@@ -17,8 +19,13 @@ from swahr.models.build import build_model
 from swahr.models.flops import count_macs, count_parameters
 
 
+def parse_args() -> argparse.Namespace:
+    parser = config_parser(__doc__, "TEST.MODEL_FILE x.onnx, an exported network")
+    return parse_flags(parser, takes_models=True)
+
+
 def main() -> None:
-    cfg = load_run_config(parse_flags(config_parser(__doc__)))
+    cfg = load_run_config(parse_args())
     size = cfg.DATASET.INPUT_SIZE
     with torch.device("meta"):  # only shapes are needed
         model = build_model(cfg)

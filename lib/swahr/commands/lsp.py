@@ -26,6 +26,7 @@ from collections.abc import Sequence
 from swahr.commands.flags import named_folder
 from swahr.converters.coco import write_dataset
 from swahr.converters.lsp import SKELETON, read_lsp
+from swahr.words import counted
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -46,9 +47,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(error, file=sys.stderr)
         return 2
     for split, count in written.images.items():
-        print(f"{split:<6} {count} images, {written.people[split]} people")
+        people = counted(written.people[split], "person", "people")
+        print(f"{split:<6} {counted(count, 'image')}, {people}")
     if written.outside:
-        print(f"{written.outside} joints lie outside their image and count as not labelled")
+        joints = counted(written.outside, "joint lies", "joints lie")
+        print(f"{joints} outside the image and counted as not labelled")
     if written.kept:
         print(written.kept)
     return 0

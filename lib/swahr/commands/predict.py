@@ -30,6 +30,8 @@ from typing import Any
 
 from swahr.commands.flags import (
     add_flag,
+    add_weights_flag,
+    check_no_key,
     check_run_config,
     finite_number,
     load_run_config,
@@ -49,12 +51,14 @@ from swahr.engine.people_file import Summary
 from swahr.engine.provenance import find_weights
 from swahr.engine.video import Video, is_video
 from swahr.parts import with_modules
+from swahr.words import counted
 
 # The one text about scores; docs/predict.md has it too, which a test compares.
 SCORES = """\
 Scores: a joint's score is the value of its heatmap where the joint was placed, about 1 where the
 network is sure, and 0 where the joint was not found. It is no probability, and networks differ.
-A person's score is the mean of the scores of all its joints, so that half a person has about half
+A person's score is the mean of the scores that its joints had before refinement. A joint that was
+not found until then counts as 0, also if refinement adds it, so that half a person has about half
 the score. --threshold is the lowest score of a person. The default, 0.1, finds nearly everybody,
 and some who are not there; 0.3 is better for drawings and counts; --all keeps everybody, which AP
 needs. Of the people who are left, joints with a score above the threshold are drawn as discs, those
@@ -67,14 +71,10 @@ NOTHING = "none"
 
 def parse_args() -> argparse.Namespace:
     description = (__doc__ or "").replace("{scores}", SCORES)
-    parser = run_parser(description, "--world_size", "--gpus")
-    add_flag(
-        parser,
-        "--weights",
-        metavar="PATH",
-        help="the folder of a run or of `swahr publish`, or a file of weights, whose network is "
-        "told from it; with --cfg a file in place of TEST.MODEL_FILE",
+    parser = run_parser(
+        description, "--world_size", "--gpus", instead="--weights", takes_sources=True
     )
+    add_weights_flag(parser)
     parser.add_argument(
         "--img",
         nargs="+",
@@ -119,7 +119,7 @@ def parse_args() -> argparse.Namespace:
         ("--show-maps", "also write what the network sees in each image, as NAME_maps.png"),
     ):
         parser.add_argument(flag, action="store_true", help=about)
-    args = parse_flags(parser, cfg_required=False)
+    args = parse_flags(parser, takes_models=True)
     images, opts = split_sources(args.opts)
     flagged, more_opts = split_sources(args.img)
     args.opts = opts + more_opts
@@ -127,14 +127,13 @@ def parse_args() -> argparse.Namespace:
     given = sum((bool(args.img), args.img_dir is not None, args.video is not None))
     if given != 1:
         parser.error("give images (or --img), --img_dir or --video, and only one of them")
-    if args.cfg is None and args.weights is None:
-        parser.error("give --weights (a run's folder or a file of weights), or --cfg")
     return args
 
 
 def split_sources(words: Sequence[str]) -> tuple[list[str], list[str]]:
     """The images and the settings among the words of a command. A word whose first part is a
     section of the configuration, and that is not a file, begins a setting: KEY VALUE or KEY=VALUE.
+    Raises ConfigError for a word that is neither a file nor, but nearly, a key.
     """
     known = defaults()
     images: list[str] = []
@@ -143,6 +142,7 @@ def split_sources(words: Sequence[str]) -> tuple[list[str], list[str]]:
     for word in remaining:
         key, equals, _ = word.partition("=")
         if key.partition(".")[0] not in known or Path(word).exists():
+            check_no_key(word)
             images.append(word)
         elif equals:
             opts.append(word)
@@ -265,7 +265,7 @@ def find_results(args: argparse.Namespace, *, is_video: bool) -> Results:
 
 def describe(found: Summary, results: Results, unit: str) -> str:
     """What was found, in one line. unit: what an image of the source is called."""
-    images = _counted(found.images, unit)
+    images = counted(found.images, unit)
     if not found.people:
         best = found.best_score
         if best is None or best >= results.threshold:
@@ -275,32 +275,29 @@ def describe(found: Summary, results: Results, unit: str) -> str:
             f"the highest is {best:.3f}"
         )
     where = f"; see {results.folder}" if results.outputs else ""
-    empty = f", none in {_counted(found.empty, unit)}" if found.empty else ""
-    return f"{_counted(found.people, 'person', 'people')} in {images}{empty}{where}"
-
-
-def _counted(number: int, one: str, many: str = "") -> str:
-    return f"{number:,} {one if number == 1 else many or one + 's'}"
+    empty = f", none in {counted(found.empty, unit)}" if found.empty else ""
+    return f"{counted(found.people, 'person', 'people')} in {images}{empty}{where}"
 
 
 def report_skipped(files: ImageFiles, skipped: dict[str, str]) -> None:
     """Name what was not used. Raises InferenceError if that is everything."""
     if files.skipped_folders:
         print(
-            f"{len(files.skipped_folders)} folders skipped (--recursive reads them):",
+            f"{counted(len(files.skipped_folders), 'folder')} skipped (--recursive reads them):",
             *files.skipped_folders,
             sep="\n  ",
             file=sys.stderr,
         )
     if files.excluded:
-        print(f"{files.excluded} files in --save_dir are not read", file=sys.stderr)
+        print(f"not read: {counted(files.excluded, 'file')} in --save_dir", file=sys.stderr)
     count = len(files.names)
     if skipped:
         print(
-            f"{len(skipped)} of {count} files skipped:",
+            f"{len(skipped)} of {counted(count, 'file')} skipped:",
             *skipped.values(),
             sep="\n  ",
             file=sys.stderr,
         )
     if len(skipped) == count:
-        raise InferenceError(f"{files.title}: none of the {count} files is an image")
+        files_read = "the file is no" if count == 1 else f"none of the {count:,} files is an"
+        raise InferenceError(f"{files.title}: {files_read} image")

@@ -1,6 +1,6 @@
 """Make a report on results: one HTML file with figures, kinds of errors and the worst images.
 
-    python tools/report.py results.json --annotations person_keypoints_val2017.json \
+    python tools/report.py results.json --annotations person_keypoints_val2017.json \\
         --images images/val2017
     python tools/report.py new.json --annotations val.json --skeleton own.yaml --compare old.json
     python tools/report.py results.json --annotations val.json --images images/val \\

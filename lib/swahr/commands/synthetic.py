@@ -31,6 +31,7 @@ from swahr.synthetic import (
     write_video,
 )
 from swahr.synthetic.video import MAX_SIDE
+from swahr.words import counted
 
 MAX_PROBLEMS_SHOWN = 20
 # Values of the flags that were not given.
@@ -179,7 +180,8 @@ def make_set(args: argparse.Namespace) -> None:
             progress=True,
         )
     if made:
-        print(f"{args.out}: {made} images, {made / (time.perf_counter() - start):.0f} images/s")
+        speed = made / (time.perf_counter() - start)
+        print(f"{args.out}: {counted(made, 'image')}, {speed:.0f} images/s")
     else:
         print(f"{args.out}: complete, nothing to do")
 
@@ -191,7 +193,7 @@ def verify(root: str) -> int:
         print(problem)
     if len(problems) > MAX_PROBLEMS_SHOWN:
         print(f"... and {len(problems) - MAX_PROBLEMS_SHOWN} more")
-    print(f"{root}: {len(problems)} differences" if problems else f"{root}: verified")
+    print(f"{root}: {counted(len(problems), 'difference')}" if problems else f"{root}: verified")
     return 1 if problems else 0
 
 
@@ -208,7 +210,7 @@ def main(arguments: list[str] | None = None) -> int:
                 seed=args.seed,
                 size=image_size(args) or (640, 480),
             )
-            print(f"{args.out}: {args.frames} frames, people in {truth}")
+            print(f"{args.out}: {counted(args.frames, 'frame')}, people in {truth}")
             return 0
         make_set(args)
         if args.preset in BENCHMARKS:

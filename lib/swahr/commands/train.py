@@ -29,9 +29,9 @@ def parse_args() -> argparse.Namespace:
     add_flag(
         parser,
         "--dist-url",
-        default="tcp://127.0.0.1:23456",
+        default="",
         metavar="URL",
-        help="address of node 0",
+        help="address of node 0, tcp://HOST:PORT; several nodes need it",
     )
     add_flag(
         parser,

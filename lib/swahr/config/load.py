@@ -14,7 +14,7 @@ import yaml
 from yacs.config import CfgNode
 
 from swahr.config.errors import ConfigError, Problem
-from swahr.config.paths import SAVED_CONFIG, configured_skeleton, resolve_path
+from swahr.config.paths import SAVED_CONFIG, configured_skeleton, refuse_models, resolve_path
 from swahr.config.places import get_places, locate, raise_problems, set_places
 from swahr.config.read import BASE, Reader, Setting
 from swahr.config.rules import (
@@ -55,6 +55,7 @@ def load_config(
     file = resolve_path(path)
     if is_exported(file):
         return _load_exported(file, opts)
+    refuse_models(file)
     reader = Reader()
     reader.read_file(file)
     if skeleton is not None:
@@ -154,7 +155,10 @@ def _check_required_modules(settings: Sequence[Setting]) -> None:
             continue  # reported with the other wrong types
         for name in names:
             if name and name not in sys.modules:
-                text = f"needs the module {name}; add --import {name} to the command"
+                text = (
+                    f"needs the module {name}; add --import {name} to the command, or in Python "
+                    f"import {name}"
+                )
                 problems.append(Problem((key,), text, where))
     if problems:
         raise ConfigError(problems)
@@ -253,10 +257,10 @@ def _problems_between_keys(cfg: CfgNode, found: Sequence[Problem], file: str) ->
 def _log_without_effect(cfg: CfgNode) -> None:
     given = get_places(cfg)
     values = flatten(cfg)
-    idle = [
-        f"{key} ({reason})"
-        for key, reason in without_effect(cfg)
-        if key in given and values[key] != SCHEMA[key].default
-    ]
+    idle: dict[str, list[str]] = {}  # the keys of each reason
+    for key, reason in without_effect(cfg):
+        if key in given and values[key] != SCHEMA[key].default:
+            idle.setdefault(reason, []).append(key)
     if idle:
-        logger.warning("no effect: %s", ", ".join(idle))
+        groups = (f"{', '.join(keys)} ({reason})" for reason, keys in idle.items())
+        logger.warning("no effect: %s", "; ".join(groups))

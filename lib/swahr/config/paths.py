@@ -9,13 +9,15 @@ import time
 from pathlib import Path
 from typing import Any
 
-from swahr.config.errors import Problem
+from swahr.config.errors import ConfigError, Problem
 from swahr.config.places import COMMAND_LINE, get_places, raise_problems
 from swahr.files import write_text
 from swahr.skeleton import SKELETON_OF, SKELETONS, Skeleton, get_skeleton
 
 REPOSITORY = Path(__file__).resolve().parents[3]
 SAVED_CONFIG = "config.yaml"  # the configuration of a run, in its output folder
+PUBLISHED_CONFIG = "config.json"  # the settings of a published model, in its folder
+OF_WEIGHTS = (".pth", ".pt", ".tar", ".safetensors")  # endings of files
 
 
 def resolve_path(path: str | os.PathLike[str]) -> Path:
@@ -31,6 +33,33 @@ def resolve_path(path: str | os.PathLike[str]) -> Path:
     if given.is_absolute() or os.path.lexists(given) or not os.path.lexists(REPOSITORY / given):
         return given
     return REPOSITORY / given
+
+
+def refuse_models(path: Path) -> None:
+    """Raise ConfigError, which says what would be right, for what is no YAML file but a folder, a
+    published model or a file of weights.
+    """
+    folder = path if path.is_dir() else path.parent
+    remedy = "`swahr val` and `swahr predict` take it as --weights"
+    if path.is_dir() and (path / SAVED_CONFIG).is_file():
+        text = f"is the folder of a run; give {path / SAVED_CONFIG}, or --weights {path}"
+    elif path in (folder, folder / PUBLISHED_CONFIG) and _is_published(folder):
+        text = f"is a published model; {remedy} {folder}"
+    elif path.is_dir():
+        text = "is a folder, not a YAML file"
+    elif path.suffix.lower() in OF_WEIGHTS and path.is_file():
+        text = f"is a file of weights; {remedy} {path}"
+    else:
+        return
+    raise ConfigError([f"{path}: {text}"])
+
+
+def _is_published(folder: Path) -> bool:
+    """Whether the folder has the config.json of a published model."""
+    try:
+        return '"library_name"' in (folder / PUBLISHED_CONFIG).read_text(errors="replace")
+    except OSError:
+        return False
 
 
 def configured_skeleton(cfg: Any) -> Skeleton:

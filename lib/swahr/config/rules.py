@@ -10,6 +10,7 @@ from swahr.config.errors import Problem
 from swahr.config.paths import configured_skeleton
 from swahr.config.schema import SCHEMA, Key, lookup
 from swahr.skeleton import SKELETON_OF, SkeletonError
+from swahr.words import counted
 
 # Maps -> the switches of the stages that use them in testing, and that learn them.
 _SWITCHES = {
@@ -48,7 +49,7 @@ def find_size_problems(cfg: Any, strides: Sequence[int], size_divisor: int) -> I
     """
     stages = cfg.LOSS.NUM_STAGES
     if stages != len(strides):
-        text = f"is {stages}; the network has {len(strides)} output resolutions"
+        text = f"is {stages}; the network has {counted(len(strides), 'output resolution')}"
         yield Problem(("LOSS.NUM_STAGES", "MODEL.HEAD", "MODEL.BACKBONE"), text)
     backbone = cfg.MODEL.BACKBONE
     size = cfg.DATASET.INPUT_SIZE
@@ -146,9 +147,8 @@ def _deconvs(cfg: Any) -> Iterator[Problem]:
     deconvs = lookup(cfg, count)
     stages = cfg.LOSS.NUM_STAGES
     if stages != deconvs + 1:
-        text = (
-            f"is {stages}; the network has {deconvs + 1} output resolutions ({count} is {deconvs})"
-        )
+        outputs = counted(deconvs + 1, "output resolution")
+        text = f"is {stages}; the network has {outputs} ({count} is {deconvs})"
         yield Problem(("LOSS.NUM_STAGES", count), text)
     for name in _DECONV_LISTS:
         length = len(lookup(cfg, name))
@@ -194,9 +194,8 @@ def _joints(cfg: Any) -> Iterator[Problem]:
     for key in ("MODEL.NUM_JOINTS", "DATASET.NUM_JOINTS"):
         if lookup(cfg, key) != joints:
             center = " with its centre (DATASET.WITH_CENTER)" if cfg.DATASET.WITH_CENTER else ""
-            text = (
-                f"is {lookup(cfg, key)}; the skeleton {skeleton.name} has {joints} joints{center}"
-            )
+            given = counted(joints, "joint")
+            text = f"is {lookup(cfg, key)}; the skeleton {skeleton.name} has {given}{center}"
             yield Problem((key, "DATASET.SKELETON", "DATASET.DATASET", "DATASET.WITH_CENTER"), text)
 
 

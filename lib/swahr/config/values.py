@@ -52,7 +52,8 @@ def coerce(value: Any, default: Any) -> Any:
     """
     result = _coerce(value, default)
     if result is None:
-        raise ValueError(f"must be {_kind(default)}, not {shorten(value)}{_remedy(value, default)}")
+        remedy = _remedy(value, default) or _example(value, default)
+        raise ValueError(f"must be {_kind(default)}, not {shorten(value)}{remedy}")
     return result
 
 
@@ -63,6 +64,18 @@ def _remedy(value: Any, default: Any) -> str:
     if not is_number or not re.search(rf"(?<![\w.:-]){_OTHER_BASE}(?![\w.:])", str(value)):
         return ""
     return "; write numbers in base 10, without leading zeros and colons"
+
+
+def _example(value: Any, default: Any) -> str:
+    """How what was given is written as a list, for a shell and for YAML; '' where it is none."""
+    if not isinstance(default, list):
+        return ""
+    words = value.replace(",", " ").split() if isinstance(value, str) else [value]
+    entries = [_coerce(word, default[0]) for word in words]
+    text = str(entries)
+    if not entries or None in entries or len(text) > 60 or set(text) & set('"$`\\!'):
+        return ""
+    return f'; write "{text}"'
 
 
 def _coerce(value: Any, default: Any) -> Any:

@@ -11,6 +11,7 @@ from swahr.data.annotation_report import AnnotationError, Report
 from swahr.data.values import whole_number, why_no_whole_number
 from swahr.files import shorten
 from swahr.skeleton import Skeleton
+from swahr.words import counted
 
 PERSON = "person"
 
@@ -75,7 +76,7 @@ def _named(
             count = len(_keypoints(category))
             if count not in (0, skeleton.num_keypoints):
                 raise AnnotationError(
-                    f"{path}: the category {name!r} has {count} keypoints, the skeleton "
+                    f"{path}: the category {name!r} has {counted(count, 'keypoint')}, the skeleton "
                     f"{skeleton.name!r} has {skeleton.num_keypoints}"
                 )
             return category
@@ -94,21 +95,26 @@ def _fitting(
         if category.get("name") == PERSON and not _keypoints(category)
     ]
     if not fitting:
-        found = (
-            ", ".join(
-                f"{shorten(category.get('name'))} with {len(_keypoints(category))}"
-                for category in categories[:5]
-            )
-            or "none at all"
-        )
-        raise AnnotationError(
-            f"{path}: no category has {len(names)} keypoints, as the skeleton "
-            f"{skeleton.name!r} has; found {found}; give the skeleton of these annotations "
-            "(DATASET.SKELETON)"
-        )
+        raise AnnotationError(f"{path}: {_why_none_fits(categories, skeleton)}")
     fitting.sort(key=lambda category: category.get("name") != PERSON)  # stable: "person" first
     exact = [category for category in fitting if _keypoints(category) == names]
     return exact or [c for c in fitting if _keypoints(c) == _keypoints(fitting[0])]
+
+
+def _why_none_fits(categories: Sequence[Category], skeleton: Skeleton) -> str:
+    given = [
+        f"{shorten(category.get('name'))} with {len(_keypoints(category))}"
+        for category in categories[:5]
+    ]
+    found = ", ".join(given) or "none at all"
+    if not any(map(_keypoints, categories)):
+        remedy = "each lists the names of its keypoints in the entry keypoints"
+        return f"no category has keypoints; found {found}; {remedy}"
+    return (
+        f"no category has {len(skeleton.keypoints)} keypoints, as the skeleton {skeleton.name!r} "
+        f"has; found {found}; give the skeleton of these annotations (--skeleton of `swahr check` "
+        "and `swahr report`, else DATASET.SKELETON)"
+    )
 
 
 def _check_names(category: Category, skeleton: Skeleton, report: Report) -> None:
@@ -139,10 +145,10 @@ def _note_unused(
     for category in unused:
         count = counts[category["id"]]
         if count:
-            keypoints = len(_keypoints(category))
-            reason = "it is not asked for" if chosen else f"it has {keypoints} other keypoints"
+            keypoints = counted(len(_keypoints(category)), "other keypoint")
+            reason = "it is not asked for" if chosen else f"it has {keypoints}"
             report.note(
-                f"{count} annotation{'s' * (count != 1)} of the category "
+                f"{counted(count, 'annotation')} of the category "
                 f"{shorten(category.get('name'))} (id {category['id']}) not used: {reason}"
             )
 

@@ -31,6 +31,7 @@ T = TypeVar("T")
 # The longest that one rank may wait for another, for instance while rank 0 scores a validation.
 TIMEOUT_MINUTES = 30.0
 KEPT_MEMORY = (1 << 31) - 1  # bytes that a process on the CPU keeps when they are freed
+ELASTIC_RUN = "TORCHELASTIC_RUN_ID"  # set for processes of torchrun and of our own launcher only
 
 
 class DeviceError(ValueError):
@@ -97,7 +98,8 @@ def select_device(name: str = "") -> torch.device:
     gpu = int(index) if index.isdigit() else _gpu_of_process()
     if gpu >= torch.cuda.device_count():
         raise DeviceError(
-            f"GPU {gpu} was asked for, but {_count_gpus()}; --device cpu runs without one"
+            f"GPU {gpu} was asked for, but {_count_gpus()}; "
+            'device="cpu" in Python and --device cpu (DEVICE cpu) on the command line need none'
         )
     device = torch.device("cuda", gpu)
     torch.cuda.set_device(device)
@@ -267,9 +269,10 @@ def _fresh_store(timeout: datetime.timedelta) -> dist.Store:
 
 
 def launcher_id() -> str:
-    """Identifies the process that started this one: host, process id and, on Linux, start time.
+    """Identifies the launch of this process: host, process id and, on Linux, start time of its
+    parent, and the id that an elastic launcher gave the run.
 
-    Processes that an elastic launcher restarts have the same launcher as those before.
+    Processes that an elastic launcher restarts are of the same launch as those before.
     """
     parent = os.getppid()
     try:
@@ -277,7 +280,7 @@ def launcher_id() -> str:
         started = stat.rpartition(")")[2].split()[19]  # clock ticks since the system started
     except (OSError, IndexError):
         started = ""
-    return f"{socket.gethostname()}:{parent}:{started}"
+    return f"{socket.gethostname()}:{parent}:{started}:{os.environ.get(ELASTIC_RUN, '')}"
 
 
 def _count_gpus() -> str:

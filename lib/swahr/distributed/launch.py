@@ -6,9 +6,11 @@ If a rank dies, the launcher ends the others and prints the traceback of the fai
 from __future__ import annotations
 
 import atexit
+import json
 import logging
 import os
 import signal
+import socket
 import sys
 import tempfile
 import time
@@ -16,6 +18,7 @@ import traceback
 import uuid
 from collections.abc import Callable
 from dataclasses import fields
+from pathlib import Path
 from types import FrameType
 from typing import Any, NoReturn, TypeVar
 from urllib.parse import urlsplit
@@ -28,18 +31,22 @@ from torch.distributed.elastic.multiprocessing.errors import (
     get_error_handler,
     record,
 )
+from torch.distributed.elastic.rendezvous.api import RendezvousError, RendezvousTimeoutError
 from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
 from swahr.distributed import comm
 from swahr.distributed.place import LaunchError, check_place
 from swahr.distributed.signals import Interrupted, mark_in, marks_in
 
+logger = logging.getLogger("swahr")
 T = TypeVar("T")
 
 # Seconds that a rank waits after it lost another one, so that the failing rank is reported first.
 LOST_PEER_GRACE = 5.0
-
-
+# Seconds that a node waits for node 0 at most, and between two tries.
+JOIN_SECONDS = 300.0
+JOIN_INTERVAL = 1.0
+FAILED = "failed"  # a file beside torch's error file: rank and exit status of the process
 # Seconds that processes get to stop after a signal before they are killed; a PyTorch without
 # LaunchConfig.shutdown_timeout knows no other number.
 STOP_SECONDS = 30
@@ -110,13 +117,22 @@ def launch(
         # The launcher itself passes on SIGTERM, SIGINT, SIGHUP and SIGQUIT.
         signal.signal(signal.SIGUSR1, _pass_on)
         try:
+            if nodes > 1:
+                _wait_for_node_0(url, node_rank)
             return elastic_launch(config, _run_rank)(function, args, folder).get(0)
         except SignalException as stop:
+            if failed := _failed_while_stopping(folder):
+                raise failed from None
             if killed := marks_in(folder):
                 raise Killed(stop.sigval, stop_seconds, killed) from None
             raise Interrupted(stop.sigval) from None
-        except ChildFailedError as failed:
-            raise _worker_error(failed) from None
+        except ChildFailedError as failure:
+            rank, process = failure.get_first_failure()
+            raise _worker_error(rank, process.message, process.exitcode) from None
+        except (RendezvousError, DistError) as error:
+            if _attempts(folder):  # the processes had met
+                raise
+            raise LaunchError(_why_not_met(config.rdzv_endpoint, error)) from None
 
 
 def main_with_exit_status(main: Callable[[], Any]) -> NoReturn:
@@ -126,7 +142,7 @@ def main_with_exit_status(main: Callable[[], Any]) -> NoReturn:
     """
     try:
         _main_or_interrupted(main)
-    except Exception as error:
+    except (Exception, Interrupted) as error:
         if is_known(error):
             print(f"{_rank_prefix()}{error}", file=sys.stderr)
         elif comm.has_group():
@@ -216,6 +232,47 @@ def _host_and_port(url: str) -> tuple[str, int]:
     )
 
 
+def _wait_for_node_0(url: str, node_rank: int) -> None:
+    """Return once node 0 can be reached, and say once that it is waited for.
+
+    torch would try as long without a word, and then print frames of its C++ code. Raises
+    LaunchError after JOIN_SECONDS.
+    """
+    end = time.monotonic() + JOIN_SECONDS
+    told = False
+    while reason := _why_unreachable(*_host_and_port(url), node_rank):
+        if time.monotonic() >= end:
+            raise LaunchError(
+                f"--dist-url {url}: node 0 could not be reached in {JOIN_SECONDS:g} s ({reason})"
+            )
+        if not told:
+            logger.warning("waiting for node 0 at %s (%s)", url, reason)
+            told = True
+        time.sleep(JOIN_INTERVAL)
+
+
+def _why_unreachable(host: str, port: int, node_rank: int) -> str:
+    """Why a node cannot reach node 0; "" if it can. Node 0 itself only needs to know the host."""
+    try:
+        if node_rank == 0:
+            socket.getaddrinfo(host, port)
+        else:
+            socket.create_connection((host, port), timeout=10).close()
+    except OSError as error:
+        return error.strerror or str(error)
+    except UnicodeError:  # raised for names such as a..b
+        return "not the name of a host"
+    return ""
+
+
+def _why_not_met(endpoint: str, error: BaseException) -> str:
+    """What was wrong with an address at which the nodes did not meet."""
+    if isinstance(error, RendezvousTimeoutError):
+        return f"{endpoint}: not all nodes came there in time"
+    reason = (str(error.__cause__ or error) or type(error).__name__).splitlines()[0]
+    return f"{endpoint}: the nodes cannot meet there ({reason.rpartition('message: ')[2]})"
+
+
 def _run_rank(function: Callable[..., T], args: tuple, folder: str) -> T:
     """What each launched process calls. Errors reach the launcher by error file and exit status.
 
@@ -224,8 +281,11 @@ def _run_rank(function: Callable[..., T], args: tuple, folder: str) -> T:
     mark_in(folder)
     try:
         return _call_and_report(function, args)
-    except Exception as error:
+    except (Exception, Interrupted) as error:
         get_error_handler().record_exception(error)
+        if not isinstance(error, Interrupted) and not _lost_peer(error):
+            error_file = Path(os.environ["TORCHELASTIC_ERROR_FILE"])
+            error_file.with_name(FAILED).write_text(f"{comm.rank()} {exit_status(error)}")
         _leave(exit_status(error))
 
 
@@ -266,16 +326,35 @@ def _pass_on(number: int, frame: FrameType | None) -> None:
     raise SignalException(f"got signal {number}", signal.Signals(number))
 
 
-def _worker_error(failed: ChildFailedError) -> WorkerError:
-    rank, failure = failed.get_first_failure()
-    said: Any = failure.message
+def _attempts(folder: str) -> list[Path]:
+    """The folders that torch's launcher made, one for each start of the processes, oldest first."""
+    found = Path(folder).glob("*/attempt_*")
+    return sorted(found, key=lambda path: int(path.name.rpartition("_")[2]))
+
+
+def _failed_while_stopping(folder: str) -> WorkerError | None:
+    """The first error of the processes that were running when the launcher got a signal.
+
+    Then torch's launcher does not look at how they end. Those that only lost a peer do not count.
+    """
+    files = [file for attempt in _attempts(folder)[-1:] for file in attempt.glob(f"*/{FAILED}")]
+    if not files:
+        return None
+    first = min(files, key=lambda path: path.stat().st_mtime_ns)
+    rank, status = map(int, first.read_text().split())
+    error = json.loads(first.with_name("error.json").read_text())
+    return _worker_error(rank, error["message"], status)
+
+
+def _worker_error(rank: int, said: Any, exitcode: int) -> WorkerError:
+    """said: torch's record of the error, or a text."""
     message: dict[str, Any] = said if isinstance(said, dict) else {"message": said}
-    if failure.exitcode > 1:  # that of a known error, whose line is enough
-        return WorkerError(str(message["message"]).partition(": ")[2], failure.exitcode)
+    if exitcode > 1:  # that of a known error, whose line is enough
+        return WorkerError(str(message["message"]).partition(": ")[2], exitcode)
     lines = [f"process {rank} of the run failed: {message['message']}"]
     if trace := message.get("extraInfo", {}).get("py_callstack"):
         lines.append(trace.rstrip())
-    return WorkerError("\n".join(lines), 1 if failure.exitcode > 0 else 128 - failure.exitcode)
+    return WorkerError("\n".join(lines), 1 if exitcode > 0 else 128 - exitcode)
 
 
 def _rank_prefix() -> str:

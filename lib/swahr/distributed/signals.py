@@ -33,10 +33,12 @@ def marks_in(folder: str) -> list[int]:
     return sorted(int(path.name.rpartition("_")[2]) for path in Path(folder).glob("handles_*_*"))
 
 
-class Interrupted(RuntimeError):
+class Interrupted(BaseException):
     """A signal ended the run in good order.
 
-    `exit_status` is 128 + the signal's number, as in shells: 143 after SIGTERM.
+    It is no Exception, like KeyboardInterrupt, so that what catches the errors of some work does
+    not catch a signal that comes meanwhile. `exit_status` is 128 + the signal's number, as in
+    shells: 143 after SIGTERM.
     """
 
     def __init__(self, number: int, detail: str = "") -> None:
@@ -77,11 +79,16 @@ class StopRequest:
 
     @contextmanager
     def at_once(self) -> Iterator[None]:
-        """While the block runs, signals raise Interrupted: for work that has nothing to save."""
+        """While the block runs, signals raise Interrupted: for work that has nothing to save.
+
+        Where Python ignores what a handler raises, as in callbacks of C code, the end of the block
+        raises it.
+        """
         self._immediate = True
         try:
             self._raise_if_asked()
             yield
+            self._raise_if_asked()
         finally:
             self._immediate = False
 

@@ -22,7 +22,7 @@ import torch
 from torch import Tensor
 
 from swahr import __version__
-from swahr.files import replacing, why_unreadable
+from swahr.files import naming, replacing, why_unreadable
 from swahr.models.weights import CheckpointError, verify_checksums
 
 logger = logging.getLogger("swahr")
@@ -30,6 +30,7 @@ NEWEST = "checkpoint.pth.tar"
 PREVIOUS = "checkpoint_previous.pth.tar"
 BEST = "model_best.pth.tar"
 EARLIER_BEST = "model_best_%Y-%m-%d_%H-%M-%S.pth.tar"  # BEST before the measure changed; strftime
+UNUSABLE = "checkpoint_unusable_%Y-%m-%d_%H-%M-%S.pth.tar"  # a NEWEST that was passed over
 FINAL = "final_state.pth.tar"
 CONFIG = "config.yaml"
 SKELETON = "skeleton.yaml"
@@ -148,7 +149,8 @@ class CheckpointWriter:
     A thread lets the GPUs go on. The copies to the host are queued before the work of later steps,
     so that the file has the values of the moment of `write`, whatever these steps do. The thread
     waits for the copies and writes them. One file is written at a time. At the end of a `with`
-    block the last file is there.
+    block the last file is there. Values that `read_checkpoint` would refuse to read are not
+    written, see `plain_copy`.
 
     in_background: whether there is a thread. On a CPU it would only take time from the training.
     """
@@ -170,10 +172,12 @@ class CheckpointWriter:
             logger.error("%s", failure)  # the error that ends the run is told last
 
     def write(self, content: Any, path: Path, previous: Path | None = None) -> None:
-        """write_whole, once an earlier file is done. Raises the error of that one too."""
+        """write_whole, once an earlier file is done. Raises the error of that one too, and
+        CheckpointError for values that are not plain data.
+        """
         self.wait()
         if not self.in_background:
-            write_whole(content, path, previous)
+            write_whole(plain_copy(content), path, previous)
             return
         copied = copy_to_host(content)
         self._thread = threading.Thread(target=self._write, args=(copied, path, previous))
@@ -214,7 +218,7 @@ def copy_to_host(content: Any) -> HostCopy:
     """Copy dictionaries and lists with the tensors in them; the processor does not wait for a GPU.
 
     Tensors on a GPU go to pinned memory. A tensor that occurs twice is copied once. Raises
-    CheckpointError for values that `read_checkpoint` would refuse to read.
+    CheckpointError as `plain_copy` does.
     """
     copies: dict[Any, Tensor] = {}
     on_gpu = False
@@ -228,13 +232,27 @@ def copy_to_host(content: Any) -> HostCopy:
             copies[key] = host.copy_(tensor.detach(), non_blocking=tensor.is_cuda)
         return copies[key]
 
-    def copied(value: Any, name: str = "") -> Any:
+    content = plain_copy(content, copied_tensor)
+    done = torch.cuda.Event() if on_gpu else None
+    if done is not None:
+        done.record()
+    return HostCopy(content, done)
+
+
+def plain_copy(content: Any, copied: Callable[[Tensor], Tensor] = lambda tensor: tensor) -> Any:
+    """Dictionaries, lists and tuples with what is in them; tensors become `copied(tensor)`.
+
+    Raises CheckpointError for values that `read_checkpoint` would refuse to read.
+    """
+
+    def copy(value: Any, name: str = "") -> Any:
         if isinstance(value, Mapping):
-            return {key: copied(entry, f"{name}.{key}") for key, entry in value.items()}
+            return {copy(key, name): copy(entry, f"{name}.{key}") for key, entry in value.items()}
         if isinstance(value, list | tuple):
-            return type(value)(copied(entry, name) for entry in value)
+            entries = [copy(entry, name) for entry in value]
+            return entries if isinstance(value, list) else tuple(entries)
         if isinstance(value, Tensor):
-            return copied_tensor(value)
+            return copied(value)
         if type(value) not in _PLAIN:
             kind = f"{type(value).__module__}.{type(value).__name__}"
             raise CheckpointError(
@@ -243,11 +261,7 @@ def copy_to_host(content: Any) -> HostCopy:
             )
         return value
 
-    content = copied(content)
-    done = torch.cuda.Event() if on_gpu else None
-    if done is not None:
-        done.record()
-    return HostCopy(content, done)
+    return copy(content)
 
 
 def read_checkpoint(path: Path) -> dict[str, Any]:
@@ -415,6 +429,18 @@ def is_of_job(folder: Path, launchers: Sequence[str]) -> bool:
     return False
 
 
+def keep_unusable(folder: Path) -> Path | None:
+    """Rename a newest checkpoint that was passed over, which would else replace the one before.
+
+    Returns its new path; None if there is none.
+    """
+    newest = folder / NEWEST
+    if not newest.exists():
+        return None
+    with naming(newest):
+        return newest.rename(unused_path(folder / time.strftime(UNUSABLE)))
+
+
 def remove_parts(folder: Path) -> None:
     """Remove incomplete files of a run that was killed while it wrote them."""
     for path in folder.glob(".*.pth.tar.*"):
@@ -425,25 +451,33 @@ def set_aside(folder: Path) -> Path | None:
     """Move an earlier run's checkpoints, weights, table and configuration to a new dated folder.
 
     Nothing that was set aside before is overwritten. Returns the new folder; None if there is
-    nothing to keep.
+    nothing to keep. Raises WriteError.
     """
     weights = (NEWEST, PREVIOUS, BEST, FINAL)
     kept = [
-        path for path in folder.glob("*.tar") if path.name in weights or is_earlier_best(path.name)
+        path
+        for path in folder.glob("*.tar")
+        if path.name in weights or is_earlier_best(path.name) or is_unusable(path.name)
     ]
     if not kept:
         return None
     aside = unused_path(folder / time.strftime("replaced_%Y-%m-%d_%H-%M-%S"))
-    aside.mkdir()
     described_by = [folder / name for name in (CONFIG, SKELETON, RESULTS, CURVES, VAL_IMAGES)]
-    for path in [*kept, *(path for path in described_by if path.exists())]:
-        os.replace(path, aside / path.name)
+    with naming(aside):
+        aside.mkdir()
+        for path in [*kept, *(path for path in described_by if path.exists())]:
+            os.replace(path, aside / path.name)
     return aside
 
 
 def is_earlier_best(name: str) -> bool:
     """Whether a file has the name EARLIER_BEST of some time, also as `unused_path` gives it."""
     return fnmatch(name, "model_best_*.tar")
+
+
+def is_unusable(name: str) -> bool:
+    """Whether a file has the name UNUSABLE of some time, also as `unused_path` gives it."""
+    return fnmatch(name, "checkpoint_unusable_*.tar")
 
 
 def unused_path(path: Path) -> Path:

@@ -21,6 +21,7 @@ from swahr.data.images import Image, normalize
 from swahr.inference.predictor import Prediction, Predictor, PreparedBatch
 from swahr.skeleton import Skeleton
 from swahr.visualize import (
+    FONT,
     caption,
     draw_heatmap,
     draw_people,
@@ -37,6 +38,7 @@ COLUMNS = 5  # of images that are wider than high
 PLOT_HEIGHT = 320
 MARGIN = 48  # px around the plot of tags
 DOT = 4  # px, radius of a joint
+NAME_SCALE = 0.36  # OpenCV's size of the font of a joint's name
 RING = 9  # px, radius of a joint that was given in this step
 WHITE, BLACK, GREY = (255, 255, 255), (20, 20, 20), (200, 200, 200)
 
@@ -217,24 +219,28 @@ def plot_tags(
     for joint in order:
         _tick(canvas, names[joint], columns[joint], step)
     for value, row in ((high, MARGIN), (low, MARGIN + PLOT_HEIGHT)):
-        cv2.putText(canvas, f"{value:.1f}", (4, row), cv2.FONT_HERSHEY_SIMPLEX, 0.4, BLACK, 1)
-    for person, own in enumerate(peak_of_joint):
+        cv2.putText(canvas, f"{value:.1f}", (4, row), FONT, 0.4, BLACK, 1)
+    first_points = []
+    colors = [person_colors(person)[0] for person in range(len(peak_of_joint))]
+    for color, own in zip(colors, peak_of_joint):
         joints = [joint for joint in order if own[joint] >= 0]
         points = np.array([(columns[joint], rows[joint, own[joint]]) for joint in joints])
-        color = person_colors(person)[0]
         line = [np.round(points).astype(np.int32)]
         cv2.polylines(canvas, line, False, color, 1, cv2.LINE_AA)
         canvas = draw_points(canvas, points, [color] * len(points), DOT)
-        canvas = draw_points(canvas, points[:1], [color], RING, [str(person)])
+        first_points.append(points[0])
+    numbers = [str(person) for person in range(len(colors))]
+    canvas = draw_points(canvas, first_points, colors, RING, numbers)
     title = "tags of the joints, coloured by person, in the order of grouping"
     return make_grid([caption(title, width), canvas], 1, pad=0)
 
 
 def _tick(canvas: Image, name: str, x: float, step: float) -> None:
-    """A grey line for a joint, with its name below it, as much of it as fits; in place."""
+    """A grey line for a joint, with its name centred below it, as large as fits; in place."""
     column = round(x)
     bottom = MARGIN + PLOT_HEIGHT
     cv2.line(canvas, (column, MARGIN), (column, bottom), GREY, 1)
-    text = name[: max(1, int(step / 7))]
-    corner = (round(x - step / 2), bottom + 20)
-    cv2.putText(canvas, text, corner, cv2.FONT_HERSHEY_SIMPLEX, 0.36, BLACK, 1, cv2.LINE_AA)
+    (width, _), _ = cv2.getTextSize(name, FONT, NAME_SCALE, 1)
+    shrink = min(1, (step - 4) / width)
+    corner = (round(x - shrink * width / 2), bottom + 20)
+    cv2.putText(canvas, name, corner, FONT, shrink * NAME_SCALE, BLACK, 1, cv2.LINE_AA)

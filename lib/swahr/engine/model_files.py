@@ -21,17 +21,18 @@ from typing import Any, NamedTuple
 
 import yaml
 
-from swahr.config import load_config, load_text, resolve_path
-from swahr.engine import checkpoint
+from swahr.config import load_config, load_text, paths, resolve_path
+from swahr.engine import checkpoint, provenance
 from swahr.engine.provenance import RUN_WEIGHTS, checkpoint_entry, find_weights, run_weights
 from swahr.exported import is_exported
 from swahr.models.published_names import describe_settings
 from swahr.models.weights import read_state_dict
+from swahr.words import counted
 
 DEMO = "demo"
 DEMO_FOLDER = Path(__file__).resolve().parents[1] / "demo"  # models/demo of the repository
-PUBLISHED_WEIGHTS = "model.safetensors"
-PUBLISHED_CONFIG = "config.json"
+PUBLISHED_WEIGHTS = provenance.PUBLISHED_WEIGHTS
+PUBLISHED_CONFIG = paths.PUBLISHED_CONFIG
 PUBLISHED_SKELETON = checkpoint.SKELETON
 OF_RUNS = (*RUN_WEIGHTS, checkpoint.NEWEST, checkpoint.PREVIOUS)
 # Keypoints of a network -> the data sets that published networks with so many are of.
@@ -165,11 +166,16 @@ def _of_weights(path: Path, opts: Sequence[str]) -> ModelFiles:
     if text:
         cfg = load_text(text, str(path), opts, _skeleton_of_checkpoint(path))
         return ModelFiles(cfg, path, "a checkpoint of training")
-    is_of_run = path.name in OF_RUNS or checkpoint.is_earlier_best(path.name)
-    if is_of_run and (path.parent / checkpoint.CONFIG).is_file():
-        return ModelFiles(_config_of_run(path.parent, opts), path, "a run's weights")
+    if run := run_of(path):
+        return ModelFiles(_config_of_run(run, opts), path, "a run's weights")
     settings = {"RUN_NAME": path.stem} | published_settings(path)
     return ModelFiles(_load_values(settings, path, opts), path, "weights without a configuration")
+
+
+def run_of(weights: Path) -> Path | None:
+    """The folder of the run whose weights a file is; None if it lies in none."""
+    is_of_run = weights.name in OF_RUNS or checkpoint.is_earlier_best(weights.name)
+    return weights.parent if is_of_run and (weights.parent / checkpoint.CONFIG).is_file() else None
 
 
 def published_settings(path: Path) -> dict[str, Any]:
@@ -192,7 +198,8 @@ def published_settings(path: Path) -> dict[str, Any]:
     if joints is None:
         raise LoadError(f"{path}: its tensors do not tell the number of keypoints; {remedy}")
     if joints not in DATA_SETS:
-        raise LoadError(f"{path}: has {joints} keypoints, so its skeleton is not known; {remedy}")
+        given = counted(joints, "keypoint")
+        raise LoadError(f"{path}: has {given}, so its skeleton is not known; {remedy}")
     train, test = DATA_SETS[joints]
     return {
         **found,

@@ -24,7 +24,7 @@ from tqdm import tqdm
 
 from swahr import visualize
 from swahr.distributed import comm
-from swahr.files import make_folder, write_bytes
+from swahr.files import make_folder, naming, write_bytes
 
 if TYPE_CHECKING:
     from swahr.engine.train_step import Sample
@@ -42,7 +42,10 @@ class _AboveBar(logging.Handler):
 
 
 def setup_logging(file: Path | None = None) -> None:
-    """The main process logs to stderr and appends to the file; the others log errors only."""
+    """The main process logs to stderr and appends to the file; the others log errors only.
+
+    Raises WriteError for a file that cannot be opened.
+    """
     logger.handlers.clear()
     logger.propagate = False
     logger.setLevel(logging.DEBUG if comm.is_main() else logging.ERROR)
@@ -51,7 +54,8 @@ def setup_logging(file: Path | None = None) -> None:
     logger.addHandler(console)
     if file is not None and comm.is_main():
         make_folder(file.parent)
-        handler = logging.FileHandler(file, encoding="utf-8")
+        with naming(file):
+            handler = logging.FileHandler(file, encoding="utf-8")
         handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
         # On a full disk the lines still go to stderr.
         handler.handleError = lambda record: None  # type: ignore[method-assign]

@@ -13,6 +13,7 @@ from typing import Any, NamedTuple, TypeVar
 import torch
 
 from swahr.config import output_dir, resolve_path
+from swahr.config.paths import PUBLISHED_CONFIG
 from swahr.config.schema import lookup
 from swahr.engine import checkpoint
 from swahr.engine.run_folder import SPEED_KEYS, own_skeleton
@@ -21,6 +22,8 @@ from swahr.models.weights import CheckpointError
 
 Entry = TypeVar("Entry")
 RUN_WEIGHTS = (checkpoint.BEST, checkpoint.FINAL)  # files of a run, in order of preference
+LIBRARY = "swahr"  # what config.json of a published model says that it is of
+PUBLISHED_WEIGHTS = "model.safetensors"
 FIGURES = "_figures.json"  # end of the name of a file of figures, see validate.write_report
 IN_TRAINING = "those of the training run in progress"  # what a report says of such weights
 DIGEST_LENGTH = 12  # hexadecimal digits of SHA-256 that are shown
@@ -95,14 +98,31 @@ def describe_weights(path: str | Path) -> Weights:
 
 def _epoch_in_run(path: Path, digest: str) -> int | None:
     """The epoch of a run's best or final weights, whose files have none, from the checkpoint beside
-    them; None if it is of other weights.
+    them, and of published ones from their config.json; None if these are of other weights.
     """
+    if path.name == PUBLISHED_WEIGHTS:
+        epoch = published_description(path, digest).get("epoch")
+        return epoch if type(epoch) is int else None
     if path.name == checkpoint.BEST:
         return _best_validation(path, digest).get("epoch")
     newest = path.parent / checkpoint.NEWEST
     if path.name == checkpoint.FINAL and _has_weights(path, _evaluated_weights(newest)):
         return checkpoint_entry(newest, "epoch", int)
     return None
+
+
+def published_description(path: Path, digest: str) -> dict[str, Any]:
+    """config.json beside the weights of a published model; {} where there is none, or one of other
+    weights. The first models have no sha256 of their own in it; then the file's name decides.
+    """
+    try:
+        content = json.loads((path.parent / PUBLISHED_CONFIG).read_bytes())
+    except (OSError, ValueError):
+        return {}
+    if not isinstance(content, dict) or content.get("library_name") != LIBRARY:
+        return {}
+    is_of_these = path.name == PUBLISHED_WEIGHTS and content.get("sha256", digest) == digest
+    return content if is_of_these else {}
 
 
 def validation_in_training(weights: Weights) -> dict[str, Any]:

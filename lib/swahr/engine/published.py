@@ -6,12 +6,14 @@ folder is what a model on the Hugging Face hub is.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import torch
 from torch import Tensor
 
 from swahr import __version__
@@ -27,9 +29,11 @@ from swahr.engine.model_files import (
 )
 from swahr.engine.provenance import (
     FIGURES,
+    LIBRARY,
     Weights,
     describe_test,
     describe_weights,
+    published_description,
     read_figures,
     validation_in_training,
 )
@@ -38,11 +42,10 @@ from swahr.evaluation.metrics import format_table
 from swahr.exported import is_exported
 from swahr.files import make_folder, write_bytes, write_text
 from swahr.inference.load import load_network
-from swahr.models.weights import published_state
+from swahr.models.weights import CheckpointError, published_state
 from swahr.skeleton import SKELETONS, Skeleton
 
 CARD = "README.md"
-LIBRARY = "swahr"
 # Settings of the machine that trained, which get their defaults.
 OF_THE_MACHINE = (
     "OUTPUT_DIR",
@@ -86,9 +89,14 @@ def publish(model: ModelFiles, out: str | Path, *, half: bool = False) -> Path:
     measured = find_figures(cfg, weights)
     tensors = {name: value.contiguous() for name, value in published_state(network).items()}
     if half:
-        tensors = _rounded(tensors, model.weights)
+        rounded = _rounded(tensors, model.weights)
+        if any(not torch.equal(rounded[name].to(value), value) for name, value in tensors.items()):
+            before = "before rounding to float16"
+            measured = [Measured(f"{test}, {before}", figures) for test, figures in measured]
+        tensors = rounded
     folder = make_folder(out)
-    write_bytes(folder / PUBLISHED_WEIGHTS, save(tensors, {"format": "pt"}))
+    content = save(tensors, {"format": "pt"})
+    write_bytes(folder / PUBLISHED_WEIGHTS, content)
     if text := own_skeleton(cfg):
         write_text(folder / PUBLISHED_SKELETON, text)
     else:
@@ -98,6 +106,7 @@ def publish(model: ModelFiles, out: str | Path, *, half: bool = False) -> Path:
         "version": __version__,
         "keypoints": list(skeleton.keypoints),
         "epoch": weights.epoch,
+        "sha256": hashlib.sha256(content).hexdigest(),
         "source_sha256": weights.digest,
         "metrics": [{"test": each.test, **each.figures} for each in measured],
         "config": portable_settings(cfg),
@@ -146,7 +155,8 @@ def portable_settings(cfg: Any) -> dict[str, Any]:
 
 
 def find_figures(cfg: Any, weights: Weights) -> list[Measured]:
-    """What was measured with these weights: by training, and by dist_valid in the run's results/.
+    """What was measured with these weights: by training, before they were published, and by
+    dist_valid in the run's results/.
 
     Figures of other weights of the run, such as those of an earlier epoch, are left out.
     """
@@ -154,11 +164,25 @@ def find_figures(cfg: Any, weights: Weights) -> list[Measured]:
     if validation := validation_in_training(weights):
         test = validation.get("test") or f"{cfg.DATASET.TEST}, settings unknown"
         measured.append(Measured(f"{test} (in training)", validation["figures"]))
+    measured += _figures_before(weights)
     for path in sorted((weights.path.parent / "results").glob(f"*{FIGURES}")):
         told = read_figures(path)
         if told.are_of(weights.digest):
             measured.append(Measured(told.test, told.figures))
     return measured
+
+
+def _figures_before(weights: Weights) -> list[Measured]:
+    """What the folder of a published model says was measured. Raises CheckpointError."""
+    entries = published_description(weights.path, weights.digest).get("metrics", [])
+    try:
+        return [
+            Measured(each["test"], {name: float(each[name]) for name in each if name != "test"})
+            for each in entries
+        ]
+    except (TypeError, ValueError, KeyError) as error:
+        path = weights.path.parent / PUBLISHED_CONFIG
+        raise CheckpointError(f"{path}: metrics has no figures ({error}); remove it") from None
 
 
 def model_card(
@@ -168,7 +192,7 @@ def model_card(
     tables = [f"{format_table(cfg.RUN_NAME, each.figures)}\n\n{each.test}\n" for each in measured]
     text = "\n".join(tables) or "Nothing was measured where this was written.\n"
     epoch = "" if weights.epoch is None else f", epoch {weights.epoch}"
-    stored = "- weights: in float16; measured before they were rounded\n" if half else ""
+    stored = "- weights: in float16\n" if half else ""
     return f"""---
 library_name: {LIBRARY}
 pipeline_tag: keypoint-detection
@@ -177,7 +201,8 @@ pipeline_tag: keypoint-detection
 # {cfg.RUN_NAME}
 
 Bottom-up multi-person pose estimation: {cfg.MODEL.BACKBONE} with the head {cfg.MODEL.HEAD}, trained
-on {cfg.DATASET.DATASET} ({cfg.DATASET.TRAIN}) with swahr {__version__}{epoch}.
+on data with the keypoints of {skeleton.name} (split {cfg.DATASET.TRAIN}){epoch}. Written by swahr
+{__version__}.
 
     import swahr
 

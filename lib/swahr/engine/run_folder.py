@@ -15,7 +15,7 @@ import yaml
 
 from swahr.config import configured_skeleton
 from swahr.engine.checkpoint import CONFIG, SKELETON, unused_path
-from swahr.files import WriteError, make_folder, write_text
+from swahr.files import make_folder, naming, write_text
 from swahr.skeleton import SKELETONS, skeleton_yaml
 
 try:
@@ -86,10 +86,8 @@ def run_lock(folder: Path) -> Iterator[None]:
     gone is taken over.
     """
     path = make_folder(folder) / LOCK
-    try:
+    with naming(path):
         file = open(path, "a+", encoding="utf-8")  # noqa: SIM115  (open as long as the lock is held)
-    except OSError as error:
-        raise WriteError(f"{path}: cannot be written ({error.strerror or error})") from error
     with file:
         _acquire(file, path)
         try:
@@ -152,19 +150,23 @@ def _in_use(path: Path, owner: dict[str, Any]) -> RunInUseError:
 def keep_config(folder: Path, text: str, skeleton: str = "") -> None:
     """Write config.yaml; one that differs is kept as config_<date of its writing>.yaml.
 
-    skeleton: the text of a skeleton file, written beside it; '' removes one that is there.
+    skeleton: the text of a skeleton file, written beside it; '' removes one that is there. Raises
+    WriteError.
     """
-    if skeleton:
-        write_text(folder / SKELETON, skeleton)
-    else:
-        (folder / SKELETON).unlink(missing_ok=True)
+    with naming(folder / SKELETON):
+        if skeleton:
+            write_text(folder / SKELETON, skeleton)
+        else:
+            (folder / SKELETON).unlink(missing_ok=True)
     path = folder / CONFIG
-    if path.exists():
-        if path.read_text(encoding="utf-8") == text:
-            return
-        written = time.localtime(path.stat().st_mtime)
-        path.rename(unused_path(folder / time.strftime("config_%Y-%m-%d_%H-%M-%S.yaml", written)))
-    write_text(path, text)
+    with naming(path):
+        if path.exists():
+            if path.read_bytes() == text.encode():
+                return
+            written = time.localtime(path.stat().st_mtime)
+            name = time.strftime("config_%Y-%m-%d_%H-%M-%S.yaml", written)
+            path.rename(unused_path(folder / name))
+        write_text(path, text)
 
 
 def own_skeleton(cfg: Any) -> str:

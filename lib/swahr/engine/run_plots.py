@@ -34,6 +34,8 @@ THRESHOLD = 0.1  # lowest score of the people that are drawn, as that of `swahr 
 def draw_curves(path: Path, rows: Mapping[int, Mapping[str, str]], figures: Sequence[str]) -> None:
     """Draw losses, figures of validation and learning rate against the epoch; needs matplotlib.
 
+    The losses have a logarithmic scale unless one is negative or all are 0.
+
     rows: results.csv by epoch. figures: the names of those of validation. Raises ImportError,
     WriteError.
     """
@@ -46,9 +48,14 @@ def draw_curves(path: Path, rows: Mapping[int, Mapping[str, str]], figures: Sequ
     panels = [("losses", losses), ("validation", shares), ("learning rate", [RATE])]
     canvas = Figure(figsize=(13, 3.8), dpi=90, layout="constrained")
     for axes, (title, columns) in zip(canvas.subplots(1, len(panels)), panels):
-        for name in columns[:MAX_CURVES]:
-            axes.plot(*_curve(rows, name), ".-", label=name)
+        curves = {name: _curve(rows, name) for name in columns[:MAX_CURVES]}
+        for name, curve in curves.items():
+            axes.plot(*curve, ".-", label=name)
+        values = [value for _, of_curve in curves.values() for value in of_curve]
+        if columns is losses and values and min(values) >= 0 < max(values):
+            axes.set_yscale("log")  # a curve leaves the panel where it is 0
         axes.set(title=title, xlabel="epoch")
+        axes.locator_params(axis="x", integer=True, min_n_ticks=1)
         axes.grid(alpha=0.3)
         if len(columns) > 1:
             axes.legend(fontsize=8)

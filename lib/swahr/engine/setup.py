@@ -9,7 +9,7 @@ import uuid
 from collections.abc import Callable, Sequence
 from inspect import signature
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import nn
@@ -31,7 +31,7 @@ from swahr.distributed.signals import LeaveSignalsToParent, StopRequest
 from swahr.engine import checkpoint
 from swahr.engine.checkpoint import Progress, RefusedResume, RunIdentity, restore_optimizer
 from swahr.engine.datasets import build_training_set, build_validation_set
-from swahr.engine.hooks import KEEP_BEST, Hook, build_hooks
+from swahr.engine.hooks import HOOKS, KEEP_BEST, Hook, build_hooks
 from swahr.engine.loss_network import LossNetwork
 from swahr.engine.progress import PanelWriter, TensorBoard
 from swahr.engine.results_file import ResultsFile
@@ -47,6 +47,7 @@ from swahr.engine.step_monitor import StepMonitor
 from swahr.engine.train_step import LossScaler, TrainStep, takes_skipping
 from swahr.engine.trainer import Trainer, gradient_hooks
 from swahr.evaluation.scores import figure_names
+from swahr.files import naming
 from swahr.inference.load import set_cudnn
 from swahr.inference.predictor import check_test_scales
 from swahr.losses.criterion import Criterion, build_criterion
@@ -100,10 +101,19 @@ def build_trainer(
     steps_per_epoch = len(loader) // accumulation
     optimizer = build_optimizer(cfg, model)
     scaler = build_scaler(cfg, device)
+    schedule = build_schedule(
+        cfg, steps_per_epoch, world_size=world_size, micro_batches_per_step=accumulation
+    )
     identity = new_identity(cfg, launchers)
-    progress, hooks = start_or_resume(
+    start = start_or_resume(
         cfg, folder, model, optimizer, scaler, identity, resumes_own=resumes_own
     )
+    progress = start.progress
+    train_step = build_train_step(
+        cfg, model, criterion, device, optimizer, scaler, gradient_hooks(start.hooks)
+    )
+    # After all that a setting can be refused for: a start that fails leaves the folder as it is.
+    tidy_folder(folder, start, resumes_own=resumes_own)
     step_images = world_size * accumulation * cfg.TRAIN.IMAGES_PER_GPU
     if progress.step_images not in (0, step_images):
         identity.logs = ""  # steps of another size are another curve
@@ -119,14 +129,10 @@ def build_trainer(
     board = open_board(logs, identity, progress, steps_per_epoch)
     return Trainer(
         model=model,
-        train_step=build_train_step(
-            cfg, model, criterion, device, optimizer, scaler, gradient_hooks(hooks)
-        ),
+        train_step=train_step,
         loader=loader,
         sampler=loader.batch_sampler,  # type: ignore[arg-type]
-        schedule=build_schedule(
-            cfg, steps_per_epoch, world_size=world_size, micro_batches_per_step=accumulation
-        ),
+        schedule=schedule,
         validate=build_validation(cfg, folder, validation_set, validate),
         monitor=StepMonitor(
             device,
@@ -138,7 +144,7 @@ def build_trainer(
         stop=stop,
         board=board,
         progress=progress,
-        hooks=hooks,
+        hooks=start.hooks,
         identity=identity,
         results=ResultsFile(folder / checkpoint.RESULTS if comm.is_main() else None),
         folder=folder,
@@ -168,14 +174,21 @@ def open_validation_set(cfg: Any) -> KeypointDataset | None:
 def check_best_metric(cfg: Any) -> None:
     """TrainingError if no figure of validation is called TRAIN.BEST_METRIC.
 
-    Hooks of TRAIN.HOOKS may add figures; with those, a name can only be checked when validating.
+    A user's own hooks may add figures; with those, a name can only be checked when validating.
     """
     protocol = dataset_spec(cfg, train=False).protocol
     known = figure_names(configured_skeleton(cfg), protocol)
-    if cfg.TRAIN.BEST_METRIC not in known and not any(cfg.TRAIN.HOOKS):
+    has_own_hooks = any(name and not is_built_in(name) for name in cfg.TRAIN.HOOKS)
+    if cfg.TRAIN.BEST_METRIC not in known and not has_own_hooks:
         raise TrainingError(
             f"TRAIN.BEST_METRIC is {cfg.TRAIN.BEST_METRIC!r}; validation gives {', '.join(known)}"
         )
+
+
+def is_built_in(hook: str) -> bool:
+    """Whether a hook of that name is this project's; none of those adds figures."""
+    module = str(getattr(HOOKS.get(hook), "__module__", ""))
+    return module.split(".")[0] == __name__.split(".")[0]
 
 
 def build_validation(
@@ -391,20 +404,49 @@ def new_identity(cfg: Any, launchers: Sequence[str]) -> RunIdentity:
     return RunIdentity(
         name=cfg.MODEL.NAME,
         seed=cfg.TRAIN.SEED,
-        config=cfg.dump(),
+        config=saved_config(cfg),
         run_id=comm.all_gather(uuid.uuid4().hex)[0],
         launchers=list(launchers),
         skeleton=own_skeleton(cfg),
     )
 
 
-def continues_own_run(cfg: Any, folder: Path, launchers: Sequence[str]) -> bool:
-    """Whether the run resumes from its own last checkpoint, if there is one in the folder.
-
-    AUTO_RESUME says so. A process that an elastic launcher restarted does it without AUTO_RESUME
-    too, if the checkpoint was written by the same job. launchers: of this job.
+def saved_config(cfg: Any) -> str:
+    """The configuration as checkpoints and config.yaml have it: RESUME_CHANGED (--allow-changes)
+    counts for the start that it was given for.
     """
-    return cfg.AUTO_RESUME or (was_restarted() and checkpoint.is_of_job(folder, launchers))
+    saved = cfg.clone()
+    saved.defrost()
+    saved.RESUME_CHANGED = False
+    return str(saved.dump())
+
+
+def continues_own_run(cfg: Any, folder: Path, launchers: Sequence[str]) -> bool:
+    """Whether the run resumes from its own last checkpoint, if there is one in the folder; the same
+    answer on every process.
+
+    AUTO_RESUME says so. Processes of an elastic launcher do it without AUTO_RESUME too, if the
+    checkpoint was written by the same job: the launcher has started them again. launchers: of this
+    job.
+    """
+    if cfg.AUTO_RESUME:
+        return True
+    # How often it started them is not asked: a node does not count restarts for another one.
+    restarted = comm.ELASTIC_RUN in os.environ and checkpoint.is_of_job(folder, launchers)
+    return any(comm.all_gather(restarted))
+
+
+class Start(NamedTuple):
+    """Where training begins.
+
+    progress: the position. hooks: by name. path: the checkpoint that was read; None for a fresh
+    start. other_measure: settings that decide what is measured and differ from the checkpoint's.
+    """
+
+    progress: Progress
+    hooks: dict[str, Hook]
+    path: Path | None
+    other_measure: list[str]
 
 
 def start_or_resume(
@@ -416,18 +458,15 @@ def start_or_resume(
     identity: RunIdentity,
     *,
     resumes_own: bool,
-) -> tuple[Progress, dict[str, Hook]]:
+) -> Start:
     """Fill the parts from a checkpoint, or else the network from MODEL.PRETRAINED.
 
     identity: what the checkpoints of this start would say of the run; it becomes that of a run that
-    is resumed. resumes_own: see `continues_own_run`. Returns the position in training, and the
-    hooks. In this order:
+    is resumed. resumes_own: see `continues_own_run`. In this order:
 
     1. With resumes_own, the run's last checkpoint.
     2. TRAIN.RESUME: the file TRAIN.CHECKPOINT.
     3. A fresh start.
-
-    In the last two cases, what an earlier run left in the folder is moved to a folder of its own.
     """
     progress = Progress(epoch=cfg.TRAIN.BEGIN_EPOCH)
     resumed_id = ""
@@ -472,15 +511,28 @@ def start_or_resume(
             f"{folder}: not every process finds the same checkpoint there; OUTPUT_DIR must be on a "
             "file system that all nodes share"
         )
-    if resumes_own and other_measure:
-        keep_best_of_other_measure(folder, other_measure)
-    if not resumes_own and comm.is_main() and (aside := checkpoint.set_aside(folder)):
-        logger.info("AUTO_RESUME is False: what an earlier run left is kept in %s", aside)
     if path is not None:
         logger.info(
             "resuming from %s: epoch %d after step %d", path, progress.epoch + 1, progress.step
         )
-    return progress, hooks
+    return Start(progress, hooks, path, other_measure)
+
+
+def tidy_folder(folder: Path, start: Start, *, resumes_own: bool) -> None:
+    """Rename what this start would otherwise overwrite, once every process has read its checkpoint.
+
+    Of a run that resumes: best weights of another measure, and a newest checkpoint that was passed
+    over. Otherwise what an earlier run left is moved to a folder of its own. Raises WriteError.
+    """
+    if resumes_own and start.other_measure:
+        keep_best_of_other_measure(folder, start.other_measure)
+    if not comm.is_main():
+        return
+    if not resumes_own:
+        if aside := checkpoint.set_aside(folder):
+            logger.info("AUTO_RESUME is False: what an earlier run left is kept in %s", aside)
+    elif start.path == folder / checkpoint.PREVIOUS and (kept := checkpoint.keep_unusable(folder)):
+        logger.warning("%s is kept as %s", checkpoint.NEWEST, kept)
 
 
 def keep_best_of_other_measure(folder: Path, changed: Sequence[str]) -> None:
@@ -492,9 +544,9 @@ def keep_best_of_other_measure(folder: Path, changed: Sequence[str]) -> None:
     name = time.strftime(checkpoint.EARLIER_BEST)
     kept = ""
     if comm.is_main() and best.exists():
-        kept = (
-            f"; the best weights are kept in {best.rename(checkpoint.unused_path(folder / name))}"
-        )
+        with naming(best):
+            renamed = best.rename(checkpoint.unused_path(folder / name))
+        kept = f"; the best weights are kept in {renamed}"
     logger.warning(
         "%s changed: earlier figures do not count for the best%s", ", ".join(changed), kept
     )
@@ -506,11 +558,6 @@ def load_start_weights(cfg: Any, model: PoseNetwork) -> None:
         source = resolve_path(cfg.MODEL.PRETRAINED)
         layers = cfg.MODEL.EXTRA.PRETRAINED_LAYERS
         logger.info("%s: %s", source, load_pretrained(model, source, layers))
-
-
-def was_restarted() -> bool:
-    """Whether an elastic launcher (torchrun) started this process again after a failure."""
-    return int(os.environ.get("TORCHELASTIC_RESTART_COUNT", 0)) > 0
 
 
 def _named_checkpoint(cfg: Any) -> Path:
@@ -534,7 +581,7 @@ def refuse_other_settings(
         if written_by.seed not in (None, cfg.TRAIN.SEED):
             logger.warning("TRAIN.SEED is %d in %s, and is now another", written_by.seed, path)
         return {}
-    changed = changed_settings(written_by.config, cfg.dump(), defaults().dump())
+    changed = changed_settings(written_by.config, saved_config(cfg), defaults().dump())
     changed |= changed_skeleton(written_by.skeleton, own_skeleton(cfg))
     for key, (before, now) in changed.items():
         logger.warning("%s: %s in %s, now %s", key, before, path.name, now)

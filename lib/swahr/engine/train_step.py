@@ -105,11 +105,15 @@ class LossScaler:
         self.scaler.update(self.fixed)
 
     def state_dict(self) -> dict[str, Any]:
-        return self.scaler.state_dict()
+        return {**self.scaler.state_dict(), "dynamic": self.fixed is None}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Restore a dynamic scale. A static scale stays as it was given."""
-        if state and self.fixed is None:
+        """Restore a dynamic scale, if the state is of one. A static scale stays as it was given.
+
+        States of older versions do not say what they are of. Those with a scale of 1 are taken for
+        states of a run without fp16.
+        """
+        if state and self.fixed is None and state.get("dynamic", state.get("scale") != 1.0):
             self.scaler.load_state_dict(state)
 
 

@@ -46,6 +46,7 @@ from swahr.inference.predictor import Predictor, build_predictor
 from swahr.models.network import PoseNetwork
 from swahr.progress_bar import ProgressBar
 from swahr.skeleton import Skeleton
+from swahr.words import counted
 
 logger = logging.getLogger(__name__)
 
@@ -178,7 +179,7 @@ def _read_parts(parts: PartFiles | None, resume: bool) -> dict[int, list[Record]
         done = parts.read() if resume else {}
         parts.clear(keep=done)
         if done:
-            logger.info("resuming after %d images of an earlier run", len(done))
+            logger.info("resuming after %s of an earlier run", counted(len(done), "image"))
     return comm.all_gather(done)[0]
 
 
@@ -272,9 +273,9 @@ def write_report(
     for reason in first_reasons(found.skipped, MAX_LINES):
         logger.warning("skipped: %s", reason)
     logger.info(
-        "%d people in %d images, %d of which were skipped: %s",
-        len(found.records),
-        len(dataset),
+        "%s in %s, %d of which were skipped: %s",
+        counted(len(found.records), "person", "people"),
+        counted(len(dataset), "image"),
         len(found.skipped),
         path,
     )

@@ -11,10 +11,12 @@ from typing import Any
 from swahr.files import shorten
 from swahr.geometry import BOX_TO_AREA
 from swahr.skeleton import Skeleton
+from swahr.words import counted
 
 MAX_NUMBER = 1e9  # larger coordinates and scores are mistakes
 
 Record = dict[str, Any]
+JSON_NAMES = {dict: "object", list: "list", str: "text", int: "number", float: "number"}
 
 
 class EvaluationError(ValueError):
@@ -34,9 +36,20 @@ def read_json(source: Any, what: str, kind: type) -> Any:
             reason = str(error).splitlines()[0]
             raise EvaluationError(f"{name} cannot be read ({reason})") from None
     if not isinstance(source, kind):
-        expected = "object" if kind is dict else "list"
-        raise EvaluationError(f"{name} must be a JSON {expected}, not a {type(source).__name__}")
+        given = JSON_NAMES.get(type(source), type(source).__name__)
+        about = _what_it_is(source) if kind is list else ""
+        raise EvaluationError(f"{name} must be a JSON {JSON_NAMES[kind]}, not {given}{about}")
     return source
+
+
+def _what_it_is(content: Any) -> str:
+    """What a file is that holds people and no list of results; '' if that is not known."""
+    if not isinstance(content, dict) or "annotations" not in content:
+        return ""
+    return (
+        "; it holds images and annotations, as people.json of `swahr predict` does; results that "
+        "can be scored are written by `swahr val`, as results/keypoints_..._results.json"
+    )
 
 
 def checked_records(
@@ -76,8 +89,8 @@ def _checked_record(
     category_id = _whole_number(record, "category_id")
     keypoints = record["keypoints"]
     if not isinstance(keypoints, Sequence) or len(keypoints) != length:
-        count = len(keypoints) if isinstance(keypoints, Sequence) else 0
-        raise EvaluationError(f"has {count} keypoint numbers; the skeleton needs 3 x {length // 3}")
+        given = counted(len(keypoints) if isinstance(keypoints, Sequence) else 0, "keypoint number")
+        raise EvaluationError(f"has {given}; the skeleton needs 3 x {length // 3}")
     if not all(map(_is_number, keypoints)):
         wrong = next(value for value in keypoints if not _is_number(value))
         raise EvaluationError(f"has the keypoint coordinate {shorten(wrong)}")
@@ -156,7 +169,7 @@ def _checked_person(
     count = len(keypoints) if isinstance(keypoints, Collection) else 0
     if count != 3 * skeleton.num_keypoints:
         raise EvaluationError(
-            f"has {count} keypoint numbers; "
+            f"has {counted(count, 'keypoint number')}; "
             f"the skeleton {skeleton.name} needs 3 x {skeleton.num_keypoints}"
         )
     if not _are_numbers(keypoints):

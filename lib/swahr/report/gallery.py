@@ -69,7 +69,7 @@ def make_card(
     image, zoom = _at_page_size(whole, first, index, info)
     scale = np.array([zoom, zoom, 1.0])
     people = truth.keypoints[truth.starts[index] : truth.starts[index + 1]]
-    labelled = draw_people(image, people * scale, first.skeleton)
+    labelled = draw_people(image, people * scale, first.skeleton, ids=range(len(people)))
     images = [("truth", _data_uri(labelled))]
     for name, run, found_errors, limit in runs:
         drawn = _draw_found(image, zoom, run, found_errors, shown(run, found_errors, limit), index)
@@ -157,7 +157,9 @@ def _draw_found(
     # Of those that mean a person only what the truth can judge; the rest would hide it.
     found = found_joints(run)[rows]
     keypoints[..., 2] = (judged | ~judged.any(axis=1, keepdims=True)) & found
-    canvas = draw_people(image, keypoints, run.skeleton, run.found.scores[rows])
+    person = errors.person[rows]
+    ids = np.where(person >= 0, person - run.truth.starts[index], -1)  # as the truth has them
+    canvas = draw_people(image, keypoints, run.skeleton, run.found.scores[rows], ids=ids)
     for row, points, is_found in zip(rows.tolist(), keypoints, found):
         for k in np.flatnonzero((errors.kinds[row] > 0) & is_found).tolist():
             kind = KEYPOINT_KINDS[errors.kinds[row, k]]

@@ -77,6 +77,7 @@ def make_report(
     )
     environment.filters["figure"] = _figure
     environment.filters["cost"] = _cost
+    environment.filters["pixels"] = _pixels
     template = environment.from_string(TEMPLATE.read_text(encoding="utf-8"))
     infos = {info["id"]: info for info in truth["images"]}
     cards = _worst_cards(runs, infos, images, worst, draw_maps)
@@ -89,6 +90,8 @@ def make_report(
         colors=charts.KIND_COLORS,
         intervals=breakdown.compare(runs[0].run, runs[1].run) if len(runs) > 1 else {},
         confidence=f"{breakdown.CONFIDENCE:.0%}",
+        near=pixels.NEAR,
+        pck_name=pixels.PIXEL_NAMES[-1],
         pck_length="the torso" if pixels.torso(skeleton) else "the longer side of the box",
         charts={
             "pr": charts.pr_chart([run.curves for run in runs], names),
@@ -183,6 +186,11 @@ def _worst_cards(
 def _figure(value: float, decimals: int = 3) -> str:
     """A figure as text; - where it is undefined."""
     return f"{value:.{decimals}f}" if is_defined(value) else "-"
+
+
+def _pixels(value: float) -> str:
+    """A distance in pixels as text."""
+    return f"{value:.1f} px" if is_defined(value) else "undefined"
 
 
 def _cost(value: float) -> str:
