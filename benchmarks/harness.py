@@ -138,7 +138,7 @@ class Bench:
     def each(
         self, benchmark: str, cases: Mapping[str, Callable[[], Row | list[Row]]]
     ) -> Iterator[Row]:
-        """The rows of all cases. One that fails is noted, and the next one goes on.
+        """The rows of all cases. One that fails is noted, and the next one runs.
 
         Each case starts without the memory of the one before. Raises TimeOver before a case that
         would start after the minutes.

@@ -73,7 +73,7 @@ def grouping(bench: Bench) -> Iterator[Row]:
             "use_detection_val": True,
             "ignore_too_much": False,
         }
-        members = group(peaks, crowd.decoder.grouping_order, **rules)
+        peak_of_joint = group(peaks, crowd.decoder.grouping_order, **rules)
 
         def same(got: NDArray[np.int64], want: NDArray[np.float32]) -> bool:
             """The same people with their joints at the same pixels."""
@@ -86,7 +86,7 @@ def grouping(bench: Bench) -> Iterator[Row]:
 
         return bench.row(
             "grouping",
-            f"{crowd.name}, {len(members)} groups",
+            f"{crowd.name}, {len(peak_of_joint)} groups",
             lambda: oracle.match(*plain_peaks, crowd.settings),
             lambda: group(peaks, crowd.decoder.grouping_order, **rules),
             same,

@@ -37,6 +37,7 @@ class Network(NamedTuple):
 
 
 def networks(bench: Bench) -> list[Network]:
+    """The networks that are timed on this device."""
     if bench.cuda:
         return [
             Network("W32, 512 px", COCO / "w32_512_adam_lr1e-3.yaml", 20, []),

@@ -1,4 +1,4 @@
-"""Imports point down only (DESIGN 2), and nothing that comes from outside is executed."""
+"""Imports point down only (docs/architecture.md), and nothing from outside is executed."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ ALLOWED: dict[str, set[str]] = {
     "jit": set(),
     "parts": set(),
     "allocator": set(),
-    "distributed": {"allocator", "parts"},
+    "distributed": {"allocator"},
     "progress_bar": {"distributed"},
     "visualize": BASE,
     "config": BASE,

@@ -110,8 +110,10 @@ class PoseModel:
     def save_pretrained(self, folder: str | os.PathLike[str]) -> Path:
         """Write the model as a folder that from_pretrained and swahr.load read, with a model card.
 
-        The weights are read again from their file. Raises LoadError where that has changed since,
-        or where safetensors is missing; WriteError.
+        The weights are read again from their file. Returns the folder's path. Raises LoadError if
+        the model was not made by swahr.load or is an exported network, its file has changed since,
+        safetensors is missing, or the folder has files of other origin; WriteError if a file cannot
+        be written.
         """
         out = _path(folder, "folder")
         files = self._files

@@ -121,5 +121,7 @@ def keypoint_similarity(
 ) -> NDArray[np.float64]:
     """Similarity of keypoints for squared distances in pixels, areas in square pixels and keypoint
     constants: exp(-d^2 / (2 a (2 sigma)^2)), as in the COCO keypoint evaluation.
+
+    The arrays broadcast against each other; the result has their common shape.
     """
     return np.exp(-squared / (2 * (areas + np.spacing(1)) * (2 * sigmas) ** 2))

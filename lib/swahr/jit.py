@@ -3,8 +3,7 @@
 Kernels release the GIL, so images can be decoded in threads, and never start threads of their own.
 The first call of each compiles it: about ten seconds for all kernels of the decoder. The machine
 code is cached beside the module, or in the user's cache folder if that is read-only, and later
-processes load it in a fraction of a second. Only modules that turn images into people import Numba,
-so training does not wait for it.
+processes load it in a fraction of a second.
 
 Numba alone recompiles a kernel if its own file changed, not if that of a kernel it calls did. Here
 the cache also belongs to a digest of all files of the package that define kernels. Kernels outside

@@ -30,8 +30,8 @@ class Result:
     keypoints: (P, K, 2) float32, x and y in image pixels, NaN where a joint was not found.
     keypoint_scores: (P, K) float32, the heatmap's value at the joint, 0 where it was not found.
     scores: (P,) float32, the mean over the joints' scores before refinement: higher is surer.
-    tags: (P, T) float32, the mean tag of each person, one for each pass of the test; None from
-    decoders without tags.
+    tags: (P, T) float32, the mean tag of each person, one for each pass and each resolution whose
+    tags are used, times TEST.TAG_SCALE; None from decoders without tags.
     """
 
     source: str
@@ -99,7 +99,8 @@ class Result:
     def save(self, path: str | Path, threshold: float = 0.0) -> Path:
         """Write the drawn image and return its path, whose ending chooses the format.
 
-        Raises ValueError for an ending of no image format.
+        Raises ValueError for an ending of no image format, WriteError if the file cannot be
+        written.
         """
         visualize.save_image(Path(path), self.draw(threshold))
         return Path(path)
@@ -117,7 +118,10 @@ class Result:
         ]
 
     def to_frame(self) -> Any:
-        """A pandas DataFrame with a row for each person and keypoint; needs pandas."""
+        """A pandas DataFrame with a row for each person and keypoint.
+
+        Raises ImportError without pandas.
+        """
         try:
             import pandas
         except ImportError:
@@ -135,9 +139,10 @@ class Result:
         )
 
     def to_supervision(self) -> Any:
-        """supervision's KeyPoints, with (0, 0) where a joint was not found; needs supervision.
+        """supervision's KeyPoints, with (0, 0) where a joint was not found.
 
-        Since version 0.29 they have the people's scores too, and which joints were found.
+        Since version 0.29 they have the people's scores too, and which joints were found. Raises
+        ImportError without supervision.
         """
         try:
             import supervision

@@ -98,6 +98,7 @@ class Skeleton:
 
     @property
     def num_keypoints(self) -> int:
+        """K, the number of keypoints."""
         return len(self.keypoints)
 
     @cached_property

@@ -90,6 +90,9 @@ def draw_points(
 ) -> Image:
     """A copy of the image with points (N, 2), in pixels, as discs with a dark rim, or as rings with
     labels beside them if there are any.
+
+    colors: (r, g, b) from 0 to 255 for each point. radius: px. labels: a text for each point; none
+    draws discs.
     """
     canvas = _checked(image).copy()
     places = _fixed(_near(np.asarray(points, np.float64).reshape(-1, 2))).tolist()
@@ -134,7 +137,8 @@ def draw_heatmap(image: Image, heatmaps: ArrayLike, limit: float = 1.0) -> Image
 def draw_scale_map(image: Image, scales: ArrayLike, limit: float = SCALE_LIMIT) -> Image:
     """Scale maps (K, h, w) over the image, red above 0 and blue below.
 
-    Each pixel shows the value that is farthest from 0; full colour from `limit` on.
+    A value above 0 narrows the joint's Gaussian, one below 0 widens it. Each pixel shows the value
+    that is farthest from 0; full colour from `limit` on.
     """
     maps = _maps(scales)
     if not len(maps):
@@ -247,7 +251,9 @@ def caption(text: str, width: int) -> Image:
 
 
 def save_image(path: str | Path, image: Image) -> None:
-    """Write an RGB image atomically in the format of the path's suffix; ValueError if unknown."""
+    """Write an RGB image atomically in the format of the path's suffix; ValueError if unknown;
+    WriteError if the file cannot be written.
+    """
     try:
         data = encode(image, Path(path).suffix)
     except ValueError as error:

@@ -85,7 +85,7 @@ def threads() -> Iterator[None]:
 def test_same_as_the_direct_sum(
     batch: int, channels: int, outputs: int, height: int, width: int, add: bool, relu: bool
 ) -> None:
-    """Of float64; also where tiles reach over the edge of the image, and for panels of 1, 2 and 3
+    """Of float64; also where tiles reach over the edge of the image, and for blocks of 1, 2 and 3
     vectors.
     """
     x = maps(batch, channels, height, width)

@@ -1,4 +1,4 @@
-"""A small set of made images and people, in COCO's tree."""
+"""A small set of synthetic images and people, in COCO's tree."""
 
 from __future__ import annotations
 

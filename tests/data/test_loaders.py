@@ -119,7 +119,7 @@ def test_two_ranks_with_half_the_batch_see_what_one_with_the_whole_sees(tree: Tr
 
 
 @pytest.mark.parametrize(
-    "images, batch, replicas, group, steps",
+    "images, batch, processes, group, steps",
     [
         (10, 2, 1, 1, 5),
         (11, 2, 1, 1, 5),
@@ -130,10 +130,10 @@ def test_two_ranks_with_half_the_batch_see_what_one_with_the_whole_sees(tree: Tr
         (3, 2, 2, 2, 2),
     ],
 )
-def test_steps_of_an_epoch(images: int, batch: int, replicas: int, group: int, steps: int) -> None:
+def test_steps_of_an_epoch(images: int, batch: int, processes: int, group: int, steps: int) -> None:
     samplers = [
-        EpochSampler(images, batch, rank=r, world_size=replicas, seed=1, group=group)
-        for r in range(replicas)
+        EpochSampler(images, batch, rank=r, world_size=processes, seed=1, group=group)
+        for r in range(processes)
     ]
     assert (
         {len(sampler) for sampler in samplers}
@@ -143,7 +143,7 @@ def test_steps_of_an_epoch(images: int, batch: int, replicas: int, group: int, s
     seen = [
         index for sampler in samplers for part in sampler for epoch, index in part if epoch == 0
     ]
-    assert len(seen) == steps * batch * replicas
+    assert len(seen) == steps * batch * processes
     assert len(set(seen)) == len(seen)  # no image twice with the same augmentation
     counts = np.bincount(np.array(seen) % images, minlength=images)
     assert counts.max() - counts.min() <= 1

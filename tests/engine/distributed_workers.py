@@ -114,7 +114,7 @@ def weights_after_steps(accumulation: int) -> list[Tensor]:
         train_step(parts, 0.05)
     weights = [parameter.detach().clone() for parameter in train_step.parameters]
     others = comm.all_gather([weight.tolist() for weight in weights])
-    assert all(other == others[0] for other in others), "replicas differ"
+    assert all(other == others[0] for other in others), "processes differ"
     return weights
 
 

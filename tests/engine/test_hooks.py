@@ -344,7 +344,7 @@ def test_a_shared_cpu_gets_fewer_threads(
             hook.choose_threads()
     assert threads == [4, 2, 4]
     assert caplog.messages[0] == (
-        "other programs keep 2.0 cores busy: training goes on with 2 of 4 threads"
+        "other programs keep 2.0 cores busy: training continues with 2 of 4 threads"
     )
     assert len(caplog.messages) == 2
 

@@ -52,3 +52,16 @@ def test_a_table_that_cannot_be_written_costs_a_line(
     [message] = caplog.messages
     assert "results.csv: could not be written" in message
     assert message.endswith("; training continues without it")
+
+
+def test_a_table_that_cannot_be_read_costs_a_line(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = tmp_path / "results.csv"
+    path.mkdir()
+    table = ResultsFile(path)
+    with caplog.at_level(logging.ERROR):
+        table.add_epoch(1, {"loss": 1})
+        table.add_figures(1, {"AP": 0.5})
+    assert caplog.messages == [f"{path}: is a folder, not a file; training continues without it"]
+    assert path.is_dir()

@@ -812,7 +812,7 @@ def test_a_position_survives_another_number_of_processes(
     assert (moved.step, moved.step_images) == (step, after)
 
 
-def test_heads_without_a_loss_are_told_to_the_replicas(
+def test_heads_without_a_loss_are_told_to_the_processes(
     config_file: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     calls: list[dict[str, Any]] = []

@@ -352,8 +352,8 @@ def test_fast_decoding_finds_the_same_people_in_batches() -> None:
     fast.decoder = FastDecoder(fast.decoder)  # type: ignore[arg-type]
     images = [WIDE, image(128, 64, []), WIDE[:, ::-1].copy()]
     together = fast(images)
-    for got, picture in zip(together, images, strict=True):
-        [alone] = fast([picture])
+    for got, one in zip(together, images, strict=True):
+        [alone] = fast([one])
         np.testing.assert_array_equal(got.keypoints, alone.keypoints)
 
 

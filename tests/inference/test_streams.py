@@ -113,7 +113,7 @@ def test_an_image_is_decoded_while_the_network_runs_on_the_next(decoders: int) -
     """
     images = [WIDE, PARTIAL, WIDE[:, ::-1].copy(), PARTIAL[::-1].copy()]
     people = predictor()
-    expected = [people([picture])[0] for picture in images]
+    expected = [people([one])[0] for one in images]
     second_batch = Event()
     decoding = Event()
     run = people.model

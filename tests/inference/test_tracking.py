@@ -1,4 +1,4 @@
-"""Ids through a video: on made walks with noise and gaps, and case by case."""
+"""Ids through a video: on synthetic walks with noise and gaps, and case by case."""
 
 from __future__ import annotations
 

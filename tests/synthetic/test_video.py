@@ -96,8 +96,8 @@ def test_a_file_gets_the_same_people(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("out", "other", "said"),
     [
-        ("walk", "walk/people.json", "walk/people.json: exists and is not the truth of a made"),
-        ("walk.mp4", "walk.json", "walk.json: exists and is not the truth of a made video"),
+        ("walk", "walk/people.json", "walk/people.json: exists and is not the truth of a"),
+        ("walk.mp4", "walk.json", "walk.json: exists and is not the truth of a synthetic video"),
         ("walk", "walk/frames/000000.jpg", r"holds other files \(000000.jpg\)"),
     ],
 )

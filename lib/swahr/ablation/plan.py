@@ -56,6 +56,7 @@ class PlannedRun:
 
     @property
     def name(self) -> str:
+        """The run's name, RUN_NAME."""
         return str(self.cfg.RUN_NAME)
 
     @property
@@ -74,6 +75,7 @@ class PlannedRun:
         return self.folder / checkpoint.RESULTS
 
     def is_trained(self) -> bool:
+        """Whether the weights that are tested exist."""
         return self.weights.is_file()
 
     def is_tested(self) -> bool:
@@ -90,6 +92,7 @@ class PlannedRun:
         return told.weights == IN_TRAINING or told.are_of(sha256(self.weights))
 
     def is_done(self) -> bool:
+        """Whether it is trained and tested."""
         return self.is_trained() and self.is_tested()
 
 

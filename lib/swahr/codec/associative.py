@@ -51,7 +51,8 @@ class ArrayDecoder:
     oks_nms: drop people whose OKS with a better one is above this, see `doubles`; 0 drops nobody.
     sigmas: of the K joints, for oks_nms.
 
-    The first image may wait for compilation, see `jit`.
+    The first image may wait for compilation, see `jit`. Raises ValueError for arguments out of
+    range.
     """
 
     _find_peaks = staticmethod(find_peaks)

@@ -81,9 +81,9 @@ def _peak_table(maps: SampledMaps, limit: int, radius: int) -> torch.Tensor:
     if maps.repeats_borders:
         scores, pixels = _top(peaks.flatten(2), limit)
     else:
-        best, places = F.max_pool2d(peaks, radius + 1, ceil_mode=True, return_indices=True)
+        best, indices = F.max_pool2d(peaks, radius + 1, ceil_mode=True, return_indices=True)
         scores, order = _top(best.flatten(2), limit)
-        pixels = places.flatten(2).gather(2, order)
+        pixels = indices.flatten(2).gather(2, order)
     rows = torch.arange(batch * joints, device=heatmaps.device).view(batch, joints, 1)
     y = pixels // width
     x = pixels % width
@@ -167,9 +167,9 @@ def _pool_tiles(maps: torch.Tensor, step: int) -> torch.Tensor:
 def _resized_tiles(part: GrowingTags, rows: torch.Tensor, chosen: torch.Tensor) -> torch.Tensor:
     """The tags (n, most, 256, T) of chosen tiles (n, most) of maps[rows]."""
     height, width = part.maps.shape[2:]
-    reach = on_device(tuple(range(-1, part.step + 1)), rows.device)
-    y = (chosen[..., None] // part.columns * part.step + reach).clamp(0, height - 1)
-    x = (chosen[..., None] % part.columns * part.step + reach).clamp(0, width - 1)
+    offsets = on_device(tuple(range(-1, part.step + 1)), rows.device)
+    y = (chosen[..., None] // part.columns * part.step + offsets).clamp(0, height - 1)
+    x = (chosen[..., None] % part.columns * part.step + offsets).clamp(0, width - 1)
     near = part.maps[rows[:, None, None, None], :, y[..., :, None], x[..., None, :]]
     weights = tile_weights(part.ratios, rows.device)
     tiles = weights @ near.movedim(-1, 2) @ weights.T  # (n, most, T, 16, 16)

@@ -28,8 +28,9 @@ def find_missing_batch(
     """Like find_missing for joints (n,) in images (n,) of a batch (B, K, H, W) and (B, K or 1, H,
     W, T) on any device.
 
-    Each joint is searched in the tiles with the highest bounds, and in all tiles if another tile
-    could have a higher value.
+    means: (n, T), the mean tags of the joints' people. Returns (n, 3): x, y and the heatmap's
+    value. Each joint is searched in the tiles with the highest bounds, and in all tiles if another
+    tile could have a higher value.
     """
     rows = images * heatmaps.shape[1] + joints
     return search_tiles(WholeTiles(heatmaps, tags), rows, means, FIRST_TILES)

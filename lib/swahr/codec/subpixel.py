@@ -68,8 +68,8 @@ def _offsets(
 ) -> Doubles:
     """(n, 2) `vertex` in x and y at pixels (n, 2)."""
     height, width = heatmaps.shape[2:]
-    steps = np.array([(-1, 0), (0, 0), (1, 0), (0, -1), (0, 1)])
-    u, v = np.moveaxis(corners[:, None] + steps, 2, 0)  # (n, 5) each
+    offsets = np.array([(-1, 0), (0, 0), (1, 0), (0, -1), (0, 1)])
+    u, v = np.moveaxis(corners[:, None] + offsets, 2, 0)  # (n, 5) each
     inside = (u >= 0) & (u < width) & (v >= 0) & (v < height)
     rows = images[:, None]
     channels = joints[:, None]

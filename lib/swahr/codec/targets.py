@@ -104,7 +104,7 @@ def render_heatmaps(
     """joints (B, N, K, >=3) in pixels of the map, present where the third number is > 0 -> (B, K,
     size, size) float32.
 
-    sigma: standard deviation of a joint's Gaussian in pixels; a negative one means size / 64.
+    sigma: standard deviation of a joint's Gaussian in pixels; 0 or a negative one means size / 64.
     drop_absent: True is faster on a CPU, False never waits for a GPU; None: True on a CPU.
     """
     sigma = sigma if sigma > 0 else size / 64
@@ -142,6 +142,8 @@ class TargetEncoder:
     sigma: see render_heatmaps; not used if scale_aware, since each joint then has its own.
     tag_per_joint: see tag_index.
     drop_absent: see render_heatmaps.
+
+    Raises ValueError for sigma 0.
     """
 
     def __init__(
@@ -166,6 +168,8 @@ class TargetEncoder:
     def __call__(self, joints: Sequence[Tensor], masks: Sequence[Tensor]) -> list[StageTarget]:
         """For each stage joints (B, N, K, 3), or (B, N, K, 4) if scale_aware, in its pixels, and
         a mask (B, h, w) -> the stage's target.
+
+        Raises ValueError if the numbers of stages or the shapes do not fit.
         """
         if not len(joints) == len(masks) == len(self.sizes):
             raise ValueError(

@@ -113,7 +113,7 @@ def parse_args() -> argparse.Namespace:
     )
     for flag, about in (
         ("--all", "write people with lower scores to the files too"),
-        ("--show", "show the drawn images in a window; q ends, space goes on"),
+        ("--show", "show the drawn images in a window; q ends, space shows the next image"),
         ("--track", "give people ids through a video"),
         ("--smooth", "and less jitter (a one-euro filter); includes --track"),
         ("--show-maps", "also write what the network sees in each image, as NAME_maps.png"),

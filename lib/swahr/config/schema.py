@@ -6,7 +6,7 @@ A module of a user adds a key of its own with one line, before the configuration
     SCHEMA["TOY.WIDTH"] = Key(8, above=0, meaning="channels of the toy backbone")
 
 Published keys keep their names and their defaults (those of HigherHRNet and SWAHR), with two
-exceptions: WORLD_SIZE is 0, so that the learning rate follows the real number of replicas, and
+exceptions: WORLD_SIZE is 0, so that the learning rate follows the real number of processes, and
 MODEL.NAME is the only name that is accepted. Rules between several keys are in `rules.py`.
 `python tools/dist_train.py --list-keys` prints this table; docs/settings.md is made from it.
 """
@@ -123,13 +123,13 @@ SCHEMA: dict[str, Key] = {
     "AUTO_RESUME": Key(False, "resume from the run's last checkpoint if there is one"),
     "RESUME_CHANGED": Key(False, "resume although settings that decide what is learnt have changed (--allow-changes)"),
     "DEVICE": Key("", "cpu, cuda or cuda:N; '' = cuda if there is a GPU, else cpu"),
-    "WORKERS": Key(4, "processes that load images, for each replica; 0 = load in the training process", at_least=0),
-    "WORLD_SIZE": Key(0, "factor of TRAIN.LR; 0 = replicas x TRAIN.ACCUMULATION_STEPS", at_least=0, only_with=("TRAIN.LR_SCHEDULE", "linear")),
+    "WORKERS": Key(4, "processes that load images, for each training process; 0 = load in the training process", at_least=0),
+    "WORLD_SIZE": Key(0, "factor of TRAIN.LR; 0 = number of processes x TRAIN.ACCUMULATION_STEPS", at_least=0, only_with=("TRAIN.LR_SCHEDULE", "linear")),
     "PRINT_FREQ": Key(20, "steps between two log lines", above=0),
     "PIN_MEMORY": Key(True, "page-locked host memory for batches that go to a GPU"),
-    "DIST_BACKEND": Key("nccl", "backend of replicas on GPUs; replicas on the CPU always use gloo", choices=("nccl", "gloo")),
-    "DIST_TIMEOUT": Key(30.0, "minutes that one replica waits for another, for instance while rank 0 scores a validation", above=0),
-    "STOP_SECONDS": Key(30, "seconds that replicas get to stop and save after a signal before they are killed; torchrun has its own", above=0),
+    "DIST_BACKEND": Key("nccl", "backend of processes on GPUs; processes on the CPU always use gloo", choices=("nccl", "gloo")),
+    "DIST_TIMEOUT": Key(30.0, "minutes that one process waits for another, for instance while rank 0 scores a validation", above=0),
+    "STOP_SECONDS": Key(30, "seconds that processes get to stop and save after a signal before they are killed; torchrun has its own", above=0),
     "GPUS": Key([0], "GPUs to use", no_effect="every visible GPU is used, or as many as --gpus says"),
     "RANK": Key(0, "number of this process", no_effect="the launcher gives it"),
     "VERBOSE": Key(True, "how much is logged", no_effect="the logging module decides"),
@@ -154,7 +154,7 @@ SCHEMA: dict[str, Key] = {
     "MODEL.PRETRAINED": Key("", "checkpoint that training starts from, limited to EXTRA.PRETRAINED_LAYERS; '' = none"),
     "MODEL.NUM_JOINTS": Key(17, "number of heatmaps, K; one more with DATASET.WITH_CENTER", above=0),
     "MODEL.TAG_PER_JOINT": Key(True, "one tag map for each joint; False = one for all joints"),
-    "MODEL.SYNC_BN": Key(False, "batch norm statistics over all replicas; needs GPUs"),
+    "MODEL.SYNC_BN": Key(False, "batch norm statistics over all processes; needs GPUs"),
     "MODEL.SCALE_HEADS": Key(True, "scale maps of SWAHR; False = plain HigherHRNet, and LOSS.SCALE_ADAPTIVE False"),
     "MODEL.EXTRA.STEM_INPLANES": Key(64, "channels of the stem", no_effect="the stem has 64 channels"),
     "MODEL.EXTRA.STEM_BLOCKS": Key(4, "residual blocks between the stem and stage 2; fewer for a small network", above=0, only_with=_ON_HRNET),
@@ -180,7 +180,7 @@ SCHEMA: dict[str, Key] = {
     "LOSS.PUSH_LOSS_FACTOR": Key([0.001], "weight of the push loss (tags of different people)", at_least=0, per_stage=True),
     "LOSS.PULL_LOSS_FACTOR": Key([0.001], "weight of the pull loss (tags of one person)", at_least=0, per_stage=True),
     "LOSS.SCALE_ADAPTIVE": Key(True, "SAHR: the scale maps widen or narrow the targets"),
-    "LOSS.WEIGHT_ADAPTIVE": Key(True, "WAHR: easy background weighs less"),
+    "LOSS.WEIGHT_ADAPTIVE": Key(True, "WAHR: pixels that are predicted well weigh less"),
     "LOSS.GAMMA": Key(0.01, "exponent of the target in the weight of WAHR", at_least=0, only_with=("LOSS.WEIGHT_ADAPTIVE", True)),
     "LOSS.SCALE_LOSS_FACTOR": Key(1.0, "weight of the squared scale maps on the joints", at_least=0, only_with=("LOSS.SCALE_ADAPTIVE", True)),
 
@@ -217,7 +217,7 @@ SCHEMA: dict[str, Key] = {
     "DATASET.ON_BAD_SAMPLE": Key("stop", "an image that cannot be read: stop, or skip (log it and take another)", choices=("stop", "skip")),
 
     # Training
-    "TRAIN.LR": Key(0.001, "learning rate: of one replica with LR_SCHEDULE linear (see WORLD_SIZE), else of all together", above=0),
+    "TRAIN.LR": Key(0.001, "learning rate: of one process with LR_SCHEDULE linear (see WORLD_SIZE), else of all together", above=0),
     "TRAIN.LR_SCHEDULE": Key("linear", "linear (warm-up, then to 0 at END_EPOCH), step (x LR_FACTOR at LR_STEP), or another name in engine.schedule.SCHEDULES"),
     "TRAIN.WARM_UP_EPOCH": Key(3, "epochs over which the rate rises from 0.1 to 1 x LR", at_least=0, only_with=("TRAIN.LR_SCHEDULE", "linear")),
     "TRAIN.LR_STEP": Key([90, 110], "epochs at which the rate falls, rising", above=0, only_with=("TRAIN.LR_SCHEDULE", "step")),
@@ -232,7 +232,7 @@ SCHEMA: dict[str, Key] = {
     "TRAIN.END_EPOCH": Key(140, "epoch before which training ends", above=0),
     "TRAIN.RESUME": Key(False, "resume from TRAIN.CHECKPOINT if AUTO_RESUME finds nothing, or stop with an error"),
     "TRAIN.CHECKPOINT": Key("", "checkpoint that TRAIN.RESUME resumes from", only_with=("TRAIN.RESUME", True)),
-    "TRAIN.IMAGES_PER_GPU": Key(32, "images of one replica in one forward pass", above=0),
+    "TRAIN.IMAGES_PER_GPU": Key(32, "images of one process in one forward pass", above=0),
     "TRAIN.ACCUMULATION_STEPS": Key(1, "forward passes to one optimiser step: 1 GPU with 8 follows a recipe for 8 GPUs", above=0),
     "TRAIN.SHUFFLE": Key(True, "shuffle the training images", no_effect="they are always shuffled, in an order given by SEED and epoch"),
     "TRAIN.SEED": Key(0, "seed of weights, order and augmentation", at_least=0),
@@ -246,7 +246,7 @@ SCHEMA: dict[str, Key] = {
     "TRAIN.FREEZE": Key([""], "parts of the network that are not trained, batch norms included: first components of names in files of weights, such as conv1, bn1, layer1"),
     "TRAIN.PLOTS": Key(True, "draw curves.png and val_images.jpg at each validation"),
     "TRAIN.HOOKS": Key([""], "further hooks: names in engine.hooks.HOOKS"),
-    "TRAIN.CHANNELS_LAST": Key(False, "channels innermost in memory; faster on recent GPUs in mixed precision"),
+    "TRAIN.CHANNELS_LAST": Key(False, "channels innermost in memory; for mixed precision"),
     "TRAIN.CPU_KERNELS": Key(False, "own convolutions for training in float32 on a CPU: up to 2.6 times as fast as PyTorch's and equal up to rounding; needs CHANNELS_LAST"),
     "TRAIN.COMPILE": Key("", "torch.compile the step's network, targets and losses in this mode; '' = off", choices=("", "default", "reduce-overhead", "max-autotune"), aliases={"false": "", "true": "default"}),
     "TRAIN.CUDA_GRAPHS": Key(False, "on one GPU: record the whole step once for each shape, and replay it"),
@@ -262,9 +262,9 @@ SCHEMA: dict[str, Key] = {
     "TEST.WITH_AE": Key([True], "the tags of this stage are used, if LOSS.WITH_AE_LOSS gives any", per_stage=True),
     "TEST.NMS_KERNEL": Key(3, "a peak is the highest value within this window, map px; odd", above=0),
     "TEST.NMS_PADDING": Key(1, "(NMS_KERNEL - 1) / 2", at_least=0),
-    "TEST.DETECTION_THRESHOLD": Key(0.2, "lowest peak that counts as a joint", at_least=0),
+    "TEST.DETECTION_THRESHOLD": Key(0.2, "peaks above this count as joints", at_least=0),
     "TEST.TAG_SCALE": Key(1.0, "tags are multiplied by this before grouping; 2 suits networks trained with AE_LOSS_TYPE max, whose people are half as far apart as with exp", above=0),
-    "TEST.TAG_THRESHOLD": Key(1.0, "a joint whose tag, times TAG_SCALE, is farther than this from everyone's starts a new person", above=0),
+    "TEST.TAG_THRESHOLD": Key(1.0, "a joint whose tag, times TAG_SCALE, is this far or farther from everyone's starts a new person", above=0),
     "TEST.USE_DETECTION_VAL": Key(True, "prefer the higher peak among equally near tags"),
     "TEST.IGNORE_TOO_MUCH": Key(False, "drop joints that would start one person more than MAX_NUM_PEOPLE"),
     "TEST.ADJUST": Key(True, "move each joint a quarter px towards its higher neighbour"),

@@ -120,6 +120,7 @@ class KeypointDataset:
         return ids[chosen].tolist()
 
     def image_info(self, image_id: int) -> ImageInfo:
+        """What the annotation file says of the image with this id."""
         return self.arrays.info(image_id)
 
     def describe_image(self, image_id: int) -> str:

@@ -68,7 +68,8 @@ class Batch(NamedTuple):
 class TrainingSet(Dataset[LoadedSample]):
     """Augmented samples of a data set, by (epoch, index).
 
-    Indices go on beyond the images: index + n x images is the same image, augmented in another way.
+    Indices may exceed the number of images: index + n x images is the same image, augmented in
+    another way.
     """
 
     def __init__(

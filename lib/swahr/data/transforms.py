@@ -91,7 +91,8 @@ class Affine:
         """input_size, output_sizes: px. max_rotation: degrees each way.
 
         min_scale, max_scale: side of the window, relative to the image's short or long side
-        (scale_type). max_translate: px each way for a window of 200 px.
+        (scale_type). max_translate: px each way for a window of 200 px. Raises ValueError for
+        another scale_type.
         """
         if scale_type not in ("short", "long"):
             raise ValueError(f"scale_type is {scale_type!r}; it is 'short' or 'long'")
@@ -115,7 +116,10 @@ class Affine:
         return AugmentParams((width / 2 + dx, height / 2 + dy), scale, zoom, rotation)
 
     def __call__(self, sample: Sample, rng: np.random.Generator) -> Sample:
-        """A sample in pixels of its image -> (S, S, 3) image, joints and masks of every output."""
+        """A sample in pixels of its image -> (S, S, 3) image, joints and masks of every output.
+
+        Raises TransformError if the sample's outputs were made already.
+        """
         if len(sample.joints) != 1 or len(sample.masks) != 1:
             raise TransformError(
                 "an affine transform needs joints and mask in pixels of the image; "

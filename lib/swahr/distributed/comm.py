@@ -44,6 +44,7 @@ def launched() -> bool:
 
 
 def has_group() -> bool:
+    """Whether this process is in a process group."""
     return dist.is_available() and dist.is_initialized()
 
 
@@ -180,6 +181,7 @@ def init_process_group(
 
 
 def destroy_process_group() -> None:
+    """Leave the process group, if there is one."""
     if has_group():
         dist.destroy_process_group()
 

@@ -1,4 +1,5 @@
 """Training, validation and inference loops, on one process or many.
 
-May be imported by tools and swahr.api; imports every other package but synthetic and converters.
+May be imported by tools and swahr.api; imports every package but synthetic, converters, export,
+report, ablation and commands.
 """

@@ -127,7 +127,7 @@ def _overview(
         f"heatmaps, up to {heatmaps.max():.2f}": draw_heatmap(image, heatmaps, _limit(heatmaps)),
     }
     if scales is not None:
-        cells["scale maps (red: larger)"] = draw_scale_map(image, scales)
+        cells["scale maps (red: narrower)"] = draw_scale_map(image, scales)
     if maps.tags is not None:
         cells["tags (colour: value)"] = draw_tags(image, maps.tags[0, ..., 0].cpu(), heatmaps)
     return [_titled(title, cell) for title, cell in cells.items()]

@@ -95,7 +95,7 @@ class EMA(Hook):
     average = decay x average + (1 - decay) x weights after each step, starting with the weights
     after the first one. The average is what is validated and kept.
 
-    model: the bare network that is trained. decay: 0 to 1.
+    model: the bare network that is trained. decay: above 0 and below 1, else ValueError.
     """
 
     def __init__(self, model: nn.Module, decay: float) -> None:
@@ -131,7 +131,7 @@ class EMA(Hook):
 class ClipNorm(Hook):
     """Limits the norm of the gradient of all parameters.
 
-    max_norm: above 0, of the gradient without the loss scale.
+    max_norm: above 0, of the gradient without the loss scale. ValueError if it is not.
     """
 
     def __init__(self, max_norm: float) -> None:
@@ -196,7 +196,8 @@ class BestWeights(Hook):
 class EarlyStopping(Hook):
     """Ends training after `patience` consecutive validations without a higher figure.
 
-    metric: name of the figure. Undefined figures do not count.
+    metric: name of the figure. Undefined figures do not count. Raises ValueError for a patience
+    below 1.
     """
 
     def __init__(self, metric: str, patience: int) -> None:
@@ -284,7 +285,7 @@ class ShareCPU(Hook):
         threads = min(free_threads(count_cores(), others), self._most)
         if threads != torch.get_num_threads():
             logger.info(
-                "other programs keep %.1f cores busy: training goes on with %d of %d threads",
+                "other programs keep %.1f cores busy: training continues with %d of %d threads",
                 others,
                 threads,
                 self._most,
@@ -312,7 +313,7 @@ def build_clip_norm(cfg: Any, model: nn.Module) -> Hook | None:
 
 
 def build_best_weights(cfg: Any, model: nn.Module) -> Hook | None:
-    """TRAIN.BEST_METRIC."""
+    """The hook that keeps the best weights by TRAIN.BEST_METRIC; always on."""
     return BestWeights(cfg.TRAIN.BEST_METRIC, describe_test_of_split(cfg))
 
 
@@ -323,7 +324,7 @@ def build_early_stopping(cfg: Any, model: nn.Module) -> Hook | None:
 
 
 def build_curves(cfg: Any, model: nn.Module) -> Hook | None:
-    """TRAIN.PLOTS."""
+    """The hook that draws curves.png, if TRAIN.PLOTS."""
     return Curves() if cfg.TRAIN.PLOTS else None
 
 

@@ -1,8 +1,8 @@
 """Lines about people that are written as soon as these are found: JSON lines, and CSV.
 
 Each image's lines are appended at once, by whichever process found its people. So the files can be
-followed while a run goes on, and lose nothing when it ends early; with several processes, images
-come in the order in which they are done.
+followed during a run, and lose nothing when it ends early; with several processes, images come in
+the order in which they are done.
 """
 
 from __future__ import annotations

@@ -407,6 +407,7 @@ class EpochBar:
         self._bar.close()
 
     def advance(self) -> None:
+        """Count one step."""
         self._done += 1
         self._bar.update()
 

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from swahr.engine.checkpoint import unused_path
-from swahr.files import WriteError, write_text
+from swahr.files import WriteError, why_unreadable, write_text
 
 logger = logging.getLogger("swahr")
 EPOCH = "epoch"
@@ -37,8 +37,15 @@ class ResultsFile:
         self._write(rows)
 
     def rows(self) -> dict[int, dict[str, str]]:
-        """The lines by their epochs, as texts by the names of their columns."""
+        """The lines by their epochs, as texts by the names of their columns.
+
+        A file that cannot be read is named once, and left as it is.
+        """
         if self.path is None or not self.path.exists():
+            return {}
+        if problem := why_unreadable(self.path):
+            logger.error("%s: %s; training continues without it", self.path, problem)
+            self.path = None
             return {}
         text = self.path.read_text(encoding="utf-8", errors="replace")
         table = csv.DictReader(io.StringIO(text))

@@ -57,7 +57,7 @@ def draw_curves(path: Path, rows: Mapping[int, Mapping[str, str]], figures: Sequ
         axes.set(title=title, xlabel="epoch")
         axes.locator_params(axis="x", integer=True, min_n_ticks=1)
         axes.grid(alpha=0.3)
-        if len(columns) > 1:
+        if curves and columns != [RATE]:
             axes.legend(fontsize=8)
     data = io.BytesIO()
     canvas.savefig(data, format="png")

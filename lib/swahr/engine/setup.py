@@ -208,8 +208,8 @@ def open_board(
 ) -> TensorBoard:
     """The TensorBoard log of the run, without what was written after its position.
 
-    logs: of a new run, None for no log. A resumed run goes on in the folder that its checkpoint
-    names; the identity gets the name of the folder.
+    logs: of a new run, None for no log. A resumed run continues in the folder that its
+    checkpoint names; the identity gets the name of the folder.
     """
     if logs is not None:
         logs = logs.parent / (identity.logs or logs.name)

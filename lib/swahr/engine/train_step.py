@@ -83,6 +83,7 @@ class LossScaler:
         self.scaler = _Scaler(device.type, init_scale=init_scale)
 
     def scale(self, loss: Tensor) -> Tensor:
+        """The loss times the current scale."""
         return self.scaler.scale(loss)
 
     def unscale(self, optimizer: torch.optim.Optimizer) -> None:
@@ -105,6 +106,7 @@ class LossScaler:
         self.scaler.update(self.fixed)
 
     def state_dict(self) -> dict[str, Any]:
+        """What load_state_dict restores: the scaler's state, and whether the scale is dynamic."""
         return {**self.scaler.state_dict(), "dynamic": self.fixed is None}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:

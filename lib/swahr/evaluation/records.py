@@ -79,7 +79,7 @@ def _checked_record(
     category_ids: Collection[int],
     length: int,
 ) -> Record:
-    """Messages of its errors go on from the record's name."""
+    """The messages of its errors follow the record's name."""
     if not isinstance(record, Mapping):
         raise EvaluationError(f"is {shorten(record)}, not an object")
     for key in ("image_id", "category_id", "keypoints", "score"):
@@ -164,7 +164,7 @@ def _checked_person(
     category_ids: Collection[int],
     skeleton: Skeleton,
 ) -> Record:
-    """Messages of its errors go on from the annotation's name."""
+    """The messages of its errors follow the annotation's name."""
     keypoints = person["keypoints"]
     count = len(keypoints) if isinstance(keypoints, Collection) else 0
     if count != 3 * skeleton.num_keypoints:

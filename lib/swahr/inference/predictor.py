@@ -70,7 +70,8 @@ class Prediction(NamedTuple):
     """The P people found in one image.
 
     keypoints: (P, K, 3), x and y in image pixels and the score. scores: (P,). tags: (P, T), the
-    mean tags of the people; None from decoders without tags.
+    mean tags of the people, one for each pass and each resolution whose tags are used, times
+    TEST.TAG_SCALE; None from decoders without tags.
     """
 
     keypoints: NDArray[np.float32]

@@ -1,5 +1,5 @@
 """Networks: backbone and head, how they are built from the configuration, their weights and size.
 
 Everything above may import models.build, models.network and models.weights; models import only
-base modules (skeleton, geometry, files, parts, distributed).
+base modules (skeleton, exported, files, parts).
 """

@@ -123,8 +123,11 @@ def conv_gradients(
     stride: Sequence[int],
     padding: Sequence[int],
 ) -> tuple[Tensor | None, Tensor | None]:
-    """Those of a convolution's input and weight that are wanted, in the type of the output's
-    gradient. torch.nn.grad has functions for one of them, but loses the layout of the input.
+    """The gradients of a convolution's input (B, C, h, w) and weight (C', C / groups, kh, kw), None
+    where not wanted.
+
+    gradient: (B, C', h', w'), that of the output; the results have its type. torch.nn.grad computes
+    only one of the two and loses the memory format of the input.
     """
     of_input, of_weight, _ = torch.ops.aten.convolution_backward(
         gradient,

@@ -2,6 +2,6 @@
 
 swahr.evaluation.matching and pixels match people; errors names the kinds of
 errors and what each costs; breakdown groups the figures by size, crowding and keypoint; charts,
-gallery and page turn them into HTML. May be imported by tools and engine; imports evaluation and
-data.
+gallery and page turn them into HTML. May be imported by tools and ablation; imports evaluation,
+data and visualize.
 """

@@ -2,7 +2,8 @@
 
 figure.py poses a person in space, outfit.py draws its clothes, paint.py turns both into shapes.
 scene.py puts people before a background and labels them. dataset.py and video.py write files. This
-package imports swahr.skeleton and swahr.files only; tools and benchmarks use it.
+package imports swahr.skeleton, swahr.files and swahr.progress_bar only; tools and benchmarks use
+it.
 """
 
 from swahr.synthetic.dataset import (

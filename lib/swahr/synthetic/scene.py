@@ -126,7 +126,7 @@ class Person(NamedTuple):
 def render_scene(
     seed: int, index: int, settings: SceneSettings, skeleton: Skeleton = COCO
 ) -> tuple[Image, list[Person]]:
-    """Image (H, W, 3) uint8 RGB number `index` of the set with this seed, and its people.
+    """The image (H, W, 3) uint8 RGB with this index in the set of this seed, and its people.
 
     People are in order from the farthest to the nearest. The result depends on the arguments only,
     and is the same on every machine. Raises SyntheticError if the skeleton has a joint that figures

@@ -194,7 +194,7 @@ def write_video(
     there = os.path.lexists(truth)
     if there and not _is_truth(truth):
         raise SyntheticError(
-            f"{truth}: exists and is not the truth of a made video; choose another --out"
+            f"{truth}: exists and is not the truth of a synthetic video; choose another --out"
         )
     present = set() if is_file else {path.name for path in (out / "frames").glob("*")}
     own = {f"{i:06d}.jpg" for i in range(num_frames)} if there else set()
