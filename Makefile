@@ -1,4 +1,4 @@
-# make demo   install, make synthetic people, train, validate, draw (no GPU needed, 14 to 55 minutes after installation)
+# make demo   install, make synthetic people, train, validate, draw (no GPU needed, 14 minutes on two cores after installation)
 # make test   install what the tests need and run them all
 # make faults the longer fault-injection scripts (kill, full disk, lost node, memory) and the slow tests, 11 to 26 minutes
 PYTHON ?= python3
@@ -25,7 +25,7 @@ $(VENV)/.installed-test: $(BIN)/python requirements.txt pyproject.toml
 	@touch $(VENV)/.installed $@
 
 demo: $(VENV)/.installed
-	$(BIN)/python tools/make_synthetic.py --preset calm --size 256 --out $(DEMO_DATA) --train 7500 --val 400
+	$(BIN)/python tools/make_synthetic.py --preset calm --size 256 --out $(DEMO_DATA) --train 5000 --val 400
 	$(BIN)/python -m swahr predict '$(DEMO_DATA)/images/val2017/0000010000*.jpg' --weights demo --save_dir $(DEMO_OUT)/images_of_shipped_network --threshold 0.3
 	@echo "Images with the people that the network in models/demo finds: $(DEMO_OUT)/images_of_shipped_network"
 	@echo "Now another network is trained."
