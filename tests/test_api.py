@@ -633,7 +633,7 @@ def test_without_gradio_the_page_names_it(
 def test_the_example_of_the_readme(network: Network, tmp_path: Path) -> None:
     """As it stands, with small files under the names in it."""
     readme = (ROOT / "README.md").read_text()
-    block = re.search(r"In Python:\n\n((?:    .*\n|\n)+)", readme)[1]
+    block = re.search(r"in Python:\n\n((?:    .*\n|\n)+)", readme)[1]
     (tmp_path / "models/pose_coco").mkdir(parents=True)
     weights = re.findall(r'"(models/[^"]*)"', block)
     yaml = re.findall(r'"(experiments/[^"]*)"', block)

@@ -8,9 +8,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import torch
 
+from swahr.ablation.figures import RunFigures, collect
 from swahr.ablation.page import BEGIN, END
-from swahr.ablation.plan import AblationError, find_files, plan_runs
+from swahr.ablation.plan import AblationError, PlannedRun, find_files, plan_runs
 from swahr.commands import ablation
 from swahr.commands.ablation import conditions, main, order, parse_args, visible_gpus
 from swahr.config import ConfigError
@@ -108,6 +110,27 @@ def test_a_run_that_failed_is_named_and_the_others_are_compared(
     assert "- toy_both_seed2: exit status 3: disk full\n" in text
     assert re.search(r"\n- toy_both_seed1: results .*\.json: cannot be read", text)
     assert "toy_both_seed2 failed: exit status 3: disk full\n" in capsys.readouterr().err
+
+
+def test_the_page_is_written_for_networks_without_scale_maps_and_without_the_baseline(
+    compared: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No run of the baseline can be read; the other configuration is not compared with itself."""
+    toy, _ = compared
+
+    def without_baseline(run: PlannedRun, device: torch.device) -> RunFigures:
+        if run.label == "higher_hrnet":
+            raise OSError("disk full")
+        return collect(run, device)
+
+    monkeypatch.setattr(ablation, "collect", without_baseline)
+    monkeypatch.setattr("swahr.ablation.figures.load_scales", lambda path, digest: None)
+    monkeypatch.setattr("swahr.ablation.figures.read_scales", lambda *given: None)
+    page = tmp_path / "page.md"
+    assert main(arguments(toy, page)) == 1
+    text = page.read_text()
+    assert "because no run of the baseline higher_hrnet is done.\n" in text
+    assert "| both | 2 |" in text and "scale maps" not in text
 
 
 def test_nothing_to_compare(toy: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

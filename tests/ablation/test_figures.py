@@ -35,10 +35,38 @@ def figures(right: int) -> RunFigures:
 def test_sets_with_keypoints_of_their_own_show_pixels(tmp_path: Path) -> None:
     pytest.importorskip("matplotlib", reason="needs the extra report")
     shown = replace(figures(IMAGES), stats={"AP": 0.5, "PCK 0.2": 0.25})
-    write_page(tmp_path / "page.md", {"one": {0: shown}}, resamples=1)
+    write_page(tmp_path / "page.md", {"one": {0: shown}}, baseline="one", resamples=1)
     text = (tmp_path / "page.md").read_text()
     assert "| images with swaps | PCK 0.2 |\n" in text
     assert "| one | 1 | 0.500 | - | - | - | - | - | - | 0.250 |\n" in text
+
+
+def shown_differences(labels: str, folder: Path) -> list[str]:
+    """What the page says of differences from the baseline a, for configurations of these names."""
+    pytest.importorskip("matplotlib", reason="needs the extra report")
+    results = {label: {0: figures(IMAGES)} for label in labels}
+    write_page(folder / "page.md", results, baseline="a", resamples=1)
+    blocks = (folder / "page.md").read_text().split("\n\n")
+    table = next(place for place, block in enumerate(blocks) if "| seeds |" in block)
+    octaves = next(place for place, block in enumerate(blocks) if block.startswith("AP by octave"))
+    return blocks[table + 1 : octaves]
+
+
+@pytest.mark.parametrize(("labels", "rows"), [("ab", "b"), ("bac", "bc")])
+def test_differences_are_those_from_the_baseline(labels: str, rows: str, tmp_path: Path) -> None:
+    text, table = shown_differences(labels, tmp_path)
+    assert text.startswith("Difference from a, of the seeds that both have, with the 95% interval")
+    assert [line[:5] for line in table.splitlines()[2:]] == [f"| {label} |" for label in rows]
+
+
+def test_without_others_nothing_is_said_of_differences(tmp_path: Path) -> None:
+    assert shown_differences("a", tmp_path) == []
+
+
+@pytest.mark.parametrize("labels", ["b", "bc"])
+def test_a_baseline_that_failed_is_not_replaced_by_another(labels: str, tmp_path: Path) -> None:
+    said = "No differences are shown, because no run of the baseline a is done."
+    assert shown_differences(labels, tmp_path) == [said]
 
 
 def test_octaves_are_those_of_the_height_of_the_box() -> None:

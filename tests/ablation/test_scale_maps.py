@@ -25,10 +25,11 @@ class Coordinates(PoseNetwork):
 
     strides = (4, 2)  # type: ignore[assignment]
 
-    def __init__(self, joints: int = 17) -> None:
+    def __init__(self, joints: int = 17, stages_with_scales: int = 2) -> None:
         torch.nn.Module.__init__(self)
         self.always_eval = []
         self.joints = joints
+        self.stages_with_scales = stages_with_scales
 
     def forward(self, images: torch.Tensor) -> list[StageOutput]:
         outputs = []
@@ -42,7 +43,8 @@ class Coordinates(PoseNetwork):
                 indexing="ij",
             )
             maps = (1000 * k + y if stage else x)[None]
-            outputs.append(StageOutput(maps, maps, None))
+            scales = maps if stage < self.stages_with_scales else None
+            outputs.append(StageOutput(scales, maps, None))
         return outputs
 
 
@@ -50,7 +52,9 @@ class Coordinates(PoseNetwork):
 def readings_and_data(toy_images: Path) -> tuple[ScaleReadings, KeypointDataset]:
     annotations = toy_images / "annotations/person_keypoints_val2017.json"
     dataset = KeypointDataset(annotations, toy_images / "images/val2017", COCO)
-    return read_scales(Coordinates(), dataset, 64, torch.device("cpu")), dataset
+    readings = read_scales(Coordinates(), dataset, 64, torch.device("cpu"))
+    assert readings is not None
+    return readings, dataset
 
 
 def test_each_joint_is_read_in_its_own_map_at_its_own_place(
@@ -81,7 +85,16 @@ def test_a_centre_joint_is_not_read(
 ) -> None:
     readings, dataset = readings_and_data
     with_center = read_scales(Coordinates(joints=18), dataset, 64, torch.device("cpu"))
+    assert with_center is not None
     np.testing.assert_array_equal(with_center.scales, readings.scales)
+
+
+@pytest.mark.parametrize("stages", [0, 1])
+def test_a_network_without_all_scale_maps_has_no_readings(
+    readings_and_data: tuple[ScaleReadings, KeypointDataset], stages: int
+) -> None:
+    model = Coordinates(stages_with_scales=stages)
+    assert read_scales(model, readings_and_data[1], 64, torch.device("cpu")) is None
 
 
 def test_readings_are_kept_for_the_weights_that_they_are_of(tmp_path: Path) -> None:

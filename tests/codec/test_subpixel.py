@@ -17,7 +17,10 @@ from tests.oracles.crowds import crowd
 
 
 def slow_vertex(before: float, at: float, after: float) -> float:
-    if math.isnan(before) or math.isnan(after) or min(before, after) <= 0:
+    if math.isnan(before) or math.isnan(after):
+        before, after = (at if math.isnan(value) else value for value in (before, after))
+        return 0.25 if after > before else -0.25
+    if min(before, after) <= 0:
         return 0.25 if after > before else -0.25
     if at < before or at < after or (at == before and at == after):
         return 0.25 if after > before else -0.25

@@ -80,7 +80,7 @@ def problems_of(*opts: str) -> list[str]:
         (
             "TEST.SCALE_FACTOR",
             "[0.5, 2]",
-            "must contain 1, the scale that tags come from, unlike [0.5, 2.0]",
+            "several scales need 1 among them, which tags come from, unlike [0.5, 2.0]",
         ),
         ("TEST.SCALE_FACTOR", "[1, -2]", "must be above 0, not -2.0"),
         ("TEST.SCALE_FACTOR", "[1, 1.0]", "has a scale twice: [1.0, 1.0]"),
@@ -133,7 +133,7 @@ def test_nesterov_needs_momentum() -> None:
 
 def check(*opts: str, starts_trained: bool = False) -> None:
     """check_trained_maps for the losses of a configuration."""
-    cfg = load_config(MAIN, opts)
+    cfg = load_config(MAIN, ["LOSS.AE_LOSS_TYPE=max", *opts])  # the default, never idle
     check_trained_maps(cfg, build_criterion(cfg).reads, starts_trained=starts_trained)
 
 
@@ -295,3 +295,8 @@ def test_missing_files_are_reported_where_they_are_set(tmp_path: Path) -> None:
     path.write_text("LOSS.NUM_STAGES: 2\nMODEL.PRETRAINED: no.pth\n")
     with pytest.raises(ConfigError, match=f"^{path}:2: MODEL.PRETRAINED: no file 'no.pth'"):
         check_files(load_config(path), pretrained=True)
+
+
+def test_tags_come_from_a_scale_that_stands_alone() -> None:
+    """As in the published code."""
+    assert load_config(MAIN, ["TEST.SCALE_FACTOR", "[0.5]"]).TEST.SCALE_FACTOR == [0.5]

@@ -43,6 +43,7 @@ def settings(root: Path, **data: Any) -> CfgNode:
         "SKELETON": "",
         "CATEGORIES": [""],
         "NEGATIVES": False,
+        "TRANSFORMS": ["affine", "flip"],
         "FLIP": 0.5,
         "STRICT": True,
         "MIN_KEYPOINTS": 0,
@@ -301,6 +302,24 @@ def test_the_categories_of_the_configuration(tree: Tree, made: Made) -> None:
         assert [len(dataset.joints(i)) for i in (10, 11)] == expected
 
 
+def test_strictness_is_that_of_the_configuration(tree: Tree, made: Made) -> None:
+    data = made((1, 1))
+    data["annotations"][0]["keypoints"] = [1, 2, 2]
+    root = tree(data)
+    with pytest.raises(AnnotationError, match="keypoints has 3 numbers"):
+        build_dataset(settings(root), "train2017", train=False)
+    dataset = build_dataset(settings(root, STRICT=False), "train2017", train=False)
+    assert [len(dataset.joints(i)) for i in (10, 11)] == [0, 1]
+
+
+def test_examples_have_people_where_anybody_is_labelled(tree: Tree, made: Made) -> None:
+    data = made((0, 1, 0, 2, 1))
+    assert opened(tree(data)).examples(2) == [11, 14]
+    for annotation in data["annotations"]:
+        annotation.update(UNLABELLED)
+    assert opened(tree(data)).examples(9) == [10, 11, 12, 13, 14]
+
+
 def test_scoring_needs_no_images(tree: Tree) -> None:
     root = tree()
     shutil.rmtree(root / "images")
@@ -374,3 +393,16 @@ def test_trees(tree: Tree, made: Made, tmp_path: Path) -> None:
     ):
         shutil.copytree(root / "images/train2017", root / "images/val2017")
         build_dataset(settings(root), "val2017", train=False)
+
+
+def test_pairs_are_only_missed_where_images_are_mirrored(
+    tree: Tree, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    own = tmp_path / "own.yaml"
+    names = ", ".join(COCO.keypoints)
+    own.write_text(f"keypoints: [{names}]\nsigmas: [{', '.join(['.1'] * 17)}]\n")
+    root = tree((1,))
+    build_dataset(settings(root, SKELETON=str(own), TRANSFORMS=["affine"]), "train2017", train=True)
+    assert "flip_pairs" not in caplog.text
+    build_dataset(settings(root, SKELETON=str(own)), "train2017", train=True)
+    assert "flip_pairs" in caplog.text

@@ -151,6 +151,19 @@ def test_which_weights_are_the_best(
     assert written == kept
 
 
+def test_fewer_pixels_of_error_are_better(tmp_path: Path) -> None:
+    metric = "error (mean px)"
+    best = BestWeights(metric)
+    patience = EarlyStopping(metric, 1)
+    progress = Progress()
+    for value, stops in ((20.0, False), (10.0, False), (15.0, True)):
+        trainer = trainer_of(progress=progress, folder=tmp_path, evaluated_model=SmallNet())
+        for hook in (best, patience):
+            hook.after_validation(trainer, {metric: value})
+        assert patience.should_stop() == stops
+    assert progress.best_perf == 10
+
+
 def test_the_figures_of_the_best_and_the_last_validation_are_kept(tmp_path: Path) -> None:
     hook = BestWeights("AP")
     for epoch, ap in ((1, 0.1), (2, 0.3), (3, 0.2)):

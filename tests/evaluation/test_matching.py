@@ -142,6 +142,19 @@ def test_an_area_that_is_not_given_is_a_part_of_the_box() -> None:
     assert not run.truth.ignored.any()
 
 
+def test_boxes_lie_around_the_joints_that_were_found() -> None:
+    """The record has the others at 0, 0. AP by area stays that of COCO, which has them too."""
+    some, without_scores = found(off=0), found(off=0, score=0.8)
+    some["keypoints"][:3] = [0, 0, 0]
+    without_scores["keypoints"][2::3] = [0] * 5
+    annotations = truth(person(1))
+    run = load_run(annotations, [some, without_scores], SKELETON)
+    assert run.found.has_joint.tolist() == [[False] + [True] * 4, [True] * 5]
+    assert run.found.boxes.tolist() == [[50, 150, 100, 100], [50, 50, 100, 200]]
+    assert load_run(annotations, [], SKELETON).found.boxes.shape == (0, 4)
+
+
 def test_people_of_two_categories_are_refused() -> None:
-    with pytest.raises(EvaluationError, match=r"2 categories \(ids 1, 2\): a report is about one"):
+    said = r"2 categories \(ids 1, 2\): annotations and results must all have the same category_id"
+    with pytest.raises(EvaluationError, match=said):
         load_run(truth(person(1), person(2, category_id=2)), [], SKELETON)

@@ -38,6 +38,12 @@ def test_records_without_scores_of_keypoints_have_all_keypoints() -> None:
     assert list(figures.values()) == [3, 3, 1]
 
 
+def test_people_who_are_ignored_are_not_measured() -> None:
+    annotations = truth(person(1), person(2, place=1, iscrowd=1))
+    run = checked_run(annotations, [found(off=3), found(place=1, off=9)], SKELETON)
+    assert list(pixel_figures(run).values()) == [3, 3, 1]
+
+
 def test_nobody_found_and_nobody_labelled() -> None:
     assert list(pixel_figures(checked_run(truth(person(1)), [], SKELETON)).values()) == [-1, -1, 0]
     assert list(pixel_figures(checked_run(truth(), [found()], SKELETON)).values()) == [-1, -1, -1]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from swahr.evaluation.matching import checked_run
 from swahr.evaluation.metrics import METRICS, NAMES, evaluate
 from swahr.evaluation.pixels import PIXEL_NAMES, pixel_figures
-from swahr.evaluation.scores import figure_names, score
+from swahr.evaluation.scores import LOWER_IS_BETTER, figure_names, is_better, score
 from swahr.evaluation.swaps import count_swaps
 from swahr.skeleton import COCO
 from tests.report.made import SKELETON, random_set
@@ -27,3 +27,10 @@ def test_names_have_pixels_for_own_keypoints_and_the_metrics_of_users() -> None:
         assert figure_names(SKELETON, "coco") == [*NAMES["coco"], *PIXEL_NAMES, "own"]
     finally:
         del METRICS["own"]
+
+
+def test_distances_are_better_where_they_are_lower() -> None:
+    assert set(LOWER_IS_BETTER) < set(PIXEL_NAMES)
+    assert is_better("AP", 0.2, 0.1) and not is_better("AP", 0.1, 0.1)
+    for name in LOWER_IS_BETTER:
+        assert is_better(name, 1, 2) and not is_better(name, 2, 2)

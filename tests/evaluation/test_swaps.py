@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 
 from swahr.evaluation.matching import checked_run, load_run
-from swahr.evaluation.pixels import meant_people
+from swahr.evaluation.pixels import judged_joints, meant_people
 from swahr.evaluation.records import EvaluationError
-from swahr.evaluation.swaps import CLOSE, Swaps, count_swaps, judged_joints, swapped_joints
+from swahr.evaluation.swaps import CLOSE, Swaps, count_swaps, swapped_joints
 from swahr.geometry import keypoint_similarity
 from tests.report.made import OFFSET, SKELETON, found, person, random_set, truth, unlabel
 

@@ -7,7 +7,13 @@ from collections.abc import Sequence
 import pytest
 import torch
 
-from swahr.inference.fast_tta import Passes, sampled_maps, tags_of_scale
+from swahr.inference.fast_tta import (
+    Passes,
+    ScaleHeatmaps,
+    heatmaps_of_scale,
+    sampled_maps,
+    tags_of_scale,
+)
 from swahr.inference.tta import average_flips, average_stages, mirror_back
 from swahr.models.network import StageOutput
 
@@ -57,5 +63,17 @@ def test_tags_come_in_the_order_of_whole_maps(use_tags: tuple[bool, bool]) -> No
 def test_borders_are_repeated_where_all_scales_grow_by_three_or_more(
     sides: tuple[int, ...], repeats: bool
 ) -> None:
-    scales = [torch.zeros(1, 2, side, side) for side in sides]
+    scales = [ScaleHeatmaps(torch.zeros(1, 2, side, side), False) for side in sides]
     assert sampled_maps(scales, [], SIZE).repeats_borders == repeats
+
+
+@pytest.mark.parametrize(
+    ("use_heatmaps", "repeats"),
+    [((True, False), True), ((False, True), False), ((True, True), False)],
+)
+def test_borders_are_repeated_where_all_resolutions_grow_by_three_or_more(
+    use_heatmaps: tuple[bool, bool], repeats: bool
+) -> None:
+    outputs = [StageOutput(None, torch.zeros(1, 2, side, side), None) for side in (2, 6)]
+    heatmaps = heatmaps_of_scale(outputs, Passes(use_heatmaps, (False, False), None, 2))
+    assert sampled_maps([heatmaps], [], (12, 12)).repeats_borders == repeats

@@ -316,10 +316,11 @@ def test_a_predictor_takes_the_weights_of_the_day(mixed: str) -> None:
     assert torch.equal(got.tags, want.tags)  # type: ignore[arg-type]
 
 
-def test_a_predictor_without_a_fused_copy_is_built_anew() -> None:
+def test_a_predictor_without_a_fused_copy_serves_its_own_network_only() -> None:
     cfg = load_config(TINY, ["TEST.FUSE", "False"])
     model = with_new_weights(0)
-    assert not build_predictor(cfg, model, COCO).refresh(model)
+    kept = build_predictor(cfg, model, COCO)
+    assert kept.refresh(model) and not kept.refresh(with_new_weights(0))
 
 
 @pytest.mark.parametrize(

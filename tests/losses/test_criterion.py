@@ -202,6 +202,20 @@ def test_float32_under_autocast() -> None:
     assert gradient is not None and gradient.dtype == torch.bfloat16 and gradient.any()
 
 
+def test_a_loss_from_outside_is_float32_under_autocast() -> None:
+    """Also if it has products of matrices, which autocast would round."""
+
+    def products(output: StageOutput, target: StageTarget) -> Tensor:
+        return (output.heatmaps @ output.heatmaps).mean((1, 2, 3))
+
+    own = Criterion([Term(products, {"products": [1.0]})], 2)
+    outputs, targets = make_stages()
+    want = own(outputs, targets)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        got = own(outputs, targets)
+    assert all(torch.equal(got[name], want[name]) for name in want)
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [

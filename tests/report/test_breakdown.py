@@ -18,6 +18,7 @@ from swahr.report.breakdown import (
     calibration,
     calibration_error,
     compare,
+    height_octaves,
     image_losses,
     keypoint_figures,
 )
@@ -48,6 +49,19 @@ def test_groups_by_size() -> None:
     ]
     assert [group.ap for group in groups] == pytest.approx([0, -1, 1])
     assert by_size(run_of([person(1, iscrowd=1)], [])) == []
+
+
+def test_joints_that_were_not_found_do_not_make_a_detection_taller() -> None:
+    """A wrong detection 100 px high, whose nose was not found and lies at 0, 0 in the record, is no
+    mistake among people of 200 px.
+    """
+    wrong = found(place=2, score=0.95)
+    wrong["keypoints"][:3] = [0, 0, 0]
+    run = run_of([person(1)], [found(off=0), wrong])
+    ((name, people, detections),) = height_octaves(run)
+    assert name == "128 to 256 px" and people.tolist() == [True]
+    assert detections.tolist() == [False, True]
+    assert [group.ap for group in by_size(run)] == pytest.approx([0.5])
 
 
 def test_groups_by_crowding() -> None:
@@ -103,11 +117,13 @@ def test_pck_is_of_the_torso_where_there_is_one() -> None:
     names = ("head", "left_shoulder", "x", "y", "right_hip")
     human = Skeleton("human", names, (), (0.05,) * 5)
     people = [person(1), unlabel(person(2, place=1), 1)]
-    run = replace(run_of(people, []), skeleton=human)
+    run = replace(run_of(people, [found(off=0)]), skeleton=human)
     lengths = pck_lengths(run)
     assert lengths[0] == pytest.approx(np.hypot(100, 100))
     assert np.isnan(lengths[1])
-    assert pck(run, find_errors(run).person) == 0
+    errors = find_errors(run)
+    assert pck(run, errors.person) == 1  # a missed person without a length does not count
+    assert [each.pck for each in keypoint_figures(run, errors)] == [1] * 5
 
 
 def test_without_labels_keypoint_figures_are_undefined() -> None:
@@ -156,6 +172,19 @@ def test_a_run_compared_with_itself_and_with_a_worse_one() -> None:
     fewer = run.without(np.arange(len(run.found.scores)) % 2 == 1)
     ar = compare(run, fewer, resamples=200)["AR"]
     assert ar.high < 0
+
+
+def test_without_people_who_count_there_is_no_difference() -> None:
+    run = run_of([person(1, iscrowd=1)], [found()])
+    for interval in compare(run, run, resamples=5).values():
+        assert np.isnan([interval.difference, interval.low, interval.high]).all()
+
+
+def test_draws_without_anybody_to_find_are_left_out() -> None:
+    """A quarter of them lack the image with the person, whom one of the two runs finds."""
+    run = load_run(truth(person(1), images=2), [found(off=0)], SKELETON)
+    interval = compare(run.without(np.array([True])), run, resamples=50)["AP"]
+    assert (interval.difference, interval.low, interval.high) == pytest.approx((1, 1, 1))
 
 
 def test_what_an_image_loses() -> None:

@@ -144,6 +144,17 @@ def test_a_photograph_is_shown_as_its_annotations_see_it(tmp_path: Path) -> None
     assert as_stored.size == (224, 560)
 
 
+@pytest.mark.parametrize("size", [(1, 2000), (2000, 1)])
+def test_a_very_thin_image_is_shown(size: tuple[int, int], tmp_path: Path) -> None:
+    """A side of 1 px stays one; the other becomes the page's 560."""
+    cv2.imwrite(str(tmp_path / "1.png"), np.zeros((*size, 3), np.uint8))
+    annotations = truth(person(1))
+    run = load_run(annotations, [found()], SKELETON)
+    info = {"height": size[0], "width": size[1]}
+    card = make_card(0, 1.0, [("a", run, find_errors(run), 0.1)], info, ImageStore(tmp_path))
+    assert card.note == "" and sorted(card.size) == [1, 560]
+
+
 def painted(image: np.ndarray, shown: np.ndarray) -> dict[str, np.ndarray]:
     """Drawings of maps in one colour."""
     assert image.shape == (300, 2400, 3) and shown.shape == (70, 560, 3)
@@ -191,6 +202,20 @@ def test_an_image_that_the_network_cannot_take_is_named_on_its_card(tmp_path: Pa
 def test_reports_on_nothing(people: list[dict[str, Any]]) -> None:
     assert "</html>" in make_report(truth(*people), {"a": []}, SKELETON)
     assert "</html>" in make_report(truth(*people), {"a": [], "b": [found()]}, SKELETON)
+
+
+def test_a_difference_of_undefined_figures_is_undefined() -> None:
+    page = make_report(truth(), {"a": [], "b": [found()]}, SKELETON)
+    assert figures(page, "ap")["AP"] == "-"
+    (table,) = re.findall('<table id="difference">(.*?)</table>', page, re.DOTALL)
+    assert re.findall(">([^<>]+)</td>", table)[:4] == ["AP", "-", "-", "-"]
+    assert "better" not in table and "worse" not in table
+
+
+def test_a_run_that_finds_nobody_is_worse_by_one() -> None:
+    """-1 is a difference, although it stands for an undefined figure."""
+    page = make_report(truth(person(1)), {"a": [found(off=0)], "b": []}, SKELETON)
+    assert set(figures(page, "difference").values()) == {"-1.000"}
 
 
 def test_an_error_without_a_found_keypoint_is_undefined_and_pck_has_its_column_s_name() -> None:

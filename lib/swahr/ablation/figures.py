@@ -27,7 +27,13 @@ from swahr.evaluation.matching import (
 from swahr.evaluation.records import read_json
 from swahr.evaluation.scores import score
 from swahr.inference.load import load_network
-from swahr.report.breakdown import CONFIDENCE, Interval, height_octaves, keypoint_figures
+from swahr.report.breakdown import (
+    Interval,
+    height_octaves,
+    keypoint_figures,
+    nan_if_undefined,
+    percentiles,
+)
 from swahr.report.errors import find_errors
 
 OVERALL = ("AP", "AP .5", "AP .75")
@@ -41,7 +47,7 @@ class RunFigures:
     stats: AP and the like by name, the shares of swaps, and pixel_figures where needed. octaves: AP
     by octave of height. people: their number in each octave. keypoints: AP by keypoint. run,
     matches: of AP and of each octave, for the bootstrap. curves: {name: a value for each epoch} of
-    the losses. scales: None where nothing adapts the scale.
+    the losses. scales: None where nothing adapts the scale, or see read_scales.
     """
 
     stats: dict[str, float]
@@ -92,7 +98,7 @@ def collect(planned: PlannedRun, device: torch.device) -> RunFigures:
     )
 
 
-def _scales(planned: PlannedRun, device: torch.device) -> ScaleReadings:
+def _scales(planned: PlannedRun, device: torch.device) -> ScaleReadings | None:
     path = planned.folder / SCALES
     digest = sha256(planned.weights)
     readings = load_scales(path, digest)
@@ -100,7 +106,8 @@ def _scales(planned: PlannedRun, device: torch.device) -> ScaleReadings:
         model = load_network(planned.cfg, planned.weights, device)
         dataset = build_validation_set(planned.cfg)
         readings = read_scales(model, dataset, planned.cfg.DATASET.INPUT_SIZE, device)
-        save_scales(path, readings, digest)
+        if readings is not None:
+            save_scales(path, readings, digest)
     return readings
 
 
@@ -153,8 +160,7 @@ def differences(
     on the same images, with a paired bootstrap interval over images and seeds.
 
     The seeds that both have are compared. In each of `resamples` draws, images and seeds are drawn
-    with replacement, and both are scored on the same ones. Percentile interval (Efron and
-    Tibshirani, An Introduction to the Bootstrap, 1993, chapter 13). {} without common seeds.
+    with replacement, and both are scored on the same ones. {} without common seeds.
     """
     seeds = sorted(set(baseline) & set(other))
     if not seeds:
@@ -163,26 +169,16 @@ def differences(
     pairs = [(baseline[number], other[number]) for number in seeds]
     whole = _mean_difference(pairs, None)
     images = len(pairs[0][0].run.truth.image_ids)
-    draws = np.full((resamples, len(whole)), np.nan)
+    draws = np.empty((resamples, len(whole)))
     for draw in range(resamples):
         chosen = [pairs[index] for index in random.integers(0, len(pairs), len(pairs))]
         weights = np.bincount(random.integers(0, images, images), minlength=images)
         draws[draw] = _mean_difference(chosen, weights)
-    edges = (1 - CONFIDENCE) / 2
     names = (*OVERALL, *list(pairs[0][0].matches)[1:])
     return {
-        name: Interval(float(value), *_quantiles(draws[:, column], edges))
-        for column, (name, value) in enumerate(zip(names, whole))
+        name: Interval(float(whole[column]), *percentiles(draws[:, column]))
+        for column, name in enumerate(names)
     }
-
-
-def _quantiles(values: Floats, edges: float) -> tuple[float, float]:
-    """The interval of the draws that are defined."""
-    defined = values[np.isfinite(values)]
-    if not len(defined):
-        return float("nan"), float("nan")
-    low, high = np.quantile(defined, [edges, 1 - edges])
-    return float(low), float(high)
 
 
 def _mean_difference(
@@ -202,4 +198,4 @@ def _scores(figures: RunFigures, weights: Ints | None) -> Floats:
     first = tables[0]
     values = [first.mean(), first[0].mean(), first[5].mean()]
     values += [table.mean() for table in tables[1:]]
-    return np.array([value if is_defined(value) else np.nan for value in values])
+    return nan_if_undefined(values)

@@ -28,16 +28,18 @@ def write_page(
     path: str | Path,
     results: Results,
     *,
+    baseline: str,
     conditions: Sequence[str] = (),
     failed: Mapping[str, str] | None = None,
     resamples: int = RESAMPLES,
 ) -> list[Path]:
     """Write the page, and its charts beside it; returns all files.
 
-    results: {label: {seed: figures}}, the first configuration being what the others are compared
-    with; each has at least one seed. conditions: lines on how it was measured. failed: {run: why}.
-    In a file that is there already, the part between BEGIN and END is replaced and the rest kept.
-    Raises AblationError for a file without them, WriteError where nothing can be written.
+    results: {label: {seed: figures}}, each with at least one seed. baseline: label of what the
+    others are compared with; all its runs may have failed. conditions: lines on how it was
+    measured. failed: {run: why}. In a file that is there already, the part between BEGIN and END
+    is replaced and the rest kept. Raises AblationError for a file without them, WriteError where
+    nothing can be written.
     """
     path = Path(path)
     before, after = _around(path)
@@ -45,7 +47,7 @@ def write_page(
     if any(each.scales is not None for runs in results.values() for each in runs.values()):
         charts["scale"] = scale_chart(results)
     links = {kind: path.with_name(f"{path.stem}_{kind}.svg") for kind in charts}
-    blocks = _blocks(results, links, conditions, failed or {}, resamples)
+    blocks = _blocks(results, baseline, links, conditions, failed or {}, resamples)
     for kind, svg in charts.items():
         write_text(links[kind], svg)
     write_text(path, "\n".join([*before, BEGIN, "", "\n\n".join(blocks), "", END, *after]) + "\n")
@@ -75,20 +77,17 @@ def check_page(path: str | Path) -> None:
 
 def _blocks(
     results: Results,
+    baseline: str,
     links: Mapping[str, Path],
     conditions: Sequence[str],
     failed: Mapping[str, str],
     resamples: int,
 ) -> list[str]:
-    first = next(iter(results))
     blocks = [
         "\n".join(f"- {line}" for line in conditions),
         "Mean ± standard deviation over the seeds. Swapped joints were given to the wrong person.",
         _stats_table(results),
-        f"Difference from {first}, of the seeds that both have, with the {CONFIDENCE:.0%} interval "
-        f"of a paired bootstrap over images and seeds ({resamples} draws). With few seeds the "
-        "interval is rather too narrow.",
-        _difference_table(results, resamples),
+        *_difference_blocks(results, baseline, resamples),
         "AP by octave of a person's height, that of the box in pixels of the image; number of "
         "people in brackets.",
         _octave_table(results),
@@ -125,15 +124,27 @@ def _stats_table(results: Results) -> str:
     return _table(["", "seeds", *names], rows)
 
 
-def _difference_table(results: Results, resamples: int) -> str:
-    (_, baseline), *others = results.items()
-    names = [*OVERALL, *_any(baseline).octaves]
+def _difference_blocks(results: Results, baseline: str, resamples: int) -> list[str]:
+    """What the table of differences says, and the table. One line in their place where all runs of
+    the baseline failed, nothing without others.
+    """
+    others = {label: runs for label, runs in results.items() if label != baseline}
+    if not others:
+        return []
+    if baseline not in results:
+        return [f"No differences are shown, because no run of the baseline {baseline} is done."]
+    names = [*OVERALL, *_any(results[baseline]).octaves]
     rows = []
-    for label, runs in others:
-        found = differences(baseline, runs, resamples)
+    for label, runs in others.items():
+        found = differences(results[baseline], runs, resamples)
         cells = [_interval(found[name]) if name in found else UNDEFINED_CELL for name in names]
         rows.append([label, *cells])
-    return _table(["", *names], rows) if rows else ""
+    return [
+        f"Difference from {baseline}, of the seeds that both have, with the {CONFIDENCE:.0%} "
+        f"interval of a paired bootstrap over images and seeds ({resamples} draws). With few seeds "
+        "the interval is rather too narrow.",
+        _table(["", *names], rows),
+    ]
 
 
 def _octave_table(results: Results) -> str:

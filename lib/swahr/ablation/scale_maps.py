@@ -6,6 +6,7 @@ standard deviation is 1 / sqrt(1 + s) times the usual one.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 from zipfile import BadZipFile
@@ -43,11 +44,12 @@ def width_factor(scale: float) -> float:
 @torch.inference_mode()
 def read_scales(
     model: PoseNetwork, dataset: KeypointDataset, input_size: int, device: torch.device
-) -> ScaleReadings:
-    """The scale maps at the labelled joints of every image, at test scale 1.
+) -> ScaleReadings | None:
+    """The scale maps at the labelled joints of every image, at test scale 1; None where the network
+    does not give them at every resolution.
 
-    model: with scale heads, on the device; put into evaluation mode. Raises ImageError for an image
-    that cannot be read.
+    model: on the device; put into evaluation mode. Raises ImageError for an image that cannot be
+    read.
     """
     model.eval()
     heights = [np.empty(0)]
@@ -60,7 +62,11 @@ def read_scales(
         image = dataset.read(image_id)
         place = input_geometry(image.shape[1], image.shape[0], input_size, 1.0, 1.0)
         tall = np.repeat(dataset.arrays.boxes[people, 3:].astype(np.float64), joints.shape[1], 1)
-        values = _at_joints(model, _warp(image, place).to(device), joints, place)
+        outputs = model(normalize(_warp(image, place).to(device)))
+        maps = [output.scales for output in outputs if output.scales is not None]
+        if len(maps) < len(outputs):
+            return None
+        values = _at_joints(maps, joints, place)
         used = (joints[..., 2] > 0) & np.isfinite(values).all(axis=0)
         heights.append(tall[used])
         scales.append(values[:, used])
@@ -73,15 +79,14 @@ def _warp(image: Image, place: InputGeometry) -> torch.Tensor:
     return torch.from_numpy(cv2.warpAffine(image, matrix, place.size))[None]
 
 
-def _at_joints(
-    model: PoseNetwork, images: torch.Tensor, joints: Floats, place: InputGeometry
-) -> Floats:
-    """(stages, N, K) scale maps at joints (N, K, 3) in image pixels; NaN outside the map."""
+def _at_joints(scales: Sequence[torch.Tensor], joints: Floats, place: InputGeometry) -> Floats:
+    """(stages, N, K) values of the scale maps (1, K, h, w) of each stage at joints (N, K, 3) in
+    image pixels; NaN outside the map.
+    """
     stages = []
-    for output in model(normalize(images)):
-        assert output.scales is not None, "the network has scale heads"
+    for scale in scales:
         keypoints = joints.shape[1]  # a centre joint after them is not read
-        maps = output.scales[0, :keypoints].float().cpu().numpy()
+        maps = scale[0, :keypoints].float().cpu().numpy()
         height, width = maps.shape[1:]
         matrix = input_matrix(place.center, place.box_scale, (width, height))
         x, y = np.moveaxis(transform_points(joints[..., :2], matrix).astype(int), -1, 0)

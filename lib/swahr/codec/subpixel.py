@@ -48,12 +48,14 @@ def vertex(before: Doubles, at: Doubles, after: Doubles) -> Doubles:
     0.5.
 
     It is a quarter towards the higher neighbour where there is no such vertex: if a value is not
-    positive, or the middle one is not the highest. A value outside the map is NaN.
+    positive, or the middle one is not the highest. A value outside the map is NaN; for the quarter
+    it is the middle one, as in peaks.quarter_offset.
     """
     with np.errstate(invalid="ignore"):
         has_vertex = (np.minimum(before, after) > 0) & (at >= np.maximum(before, after))
         has_vertex &= at > np.minimum(before, after)
-        quarter = np.where(after > before, 0.25, -0.25)
+    before, after = (np.where(np.isnan(value), at, value) for value in (before, after))
+    quarter = np.where(after > before, 0.25, -0.25)
     low, middle, high = (np.log(np.where(has_vertex, value, 1)) for value in (before, at, after))
     curvature = np.where(has_vertex, 2 * middle - low - high, 1)
     offset = np.clip((high - low) / (2 * curvature), -0.5, 0.5)  # of roundings

@@ -226,6 +226,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     for path in write_page(
         args.out,
         results,
+        baseline=next(iter(planned)),
         conditions=conditions(args, runs),
         failed=failed,
         resamples=args.resamples,

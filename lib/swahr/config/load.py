@@ -18,6 +18,7 @@ from swahr.config.paths import SAVED_CONFIG, configured_skeleton, refuse_models,
 from swahr.config.places import get_places, locate, raise_problems, set_places
 from swahr.config.read import BASE, Reader, Setting
 from swahr.config.rules import (
+    OF_PYTORCH,
     find_problems,
     find_size_problems,
     find_untrained_maps,
@@ -104,8 +105,10 @@ def _load_exported(file: Path, opts: Sequence[Any]) -> CfgNode:
     DATASET.SKELETON for keypoints of your own. Raises ExportedError or ConfigError.
     """
     tree = yaml.safe_load(describe_exported(file).settings)
-    for section in ("AMP", "FP16"):  # of PyTorch; files of before hold what then has no effect
-        tree.pop(section, None)
+    for key in SCHEMA:
+        if key.startswith(OF_PYTORCH):  # no effect, and the file's user did not set them
+            section, name = key.split(".")
+            tree.get(section, {}).pop(name, None)
     tree["TEST"]["MODEL_FILE"] = str(file.absolute())
     if tree["DATASET"]["SKELETON"] == OWN_SKELETON:
         tree["DATASET"]["SKELETON"] = str(file.absolute())
@@ -257,9 +260,11 @@ def _problems_between_keys(cfg: CfgNode, found: Sequence[Problem], file: str) ->
 def _log_without_effect(cfg: CfgNode) -> None:
     given = get_places(cfg)
     values = flatten(cfg)
+    defaults = default_values() | {"LOSS.NUM_STAGES": cfg.LOSS.NUM_STAGES}
+    _spread_over_stages(defaults)
     idle: dict[str, list[str]] = {}  # the keys of each reason
     for key, reason in without_effect(cfg):
-        if key in given and values[key] != SCHEMA[key].default:
+        if key in given and values[key] != defaults[key]:
             idle.setdefault(reason, []).append(key)
     if idle:
         groups = (f"{', '.join(keys)} ({reason})" for reason, keys in idle.items())

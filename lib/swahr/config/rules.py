@@ -9,6 +9,7 @@ from typing import Any
 from swahr.config.errors import Problem
 from swahr.config.paths import configured_skeleton
 from swahr.config.schema import SCHEMA, Key, lookup
+from swahr.exported import is_exported
 from swahr.skeleton import SKELETON_OF, SkeletonError
 from swahr.words import counted
 
@@ -18,8 +19,32 @@ _SWITCHES = {
     "tags": ("TEST.WITH_AE", "LOSS.WITH_AE_LOSS"),
 }
 
-# Backbones whose keys the schema knows.
-_BACKBONES = ("hrnet", "timm")
+# The key that names parts -> those of this project. Others are the user's own.
+PARTS: dict[str, tuple[str, ...]] = {
+    "MODEL.BACKBONE": ("hrnet", "timm"),
+    "MODEL.HEAD": ("higher_hrnet",),
+    "LOSS.TERMS": ("heatmap", "scale", "associative"),
+    "DATASET.TRANSFORMS": ("affine", "flip"),
+    "TRAIN.LR_SCHEDULE": ("linear", "step"),
+    "TRAIN.OPTIMIZER": ("adam", "sgd"),
+    "TRAIN.HOOKS": ("ema", "clip_norm", "best_weights", "early_stopping", "curves", "share_cpu"),
+    "TEST.DECODER": ("associative",),
+    "TEST.ENGINE": ("onnxruntime", "openvino"),
+}
+
+# Beginnings of keys: how PyTorch computes, which exported networks leave to their engine.
+OF_PYTORCH = (
+    "AMP.",
+    "CUDNN.",
+    "FP16.",
+    "TEST.FUSE",
+    "TEST.CUDNN_FUSE",
+    "TEST.COMPILE",
+    "TEST.CUDA_GRAPHS",
+)
+
+# Beginnings of keys that no part reads.
+_NOT_OF_PARTS = (*OF_PYTORCH, "DEBUG.", "TRAIN.CHECKPOINT", "TEST.ENGINE")
 
 # One entry for each transposed convolution of the default head.
 _DECONV_LISTS = tuple(
@@ -64,7 +89,7 @@ def find_size_problems(cfg: Any, strides: Sequence[int], size_divisor: int) -> I
         )
         yield Problem(("DATASET.OUTPUT_SIZE", "DATASET.INPUT_SIZE", "LOSS.NUM_STAGES"), text)
     # The size divisor of a backbone of the user's own need not be its lowest resolution's stride.
-    known = _family(backbone) in _BACKBONES
+    known = _family(backbone) in PARTS["MODEL.BACKBONE"]
     one_image = cfg.TRAIN.IMAGES_PER_GPU == 1 and not cfg.MODEL.SYNC_BN
     if size == size_divisor and known and one_image:
         text = (
@@ -231,8 +256,8 @@ def _training(cfg: Any) -> Iterator[Problem]:
 
 def _testing(cfg: Any) -> Iterator[Problem]:
     scales = cfg.TEST.SCALE_FACTOR
-    if 1 not in scales:
-        text = f"must contain 1, the scale that tags come from, unlike {scales}"
+    if 1 not in scales and len(scales) > 1:
+        text = f"several scales need 1 among them, which tags come from, unlike {scales}"
         yield Problem(("TEST.SCALE_FACTOR",), text)
     if len(set(scales)) != len(scales):
         yield Problem(("TEST.SCALE_FACTOR",), f"has a scale twice: {scales}")
@@ -263,26 +288,91 @@ def _stages_with(cfg: Any, *keys: str) -> list[int]:
 def without_effect(cfg: Any) -> Iterator[tuple[str, str]]:
     """The keys that change nothing, with the reason: always, or because of another setting. Lists
     whose last entries are not used are among them.
+
+    A part of the user's own may read any key that is not in _NOT_OF_PARTS. With one, nothing is
+    said of those that depend on another setting.
     """
+    own = _uses_own_parts(cfg)
+    reasons: dict[str, str] = {}  # the first one of each key
+    for rule in (_conditions, _deconvs_without_effect, _losses_without_effect, _run_without_effect):
+        for name, reason in rule(cfg):
+            reasons.setdefault(name, reason)
+    for name, reason in reasons.items():
+        if SCHEMA[name].no_effect or not own or name.startswith(_NOT_OF_PARTS):
+            yield name, reason
+
+
+def _uses_own_parts(cfg: Any) -> bool:
+    """Whether a setting names a part that is not one of this project's."""
+    for key, known in PARTS.items():
+        value = lookup(cfg, key)
+        names = value if isinstance(value, list) else [value]
+        if key == "MODEL.BACKBONE":
+            names = [_family(value)]
+        if any(name and name not in known for name in names):
+            return True
+    return False
+
+
+def _conditions(cfg: Any) -> Iterator[tuple[str, str]]:
+    """Key.no_effect and Key.only_with."""
     for name, key in SCHEMA.items():
         if reason := _reason_without_effect(cfg, key):
             yield name, reason
-    if not _has_default_head(cfg):
-        return
+
+
+def _deconvs_without_effect(cfg: Any) -> Iterator[tuple[str, str]]:
     deconvs = cfg.MODEL.EXTRA.DECONV.NUM_DECONVS
     if deconvs == 0:
         yield "MODEL.EXTRA.DECONV.NUM_BASIC_BLOCKS", "only with NUM_DECONVS above 0"
     for name in _DECONV_LISTS:
         length = len(lookup(cfg, name))
-        if 0 < deconvs < length:
+        if length and deconvs == 0:
+            yield name, "only with NUM_DECONVS above 0"
+        elif deconvs < length:
             yield name, f"after its entry {deconvs}, as NUM_DECONVS is {deconvs}"
+
+
+def _losses_without_effect(cfg: Any) -> Iterator[tuple[str, str]]:
+    if "scale" not in cfg.LOSS.TERMS:
+        yield "LOSS.SCALE_LOSS_FACTOR", "only with LOSS.TERMS scale"
+    if not _stages_with(cfg, "LOSS.WITH_HEATMAPS_LOSS", "LOSS.HEATMAPS_LOSS_FACTOR"):
+        for name in ("LOSS.WEIGHT_ADAPTIVE", "LOSS.GAMMA"):
+            yield name, "only with LOSS.HEATMAPS_LOSS_FACTOR above 0"
+    if not _stages_with(cfg, "LOSS.WITH_AE_LOSS", "LOSS.PUSH_LOSS_FACTOR"):
+        yield "LOSS.AE_LOSS_TYPE", "only with LOSS.PUSH_LOSS_FACTOR above 0"
+
+
+def _run_without_effect(cfg: Any) -> Iterator[tuple[str, str]]:
+    """How training ends and what it draws, and how testing runs the network."""
+    if cfg.TRAIN.VAL_INTERVAL == 0:
+        yield "TRAIN.PATIENCE", "only with TRAIN.VAL_INTERVAL above 0"
+    if cfg.DEBUG.SAVE_HEATMAPS_PRED:
+        yield "DEBUG.SAVE_HEATMAPS_GT", "DEBUG.SAVE_HEATMAPS_PRED draws them too"
+    elif cfg.DEBUG.SAVE_HEATMAPS_GT:
+        if _has_default_head(cfg) and not cfg.MODEL.SCALE_HEADS:
+            yield "DEBUG.SAVE_HEATMAPS_PRED", "DEBUG.SAVE_HEATMAPS_GT draws them too"
+    else:
+        text = "only with DEBUG.SAVE_HEATMAPS_GT or DEBUG.SAVE_HEATMAPS_PRED"
+        yield "DEBUG.SAVE_TAGMAPS_PRED", text
+    if cfg.TEST.COMPILE:
+        yield "TEST.CUDNN_FUSE", "only with TEST.COMPILE False"
+    # With --weights another file may be tested, so that the reasons name this one.
+    if is_exported(cfg.TEST.MODEL_FILE):
+        # AMP.* can make OpenVINO compute in bf16.
+        used = () if cfg.TEST.ENGINE == "onnxruntime" else ("AMP.", "FP16.")
+        for name in SCHEMA:
+            if name.startswith(OF_PYTORCH) and not name.startswith(used):
+                yield name, "on TEST.MODEL_FILE, which is an exported network"
+    elif cfg.TEST.MODEL_FILE:
+        yield "TEST.ENGINE", "on TEST.MODEL_FILE, which is not an exported network"
 
 
 def _reason_without_effect(cfg: Any, key: Key) -> str:
     """Why a key changes nothing, '' if it does; what its only_with depends on counts first."""
     if key.no_effect or not key.only_with:
         return key.no_effect
-    name, value = key.only_with
+    name, _ = key.only_with
     reason = _reason_without_effect(cfg, SCHEMA[name])
     return reason or ("" if _is_met(lookup(cfg, name), key.only_with) else condition(key.only_with))
 
@@ -290,9 +380,9 @@ def _reason_without_effect(cfg: Any, key: Key) -> str:
 def _is_met(value: Any, only_with: tuple[str, Any]) -> bool:
     """Whether Key.only_with is met where its other key has this value."""
     name, wanted = only_with
-    if name != "MODEL.BACKBONE":
-        return bool(value == wanted)
-    return _family(value) == _family(wanted) or _family(value) not in _BACKBONES
+    if name == "MODEL.BACKBONE":
+        return _family(value) == _family(wanted)
+    return wanted in value if isinstance(value, list) else bool(value == wanted)
 
 
 def _family(backbone: str) -> str:

@@ -24,6 +24,10 @@ from yacs.config import CfgNode
 SCALARS = (bool, int, float, str)
 _ON_HRNET = ("MODEL.BACKBONE", "hrnet")
 _ON_TIMM = ("MODEL.BACKBONE", "timm/NAME")
+_WITH_AFFINE = ("DATASET.TRANSFORMS", "affine")
+_WITH_ASSOCIATIVE = ("LOSS.TERMS", "associative")
+_WITH_HEATMAP = ("LOSS.TERMS", "heatmap")
+_WITH_PANELS = ("DEBUG.DEBUG", True)
 
 
 @dataclass(frozen=True)
@@ -35,8 +39,8 @@ class Key:
     above, below (exclusive), at_least, at_most (inclusive): bounds of the number, or of each entry.
     choices: the values that are accepted, of each entry in a list.
     per_stage: a list with one entry for each of LOSS.NUM_STAGES stages; one entry stands for all.
-    only_with: (other key, value) without which this key changes nothing; nor does it where the
-    other key changes nothing. A backbone of the user's own may read any key.
+    only_with: (other key, value) without which this key changes nothing; where the other key is a
+    list, one of its entries. Nor does this key change anything where the other key changes nothing.
     no_effect: the reason why a published key is accepted and changes nothing.
     aliases: what other spellings stand for, in lower case, such as the truth values of a key that
     was once true or false.
@@ -174,13 +178,13 @@ SCHEMA: dict[str, Key] = {
     "LOSS.NUM_STAGES": Key(1, "output resolutions of the network, low to high", at_least=1, at_most=16),
     "LOSS.TERMS": Key(["heatmap", "scale", "associative"], "names in losses.criterion.LOSSES"),
     "LOSS.WITH_HEATMAPS_LOSS": Key([True], "heatmap loss at this stage", per_stage=True),
-    "LOSS.HEATMAPS_LOSS_FACTOR": Key([1.0], "weight of the heatmap loss", at_least=0, per_stage=True),
+    "LOSS.HEATMAPS_LOSS_FACTOR": Key([1.0], "weight of the heatmap loss", at_least=0, per_stage=True, only_with=_WITH_HEATMAP),
     "LOSS.WITH_AE_LOSS": Key([True], "the network gives tags at this stage, with a grouping loss", per_stage=True),
-    "LOSS.AE_LOSS_TYPE": Key("max", "how the tags of two people are pushed apart", choices=("exp", "max")),
-    "LOSS.PUSH_LOSS_FACTOR": Key([0.001], "weight of the push loss (tags of different people)", at_least=0, per_stage=True),
-    "LOSS.PULL_LOSS_FACTOR": Key([0.001], "weight of the pull loss (tags of one person)", at_least=0, per_stage=True),
+    "LOSS.AE_LOSS_TYPE": Key("max", "how the tags of two people are pushed apart", choices=("exp", "max"), only_with=_WITH_ASSOCIATIVE),
+    "LOSS.PUSH_LOSS_FACTOR": Key([0.001], "weight of the push loss (tags of different people)", at_least=0, per_stage=True, only_with=_WITH_ASSOCIATIVE),
+    "LOSS.PULL_LOSS_FACTOR": Key([0.001], "weight of the pull loss (tags of one person)", at_least=0, per_stage=True, only_with=_WITH_ASSOCIATIVE),
     "LOSS.SCALE_ADAPTIVE": Key(True, "SAHR: the scale maps widen or narrow the targets"),
-    "LOSS.WEIGHT_ADAPTIVE": Key(True, "WAHR: pixels that are predicted well weigh less"),
+    "LOSS.WEIGHT_ADAPTIVE": Key(True, "WAHR: pixels that are predicted well weigh less", only_with=_WITH_HEATMAP),
     "LOSS.GAMMA": Key(0.01, "exponent of the target in the weight of WAHR", at_least=0, only_with=("LOSS.WEIGHT_ADAPTIVE", True)),
     "LOSS.SCALE_LOSS_FACTOR": Key(1.0, "weight of the squared scale maps on the joints", at_least=0, only_with=("LOSS.SCALE_ADAPTIVE", True)),
 
@@ -195,15 +199,15 @@ SCHEMA: dict[str, Key] = {
     "DATASET.TEST": Key("val2017", "split for testing"),
     "DATASET.DATA_FORMAT": Key("jpg", "images in folders (jpg) or in zip files of the same name (zip)", choices=("jpg", "zip")),
     "DATASET.TRANSFORMS": Key(["affine", "flip"], "augmentation, in this order: names in data.transforms.TRANSFORMS"),
-    "DATASET.MAX_ROTATION": Key(30.0, "training images are turned by up to this many degrees either way", at_least=0),
-    "DATASET.MIN_SCALE": Key(0.75, "smallest training window, relative to the image's side", above=0),
-    "DATASET.MAX_SCALE": Key(1.25, "largest training window, relative to the image's side", above=0),
-    "DATASET.SCALE_TYPE": Key("short", "side of the image that the window is relative to", choices=("short", "long")),
-    "DATASET.MAX_TRANSLATE": Key(40.0, "the window is shifted by up to this x its side / 200, px each way", at_least=0),
+    "DATASET.MAX_ROTATION": Key(30.0, "training images are turned by up to this many degrees either way", at_least=0, only_with=_WITH_AFFINE),
+    "DATASET.MIN_SCALE": Key(0.75, "smallest training window, relative to the image's side", above=0, only_with=_WITH_AFFINE),
+    "DATASET.MAX_SCALE": Key(1.25, "largest training window, relative to the image's side", above=0, only_with=_WITH_AFFINE),
+    "DATASET.SCALE_TYPE": Key("short", "side of the image that the window is relative to", choices=("short", "long"), only_with=_WITH_AFFINE),
+    "DATASET.MAX_TRANSLATE": Key(40.0, "the window is shifted by up to this x its side / 200, px each way", at_least=0, only_with=_WITH_AFFINE),
     "DATASET.INPUT_SIZE": Key(512, "side of training images and short side of test images, px; the network says of what it is a multiple", above=0),
     "DATASET.OUTPUT_SIZE": Key([128, 256, 512], "sides of the output maps, px; not set or [] = INPUT_SIZE divided by the strides of the network", above=0),
-    "DATASET.FLIP": Key(0.5, "probability that a training image is mirrored", at_least=0, at_most=1),
-    "DATASET.SIGMA": Key(-1.0, "standard deviation of target Gaussians, map px; below 0 = map side / 64"),
+    "DATASET.FLIP": Key(0.5, "probability that a training image is mirrored", at_least=0, at_most=1, only_with=("DATASET.TRANSFORMS", "flip")),
+    "DATASET.SIGMA": Key(-1.0, "standard deviation of target Gaussians, map px; below 0 = map side / 64", only_with=("DATASET.SCALE_AWARE_SIGMA", False)),
     "DATASET.SCALE_AWARE_SIGMA": Key(False, "a sigma for each person, by size: BASE_SIGMA x person / BASE_SIZE"),
     "DATASET.BASE_SIZE": Key(256.0, "size of the person whose sigma is BASE_SIGMA, px", above=0, only_with=("DATASET.SCALE_AWARE_SIGMA", True)),
     "DATASET.BASE_SIGMA": Key(2.0, "sigma of a person of BASE_SIZE, map px", above=0, only_with=("DATASET.SCALE_AWARE_SIGMA", True)),
@@ -256,7 +260,7 @@ SCHEMA: dict[str, Key] = {
     "TEST.DECODER": Key("associative", "how maps become people: a name in codec.decode.DECODERS"),
     "TEST.FAST_DECODE": Key(False, "average before resizing, and read tags only where joints are: the same people up to rounding, with a fraction of the memory traffic"),
     "TEST.FLIP_TEST": Key(False, "average over the image and its mirror image"),
-    "TEST.SCALE_FACTOR": Key([1.0], "scales to average over, such as [0.5, 1.0, 2.0]; 1 is among them, for the tags", above=0),
+    "TEST.SCALE_FACTOR": Key([1.0], "scales to average over, such as [0.5, 1.0, 2.0]; tags come from 1, which must be among several", above=0),
     "TEST.PROJECT2IMAGE": Key(False, "resize all maps to the input size before peaks are searched"),
     "TEST.WITH_HEATMAPS": Key([True], "the heatmaps of this stage are averaged", per_stage=True),
     "TEST.WITH_AE": Key([True], "the tags of this stage are used, if LOSS.WITH_AE_LOSS gives any", per_stage=True),
@@ -267,7 +271,7 @@ SCHEMA: dict[str, Key] = {
     "TEST.TAG_THRESHOLD": Key(1.0, "a joint whose tag, times TAG_SCALE, is this far or farther from everyone's starts a new person", above=0),
     "TEST.USE_DETECTION_VAL": Key(True, "prefer the higher peak among equally near tags"),
     "TEST.IGNORE_TOO_MUCH": Key(False, "drop joints that would start one person more than MAX_NUM_PEOPLE"),
-    "TEST.ADJUST": Key(True, "move each joint a quarter px towards its higher neighbour"),
+    "TEST.ADJUST": Key(True, "move each joint a quarter px towards its higher neighbour", only_with=("TEST.SUBPIXEL", False)),
     "TEST.SUBPIXEL": Key(False, "place joints between pixels by a parabola through the logarithm of the heatmap, in place of ADJUST's quarter px"),
     "TEST.REFINE": Key(True, "search for each person's missing joints by tag"),
     "TEST.OKS_NMS": Key(0.0, "drop people whose OKS with a better one is above this, against doubled people; 0 = nobody, as published", at_least=0, below=1),
@@ -276,7 +280,7 @@ SCHEMA: dict[str, Key] = {
     "TEST.ENGINE": Key("onnxruntime", "what runs an exported network (TEST.MODEL_FILE x.onnx): a name in inference.exported_network.ENGINES, onnxruntime or openvino"),
     "TEST.LOG_PROGRESS": Key(True, "show a progress bar"),
     "TEST.FUSE": Key(True, "fold batch norms into the convolutions; same results, faster"),
-    "TEST.CUDNN_FUSE": Key(False, "on a GPU: cuDNN adds shortcuts and applies ReLUs inside convolutions", only_with=("TEST.FUSE", True)),
+    "TEST.CUDNN_FUSE": Key(False, "on a GPU: cuDNN adds shortcuts and applies ReLUs inside convolutions; not with COMPILE", only_with=("TEST.FUSE", True)),
     "TEST.COMPILE": Key(False, "torch.compile the network"),
     "TEST.CUDA_GRAPHS": Key(False, "on a GPU: record the network for each input size that comes often, and replay it"),
     "TEST.RESUME": Key(False, "keep the finished images of a validation that was interrupted"),
@@ -285,9 +289,9 @@ SCHEMA: dict[str, Key] = {
     "DEBUG.DEBUG": Key(True, "draw panels of training images, at most one an epoch"),
     "DEBUG.SAVE_BATCH_IMAGES_GT": Key(False, "panel of annotated joints", no_effect="there is no such panel"),
     "DEBUG.SAVE_BATCH_IMAGES_PRED": Key(False, "panel of predicted joints", no_effect="there is no such panel"),
-    "DEBUG.SAVE_HEATMAPS_GT": Key(True, "draw target heatmaps"),
-    "DEBUG.SAVE_HEATMAPS_PRED": Key(True, "draw predicted heatmaps and scale maps"),
-    "DEBUG.SAVE_TAGMAPS_PRED": Key(True, "draw tag maps"),
+    "DEBUG.SAVE_HEATMAPS_GT": Key(True, "draw target heatmaps; SAVE_HEATMAPS_PRED draws them too", only_with=_WITH_PANELS),
+    "DEBUG.SAVE_HEATMAPS_PRED": Key(True, "draw predicted heatmaps and scale maps; SAVE_HEATMAPS_GT draws the heatmaps too", only_with=_WITH_PANELS),
+    "DEBUG.SAVE_TAGMAPS_PRED": Key(True, "draw tag maps", only_with=_WITH_PANELS),
 }
 # fmt: on
 

@@ -241,7 +241,8 @@ def build_dataset(
     root = Path(data.ROOT if root is None else root)
     name = data.DATASET if train else data.DATASET_TEST
     skeleton = skeleton or get_skeleton(data.SKELETON or SKELETON_OF[name])
-    if train and data.FLIP > 0 and (problem := flip_problem(skeleton)):
+    mirrors = train and data.FLIP > 0 and "flip" in data.TRANSFORMS
+    if mirrors and (problem := flip_problem(skeleton)):
         logger.warning("%s (DATASET.FLIP is %g)", problem, data.FLIP)
     sigma = None
     if data.SCALE_AWARE_SIGMA:

@@ -38,6 +38,7 @@ from swahr.engine.results_file import as_text
 from swahr.engine.run_plots import draw_curves
 from swahr.engine.schedule import TrainingError
 from swahr.evaluation.figures import is_defined
+from swahr.evaluation.scores import is_better
 from swahr.models.weights import load_state, published_state
 from swahr.parts import choose
 
@@ -146,7 +147,7 @@ class ClipNorm(Hook):
 
 
 class BestWeights(Hook):
-    """Keeps the weights whose figure is the highest in model_best.pth.tar; the newer of equal ones.
+    """Keeps the weights whose figure is the best in model_best.pth.tar; the newer of equal ones.
 
     A validation without figures (a set without annotations), or with an undefined one, counts as
     best as long as no figure was defined. metric: name of the figure. test: what is validated and
@@ -164,7 +165,7 @@ class BestWeights(Hook):
         progress.perf = read_metric(stats, self.metric)
         is_best = is_defined(progress.perf) or not is_defined(progress.best_perf)
         if is_defined(progress.perf) and is_defined(progress.best_perf):
-            is_best = progress.perf >= progress.best_perf  # type: ignore[operator]
+            is_best = not is_better(self.metric, progress.best_perf, progress.perf)  # type: ignore[arg-type]
         self.validations["last"] = {
             "epoch": progress.epoch,
             "figures": {name: float(value) for name, value in stats.items()},
@@ -194,7 +195,7 @@ class BestWeights(Hook):
 
 
 class EarlyStopping(Hook):
-    """Ends training after `patience` consecutive validations without a higher figure.
+    """Ends training after `patience` consecutive validations without a better figure.
 
     metric: name of the figure. Undefined figures do not count. Raises ValueError for a patience
     below 1.
@@ -212,14 +213,14 @@ class EarlyStopping(Hook):
         value = read_metric(stats, self.metric)
         if value is None or not is_defined(value):
             return
-        if self.best is None or value > self.best:
+        if self.best is None or is_better(self.metric, value, self.best):
             self.best = value
             self.validations_since_best = 0
         else:
             self.validations_since_best += 1
         if self.should_stop():
             logger.info(
-                "no higher %s in %d validations: training stops",
+                "no better %s in %d validations: training stops",
                 self.metric,
                 self.validations_since_best,
             )

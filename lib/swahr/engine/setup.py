@@ -94,7 +94,7 @@ def build_trainer(
     dataset = build_training_set(cfg)
     validation_set = open_validation_set(cfg)
     if validation_set is not None:
-        check_test_scales(cfg, model.size_divisor)
+        check_test_scales(cfg.TEST.SCALE_FACTOR, model.size_divisor)
         check_best_metric(cfg)
     loader = build_train_loader(cfg, dataset, comm.rank(), world_size)
     loader.worker_init_fn = LeaveSignalsToParent(loader.worker_init_fn)

@@ -67,6 +67,11 @@ class Truth:
         """(G, K) whether each keypoint is labelled."""
         return self.keypoints[..., 2] > 0
 
+    @cached_property
+    def counted_joints(self) -> Bools:
+        """(G, K) the labelled keypoints of people who are not ignored."""
+        return self.labelled & ~self.ignored[:, None]
+
 
 @dataclass(frozen=True)
 class Found:
@@ -90,11 +95,24 @@ class Found:
         return np.argsort(-self.scores, kind="stable")
 
     @cached_property
+    def has_joint(self) -> Bools:
+        """(D, K) whether each keypoint was found: it has the score 0 otherwise. A detection without
+        any score of a keypoint has all, so that no detection has none.
+        """
+        scored = self.keypoints[..., 2] > 0
+        return scored | ~scored.any(axis=1, keepdims=True)
+
+    @cached_property
     def boxes(self) -> Floats:
-        """(D, 4) x, y, width, height of the box around the keypoints."""
+        """(D, 4) x, y, width, height in pixels of the box around the keypoints of `has_joint`.
+
+        Unlike the areas of AP (M) and (L), which COCO takes from all keypoints.
+        """
         points = self.keypoints[..., :2]
-        low = points.min(axis=1)
-        return np.concatenate([low, points.max(axis=1) - low], axis=1)
+        found = self.has_joint[..., None]
+        low = np.where(found, points, np.inf).min(axis=1)
+        high = np.where(found, points, -np.inf).max(axis=1)
+        return np.concatenate([low, high - low], axis=1)
 
 
 @dataclass(frozen=True)
@@ -209,7 +227,7 @@ def load_run(
     if len(categories) > 1:
         raise EvaluationError(
             f"people of {len(categories)} categories (ids {_listed(categories)}): "
-            "a report is about one"
+            "annotations and results must all have the same category_id"
         )
     labelled = _read_truth(truth["images"], people, skeleton.num_keypoints, protocol)
     rows = {int(image): row for row, image in enumerate(labelled.image_ids.tolist())}

@@ -61,7 +61,7 @@ NAMES = {
     ),
 }
 # Further figures of a validation: name -> function(dataset, records), called on the main process. A
-# module of yours adds to it; TRAIN.BEST_METRIC may name such a figure.
+# module of yours adds to it; TRAIN.BEST_METRIC may name such a figure, of which more is better.
 METRICS: dict[str, Callable[[Any, list[dict[str, Any]]], float]] = {}
 # Rows of the scorer's tables. OKS thresholds: 0.5, 0.55 .. 0.95. Areas: 0 = all, 1 = 32^2 .. 96^2
 # px, 2 = larger.

@@ -38,12 +38,19 @@ def meant_people(run: Run) -> Ints:
     return match(run, np.array([NEAR])).person[0]
 
 
-def found_joints(run: Run) -> Bools:
-    """(D, K) whether a detection has the keypoint: those that were not found have the score 0. A
-    detection without any score has all.
+def labelled_joints(run: Run, person: Ints) -> Bools:
+    """(D, K) whether each joint is labelled of the person (D,) that the detection means; False
+    where it means nobody (-1) or somebody who is ignored.
     """
-    scored = run.found.keypoints[..., 2] > 0
-    return scored | ~scored.any(axis=1, keepdims=True)
+    labelled = np.zeros(run.found.keypoints.shape[:2], bool)
+    meant = person >= 0
+    labelled[meant] = run.truth.counted_joints[person[meant]]
+    return labelled
+
+
+def judged_joints(run: Run, person: Ints) -> Bools:
+    """(D, K) whether each joint is one of labelled_joints and was found."""
+    return labelled_joints(run, person) & run.found.has_joint
 
 
 def pixel_errors(run: Run, person: Ints) -> Floats:
@@ -51,11 +58,9 @@ def pixel_errors(run: Run, person: Ints) -> Floats:
     where it means nobody who counts, or the keypoint is not labelled, or was not found.
     """
     distances = np.full(run.found.keypoints.shape[:2], np.nan)
-    meant = np.flatnonzero(person >= 0)
-    owner = person[meant]
-    step = run.found.keypoints[meant] - run.truth.keypoints[owner]
-    counted = run.truth.labelled[owner] & ~run.truth.ignored[owner, None] & found_joints(run)[meant]
-    distances[meant] = np.where(counted, np.hypot(step[..., 0], step[..., 1]), np.nan)
+    row, column = np.nonzero(judged_joints(run, person))
+    step = run.found.keypoints[row, column] - run.truth.keypoints[person[row], column]
+    distances[row, column] = np.hypot(step[:, 0], step[:, 1])
     return distances
 
 
@@ -96,12 +101,19 @@ def pck(run: Run, person: Ints) -> float:
 
     person: (D,), see meant_people.
     """
+    right, labelled = pck_counts(run, person)
+    return float(right.sum() / labelled.sum()) if labelled.any() else UNDEFINED
+
+
+def pck_counts(run: Run, person: Ints) -> tuple[Ints, Ints]:
+    """(K,) and (K,): how many of each keypoint are right, and how many are labelled, of people who
+    have a length (pck_lengths).
+
+    person: (D,), see meant_people.
+    """
     lengths = pck_lengths(run)
-    counted = (run.truth.labelled & ~run.truth.ignored[:, None]).sum(axis=1)
-    total = int(counted[np.isfinite(lengths)].sum())
-    if not total:
-        return UNDEFINED
     limit = np.full(len(person), np.nan)
     meant = person >= 0
     limit[meant] = PCK_FRACTION * lengths[person[meant]]
-    return float((pixel_errors(run, person) <= limit[:, None]).sum() / total)
+    right = pixel_errors(run, person) <= limit[:, None]
+    return right.sum(axis=0), run.truth.counted_joints[np.isfinite(lengths)].sum(axis=0)

@@ -13,7 +13,7 @@ import numpy as np
 
 from swahr.evaluation.figures import UNDEFINED
 from swahr.evaluation.matching import Bools, Ints, Run, pair_similarities
-from swahr.evaluation.pixels import found_joints, meant_people
+from swahr.evaluation.pixels import judged_joints, meant_people
 
 CLOSE = 0.5  # keypoint similarity from which a joint lies on a place of the truth
 
@@ -54,18 +54,6 @@ def count_swaps(run: Run) -> Swaps:
     swapped = swapped_joints(run, person) & judged
     images = np.unique(run.found.image[swapped.any(axis=1)])
     return Swaps(int(swapped.sum()), int(judged.sum()), len(images), len(run.truth.image_ids))
-
-
-def judged_joints(run: Run, person: Ints) -> Bools:
-    """(D, K) joints that were found and are labelled of the person (D,) that the detection means;
-    -1 is nobody.
-    """
-    judged = found_joints(run)
-    counted = run.truth.labelled & ~run.truth.ignored[:, None]
-    judged[person < 0] = False
-    meant = person >= 0
-    judged[meant] &= counted[person[meant]]
-    return judged
 
 
 def swapped_joints(run: Run, person: Ints) -> Bools:

@@ -33,9 +33,20 @@ class Passes(NamedTuple):
     joints: int
 
 
-def heatmaps_of_scale(outputs: Sequence[StageOutput], passes: Passes) -> Tensor:
-    """The mean heatmaps (B, K, h, w) float32 of all resolutions in use and both passes, at the size
-    of the last resolution.
+class ScaleHeatmaps(NamedTuple):
+    """The heatmaps of one test scale.
+
+    maps: (B, K, h, w) float32. repeats_borders: whether resizing made them so that all outer pixels
+    have their neighbours' values, see sampled.repeats_borders.
+    """
+
+    maps: Tensor
+    repeats_borders: bool
+
+
+def heatmaps_of_scale(outputs: Sequence[StageOutput], passes: Passes) -> ScaleHeatmaps:
+    """The mean heatmaps of all resolutions in use and both passes, at the size of the last
+    resolution.
     """
     size = outputs[-1].heatmaps.shape[2:]
     used = [stage.heatmaps for stage, use in zip(outputs, passes.use_heatmaps) if use]
@@ -46,7 +57,8 @@ def heatmaps_of_scale(outputs: Sequence[StageOutput], passes: Passes) -> Tensor:
             total = part if total is None else total + part
     assert total is not None, "the predictor sees to it that some heatmaps are used"
     count = len(used) * (1 if passes.flip_index is None else 2)
-    return total / count if count > 1 else total
+    repeated = all(repeats_borders(_size(maps), _size(total)) for maps in used)
+    return ScaleHeatmaps(total / count if count > 1 else total, repeated)
 
 
 def tags_of_scale(
@@ -69,16 +81,19 @@ def tags_of_scale(
     return [TagMaps(maps, _without_repeats([_size(maps), last, *sizes])) for maps in parts]
 
 
-def sampled_maps(scales: Sequence[Tensor], tags: list[TagMaps], size: Size) -> SampledMaps:
+def sampled_maps(scales: Sequence[ScaleHeatmaps], tags: list[TagMaps], size: Size) -> SampledMaps:
     """The mean of the heatmaps of all scales at one size, with the tags of one scale."""
-    small = [*scales, *(part.maps for part in tags)]
+    heatmaps = [scale.maps for scale in scales]
+    small = [*heatmaps, *(part.maps for part in tags)]
     extremes = [value for maps in small if maps.numel() for value in maps.aminmax()]
     finite = torch.stack(extremes).isfinite().all() if extremes else torch.tensor(True)
-    total = resize(scales[0], size)
-    for maps in scales[1:]:
+    total = resize(heatmaps[0], size)
+    for maps in heatmaps[1:]:
         total = total + resize(maps, size)
     mean = total / len(scales) if len(scales) > 1 else total
-    repeated = all(repeats_borders(_size(maps), size) for maps in scales)
+    repeated = all(
+        scale.repeats_borders or repeats_borders(_size(scale.maps), size) for scale in scales
+    )
     return SampledMaps(mean, tags, finite, repeated)
 
 

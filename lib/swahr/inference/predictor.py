@@ -126,6 +126,7 @@ class Predictor:
     fast: tags are sampled where joints are, see codec.fast; decoder is a FastDecoder.
 
     fused: the copy of a network inside `model` that does the work, if there is one, see `refresh`.
+    unfused: the network inside `model` where TEST.FUSE is False.
     """
 
     def __init__(
@@ -176,6 +177,7 @@ class Predictor:
         # Threads that decode; each keeps the maps of a batch in memory, which are small if fast.
         self.decoders = 2 if fast and self.device.type == "cuda" else 1
         self.fused: PoseNetwork | None = None
+        self.unfused: PoseNetwork | ExportedNetwork | None = None
 
     @property
     def flips(self) -> bool:
@@ -248,7 +250,9 @@ class Predictor:
 
         False where that is impossible; a new predictor must be built then.
         """
-        if self.fused is None or not refresh(self.fused, model.eval()):
+        if self.fused is None:
+            return self.unfused is model
+        if not refresh(self.fused, model.eval()):
             return False
         return verified(self.fused, model, _trial_size(model)) is self.fused
 
@@ -379,7 +383,7 @@ class Predictor:
             passes = Passes(self.use_heatmaps, self.use_tags, self.flip_index, joints)
             heatmaps.append(heatmaps_of_scale(outputs, passes))
             if not self.project and len(heatmaps) == 1:
-                size = (heatmaps[0].shape[2], heatmaps[0].shape[3])
+                size = (heatmaps[0].maps.shape[2], heatmaps[0].maps.shape[3])
             if self._is_tag_scale(scale):
                 tags = tags_of_scale(outputs, passes, [size])
         maps = sampled_maps(heatmaps, tags, size)
@@ -422,10 +426,10 @@ def check_scales(scales: Sequence[float], size_divisor: int) -> None:
                 )
 
 
-def check_test_scales(cfg: Any, size_divisor: int) -> None:
+def check_test_scales(scales: Sequence[float], size_divisor: int) -> None:
     """Raises ScaleError, which names the key, where TEST.SCALE_FACTOR does not fit a network."""
     try:
-        check_scales(cfg.TEST.SCALE_FACTOR, size_divisor)
+        check_scales(scales, size_divisor)
     except ScaleError as error:
         raise ScaleError(f"TEST.SCALE_FACTOR: {error}") from None
 
@@ -443,7 +447,7 @@ def build_predictor(
     """
     device = torch.device(device)
     test = cfg.TEST
-    check_test_scales(cfg, getattr(model, "size_divisor", 1))
+    check_test_scales(test.SCALE_FACTOR, getattr(model, "size_divisor", 1))
     if test.FLIP_TEST and (problem := flip_problem(skeleton)):
         logger.warning("%s (TEST.FLIP_TEST is True)", problem)
     model = model.to(device).eval()
@@ -479,6 +483,7 @@ def build_predictor(
         fast=test.FAST_DECODE,
     )
     predictor.fused = fused
+    predictor.unfused = None if test.FUSE else model
     return predictor
 
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
-from swahr.evaluation.figures import UNDEFINED
+from swahr.evaluation.figures import UNDEFINED, is_defined
 from swahr.evaluation.matching import (
     THRESHOLDS,
     Bools,
@@ -19,7 +20,7 @@ from swahr.evaluation.matching import (
     match,
     precision_recall,
 )
-from swahr.evaluation.pixels import PCK_FRACTION, mean_and_median, pck_lengths, pixel_errors
+from swahr.evaluation.pixels import mean_and_median, pck_counts, pixel_errors
 from swahr.report.errors import KEYPOINT_KINDS, Errors
 
 OVERLAP = 0.1  # IoU of boxes from which two people overlap
@@ -70,7 +71,9 @@ class ScoreBin:
 
 @dataclass(frozen=True)
 class Interval:
-    """A difference, and the interval that holds it with the probability CONFIDENCE."""
+    """A difference, and the interval that holds it with the probability CONFIDENCE; NaN where it is
+    undefined.
+    """
 
     difference: float
     low: float
@@ -155,28 +158,20 @@ def keypoint_figures(run: Run, errors: Errors) -> list[KeypointFigures]:
     AP of a keypoint: people keep the detection that `errors` assigns them. A keypoint is right at a
     threshold of the OKS if its similarity reaches it; the keypoints of detections that mean nobody
     are wrong; those that are not labelled are ignored. The detection's score ranks them.
-    PCK counts keypoints of missed people as wrong; see pck_lengths for the length.
+    PCK counts keypoints of missed people as wrong; see pck_counts.
     """
-    truth = run.truth
-    counted = truth.labelled & ~truth.ignored[:, None]
-    judged = errors.kinds >= 0
+    counted = run.truth.counted_joints
     distances = pixel_errors(run, errors.person)
-    lengths = pck_lengths(run)
-    limit = np.full(len(errors.person), np.nan)
-    meant = errors.person >= 0
-    limit[meant] = PCK_FRACTION * lengths[errors.person[meant]]
-    within = judged & (distances <= limit[:, None])
-    measured = counted & np.isfinite(lengths)[:, None]
+    right, labelled = pck_counts(run, errors.person)
     figures = []
     for k, name in enumerate(run.skeleton.keypoints):
-        total = int(measured[:, k].sum())
-        mean, median = mean_and_median(distances[judged[:, k], k])
+        mean, median = mean_and_median(distances[:, k])
         figures.append(
             KeypointFigures(
                 name=name,
                 labelled=int(counted[:, k].sum()),
                 ap=average_precision(run, _keypoint_matches(errors, counted, k)),
-                pck=float(within[:, k].sum() / total) if total else UNDEFINED,
+                pck=float(right[k] / labelled[k]) if labelled[k] else UNDEFINED,
                 mean=mean,
                 median=median,
                 kinds={
@@ -250,23 +245,40 @@ def compare(
     """AP, AP .5, AP .75 and AR of `second` less those of `first`, with a paired bootstrap interval:
     in each of `resamples` draws both are scored on the same images, drawn with replacement.
 
-    Both must be of the same truth. Percentile interval (Efron and Tibshirani, An Introduction to
-    the Bootstrap, 1993, chapter 13). Draws without anybody to find are left out.
+    Both must be of the same truth; without people who count, everything is NaN.
     """
     random = np.random.default_rng(seed)
     images = len(first.truth.image_ids)
     pairs = [(run, match(run)) for run in (first, second)]
     whole = _difference(pairs, None)
-    draws: list[NDArray[np.float64]] = []
-    for _ in range(resamples):
+    draws = np.empty((resamples, len(whole)))
+    for draw in range(resamples):
         weights = np.bincount(random.integers(0, images, images), minlength=images)
-        if weights[first.truth.image[~first.truth.ignored]].any():
-            draws.append(_difference(pairs, weights))
-    edges = (1 - CONFIDENCE) / 2
-    table = np.array(draws) if draws else np.zeros((1, len(whole)))
-    low, high = np.quantile(table, [edges, 1 - edges], axis=0)
+        draws[draw] = _difference(pairs, weights)
     names = ("AP", "AP .5", "AP .75", "AR")
-    return {name: Interval(*map(float, values)) for name, *values in zip(names, whole, low, high)}
+    return {
+        name: Interval(float(whole[column]), *percentiles(draws[:, column]))
+        for column, name in enumerate(names)
+    }
+
+
+def percentiles(draws: Floats) -> tuple[float, float]:
+    """The ends of the interval that holds CONFIDENCE of the draws (N,) of a bootstrap. NaN draws,
+    without anybody to find, are left out; NaN without others.
+
+    Percentile interval (Efron and Tibshirani, An Introduction to the Bootstrap, 1993, chapter 13).
+    """
+    defined = draws[np.isfinite(draws)]
+    if not len(defined):
+        return np.nan, np.nan
+    edges = (1 - CONFIDENCE) / 2
+    low, high = np.quantile(defined, [edges, 1 - edges])
+    return float(low), float(high)
+
+
+def nan_if_undefined(figures: Sequence[float]) -> Floats:
+    """Figures that can be subtracted: NaN in place of those that are UNDEFINED."""
+    return np.array([figure if is_defined(figure) else np.nan for figure in figures])
 
 
 def image_losses(run: Run, errors: Errors, threshold: float) -> Floats:
@@ -329,4 +341,6 @@ def _difference(
 
 def _figures(run: Run, matches: Matches, weights: NDArray[np.int64] | None) -> NDArray[np.float64]:
     precision, recall = precision_recall(run, matches, weights)
-    return np.array([precision.mean(), precision[0].mean(), precision[5].mean(), recall.mean()])
+    return nan_if_undefined(
+        [precision.mean(), precision[0].mean(), precision[5].mean(), recall.mean()]
+    )

@@ -37,7 +37,7 @@ from swahr.evaluation.matching import (
     match,
     pair_similarities,
 )
-from swahr.evaluation.pixels import NEAR, meant_people
+from swahr.evaluation.pixels import NEAR, labelled_joints, meant_people
 from swahr.evaluation.swaps import CLOSE
 
 GOOD = 0.85  # keypoint similarity, see above
@@ -120,7 +120,6 @@ def corrected_ap(run: Run, errors: Errors, kinds: Collection[str]) -> float:
 
 def _judge_keypoints(run: Run, person: Ints) -> tuple[Ints, Floats, Floats]:
     """Kinds, ks to the true place and highest ks to a wrong place, each (D, K)."""
-    truth = run.truth
     mirror = np.asarray(run.skeleton.flip_index)
     detection, other = run.pairs
     same = pair_similarities(run, np.arange(len(mirror)))
@@ -138,9 +137,7 @@ def _judge_keypoints(run: Run, person: Ints) -> tuple[Ints, Floats, Floats]:
     kinds = np.where(own >= elsewhere, _code("jitter"), is_wrong)
     kinds = np.where(np.maximum(own, elsewhere) < CLOSE, _code("miss"), kinds)
     kinds = np.where(own >= GOOD, _code("good"), kinds)
-    judged = np.zeros(shape, bool)
-    meant = person >= 0
-    judged[meant] = truth.labelled[person[meant]] & ~truth.ignored[person[meant], None]
+    judged = labelled_joints(run, person)
     kinds = np.where(judged, kinds, NOT_JUDGED)
     return kinds, np.where(judged, own, 0.0), np.where(judged, elsewhere, 0.0)
 

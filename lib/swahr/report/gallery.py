@@ -14,13 +14,12 @@ from numpy.typing import NDArray
 
 from swahr.data.images import ImageError, ImageStore
 from swahr.evaluation.matching import Bools, Run
-from swahr.evaluation.pixels import found_joints
 from swahr.report.charts import KIND_COLORS
 from swahr.report.errors import ERRORS, KEYPOINT_KINDS, Errors
-from swahr.visualize import draw_people
+from swahr.visualize import draw_people, fit
 
 LONG_SIDE = 560  # pixels of an image in the report
-MAX_ZOOM = 2.0
+MAX_ZOOM = 2
 JPEG_QUALITY = 82
 RING = 7  # pixels of the radius around a wrong keypoint
 GREY = 110  # of the canvas in place of an image that is not there
@@ -134,10 +133,9 @@ def _at_page_size(
 ) -> tuple[Image, float]:
     """The image at the report's size, and the zoom to it; a grey canvas for None."""
     if image is not None:
-        zoom = min(LONG_SIDE / max(image.shape[:2]), MAX_ZOOM)
-        way = cv2.INTER_AREA if zoom < 1 else cv2.INTER_LINEAR
-        small = cv2.resize(image, None, fx=zoom, fy=zoom, interpolation=way)
-        return np.asarray(small, np.uint8), zoom
+        longest = max(image.shape[:2])
+        at_page = min(LONG_SIDE, MAX_ZOOM * longest)
+        return fit(image, at_page), at_page / longest
     people = run.truth.boxes[run.truth.starts[index] : run.truth.starts[index + 1]]
     ends = (people[:, :2] + people[:, 2:]).max(axis=0, initial=64)
     width = int(info.get("width") or ends[0])
@@ -155,7 +153,7 @@ def _draw_found(
     keypoints = run.found.keypoints[rows] * np.array([zoom, zoom, 1.0])
     judged = errors.kinds[rows] >= 0
     # Of those that mean a person only what the truth can judge; the rest would hide it.
-    found = found_joints(run)[rows]
+    found = run.found.has_joint[rows]
     keypoints[..., 2] = (judged | ~judged.any(axis=1, keepdims=True)) & found
     person = errors.person[rows]
     ids = np.where(person >= 0, person - run.truth.starts[index], -1)  # as the truth has them

@@ -194,5 +194,5 @@ def _pixels(value: float) -> str:
 
 
 def _cost(value: float) -> str:
-    """A difference as text, with its sign; - where it is undefined."""
-    return f"{value:+.3f}" if is_defined(value) else "-"
+    """A difference as text, with its sign; - where it is undefined, which is NaN: -1 is defined."""
+    return "-" if math.isnan(value) else f"{value:+.3f}"
