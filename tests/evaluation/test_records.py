@@ -11,6 +11,7 @@ import pytest
 
 from swahr.evaluation.matching import checked_run
 from swahr.evaluation.metrics import EvaluationError, evaluate
+from swahr.evaluation.records import checked_records
 from tests.evaluation.test_metrics import STICK, found, person, truth
 
 NAN = float("nan")
@@ -154,3 +155,8 @@ def test_annotations_without_a_box() -> None:
     del labels["annotations"][1]["bbox"]
     with pytest.raises(EvaluationError, match="annotation 2 has no bbox"):
         evaluate(labels, [found(1, 100, 0.9)], STICK)
+
+
+def test_valid_boxes_are_kept() -> None:
+    records = [found(1, 100, 0.9) | {"bbox": [0, 0, 500, 500]} for _ in range(2)]
+    assert checked_records(records, {1}, {1}, 9) == records

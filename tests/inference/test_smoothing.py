@@ -63,7 +63,7 @@ def test_jitter_at_rest_is_less_and_scores_stay() -> None:
     np.testing.assert_array_equal(steady[..., 2], noisy[..., 2])
 
 
-@pytest.mark.parametrize(("gap", "starts_anew"), [(0.5, False), (1.5, True)])
+@pytest.mark.parametrize(("gap", "starts_anew"), [(0.5, False), (1.0, False), (1.5, True)])
 def test_a_joint_that_was_gone_for_long_begins_anew(gap: float, starts_anew: bool) -> None:
     smooth = OneEuroFilter()
     first = frames(1)
@@ -98,3 +98,21 @@ def test_who_was_missing_for_a_moment_is_filtered_on() -> None:
     smooth([9], first, 0.2)
     moved = first + (9, 0, 0)
     assert (smooth([4], moved, 0.4)[..., 0] < moved[..., 0]).all()
+
+
+def test_a_body_of_one_joint_has_a_size_of_one_pixel() -> None:
+    """Id 0 is a person like any other."""
+    people = frames(6)[:, :1]
+    times = [n / 10 for n in range(6)]
+    smooth = OneEuroFilter(min_cutoff=0.7, beta=2.0)
+    got = [smooth([0], person[None], time)[0, 0, :2] for person, time in zip(people, times)]
+    np.testing.assert_allclose(got, plain(people[:, 0, :2], times, 1.0, 0.7, 2.0), atol=1e-9)
+
+
+def test_who_left_is_forgotten_while_others_stay() -> None:
+    smooth = OneEuroFilter()
+    first = frames(1)
+    smooth([4, 9], np.concatenate([first, first]), 0.0)
+    smooth([9], first, 0.9)
+    smooth([9], first, 1.8)
+    assert smooth._ids.tolist() == [9]

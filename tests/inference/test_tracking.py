@@ -154,3 +154,14 @@ def test_people_of_low_score_keep_an_id_but_get_no_new_one() -> None:
     assert tracker(person(0)[None], low, 0.2).tolist() == [1]
     nobody = np.zeros((1, COCO.num_keypoints, 3))
     assert tracker(nobody, low + 1, 0.3).tolist() == [-1]
+
+
+def test_joints_that_were_not_found_have_no_part_in_the_speed() -> None:
+    """Ten joints are never found; the hidden person is expected where the others lead."""
+    tracker = Tracker(COCO.sigmas)
+    for step in range(6):
+        seen = person(10.0 * step)
+        seen[:10] = 0
+        assert track(tracker, step / 10, seen) == [1]
+    [velocity] = tracker._velocities
+    assert 80 < velocity[0] <= 100 and velocity[1] == 0
