@@ -82,6 +82,7 @@ def problems_of(*opts: str) -> list[str]:
             "[0.5, 2]",
             "several scales need 1 among them, which tags come from, unlike [0.5, 2.0]",
         ),
+        ("TEST.SCALE_FACTOR", "[]", "is empty; it needs at least one scale"),
         ("TEST.SCALE_FACTOR", "[1, -2]", "must be above 0, not -2.0"),
         ("TEST.SCALE_FACTOR", "[1, 1.0]", "has a scale twice: [1.0, 1.0]"),
         ("TEST.NMS_PADDING", "1", "is 1; with NMS_KERNEL 5 it must be 2"),

@@ -256,7 +256,9 @@ def _training(cfg: Any) -> Iterator[Problem]:
 
 def _testing(cfg: Any) -> Iterator[Problem]:
     scales = cfg.TEST.SCALE_FACTOR
-    if 1 not in scales and len(scales) > 1:
+    if not scales:
+        yield Problem(("TEST.SCALE_FACTOR",), "is empty; it needs at least one scale")
+    elif 1 not in scales and len(scales) > 1:
         text = f"several scales need 1 among them, which tags come from, unlike {scales}"
         yield Problem(("TEST.SCALE_FACTOR",), text)
     if len(set(scales)) != len(scales):
