@@ -19,6 +19,8 @@ from swahr.codec.associative import ArrayDecoder
 from swahr.codec.decode import DECODERS, AssociativeDecoder, People, build_decoder
 from swahr.codec.maps import Maps
 from swahr.codec.targets import render_heatmaps
+from swahr.codec.tile_bounds import NonFiniteError
+from swahr.distributed.launch import is_known
 from swahr.skeleton import COCO, CROWD_POSE
 from tests.oracles import decode as oracle
 from tests.oracles.crowds import crowd
@@ -203,8 +205,9 @@ def test_maps_must_be_finite(bad: float, which: int) -> None:
     maps[which][0, 1, 7, 7] = bad
     decoder = make_decoder(2)
     for decode_maps in (decoder.decode_images, decoder.decode_batch):
-        with pytest.raises(ValueError, match="have non-finite values"):
+        with pytest.raises(NonFiniteError, match="have non-finite values") as caught:
             decode_maps(*maps)
+        assert is_known(caught.value)  # which commands print as one line
 
 
 @pytest.mark.parametrize(

@@ -13,6 +13,7 @@ from swahr.codec.fast import FastDecoder, SampledTiles
 from swahr.codec.maps import Maps
 from swahr.codec.refine_batch import WholeTiles
 from swahr.codec.sampled import SampledMaps, TagMaps, growth, repeats_borders, sample
+from swahr.codec.tile_bounds import NonFiniteError
 from tests.oracles.crowds import crowd
 
 Sizes = tuple[tuple[int, int], ...]
@@ -186,5 +187,7 @@ def test_no_images() -> None:
 def test_maps_must_be_finite() -> None:
     decoder = FastDecoder(AssociativeDecoder(grouping_order=range(2)))
     tags = TagMaps(torch.zeros(1, 2, 1, 8, 8), ((8, 8), (16, 16)))
-    with pytest.raises(ValueError, match="^heatmaps or tags of the network have non-finite values"):
+    with pytest.raises(
+        NonFiniteError, match="^heatmaps or tags of the network have non-finite values"
+    ):
         decoder(SampledMaps(torch.zeros(1, 2, 16, 16), [tags], torch.tensor(False)))

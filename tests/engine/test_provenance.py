@@ -175,7 +175,12 @@ def test_a_file_of_weights_that_cannot_be_read_is_named(tmp_path: Path) -> None:
     [
         (True, [1], "", "flip test, scales 1, input size 64 px"),
         (False, [1], "_noflip", "no flip test, scales 1, input size 64 px"),
-        (True, [0.5, 1, 2], "_scales0.5-1-2", "flip test, scales 0.5, 1, 2, input size 64 px"),
+        (
+            True,
+            [0.5, 1, 2],
+            "_scales0.5-1-2",
+            "flip test, scales 0.5, 1, 2, input size 64 px, rounded up to 128 px",
+        ),
         (False, [1, 2], "_noflip_scales1-2", "no flip test, scales 1, 2, input size 64 px"),
     ],
 )

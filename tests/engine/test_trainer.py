@@ -21,6 +21,7 @@ from typing import Any
 import pytest
 import torch
 
+from swahr.codec.tile_bounds import NOT_FINITE, NonFiniteError
 from swahr.config import ConfigError, load_config
 from swahr.data.annotation_report import AnnotationError
 from swahr.data.images import ImageError
@@ -226,6 +227,15 @@ def test_a_validation_that_was_cut_off_is_made_up_for(
         patch.setattr(TrainStep, "__call__", lambda *args: pytest.fail("trained again"))
         assert start(ap=lambda: 0.75)["progress"]["best_perf"] == 0.75
     assert (folder / "final_state.pth.tar").exists()
+
+
+def test_maps_that_are_not_finite_are_told_with_what_helps(start: Start) -> None:
+    def diverged() -> float:
+        raise NonFiniteError(NOT_FINITE)
+
+    said = "epoch 2: .*training has diverged, .*begin anew .*with a lower TRAIN.LR"
+    with pytest.raises(TrainingError, match=said):
+        start(ap=diverged)
 
 
 def test_a_finished_run_has_nothing_to_do_and_can_be_made_longer(start: Start) -> None:

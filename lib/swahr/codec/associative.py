@@ -15,7 +15,7 @@ from swahr.codec.grouping import PeakOfJoint, group, mean_tags
 from swahr.codec.peaks import Peaks, find_peaks
 from swahr.codec.refine import find_missing
 from swahr.codec.subpixel import place_between_pixels
-from swahr.codec.tile_bounds import NOT_FINITE, Floats, TileBounds, tile_bounds
+from swahr.codec.tile_bounds import NOT_FINITE, Floats, NonFiniteError, TileBounds, tile_bounds
 from swahr.skeleton import Skeleton
 
 
@@ -116,7 +116,7 @@ class ArrayDecoder:
     def decode_arrays(self, heatmaps: Floats, tags: Floats) -> list[People]:
         """The people of each image, from heatmaps (B, K, H, W) and tags (B, K or 1, H, W, T).
 
-        Raises ValueError where shapes do not fit or a value is not finite.
+        Raises ValueError where shapes do not fit, NonFiniteError where a value is not finite.
         """
         self._check_shapes(heatmaps.shape, tags.shape)
         heatmaps = np.ascontiguousarray(heatmaps, np.float32)
@@ -152,7 +152,7 @@ class ArrayDecoder:
         heatmap_bounds = tile_bounds(heatmaps[..., None])
         tag_bounds = tile_bounds(tags)
         if not (heatmap_bounds.finite and tag_bounds.finite):
-            raise ValueError(NOT_FINITE)
+            raise NonFiniteError(NOT_FINITE)
         peaks, peak_of_joint = self._grouped(heatmaps, tags, heatmap_bounds)
         means = mean_tags(peaks, peak_of_joint)
         people = self._people(peaks, peak_of_joint, means, heatmaps.shape[-1])

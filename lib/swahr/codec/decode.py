@@ -44,7 +44,8 @@ class AssociativeDecoder(ArrayDecoder):
         """The people of each image, from heatmaps (B, K, H, W) and tags (B, K or 1, H, W, T) on one
         device.
 
-        Raises ValueError where the maps have no tags, shapes do not fit or a value is not finite.
+        Raises ValueError where the maps have no tags or shapes do not fit, NonFiniteError where a
+        value is not finite.
         """
         heatmaps, tags = self._check(maps)
         heatmaps = heatmaps.detach().float().contiguous()

@@ -24,7 +24,7 @@ from swahr.codec.peaks_batch import quarter_offsets, suppressed
 from swahr.codec.refine import Indices
 from swahr.codec.refine_batch import TileStack, search_tiles
 from swahr.codec.sampled import SampledMaps, TagMaps, growth, sample, tile_weights
-from swahr.codec.tile_bounds import NOT_FINITE, TILE, Floats
+from swahr.codec.tile_bounds import NOT_FINITE, TILE, Floats, NonFiniteError
 
 FIRST_TILES = 16  # of each missing joint: they are dearer than with whole maps of tags
 
@@ -48,14 +48,14 @@ class FastDecoder:
 
     @torch.no_grad()
     def __call__(self, maps: SampledMaps) -> list[People]:
-        """The people of each image. Raises ValueError where a value is not finite."""
+        """The people of each image. Raises NonFiniteError where a value is not finite."""
         if not len(maps.heatmaps):
             return []
         peaks = maps.peaks or self.begin(maps).peaks
         assert peaks is not None, "begin gives them"
         table = np.asarray(peaks.numpy(), np.float64)
         if np.isnan(table).any():
-            raise ValueError(NOT_FINITE)
+            raise NonFiniteError(NOT_FINITE)
 
         def search(images: Indices, joints: Indices, means: Floats) -> Floats:
             tiles = SampledTiles(maps.heatmaps, maps.tags)

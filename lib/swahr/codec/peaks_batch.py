@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from swahr.codec.copies import to_device
 from swahr.codec.maps import on_device
 from swahr.codec.peaks import SCORE, Peaks, find_peaks, peaks_of
-from swahr.codec.tile_bounds import NOT_FINITE, Floats, TileBounds
+from swahr.codec.tile_bounds import NOT_FINITE, Floats, NonFiniteError, TileBounds
 
 PARTIAL_SORT = 64  # torch.topk keeps the best M in a heap if there are at least 64 M values
 
@@ -34,13 +34,13 @@ def find_peaks_batch(
     """Like find_peaks for a batch (B, K, H, W) and (B, K or 1, H, W, T) on any device, with tensor
     operations and one copy to the host.
 
-    Raises ValueError where a map has non-finite values.
+    Raises NonFiniteError where a map has non-finite values.
     """
     finite = heatmaps.isfinite().all() & tags.isfinite().all()
     # A non-finite value makes the whole table NaN, so that no second copy is needed to see it.
     table = torch.where(finite, _pool(heatmaps, tags, limit + 1, radius), torch.nan).cpu().numpy()
     if np.isnan(table).any():
-        raise ValueError(NOT_FINITE)
+        raise NonFiniteError(NOT_FINITE)
     scores = table[..., SCORE]
     ties = (scores[..., :-1] == scores[..., 1:]) & (scores[..., :-1] > threshold)
     images, joints = np.nonzero(ties.any(2))

@@ -13,9 +13,16 @@ from swahr.jit import kernel
 
 TILE = 16  # pixels: a row of a tile is one cache line of float32
 
-NOT_FINITE = "heatmaps or tags of the network have non-finite values (NaN or infinity)"
+NOT_FINITE = (
+    "heatmaps or tags of the network have non-finite values (NaN or infinity): its training has "
+    "diverged, or its weights are damaged"
+)
 
 Floats = NDArray[np.float32]
+
+
+class NonFiniteError(ValueError):
+    """Maps that cannot be decoded; the message is NOT_FINITE."""
 
 
 class TileBounds(NamedTuple):

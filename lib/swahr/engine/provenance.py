@@ -17,6 +17,7 @@ from swahr.config.paths import PUBLISHED_CONFIG
 from swahr.config.schema import lookup
 from swahr.engine import checkpoint
 from swahr.engine.run_folder import SPEED_KEYS, own_skeleton
+from swahr.geometry import input_geometry
 from swahr.inference.exported_network import used_maps
 from swahr.models.weights import CheckpointError
 
@@ -189,7 +190,14 @@ def describe_test(cfg: Any) -> str:
     for key, maps, used in zip(("WITH_HEATMAPS", "WITH_AE"), trained, used_maps(cfg)):
         if list(maps) != used:
             rules.append(f", TEST.{key} {cfg.TEST[key]}")
-    return f"{flip}, scales {scales}, input size {cfg.DATASET.INPUT_SIZE} px{''.join(rules)}"
+    return f"{flip}, scales {scales}, {_input_size(cfg)}{''.join(rules)}"
+
+
+def _input_size(cfg: Any) -> str:
+    """The short side of test images at scale 1, which geometry rounds up."""
+    size = cfg.DATASET.INPUT_SIZE
+    used, _ = input_geometry(1, 1, size, 1.0, min(cfg.TEST.SCALE_FACTOR)).size
+    return f"input size {size} px" + (f", rounded up to {used} px" if used != size else "")
 
 
 def describe_test_of_split(cfg: Any) -> str:

@@ -14,6 +14,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
+from swahr.codec.tile_bounds import NonFiniteError
 from swahr.data.images import first_reasons
 from swahr.data.loaders import Batch, EpochSampler
 from swahr.distributed import comm
@@ -33,6 +34,7 @@ from swahr.engine.progress import (
     peak_gpu_memory,
 )
 from swahr.engine.results_file import ResultsFile
+from swahr.engine.schedule import TrainingError
 from swahr.engine.step_monitor import MAX_NAMED_IMAGES, SAVE, StepMonitor
 from swahr.engine.train_step import TrainStep
 from swahr.models.weights import published_state
@@ -215,7 +217,10 @@ class Trainer:
         return due or self.stopped or epoch >= self.end_epoch
 
     def run_validation(self) -> None:
-        """Validate the weights, call the hooks with the figures, and write a checkpoint."""
+        """Validate the weights, call the hooks with the figures, and write a checkpoint.
+
+        Raises TrainingError where the network's maps have non-finite values.
+        """
         assert self.validate is not None, "a validation is due, but there is none"
         model = self.evaluated_model
         # Running statistics differ between processes, as each has trained on images of its own.
@@ -223,7 +228,13 @@ class Trainer:
         if model is not self.model:
             comm.broadcast_buffers(model)
         with self.stop.at_once():
-            stats = self.validate(model)
+            try:
+                stats = self.validate(model)
+            except NonFiniteError as error:
+                raise TrainingError(
+                    f"epoch {self.progress.epoch}: {error}; begin anew (AUTO_RESUME False) with a "
+                    "lower TRAIN.LR, or with TRAIN.CLIP_NORM"
+                ) from None
         self._call_hooks(lambda hook: hook.after_validation(self, stats))
         self.ask_hooks_to_stop()
         figures = {f"{VALIDATION}{name}": value for name, value in stats.items()}
