@@ -24,6 +24,7 @@ import torch
 from torch import Tensor
 
 PLAIN_SECONDS = 2.0  # on a GPU: of clocked calls, after which a plain version is called no more
+LONGEST_ALARM = 1e9  # seconds; more, as good as for ever, are too many for some systems
 WARM_UP = 6  # unclocked calls of ours on a GPU: CUDA graphs are recorded in the fifth one
 
 
@@ -40,7 +41,7 @@ def time_limit(seconds: float) -> Iterator[None]:
 
     A call that does not come back to Python, such as a wait for a GPU, is not interrupted.
     """
-    if seconds == float("inf") or not hasattr(signal, "SIGALRM"):
+    if seconds > LONGEST_ALARM or not hasattr(signal, "SIGALRM"):
         yield
         return
 

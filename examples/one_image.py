@@ -10,6 +10,8 @@ import sys
 
 import swahr
 
+if len(sys.argv) != 4:
+    sys.exit("usage: python examples/one_image.py SOURCE photo.jpg photo_people.jpg")
 source, photo, drawn = sys.argv[1:]
 model = swahr.load(source, threshold=0.1)  # the lowest score of a person; 0 keeps everybody
 result = model(photo)

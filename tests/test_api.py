@@ -586,7 +586,7 @@ def test_the_example_of_one_image(network: Network, tmp_path: Path) -> None:
     assert drawn.shape == read_image(network.files[0]).shape
 
 
-@pytest.mark.parametrize("name", ["video", "onnx_numpy"])
+@pytest.mark.parametrize("name", ["one_image", "video", "onnx_numpy"])
 def test_examples_say_how_they_are_used(name: str) -> None:
     if name == "onnx_numpy":
         pytest.importorskip("onnxruntime", reason="needs the extra export")

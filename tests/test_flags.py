@@ -83,7 +83,6 @@ def test_settings_may_be_joined_and_stand_between_flags(config: Callable[..., An
         ("train", "--gpu 0 DEVICE cpu", "--gpu 0 contradicts the setting DEVICE"),
         ("train", "--device cpu DEVICE=cpu", "--device cpu contradicts the setting DEVICE"),
         ("train", "--name a RUN_NAME=b", "--name a contradicts the setting RUN_NAME"),
-        ("train", "--rank 1", "--rank 1 contradicts --world-size 1"),
         ("train", "--rank 2 --world-size 2", "--rank 2 contradicts --world-size 2"),
         ("predict", "--save_dir c", "--save_dir b contradicts --save_dir c"),
     ],
@@ -126,6 +125,82 @@ def test_an_empty_folder_of_results_is_refused(
     with pytest.raises(SystemExit):
         parse("predict", "--save-dir", "")
     assert "--save-dir: it is empty; name a folder\n" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("name", "flags", "flag"),
+    [
+        ("check", ["a.json", "b", "--contact-sheet", ""], "--contact-sheet/--contact_sheet"),
+        ("report", ["a.json", "--annotations", "b", "--images", ""], "--images"),
+        ("report", ["a.json", "--annotations", "b", "--out", " "], "--out"),
+        ("ablation", [MAIN, "--out", ""], "--out"),
+    ],
+)
+def test_an_empty_file_is_no_missing_flag(
+    name: str,
+    flags: list[str],
+    flag: str,
+    tool: Callable[[str], Any],
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    with pytest.raises(SystemExit):
+        tool(name).main(flags)
+    assert f"argument {flag}: it is empty; give a value\n" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("name", "flag", "remedy"),
+    [
+        ("train", "--name", "give a value"),
+        ("val", "--report", "name a folder"),
+        ("predict", "--img_dir", "name a folder"),
+    ],
+)
+def test_an_empty_flag_of_a_run_is_refused(
+    name: str, flag: str, remedy: str, parse: Callable[..., Any], capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit):
+        parse(name, flag, "")
+    assert f": it is empty; {remedy}\n" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("flags", [["--device", "cpu", "--name", "x"], ["--import", "json"]])
+def test_no_flag_is_the_value_of_a_setting(config: Callable[..., Any], flags: list[str]) -> None:
+    with pytest.raises(ConfigError, match="^command line: settings are .*'OUTPUT_DIR' has no val"):
+        config(*flags, "OUTPUT_DIR")
+
+
+def test_a_module_beside_its_setting_is_refused(parse: Callable[..., Any]) -> None:
+    with pytest.raises(ConfigError, match="^--import json contradicts the setting REQUIRES;"):
+        parse("train", "--import", "json", "REQUIRES", "[json]")
+
+
+def test_the_last_of_two_values_counts(config: Callable[..., Any]) -> None:
+    """As in the published code."""
+    assert config("TRAIN.LR", "1", "TRAIN.LR", "0.001").TRAIN.LR == 0.001
+
+
+@pytest.mark.parametrize(
+    ("name", "flag"),
+    [("score", "--cfg"), ("check", "--skeleton"), ("report", "--out"), ("ablation", "--baseline")],
+)
+def test_a_flag_is_given_once(name: str, flag: str, tool: Callable[[str], Any]) -> None:
+    with pytest.raises(ConfigError, match=f"^{flag} a contradicts {flag} b; give one of them$"):
+        tool(name).main(["x", flag, "a", flag, "b"])
+
+
+def test_negative_numbers_have_exponents(
+    config: Callable[..., Any], parse: Callable[..., Any]
+) -> None:
+    assert config("DATASET.SIGMA", "-1e0", "TRAIN.LR", "1").DATASET.SIGMA == -1
+    for text in ("-1e-3", "-.5E+1", "-2.", "-3"):
+        assert parse("predict", "--threshold", text).threshold == float(text)
+
+
+def test_a_rank_needs_the_number_of_nodes(parse: Callable[..., Any]) -> None:
+    with pytest.raises(ConfigError, match="^--rank 1: needs --world-size, the number of nodes$"):
+        parse("train", "--rank", "1")
+    assert parse("train", "--rank", "0").rank == 0
 
 
 def test_the_same_value_twice_is_no_contradiction(parse: Callable[..., Any]) -> None:
@@ -237,6 +312,26 @@ def test_a_slip_in_a_key_is_no_image(tool: Callable[[str], Any], word: str, key:
 def test_a_slip_in_a_key_is_no_configuration(tool: Callable[[str], Any]) -> None:
     with pytest.raises(ConfigError, match="^train.lr: there is no such .* nearest is TRAIN.LR$"):
         tool("ablation").main([MAIN, "train.lr", "0.1"])
+
+
+@pytest.mark.parametrize(
+    ("word", "line"),
+    [
+        ("DATASET.ROOT", "DATASET.ROOT: is a setting; RESULTS, the results file, comes before"),
+        ("DATASET.ROOT=x", "DATASET.ROOT: is a setting; RESULTS, the results file, comes before"),
+        ("DATSET.ROOT", "DATSET.ROOT: there is no such file, and no such setting; the nearest"),
+    ],
+)
+def test_a_setting_is_no_results_file(
+    tool: Callable[[str], Any], word: str, line: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert tool("score").main(["--cfg", MAIN, word, "x", "results.json"]) == 2
+    assert capsys.readouterr().err.startswith(line)
+
+
+def test_a_yaml_file_in_capitals_is_no_setting(tool: Callable[[str], Any]) -> None:
+    words = ["W32.yaml", "A/B.YML", "DATASET.SKELETON=own.yaml", "DATASET.ROOT", "x.yaml"]
+    assert tool("ablation").split_settings(words) == (words[:2], words[2:])
 
 
 def test_sources_are_no_slips(

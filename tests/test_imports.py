@@ -43,7 +43,7 @@ ALLOWED: dict[str, set[str]] = {
     "synthetic": BASE,
     "evaluation": BASE | {"models", "codec"},
     "report": BASE | {"evaluation", "data", "visualize"},
-    "converters": BASE,
+    "converters": BASE | {"data"},
     "acceleration": BASE | {"models"},
     "inference": BASE | {"models", "codec", "data", "acceleration"},
     "export": BASE | {"models", "codec", "data", "acceleration", "inference"},

@@ -34,6 +34,24 @@ def test_files_are_utf8_with_or_without_a_byte_order_mark(tmp_path: Path) -> Non
         assert load_skeleton(path).keypoints == ("né", "b")
 
 
+@pytest.mark.parametrize(
+    ("entry", "name"), [("", "hand"), ("name:", "hand"), ("name: ' '", "hand"), ("name: 7", "7")]
+)
+def test_without_a_name_it_is_that_of_the_file(tmp_path: Path, entry: str, name: str) -> None:
+    path = tmp_path / "hand.yaml"
+    path.write_text(f"keypoints: [a]\nsigmas: [.1]\nflip_pairs:\n{entry}\n")
+    assert load_skeleton(path).name == name
+
+
+def test_a_keypoint_with_the_name_of_the_centre_is_named() -> None:
+    own = Skeleton("mouse", ("tail", "center"), (), (0.1, 0.1))
+    said = (
+        r"^skeleton 'mouse': center is the name of the added centre \(DATASET.WITH_CENTER\); give"
+    )
+    with pytest.raises(SkeletonError, match=said):
+        own.with_center()
+
+
 def test_center_is_last_and_grouped_first() -> None:
     person = COCO.with_center()
     assert person.num_keypoints == 18 and person.keypoints[17] == "center"
@@ -113,6 +131,11 @@ def test_skeleton_from_yaml_by_name_and_by_index(tmp_path: Path) -> None:
         ("keypoints: [' ', b]\nsigmas: [.1, .1]\n", "keypoints has an empty name"),
         ("keypoints: [a, b]\nsigmas: [.1, .1]\nlimbs: [[a, a]]\n", "from a keypoint to itself"),
         ("keypoints: [a]\nsigmas: [.1]\nname: 2024-99-99\n", "YAML .month must be in 1..12"),
+        ("keypoints: [a]\nsigmas: [.1]\nname: [a]\n", r"name: \['a'\] is no name; put it in quo"),
+        ("keypoints: [a]\nsigmas: [.1]\nname: no\n", "name: False is no name; put it in quotes"),
+        ("keypoints: [a]\nsigmas: [.1]\nflip_pairs: false\n", "flip_pairs must be a list, not F"),
+        ("keypoints: [a]\nsigmas: [.1]\nlimbs: ''\n", "limbs must be a list, not ''"),
+        ("keypoints: [a]\nsigmas: [.1]\ncolors: {}\n", "colors must be a list, not {}"),
         ("keypoints: [a]\nsigmas: [.1]\nname: !!bool x\n", "cannot be read as YAML"),
         ("keypoints: " + "[" * 5000, "cannot be read as YAML"),
     ],

@@ -16,7 +16,6 @@ report cannot be written.
 
 from __future__ import annotations
 
-import argparse
 import gc
 import json
 import sys
@@ -57,6 +56,7 @@ from benchmarks.harness import (
     table_line,
     time_limit,
 )
+from swahr.commands.flags import Parser, add_flag, finite_number, named_folder
 from swahr.distributed.comm import select_device
 from swahr.distributed.launch import main_with_exit_status
 from swahr.files import WriteError, write_text
@@ -68,38 +68,50 @@ Report = Callable[[list[Row], list[str]], object]
 
 
 def main(arguments: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument(
-        "--device", choices=("cpu", "cuda"), default="cuda" if torch.cuda.is_available() else "cpu"
+    parser = Parser(__doc__)
+    add_flag(
+        parser,
+        "--device",
+        choices=("cpu", "cuda"),
+        default="cuda" if torch.cuda.is_available() else "cpu",
     )
     parser.add_argument(
         "--only", action="append", choices=sorted(BENCHMARKS), help="a benchmark; can be repeated"
     )
-    parser.add_argument("--people", type=int, nargs="+", default=PEOPLE, help="sizes of the crowds")
-    parser.add_argument(
-        "--seconds", type=float, default=1.0, help="least time for each measurement"
+    add_flag(parser, "--people", type=int, nargs="+", default=PEOPLE, help="sizes of the crowds")
+    add_flag(
+        parser,
+        "--seconds",
+        type=finite_number,
+        default=1.0,
+        help="least time for each measurement",
     )
-    parser.add_argument(
+    add_flag(
+        parser,
         "--calls",
         type=int,
         default=3,
         help="least number of clocked calls (default: %(default)s)",
     )
-    parser.add_argument(
+    add_flag(
+        parser,
         "--minutes",
-        type=float,
+        type=finite_number,
         default=float("inf"),
         help="after so many no further row starts, and half a minute later none goes on",
     )
-    parser.add_argument(
-        "--data", type=Path, metavar="ROOT", help="COCO's tree, for validation on its train2017"
+    add_flag(
+        parser,
+        "--data",
+        type=named_folder,
+        metavar="ROOT",
+        help="COCO's tree, for validation on its train2017",
     )
-    parser.add_argument(
+    add_flag(
+        parser,
         "--out",
-        type=Path,
-        default=Path("output/benchmark"),
+        type=named_folder,
+        default="output/benchmark",
         help="folder for benchmark.md and .json",
     )
     args = parser.parse_args(arguments)
@@ -109,6 +121,11 @@ def main(arguments: list[str] | None = None) -> int:
         parser.error("--people: a crowd has 1 person or more")
     if args.calls < 1:
         parser.error("--calls: each version is called 1 time or more")
+    for name in ("seconds", "minutes"):
+        if getattr(args, name) < 0:
+            parser.error(f"--{name} {getattr(args, name):g}: it must be at least 0")
+    if args.data is not None and not Path(args.data).is_dir():
+        parser.error(f"--data {args.data}: no such folder")
     gc.freeze()  # collections before each row then skip what was imported, which takes 0.2 s
     select_device(args.device)  # and the settings of the process that the other programs have
     with tempfile.TemporaryDirectory() as folder:
@@ -118,7 +135,7 @@ def main(arguments: list[str] | None = None) -> int:
             seconds=args.seconds,
             calls=args.calls,
             folder=Path(folder),
-            data=args.data,
+            data=None if args.data is None else Path(args.data),
             minutes=args.minutes,
         )
         about = describe(bench, sys.argv[1:] if arguments is None else arguments)
@@ -126,7 +143,7 @@ def main(arguments: list[str] | None = None) -> int:
             about |= benchmarks.training_steps.describe_card()
 
         def report(rows: list[Row], left: list[str]) -> str:
-            return write_reports(args.out, about, bench, rows, left)
+            return write_reports(Path(args.out), about, bench, rows, left)
 
         names = args.only or list(BENCHMARKS)
         try:

@@ -20,6 +20,7 @@ from swahr.exported import ExportedError, describe_exported, is_exported
 from swahr.files import why_unreadable
 from swahr.words import counted
 
+CENTER = "center"  # the keypoint that with_center adds
 TYPICAL_SIGMA = 0.05  # between COCO's 0.025 (eyes) and 0.107 (hips)
 
 
@@ -116,12 +117,18 @@ class Skeleton:
     def with_center(self) -> Skeleton:
         """The skeleton with the centre of the joints as a further keypoint.
 
-        It is the last keypoint, and the first one in grouping.
+        It is the last keypoint, and the first one in grouping. Raises SkeletonError if a keypoint
+        has its name already.
         """
+        if CENTER in self.keypoints:
+            raise SkeletonError(
+                f"skeleton {self.name!r}: {CENTER} is the name of the added centre "
+                "(DATASET.WITH_CENTER); give the keypoint another name, or set WITH_CENTER False"
+            )
         last = self.num_keypoints
         return replace(
             self,
-            keypoints=(*self.keypoints, "center"),
+            keypoints=(*self.keypoints, CENTER),
             sigmas=(*self.sigmas, max(self.sigmas)),
             grouping_order=(last, *self.grouping_order),
             colors=(*self.colors, *self.colors[:1]),
@@ -327,7 +334,7 @@ def load_skeleton(path: str | Path, default_sigma: float | None = None) -> Skele
         "colors": entries.colors("colors"),
     }
     try:
-        return Skeleton(name=str(data.get("name", Path(path).stem)), **parts)
+        return Skeleton(name=entries.name("name") or Path(path).stem, **parts)
     except SkeletonError as error:
         raise SkeletonError(f"{path}: {error}") from None
 
@@ -382,13 +389,17 @@ class _Entries:
         self.path = path
         self.data = data
         names = self._list("keypoints")
-        for name in names:
-            if not isinstance(name, str | int | float) or isinstance(name, bool):
-                raise SkeletonError(f"{path}: keypoints: {name!r} is no name; put it in quotes")
-        self.names = [str(name) for name in names]
+        self.names = [self._text("keypoints", name) for name in names]
+
+    def _text(self, key: str, value: Any) -> str:
+        if not isinstance(value, str | int | float) or isinstance(value, bool):
+            raise SkeletonError(f"{self.path}: {key}: {value!r} is no name; put it in quotes")
+        return str(value)
 
     def _list(self, key: str) -> list[Any]:
-        value = self.data.get(key) or []
+        value = self.data.get(key)
+        if value is None:
+            return []
         if not isinstance(value, list):
             raise SkeletonError(f"{self.path}: {key} must be a list, not {value!r}")
         return value
@@ -409,6 +420,12 @@ class _Entries:
             f"{self.path}: {key}: {value!r} is neither a keypoint's name "
             f"nor an index from 0 to {last}"
         )
+
+    def name(self, key: str) -> str:
+        """A name; '' where there is no such entry, or nothing in it."""
+        value = self.data.get(key)
+        name = "" if value is None else self._text(key, value)
+        return name if name.strip() else ""
 
     def indices(self, key: str) -> tuple[int, ...]:
         """Keypoints as indices."""

@@ -38,8 +38,8 @@ def compared(
     return toy, page
 
 
-def arguments(toy: Path, page: Path, *more: str) -> list[str]:
-    settings = ["--seeds", "2", "--baseline", "higher_hrnet", "--resamples", "5"]
+def arguments(toy: Path, page: Path, *more: str, seeds: int = 2) -> list[str]:
+    settings = ["--seeds", str(seeds), "--baseline", "higher_hrnet", "--resamples", "5"]
     settings += ["--import", "math"]
     return [str(toy), *settings, "--out", str(page), *more]
 
@@ -101,7 +101,7 @@ def test_a_run_that_failed_is_named_and_the_others_are_compared(
     kept = results.read_text()
     results.write_text("broken")
     try:
-        assert main([*arguments(toy, page), "--seeds", "3"]) == 1
+        assert main(arguments(toy, page, seeds=3)) == 1
     finally:
         results.write_text(kept)
     text = page.read_text()

@@ -104,6 +104,30 @@ def test_a_run_that_was_made_with_other_settings_is_refused(toy: Path) -> None:
         plan_runs(files, 1, ["LOSS.GAMMA=1.0"])
 
 
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        (b"RUN_NAME: \xe9", "'utf-8' codec can't decode"),
+        (b"RUN_NAME: [", "cannot be read as YAML: "),
+        (b"hello", "no settings in it"),
+        (b"", "no settings in it"),
+    ],
+)
+def test_a_run_whose_configuration_cannot_be_read_is_named(
+    toy: Path, content: bytes, reason: str
+) -> None:
+    files = find_files([toy / "both.yaml"])
+    (run,) = plan_runs(files, 1)["both"]
+    finish(run)
+    saved = run.folder / "config.yaml"
+    saved.write_bytes(content)
+    with pytest.raises(AblationError) as caught:
+        plan_runs(files, 1)
+    said = str(caught.value)
+    assert said.startswith(f"{saved}: is no configuration of a run ({reason}")
+    assert said.endswith("); remove that folder, or give another OUTPUT_DIR") and "\n" not in said
+
+
 OTHER_FILES = {
     "DATASET.ROOT": "other",
     "DATASET.DATA_FORMAT": "zip",

@@ -102,6 +102,11 @@ def test_different_results_are_reported(
         (["--people", "0"], "1 person or more"),
         (["--calls", "0"], "1 time or more"),
         (["--only", "x"], "invalid choice"),
+        (["--minutes", "-1"], "--minutes -1: it must be at least 0"),
+        (["--minutes", "nan"], "nan is not a number"),
+        (["--seconds", "-1e-3"], "--seconds -0.001: it must be at least 0"),
+        (["--data", "nope"], "--data nope: no such folder"),
+        (["--out", ""], "--out: it is empty; name a folder"),
     ],
 )
 def test_invalid_arguments_are_refused(benchmark, capsys, words: list[str], message: str) -> None:

@@ -11,11 +11,12 @@ from typing import Any
 import pytest
 
 from swahr.commands import val
-from swahr.config import output_dir
+from swahr.config import ConfigError, output_dir
 from swahr.engine.checkpoint import BEST
 from swahr.engine.model_files import LoadError, find_model
 from swahr.engine.provenance import find_weights
 from swahr.engine.published import publish
+from swahr.files import WriteError
 from tests.commands.test_publish import make_run
 from tests.engine.conftest import make_images
 
@@ -95,6 +96,26 @@ def test_a_published_model_is_validated(
     )
     results = tmp_path / f"output/coco_kpt/pose_higher_hrnet/tiny_{digits(weights)}/results"
     assert {path.suffix for path in results.iterdir()} == {".json", ".md"}
+
+
+def test_weights_that_are_missing_are_those_of_the_flag(
+    run: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    words = ["--cfg", str(run / "tiny.yaml"), "--weights", "/nope.pth", "DATASET.ROOT", str(run)]
+    monkeypatch.setattr(sys, "argv", ["swahr val", *words])
+    with pytest.raises(ConfigError, match="^--weights: TEST.MODEL_FILE: no file '/nope.pth'; "):
+        val.main()
+
+
+def test_a_report_that_cannot_be_made_is_said_before_anything_runs(
+    run: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    taken = run / "tiny.yaml"
+    words = ["--weights", str(run), "--report", str(taken), "DATASET.ROOT", str(run)]
+    monkeypatch.setattr(sys, "argv", ["swahr val", *words])
+    monkeypatch.setattr(val, "launch", None)
+    with pytest.raises(WriteError, match=f"^{taken}: the folder cannot be made"):
+        val.main()
 
 
 def test_something_to_test_is_asked_for(loaded: Any, capsys: pytest.CaptureFixture[str]) -> None:

@@ -11,7 +11,15 @@ from typing import Any
 
 import pytest
 
-from swahr.config import ConfigError, fit_to_network, load_config, save_config
+from swahr.config import (
+    ConfigError,
+    check_files,
+    check_pairs,
+    fit_to_network,
+    load_config,
+    load_text,
+    save_config,
+)
 from swahr.config.schema import lookup
 from swahr.data.trees import dataset_spec
 
@@ -188,6 +196,12 @@ def test_octal_and_base_60_are_no_entries_of_lists(
         assert f": {key}: must be {right}" in problem and problem.endswith(IN_BASE_10)
 
 
+def test_a_decimal_comma_is_said(variant: Variant) -> None:
+    right = "must be a number, not '0,001'; write 0.001, with a point"
+    assert problems_of(MAIN, ["TRAIN.LR", "0,001"]) == [f"command line: TRAIN.LR: {right}"]
+    assert problems_of(variant("TRAIN.LR: 0,001\n"))[0].endswith(right)
+
+
 @pytest.mark.parametrize(
     ("text", "number"), [("0x10", 16), ("0b11", 3), ("1_000", 1000), ("+7", 7), ("007.0", 7)]
 )
@@ -302,6 +316,15 @@ def test_pairs_that_are_none() -> None:
     )
 
 
+def test_pairs_of_a_command_line_have_values() -> None:
+    check_pairs(["TRAIN.LR=1e-3", "OUTPUT_DIR", "a"])
+    with pytest.raises(ConfigError) as caught:
+        check_pairs(["TRAIN.LR", "1", "OUTPUT_DIR=a", "OUTPUT_DIR"])
+    assert caught.value.problems == [
+        "command line: settings are KEY VALUE or KEY=VALUE; 'OUTPUT_DIR' has no value",
+    ]
+
+
 def test_all_problems_at_once_each_in_its_place(variant: Variant) -> None:
     path = variant("TRAIN:\n  LR: quick\n  LR: 0.1\n  EPOCHS: 3\nDATASET:\n  MIN_SCALE: 2\n")
     problems = problems_of(path, ["TEST.WITH_AE", "[1 > 0]", "LOSS.AE_LOSS_TYPE", "log"])
@@ -355,6 +378,13 @@ def test_yaml_that_is_none(variant: Variant, text: str, line: str) -> None:
     assert line in problems_of(variant(text))[0]
 
 
+@pytest.mark.parametrize("text", ["TRAIN:\n\tLR: 1\n", "TRAIN:\n  LR: 1\n\tWD: 1\n"])
+def test_a_tab_is_said(variant: Variant, text: str) -> None:
+    (problem,) = problems_of(variant(text))
+    assert problem.endswith("; YAML indents with spaces, not with tabs")
+    assert "indents" not in problems_of(variant("TRAIN.LR: @x\n"))[0]
+
+
 def test_files_that_are_none(tmp_path: Path) -> None:
     assert problems_of(tmp_path / "no.yaml") == [
         f"{tmp_path}/no.yaml: cannot be read (No such file or directory)"
@@ -406,6 +436,8 @@ def test_encodings_of_files(tmp_path: Path) -> None:
         assert load_config(path).DATASET.ROOT == "bücher"
     path.write_text("LOSS.NUM_STAGES: 2\n", encoding="utf-16")
     assert problems_of(path) == [f"{path}: not valid YAML: it is in UTF-16; save it as UTF-8"]
+    path.write_text("DATASET.ROOT: bücher\n", encoding="latin-1")
+    assert problems_of(path)[0].endswith("; save it as UTF-8")
     path.write_text("LOSS.NUM_STAGES: 2\n", encoding="utf-16-le")
     assert len(problems_of(path)) == 1
 
@@ -546,6 +578,21 @@ def test_both_names_of_mixed_precision(
     assert load_config(tmp_path / "saved.yaml") == cfg
 
 
+@pytest.mark.parametrize(
+    "opts", [["FP16.ENABLED", "True"], ["AMP.ENABLED", "True", "AMP.DTYPE", "fp16"]]
+)
+def test_fp16_of_a_saved_configuration_has_a_dynamic_scale(opts: list[str], tmp_path: Path) -> None:
+    """Saved configurations hold every default, also the scale 1."""
+    file = tmp_path / "saved.yaml"
+    save_config(load_config(MAIN), file)
+    for cfg in (load_config(file, opts), load_text(file.read_text(), "a.pth", opts)):
+        assert cfg.FP16.ENABLED and cfg.FP16.DYNAMIC_LOSS_SCALE
+    (problem,) = problems_of(file, [*opts, "FP16.STATIC_LOSS_SCALE=1"])
+    assert problem.startswith("command line: FP16.STATIC_LOSS_SCALE: must not be 1: ")
+    save_config(load_config(MAIN, ["FP16.STATIC_LOSS_SCALE", "128"]), file)
+    assert not load_config(file, opts).FP16.DYNAMIC_LOSS_SCALE
+
+
 def test_no_scale_maps_no_scale_adaptation() -> None:
     assert not load_config(MAIN, ["MODEL.SCALE_HEADS", "False"]).LOSS.SCALE_ADAPTIVE
     assert load_config(MAIN, ["LOSS.SCALE_ADAPTIVE", "False"]).MODEL.SCALE_HEADS
@@ -563,6 +610,30 @@ def test_data_dir_goes_before_relative_paths(tmp_path: Path) -> None:
     save_config(cfg, tmp_path / "new/saved.yaml")
     assert load_config(tmp_path / "new/saved.yaml") == cfg
     assert [path.name for path in (tmp_path / "new").iterdir()] == ["saved.yaml"]
+
+
+def test_a_tilde_is_the_home_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    for opts in (
+        ["DATASET.ROOT", "~/set"],
+        ["DATA_DIR", "~", "DATASET.ROOT", "set"],
+        ["DATA_DIR", "/a", "DATASET.ROOT", "~/set"],
+    ):
+        root = load_config(MAIN, opts).DATASET.ROOT
+        assert Path(root) == tmp_path / "set"
+    (tmp_path / "base.yaml").write_text("LOSS.NUM_STAGES: 2\nTRAIN.LR: 0.5\n")
+    (tmp_path / "inner").mkdir()
+    (tmp_path / "inner/a.yaml").write_text("_BASE_: ~/base.yaml\n")
+    assert load_config(tmp_path / "inner/a.yaml").TRAIN.LR == 0.5
+
+
+def test_places_in_a_text_name_the_file_that_holds_it() -> None:
+    cfg = load_text("LOSS.NUM_STAGES: 2\nDATASET.ROOT: ''\n", "a.pth")
+    with pytest.raises(ConfigError) as caught:
+        check_files(cfg, dataset=True)
+    assert caught.value.problems == [
+        "a.pth: config:2: DATASET.ROOT: is empty; give DATASET.ROOT, the folder of the data set"
+    ]
 
 
 def test_lists_per_stage_of_one_entry_are_spread(variant: Variant) -> None:

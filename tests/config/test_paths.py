@@ -43,6 +43,13 @@ def test_folders_of_a_run() -> None:
     assert log_dir(cfg, MAIN).is_relative_to("/logs")
 
 
+def test_folders_of_a_run_may_be_in_the_home_folder(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", "/home/a")
+    cfg = load_config(MAIN, ["OUTPUT_DIR", "~/out", "LOG_DIR", "~"])
+    assert output_dir(cfg, MAIN).is_relative_to("/home/a/out")
+    assert log_dir(cfg, MAIN).is_relative_to("/home/a/coco_kpt")
+
+
 def test_a_run_may_have_a_name_of_its_own() -> None:
     cfg = load_config(MAIN, ["RUN_NAME=lr_0.1", "OUTPUT_DIR=out"])
     assert output_dir(cfg, MAIN) == Path("out/coco_kpt/pose_higher_hrnet/lr_0.1")

@@ -291,6 +291,49 @@ def test_missing_files(tmp_path: Path) -> None:
     check_files(load_config(MAIN, opts), pretrained=True, model_file=True, dataset=True)
 
 
+def test_files_for_folders_and_the_reverse(tmp_path: Path) -> None:
+    file = tmp_path / "file"
+    file.touch()
+    for model, root, lines in (
+        (
+            tmp_path,
+            file,
+            [f"{str(tmp_path)!r} is a folder, not a file", f"'{file}' is not a folder"],
+        ),
+        (
+            "/no.pth",
+            "/no",
+            ["no file '/no.pth'; models/README.", "no folder '/no'; data/README.md"],
+        ),
+    ):
+        cfg = load_config(MAIN, ["TEST.MODEL_FILE", str(model), "DATASET.ROOT", str(root)])
+        with pytest.raises(ConfigError) as caught:
+            check_files(cfg, model_file=True, dataset=True)
+        for problem, key, line in zip(
+            caught.value.problems, ("TEST.MODEL_FILE", "DATASET.ROOT"), lines, strict=True
+        ):
+            assert problem.startswith(f"command line: {key}: {line}")
+
+
+@pytest.mark.parametrize(
+    ("key", "wrong", "largest"),
+    [
+        ("DATASET.MAX_TRANSLATE", 1e30, 200),
+        ("DATASET.SIGMA", 1e7, 64),
+        ("DATASET.BASE_SIGMA", 1e7, 64),
+        ("DATASET.BASE_SIZE", 1e-9, 1),
+        ("TEST.TAG_SCALE", 1e300, 100),
+        ("TEST.TAG_THRESHOLD", 1e300, 100),
+        ("DIST_TIMEOUT", 1e12, 7 * 24 * 60),
+    ],
+)
+def test_numbers_that_nothing_can_compute_with(key: str, wrong: float, largest: float) -> None:
+    opts = ("DATASET.SCALE_AWARE_SIGMA=True",)
+    (problem,) = problems_of(*opts, key, str(wrong))
+    assert problem.startswith(f"{key}: must be ")
+    load_config(MAIN, [*opts, key, str(largest)])
+
+
 def test_missing_files_are_reported_where_they_are_set(tmp_path: Path) -> None:
     path = tmp_path / "a.yaml"
     path.write_text("LOSS.NUM_STAGES: 2\nMODEL.PRETRAINED: no.pth\n")

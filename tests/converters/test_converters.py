@@ -5,6 +5,8 @@ from __future__ import annotations
 import importlib
 import json
 import shutil
+import struct
+import zlib
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -15,7 +17,7 @@ import cv2
 import numpy as np
 import pytest
 
-from swahr.converters.coco import ConversionError, flip_pairs
+from swahr.converters.coco import ConversionError
 from swahr.converters.dlc import read_dlc, split_frames
 from swahr.converters.lsp import NAMES, SKELETON
 from swahr.skeleton import COCO, load_skeleton, skeleton_yaml
@@ -37,6 +39,16 @@ def write_image(path: Path, width: int = 64, height: int = 48) -> None:
     cv2.imwrite(str(path), random.integers(0, 256, (height, width, 3), np.uint8))
 
 
+def png_header(width: int, height: int) -> bytes:
+    """A PNG file of one grey image without its pixels."""
+    chunks = [(b"IHDR", struct.pack(">IIBBBBB", width, height, 8, 0, 0, 0, 0)), (b"IEND", b"")]
+    data = b"\x89PNG\r\n\x1a\n"
+    for kind, content in chunks:
+        check = zlib.crc32(kind + content)
+        data += struct.pack(">I", len(content)) + kind + content + struct.pack(">I", check)
+    return data
+
+
 def read(root: Path, split: str) -> dict[str, Any]:
     return json.loads((root / f"annotations/person_keypoints_{split}.json").read_text())
 
@@ -47,26 +59,6 @@ def problems(tool: Tool, root: Path, split: str) -> int:
     return tool("check_dataset").main(
         [*files, "--skeleton", str(root / "skeleton.yaml"), "--read-images"]
     )
-
-
-@pytest.mark.parametrize(
-    ("names", "pairs"),
-    [
-        (("nose", "left_ear", "right_ear"), [(1, 2)]),
-        (("right_ear", "left_ear"), [(1, 0)]),
-        (("EarLeft", "EarRight", "LEFT", "RIGHT"), [(0, 1), (2, 3)]),
-        (("leftear", "rightear", "cleft"), [(0, 1)]),
-        (("ear_l", "ear_r", "L ear", "R ear", "l1", "r1"), [(0, 1), (2, 3), (4, 5)]),
-        (("lEar", "rEar", "pawL", "pawR", "earLTip", "earRTip"), [(0, 1), (2, 3), (4, 5)]),
-        (("left_ear", "tail", "limb", "Lip"), []),
-    ],
-)
-def test_flip_pairs_of_names(names: tuple[str, ...], pairs: list[tuple[int, int]]) -> None:
-    assert list(flip_pairs(names)) == pairs
-
-
-def test_flip_pairs_of_coco_are_found() -> None:
-    assert flip_pairs(COCO.keypoints) == COCO.flip_pairs
 
 
 @pytest.mark.parametrize("skeleton", [COCO, SKELETON], ids=lambda each: each.name)
@@ -171,7 +163,9 @@ def test_boxes_grow_with_the_person(lsp: Path, tool: Tool) -> None:
         (2, "b.jpg", "../b.jpg", "line 3: '../b.jpg' is not the name of an image file"),
         (3, "c.jpg", "a.jpg", "line 4: the image a.jpg is there already ("),
         (2, "b.jpg", "a.jpg", "joints.csv, line 2); a name stands once, in train or in val\n"),
-        (3, "c.jpg", "broken.jpg", "broken.jpg cannot be read as an image"),
+        (3, "c.jpg", "broken.jpg", "line 4: {lsp}/images/broken.jpg: not an image that can be"),
+        (3, "c.jpg", "half.jpg", "line 4: {lsp}/images/half.jpg: the file is cut off after "),
+        (3, "c.jpg", "large.png", "line 4: {lsp}/images/large.png: 40000 x 40000 pixels; OpenCV "),
     ],
 )
 def test_wrong_lists_of_photographs(
@@ -184,6 +178,9 @@ def test_wrong_lists_of_photographs(
     said: str,
 ) -> None:
     (lsp / "images/broken.jpg").write_bytes(b"not an image")
+    whole = (lsp / "images/c.jpg").read_bytes()
+    (lsp / "images/half.jpg").write_bytes(whole[: len(whole) // 2])
+    (lsp / "images/large.png").write_bytes(png_header(40000, 40000))
     lines = (lsp / "joints.csv").read_text().splitlines()
     assert old in lines[line]
     lines[line] = lines[line].replace(old, new, 1)
@@ -191,7 +188,7 @@ def test_wrong_lists_of_photographs(
     root = lsp.parent / "out"
     assert tool("lsp_to_coco").main(["--data", str(lsp), "--out", str(root)]) == 2
     printed = capsys.readouterr()
-    assert said in printed.err and printed.err.count("\n") == 1
+    assert said.format(lsp=lsp) in printed.err and printed.err.count("\n") == 1
     assert not root.exists()
 
 
@@ -523,7 +520,7 @@ def test_several_animals(dlc: Path, tool: Tool, capsys: pytest.CaptureFixture[st
         ),
         (4, 0, "labeled-data/m1/img003.png", "line 7: the image m1_img003.png is there already ("),
         (4, 0, "", "line 5: the path of the image is empty"),
-        (4, 0, "bad.png", "bad.png cannot be read as an image"),
+        (4, 0, "bad.png", "bad.png: not an image that can be decoded"),
         (4, 8, "1,2", "line 5: 10 cells; the header has 9"),
     ],
 )

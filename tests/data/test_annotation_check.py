@@ -45,6 +45,11 @@ NOT_AN_OUTLINE = "neither polygons nor run lengths of the image's size"
 # is done about it.
 REPAIRED: dict[str, tuple[Callable[[Data], None], str, str]] = {
     "image without id": (change("images", id=None), "its id None is not a whole number", NO_IMAGE),
+    "image with a large id": (
+        change("images", id=2**60),
+        "its id 1152921504606846976 is too large; it must lie between -2^53 and 2^53",
+        NO_IMAGE,
+    ),
     "image twice": (change("images", id=10), "image 10: another image has this id", NO_IMAGE),
     "no file name": (
         change("images", file_name=None),

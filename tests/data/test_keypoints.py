@@ -352,6 +352,22 @@ def test_zip_is_folder(tree: Tree) -> None:
     assert all(np.array_equal(folder.read(i), archive.read(i)) for i in folder.image_ids)
 
 
+@pytest.mark.parametrize("other", ["jpg", "zip"])
+def test_images_in_the_other_format_are_named(tree: Tree, other: str) -> None:
+    root = tree()
+    images = root / "images/train2017"
+    if other == "zip":
+        shutil.make_archive(str(images), "zip", root / "images", "train2017")
+        shutil.rmtree(images)
+    archive = images.with_suffix(".zip")
+    missing, there = (images, archive) if other == "zip" else (archive, images)
+    wrong = {"jpg": "zip", "zip": "jpg"}[other]
+    said = f"^{missing}: is not there, but {there} is; set DATASET.DATA_FORMAT {other}$"
+    with pytest.raises(ImageError, match=said):
+        build_dataset(settings(root, DATA_FORMAT=wrong), "train2017", train=True)
+    build_dataset(settings(root, DATA_FORMAT=wrong), "train2017", train=False, need_images=False)
+
+
 def test_test_dev_has_no_annotations(tree: Tree, made: Made) -> None:
     data = made((0, 0))
     del data["annotations"]

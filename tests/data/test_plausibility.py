@@ -131,6 +131,7 @@ def skeleton(names: str, *pairs: tuple[int, int]) -> Skeleton:
             [(0, 3), (1, 2)],
             "flip_pairs joins lefteye with rightear, not with righteye",
         ),
+        ("LeftEarL RightEarR", [], "LeftEarL, RightEarR in no pair"),
     ],
 )
 def test_sides_that_a_mirrored_image_would_mix_up(
@@ -151,6 +152,7 @@ def test_sides_that_a_mirrored_image_would_mix_up(
         skeleton("lip rip"),
         skeleton("eye_left eye_right", (1, 0)),
         skeleton("a b", (0, 1)),
+        skeleton("left_L right_L left_R right_R", (0, 1), (2, 3)),
     ],
     ids=lambda s: " ".join(s.keypoints[:3]),
 )

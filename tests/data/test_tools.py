@@ -221,6 +221,7 @@ def test_check_of_an_experiments_training_set(
         (["--cfg", EXPERIMENT, "--skeleton", "coco"], "--skeleton and --cfg: give the setting DAT"),
         (["--cfg", EXPERIMENT, "--categories", "dog"], "--categories and --cfg: give the setting "),
         (["--cfg", EXPERIMENT, "DATASET.ROOT", "none"], "DATASET.ROOT: no folder 'none' here or "),
+        (["--cfg", EXPERIMENT, "DATASET.ROOT"], "'DATASET.ROOT' has no value"),
         (["--cfg", EXPERIMENT, "--import", "none.at_all"], "--import none.at_all: "),
     ],
 )

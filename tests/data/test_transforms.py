@@ -125,6 +125,13 @@ def test_five_random_numbers_are_drawn_in_a_fixed_order() -> None:
         assert rng.random() == plain.random()
 
 
+def test_a_shift_that_can_only_be_zero_takes_no_random_number() -> None:
+    rng, plain = np.random.default_rng(0), np.random.default_rng(0)
+    Affine(**SIZES, max_rotation=0, min_scale=1, max_scale=1, max_translate=0).draw(64, 48, rng)
+    plain.uniform(size=2)  # the zoom and the rotation
+    assert rng.bit_generator.state == plain.bit_generator.state
+
+
 def test_a_sample_depends_on_the_generator_only() -> None:
     transforms = published()
     first, again, other = (

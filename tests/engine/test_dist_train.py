@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 import torch
 
+from swahr.config import ConfigError
 from swahr.distributed.launch import WorkerError, exit_status, is_known, main_with_exit_status
 from swahr.distributed.signals import Interrupted
 from swahr.files import WriteError
@@ -53,6 +54,8 @@ def test_flags(started: Callable[..., dict[str, Any]], monkeypatch: pytest.Monke
     assert started("--restarts", "3")["restarts"] == 3 and started()["restarts"] == 0
     assert started("STOP_SECONDS", "90")["stop_seconds"] == 90
     assert started("--allow-changes")["cfg"].RESUME_CHANGED and not started()["cfg"].RESUME_CHANGED
+    with pytest.raises(ConfigError, match="'OUTPUT_DIR' has no value$"):
+        started("--allow-changes", "OUTPUT_DIR")
     alone = started("--gpu", "2")
     assert alone["cfg"].DEVICE == "cuda:2" and alone["processes"] == 1
 

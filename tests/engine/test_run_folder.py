@@ -116,6 +116,9 @@ def test_changed_settings() -> None:
     assert changed_settings(before, now, plain) == expected
     text = defaults().dump()
     assert changed_settings(text, text, text) == {}
+    for before, reason in (("A: [", "cannot be read as YAML: "), ("A", "no settings in it")):
+        with pytest.raises(ValueError, match=f"^{reason}"):
+            changed_settings(before, now, plain)
 
 
 @pytest.mark.parametrize(

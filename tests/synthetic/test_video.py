@@ -14,6 +14,7 @@ import cv2
 import numpy as np
 import pytest
 
+from swahr.commands import synthetic
 from swahr.synthetic import SyntheticError, render_walk, write_video
 
 SIZE = (160, 120)
@@ -115,6 +116,13 @@ def test_files_of_other_origin_stay(
     assert path.read_text() == text
 
 
+@pytest.mark.parametrize("name", ["walk.avi", "walk.MKV"])
+def test_other_kinds_of_video_files_are_refused(tmp_path: Path, name: str) -> None:
+    with pytest.raises(SyntheticError, match=f"{name}: a video is written as .mp4, not as .*; gi"):
+        write_video(tmp_path / name, num_frames=1, num_people=1, size=SIZE)
+    assert not list(tmp_path.iterdir())
+
+
 @pytest.mark.parametrize("out", ["walk", "walk.mp4"])
 def test_a_video_is_made_again(tmp_path: Path, out: str) -> None:
     for frames in (1, 2):
@@ -144,3 +152,18 @@ def test_the_tool_makes_a_video(tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
     assert tool.main([*given, "--out", str(tmp_path / "a")]) == 0
     assert "2 frames, people in" in capsys.readouterr().out
     assert cv2.imread(str(tmp_path / "a/frames/000001.jpg")).shape == (64, 80, 3)
+
+
+@pytest.mark.parametrize(
+    ("flags", "said"),
+    [
+        (["--size", "8"], "--size: 8 px; a side has at least 16 px\n"),
+        (["--size", "64", "8"], "--size: 8 px; a side has at least 16 px\n"),
+        (["--video", "--size", "32"], "--size: 32 px; a side has at least 64 px\n"),
+    ],
+)
+def test_a_size_that_is_too_small_names_the_flag(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], flags: list[str], said: str
+) -> None:
+    assert synthetic.main([*flags, "--out", str(tmp_path / "out")]) == 2
+    assert capsys.readouterr().err == said and not (tmp_path / "out").exists()

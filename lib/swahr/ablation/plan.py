@@ -122,7 +122,7 @@ def plan_runs(
     A run is called <folder of the file>_<label>_seed<seed>. opts: settings, as KEY VALUE or
     KEY=VALUE, of all runs. Raises ConfigError for a configuration that cannot be loaded, and
     AblationError where opts set what tells runs apart, or where a trained run was made with other
-    settings.
+    settings, or its settings cannot be read.
     """
     given = {str(item).partition("=")[0] for item in opts}
     for key in OWN_KEYS:
@@ -164,8 +164,15 @@ def _refuse_other_settings(run: PlannedRun) -> None:
     saved = run.folder / checkpoint.CONFIG
     if not saved.is_file():
         return
-    before = saved.read_text(encoding="utf-8")
-    changed = changed_settings(before, run.cfg.dump(), defaults().dump())
+    try:
+        before = saved.read_text(encoding="utf-8")
+        changed = changed_settings(before, run.cfg.dump(), defaults().dump())
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise AblationError(
+            f"{saved}: is no configuration of a run ({reason}); remove that folder, or give "
+            "another OUTPUT_DIR"
+        ) from None
     for key, (old, new) in changed.items():
         filled_in = key == "DATASET.OUTPUT_SIZE" and not new  # from the network, in training
         if (changes_what_is_learnt(key) or key in FILE_KEYS) and not filled_in:

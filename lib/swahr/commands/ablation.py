@@ -34,8 +34,8 @@ from swahr.ablation.figures import RunFigures, collect
 from swahr.ablation.page import check_page, write_page
 from swahr.ablation.plan import AblationError, PlannedRun, find_files, plan_runs
 from swahr.ablation.processes import RunProcesses, make_slots
-from swahr.commands.flags import add_import_flag, check_no_key
-from swahr.config import check_files
+from swahr.commands.flags import Parser, add_flag, add_import_flag, check_no_key, not_empty
+from swahr.config import check_files, check_pairs
 from swahr.distributed import comm
 from swahr.distributed.signals import Interrupted
 from swahr.engine.datasets import build_validation_set
@@ -47,27 +47,36 @@ logger = logging.getLogger("swahr")
 
 
 def parse_args(arguments: Sequence[str] | None = None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = Parser(__doc__)
     parser.add_argument("list", nargs="+", metavar="LIST", help="files, folders, then KEY VALUE")
-    parser.add_argument(
-        "--seeds", type=int, default=3, metavar="N", help="seeds 0 to N - 1 (default: 3)"
+    add_flag(
+        parser, "--seeds", type=int, default=3, metavar="N", help="seeds 0 to N - 1 (default: 3)"
     )
-    parser.add_argument(
-        "--baseline", metavar="NAME", help="what the others are compared with (default: the first)"
+    add_flag(
+        parser,
+        "--baseline",
+        type=not_empty,
+        metavar="NAME",
+        help="what the others are compared with (default: the first)",
     )
-    parser.add_argument(
+    add_flag(
+        parser,
         "--parallel",
         type=int,
         default=0,
         metavar="N",
         help="runs at the same time (default: one for each GPU, one on the CPU)",
     )
-    parser.add_argument(
-        "--out", default="docs/ablation.md", metavar="FILE", help="the page (default: %(default)s)"
+    add_flag(
+        parser,
+        "--out",
+        type=not_empty,
+        default="docs/ablation.md",
+        metavar="FILE",
+        help="the page (default: %(default)s)",
     )
-    parser.add_argument(
+    add_flag(
+        parser,
         "--resamples",
         type=int,
         default=RESAMPLES,
@@ -87,11 +96,12 @@ def parse_args(arguments: Sequence[str] | None = None) -> argparse.Namespace:
 
 def split_settings(given: Sequence[str]) -> tuple[list[str], list[str]]:
     """The files and folders in front, and the settings behind them: from the first word that is
-    upper-case up to a dot or an equals sign.
+    upper-case up to a dot or an equals sign, and whose key is not the name of a YAML file.
     """
     for place, word in enumerate(given):
-        section = word.split("=")[0].split(".")[0]
-        if section.isupper() and not os.path.exists(word):
+        key = word.split("=")[0]
+        is_file = key.lower().endswith((".yaml", ".yml")) or os.path.exists(word)
+        if key.split(".")[0].isupper() and not is_file:
             return list(given[:place]), list(given[place:])
     return list(given), []
 
@@ -211,6 +221,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     check_page(args.out)
     for word in args.files:
         check_no_key(word)
+    check_pairs(args.opts)
     files = find_files(args.files)
     files = {name: files[name] for name in order(list(files), args.baseline)}
     planned = plan_runs(files, args.seeds, args.opts)

@@ -23,8 +23,8 @@ from typing import Any
 import cv2
 import numpy as np
 
-from swahr.commands.flags import add_import_flag
-from swahr.config import ConfigError, check_files, load_config
+from swahr.commands.flags import Parser, add_flag, add_import_flag, not_empty
+from swahr.config import ConfigError, check_files, check_pairs, load_config
 from swahr.data.annotation_check import load_annotations
 from swahr.data.annotation_report import MAX_LINES, AnnotationError
 from swahr.data.double_labels import ENOUGH, label_spread, suggest_sigmas
@@ -67,9 +67,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = Parser(__doc__)
     parser.add_argument(
         "words",
         nargs="*",
@@ -77,27 +75,41 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         help="annotation file (JSON), and folder or zip file of the images; with --cfg settings "
         "KEY VALUE",
     )
-    parser.add_argument(
-        "--skeleton", help="coco, crowd_pose or a YAML file (default: coco, or that of --cfg)"
+    add_flag(
+        parser,
+        "--skeleton",
+        type=not_empty,
+        help="coco, crowd_pose or a YAML file (default: coco, or that of --cfg)",
     )
-    parser.add_argument(
+    add_flag(
+        parser,
         "--categories",
         nargs="+",
         default=(),
         metavar="NAME",
         help="categories that are used (default: all whose keypoints are the skeleton's)",
     )
-    parser.add_argument(
-        "--contact-sheet", metavar="FILE", help=f"draw {SHEET} annotated images into this file"
+    add_flag(
+        parser,
+        "--contact-sheet",
+        type=not_empty,
+        metavar="FILE",
+        help=f"draw {SHEET} annotated images into this file",
     )
     parser.add_argument(
         "--read-images", action="store_true", help="read every image too (some minutes for COCO)"
     )
-    parser.add_argument(
-        "--cfg", metavar="FILE", help="YAML file of an experiment: check its training set"
+    add_flag(
+        parser,
+        "--cfg",
+        type=not_empty,
+        metavar="FILE",
+        help="YAML file of an experiment: check its training set",
     )
-    parser.add_argument(
+    add_flag(
+        parser,
         "--augmented",
+        type=not_empty,
         metavar="FILE",
         help=f"draw {EXAMPLES} images as training sees them, with their targets; needs --cfg",
     )
@@ -107,8 +119,12 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         help="print sigmas for the skeleton file, which may lack them: measured with --second, "
         "else by a rule of thumb",
     )
-    parser.add_argument(
-        "--second", metavar="FILE", help="annotations of the same images by somebody else"
+    add_flag(
+        parser,
+        "--second",
+        type=not_empty,
+        metavar="FILE",
+        help="annotations of the same images by somebody else",
     )
     add_import_flag(parser)
     return parser.parse_intermixed_args(arguments)
@@ -130,6 +146,7 @@ def _configuration(args: argparse.Namespace) -> Any:
         if given:
             key = f"DATASET.{flag[2:].upper()}"
             raise ConfigError([f"{flag} and --cfg: give the setting {key} instead"])
+    check_pairs(args.words)
     return load_config(args.cfg, [*args.words, "DATASET.STRICT", "False"])
 
 

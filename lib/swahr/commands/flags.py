@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import math
 import os
+import re
 import sys
 from collections.abc import Sequence
 from difflib import get_close_matches
@@ -12,13 +13,35 @@ from typing import Any
 
 from yacs.config import CfgNode
 
-from swahr.config import SCHEMA, ConfigError, Problem, list_keys, load_config, raise_problems
+from swahr.config import (
+    SCHEMA,
+    ConfigError,
+    Problem,
+    check_pairs,
+    list_keys,
+    load_config,
+    raise_problems,
+)
 from swahr.distributed import comm
 from swahr.exported import is_exported
 from swahr.parts import import_modules
 from swahr.words import counted
 
 LIKE_A_KEY = 0.75  # from this likeness to a key, of 0 to 1, a word is meant as one
+
+
+class Parser(argparse.ArgumentParser):
+    """A parser that shows the description as it is, and takes -1e-3 for a number, not for a flag.
+
+    argparse itself knows no negative numbers with an exponent.
+    """
+
+    def __init__(self, description: str | None = None, **options: Any) -> None:
+        options.setdefault("formatter_class", argparse.RawDescriptionHelpFormatter)
+        super().__init__(description=description, **options)
+        self._negative_number_matcher = re.compile(
+            r"-(\d+\.?\d*|\.\d+)(e[-+]?\d+)?$", re.IGNORECASE
+        )
 
 
 def config_parser(
@@ -29,11 +52,7 @@ def config_parser(
     instead: what may be given in place of --cfg. takes_sources: whether words without a flag are
     sources too, and not settings alone.
     """
-    parser = argparse.ArgumentParser(
-        description=description,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-    )
+    parser = Parser(description, allow_abbrev=False)
     add_flag(
         parser,
         "--cfg",
@@ -79,7 +98,11 @@ def run_parser(
         help="default: GPUs if there are any; see DEVICE",
     )
     add_flag(
-        parser, "--name", metavar="NAME", help="name of the run (default: that of the YAML file)"
+        parser,
+        "--name",
+        type=not_empty,
+        metavar="NAME",
+        help="name of the run (default: that of the YAML file)",
     )
     return parser
 
@@ -107,8 +130,19 @@ def named_folder(text: str) -> str:
     """The value of a flag; argparse.ArgumentTypeError for empty text, which would mean the current
     folder.
     """
+    return _not_empty(text, "name a folder")
+
+
+def not_empty(text: str) -> str:
+    """The value of a flag that takes a file or a name; argparse.ArgumentTypeError for empty text,
+    which would count as no flag at all.
+    """
+    return _not_empty(text, "give a value")
+
+
+def _not_empty(text: str, remedy: str) -> str:
     if not text.strip():
-        raise argparse.ArgumentTypeError("it is empty; name a folder")
+        raise argparse.ArgumentTypeError(f"it is empty; {remedy}")
     return text
 
 
@@ -186,7 +220,7 @@ def parse_flags(
     otherwise --cfg must name the YAML file of an experiment. Raises ConfigError for flags that
     contradict each other, PartError for a module that cannot be imported.
     """
-    early = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    early = Parser(add_help=False, allow_abbrev=False)
     _add_early_flags(early)
     args, _ = early.parse_known_args(arguments)
     import_modules(args.modules)
@@ -244,7 +278,11 @@ def _check_flags(args: argparse.Namespace) -> None:
     for flag, key in (("gpu", "DEVICE"), ("device", "DEVICE"), ("name", "RUN_NAME")):
         if flag in given and key in keys:
             _refuse(f"--{flag} {getattr(args, flag)}", f"the setting {key}")
+    if args.modules and "REQUIRES" in keys:
+        _refuse(f"--import {args.modules[0]}", "the setting REQUIRES")
     nodes = getattr(args, "world_size", 1)
+    if "rank" in given and args.rank and "world_size" not in given and not comm.launched():
+        raise ConfigError([f"--rank {args.rank}: needs --world-size, the number of nodes"])
     if "rank" in given and not comm.launched() and not 0 <= args.rank < nodes:
         _refuse(f"--rank {args.rank}", f"--world-size {nodes}")
     if comm.launched():
@@ -272,8 +310,11 @@ def load_run_config(args: argparse.Namespace) -> CfgNode:
 
 
 def run_settings(args: argparse.Namespace) -> list[Any]:
-    """The settings of the command line, with those that flags stand for."""
-    opts = list(args.opts)
+    """The settings of the command line, after those that flags stand for: a key without a value
+    at the end then takes no flag's setting for it. `_check_flags` refuses a flag beside its key.
+    """
+    check_pairs(args.opts)
+    opts: list[Any] = []
     if getattr(args, "gpu", None) is not None:
         opts.append(f"DEVICE=cuda:{args.gpu}")
     elif getattr(args, "device", None):
@@ -282,7 +323,7 @@ def run_settings(args: argparse.Namespace) -> list[Any]:
         opts.append(f"RUN_NAME={args.name}")
     if args.modules:
         opts += ["REQUIRES", args.modules]
-    return opts
+    return [*opts, *args.opts]
 
 
 def check_run_config(args: argparse.Namespace, cfg: CfgNode) -> CfgNode:

@@ -83,7 +83,7 @@ def parse_args() -> argparse.Namespace:
         metavar="SOURCE",
         help="the source; the flag itself may be omitted",
     )
-    add_flag(parser, "--img_dir", metavar="DIR", help="folder of images")
+    add_flag(parser, "--img_dir", type=named_folder, metavar="DIR", help="folder of images")
     parser.add_argument(
         "--recursive", action="store_true", help="read the folders in a folder of images too"
     )

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from swahr.api import load
-from swahr.commands.flags import add_import_flag
+from swahr.commands.flags import Parser, add_flag, add_import_flag, not_empty
 from swahr.config import output_dir, run_name
 from swahr.data.images import AbsentImages, ImageStore
 from swahr.data.keypoints import KeypointDataset, dataset_spec
@@ -38,29 +38,67 @@ from swahr.skeleton import Skeleton, get_skeleton
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = Parser(__doc__)
     parser.add_argument("results", metavar="RESULTS", help="result records (JSON list)")
-    parser.add_argument("--annotations", required=True, metavar="FILE", help="annotations (JSON)")
-    parser.add_argument("--images", metavar="DIR", help="folder or zip file of the images")
-    parser.add_argument(
-        "--skeleton", default="coco", help="coco, crowd_pose or a YAML file (default: %(default)s)"
+    add_flag(
+        parser,
+        "--annotations",
+        type=not_empty,
+        required=True,
+        metavar="FILE",
+        help="annotations (JSON)",
     )
-    parser.add_argument(
+    add_flag(
+        parser,
+        "--images",
+        type=not_empty,
+        metavar="DIR",
+        help="folder or zip file of the images",
+    )
+    add_flag(
+        parser,
+        "--skeleton",
+        type=not_empty,
+        default="coco",
+        help="coco, crowd_pose or a YAML file (default: %(default)s)",
+    )
+    add_flag(
+        parser,
         "--protocol",
         choices=tuple(NAMES),
         help="of scoring (default: that of the skeleton, coco for a file)",
     )
-    parser.add_argument("--compare", metavar="OTHER", help="results of a second run")
-    parser.add_argument("--out", default="report.html", metavar="FILE", help="default: %(default)s")
-    parser.add_argument(
-        "--worst", type=int, default=24, metavar="N", help="images shown (default: %(default)s)"
+    add_flag(parser, "--compare", type=not_empty, metavar="OTHER", help="results of a second run")
+    add_flag(
+        parser,
+        "--out",
+        type=not_empty,
+        default="report.html",
+        metavar="FILE",
+        help="default: %(default)s",
     )
-    parser.add_argument(
-        "--weights", metavar="W", help="weights or folder of the run, to show heatmaps and tags"
+    add_flag(
+        parser,
+        "--worst",
+        type=int,
+        default=24,
+        metavar="N",
+        help="images shown (default: %(default)s)",
     )
-    parser.add_argument("--cfg", metavar="FILE", help="YAML file of the weights, if they need one")
+    add_flag(
+        parser,
+        "--weights",
+        type=not_empty,
+        metavar="W",
+        help="weights or folder of the run, to show heatmaps and tags",
+    )
+    add_flag(
+        parser,
+        "--cfg",
+        type=not_empty,
+        metavar="FILE",
+        help="YAML file of the weights, if they need one",
+    )
     add_import_flag(parser)
     args = parser.parse_args(arguments)
     if args.worst < 0:

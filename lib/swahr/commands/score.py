@@ -12,14 +12,14 @@ Exit status: 0 done; 2 wrong settings, annotations or results; 1 any other error
 
 from __future__ import annotations
 
-import argparse
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from swahr.commands.flags import add_import_flag
-from swahr.config import check_files, load_config
+from swahr.commands.flags import Parser, add_flag, add_import_flag, check_no_key, not_empty
+from swahr.config import SCHEMA, ConfigError, check_files, check_pairs, load_config
 from swahr.data.trees import dataset_spec
 from swahr.engine.datasets import adapt_records, build_validation_set
 from swahr.evaluation import scores
@@ -29,11 +29,18 @@ from swahr.parts import import_modules
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    parser = Parser(__doc__)
+    add_flag(
+        parser,
+        "--cfg",
+        type=not_empty,
+        required=True,
+        metavar="FILE",
+        help="YAML file of the experiment",
     )
-    parser.add_argument("--cfg", required=True, metavar="FILE", help="YAML file of the experiment")
-    parser.add_argument("results", metavar="RESULTS", help="results file (JSON)")
+    parser.add_argument(
+        "results", metavar="RESULTS", help="results file (JSON); it comes before the settings"
+    )
     parser.add_argument(
         "opts", nargs="*", metavar="KEY VALUE", help="settings that replace the file's"
     )
@@ -41,12 +48,22 @@ def main(arguments: Sequence[str] | None = None) -> int:
     args = parser.parse_intermixed_args(arguments)
     try:
         import_modules(args.modules)
+        check_results(args.results)
+        check_pairs(args.opts)
         stats = score(load_config(args.cfg, args.opts), args.results)
     except (ValueError, OSError) as error:
         print(error, file=sys.stderr)
         return 2
     print(format_table(Path(args.results).stem, stats))
     return 0
+
+
+def check_results(word: str) -> None:
+    """Raise ConfigError for a setting, or one with a slip in its key, in the place of RESULTS."""
+    key = word.partition("=")[0]
+    if key in SCHEMA and not os.path.exists(word):
+        raise ConfigError([f"{key}: is a setting; RESULTS, the results file, comes before them"])
+    check_no_key(word)
 
 
 def score(cfg: Any, results: str | Path) -> dict[str, float]:

@@ -30,7 +30,8 @@ from swahr.synthetic import (
     write_dataset,
     write_video,
 )
-from swahr.synthetic.video import MAX_SIDE
+from swahr.synthetic.scene import MIN_IMAGE_SIDE
+from swahr.synthetic.video import MAX_SIDE, MIN_SIDE
 from swahr.words import counted
 
 MAX_PROBLEMS_SHOWN = 20
@@ -144,6 +145,9 @@ def image_size(args: argparse.Namespace) -> tuple[int, int] | None:
         raise SyntheticError(
             f"--size: {len(args.size)} numbers; it takes one (a square) or two (width and height)"
         )
+    least = MIN_SIDE if args.video else MIN_IMAGE_SIDE
+    if min(args.size) < least:
+        raise SyntheticError(f"--size: {min(args.size)} px; a side has at least {least} px")
     if max(args.size) > MAX_SIDE:
         raise SyntheticError(f"--size: {max(args.size)} px; a side has at most {MAX_SIDE} px")
     return args.size[0], args.size[-1]

@@ -54,7 +54,7 @@ def main() -> None:
     args = parse_args()
     setup_logging()
     if args.allow_changes:
-        args.opts = [*args.opts, "RESUME_CHANGED", "True"]
+        args.opts = ["RESUME_CHANGED=True", *args.opts]
     cfg = load_run_config(args)
     check_files(cfg, pretrained=True, dataset=True)
     processes = comm.count_processes(cfg.DEVICE, args.processes)

@@ -31,6 +31,7 @@ from swahr.commands.flags import (
     add_weights_flag,
     check_run_config,
     load_run_config,
+    named_folder,
     parse_flags,
     run_parser,
     run_settings,
@@ -38,13 +39,14 @@ from swahr.commands.flags import (
 from swahr.commands.report import write_validation_report
 from swahr.config import check_files, resolve_path
 from swahr.config.paths import SAVED_CONFIG
-from swahr.config.places import COMMAND_LINE, get_places
+from swahr.config.places import COMMAND_LINE, get_places, set_places
 from swahr.distributed import comm
 from swahr.distributed.launch import launch
 from swahr.distributed.signals import Interrupted
 from swahr.engine.model_files import ModelFiles, find_model, run_of
 from swahr.engine.provenance import DIGEST_LENGTH, find_weights, sha256
 from swahr.engine.validate import validate_weights
+from swahr.files import make_folder
 from swahr.parts import with_modules
 from swahr.report.page import check_libraries
 
@@ -54,7 +56,13 @@ KEPT = "; the images that are done are kept: TEST.RESUME True resumes after them
 def parse_args() -> argparse.Namespace:
     parser = run_parser(__doc__, "--world_size", "--gpus", instead="--weights")
     add_weights_flag(parser)
-    add_flag(parser, "--report", metavar="DIR", help="folder of an HTML report on the results")
+    add_flag(
+        parser,
+        "--report",
+        metavar="DIR",
+        type=named_folder,
+        help="folder of an HTML report on the results",
+    )
     return parse_flags(parser, takes_models=True)
 
 
@@ -65,6 +73,8 @@ def main() -> None:
         check_libraries()
     check_files(cfg, model_file=True, dataset=True)
     find_weights(cfg, cfg_path)  # stops here, before any process starts, if there are none
+    if args.report is not None:
+        make_folder(args.report)
     processes = comm.count_processes(cfg.DEVICE, args.processes)
     validate = with_modules(validate_weights, args.modules)
     try:
@@ -88,6 +98,7 @@ def load_model(args: argparse.Namespace) -> tuple[Any, str]:
     cfg = check_run_config(args, model.cfg).clone()
     cfg.defrost()
     cfg.TEST.MODEL_FILE = str(model.weights)
+    set_places(cfg, get_places(cfg) | {"TEST.MODEL_FILE": "--weights"})
     path, name = results_place(args, model)
     if get_places(cfg).get("RUN_NAME") != COMMAND_LINE:
         cfg.RUN_NAME = name

@@ -24,6 +24,7 @@ from swahr.config.paths import (
     save_config,
 )
 from swahr.config.places import raise_problems
+from swahr.config.read import check_pairs
 from swahr.config.schema import SCHEMA, Key, defaults
 
 __all__ = [
@@ -33,6 +34,7 @@ __all__ = [
     "Key",
     "Problem",
     "check_files",
+    "check_pairs",
     "check_trained_maps",
     "configured_skeleton",
     "defaults",

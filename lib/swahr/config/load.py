@@ -88,16 +88,19 @@ def load_text(
     text: str, name: str, opts: Sequence[Any] = (), skeleton: Path | None = None
 ) -> CfgNode:
     """load_config of a YAML text, as checkpoints and exported networks hold it. name: of the file
-    that holds it, for messages.
+    that holds it, for messages, also those of later checks.
     """
     with TemporaryDirectory() as folder:
         path = Path(folder, SAVED_CONFIG)
         path.write_text(text, encoding="utf-8")
         try:
-            return load_config(path, opts, skeleton)
+            cfg = load_config(path, opts, skeleton)
         except ConfigError as error:
             named = [problem.replace(str(path), f"{name}: config") for problem in error.problems]
             raise ConfigError(named) from None
+        places = get_places(cfg).items()
+        set_places(cfg, {key: where.replace(str(path), f"{name}: config") for key, where in places})
+        return cfg
 
 
 def _load_exported(file: Path, opts: Sequence[Any]) -> CfgNode:
@@ -192,7 +195,10 @@ def _apply_mixed_precision(values: dict[str, Any], given: dict[str, Setting]) ->
     if values["FP16.ENABLED"] and layer("FP16.ENABLED") > layer("AMP.DTYPE"):
         values["AMP.DTYPE"] = "fp16"
     values["FP16.ENABLED"] = values["AMP.ENABLED"] and values["AMP.DTYPE"] == "fp16"
-    if values["FP16.ENABLED"] and "FP16.STATIC_LOSS_SCALE" not in given:
+    # Saved configurations hold the default scale, 1, which stands for none given.
+    switched = max(map(layer, ("AMP.ENABLED", "AMP.DTYPE", "FP16.ENABLED")))
+    scale = "FP16.STATIC_LOSS_SCALE"
+    if values["FP16.ENABLED"] and values[scale] == 1 and layer(scale) < switched:
         values["FP16.DYNAMIC_LOSS_SCALE"] = True
 
 
@@ -231,7 +237,8 @@ def _join_data_dir(values: dict[str, Any]) -> None:
     """Put DATA_DIR before its paths, and empty it, so that a saved configuration can be loaded."""
     for key in ("DATASET.ROOT", "MODEL.PRETRAINED", "TEST.MODEL_FILE"):
         if values[key]:
-            values[key] = os.path.join(values["DATA_DIR"], values[key])
+            folder, path = map(os.path.expanduser, (values["DATA_DIR"], values[key]))
+            values[key] = os.path.join(folder, path)
     values["DATA_DIR"] = ""
 
 

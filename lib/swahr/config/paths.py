@@ -6,12 +6,13 @@ from __future__ import annotations
 
 import os
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from swahr.config.errors import ConfigError, Problem
 from swahr.config.places import COMMAND_LINE, get_places, raise_problems
-from swahr.files import write_text
+from swahr.files import why_unreadable, write_text
 from swahr.skeleton import SKELETON_OF, SKELETONS, Skeleton, get_skeleton
 
 REPOSITORY = Path(__file__).resolve().parents[3]
@@ -81,27 +82,47 @@ def check_files(
     TRAIN.CHECKPOINT. model_file: TEST.MODEL_FILE, for testing. None of them needs to be set.
     dataset: the folder DATASET.ROOT; what it must contain is checked when it is opened.
     """
-    problems = []
-    if pretrained and cfg.MODEL.PRETRAINED and not resolve_path(cfg.MODEL.PRETRAINED).is_file():
+    problems: list[Problem] = []
+    if pretrained and cfg.MODEL.PRETRAINED:
         remedy = (
             "models/README.md says where to get it; set MODEL.PRETRAINED '' to train from scratch"
         )
-        problems.append(_missing("MODEL.PRETRAINED", "file", cfg.MODEL.PRETRAINED, remedy))
-    resumed = cfg.TRAIN.CHECKPOINT if cfg.TRAIN.RESUME else ""
-    if pretrained and resumed and not resolve_path(resumed).is_file():
+        problems += _file_problems("MODEL.PRETRAINED", cfg.MODEL.PRETRAINED, remedy)
+    if pretrained and cfg.TRAIN.RESUME and cfg.TRAIN.CHECKPOINT:
         remedy = "set TRAIN.RESUME False to start without it"
-        problems.append(_missing("TRAIN.CHECKPOINT", "file", resumed, remedy))
-    if model_file and cfg.TEST.MODEL_FILE and not resolve_path(cfg.TEST.MODEL_FILE).is_file():
+        problems += _file_problems("TRAIN.CHECKPOINT", cfg.TRAIN.CHECKPOINT, remedy)
+    if model_file and cfg.TEST.MODEL_FILE:
         remedy = "models/README.md says where to get the published ones"
-        problems.append(_missing("TEST.MODEL_FILE", "file", cfg.TEST.MODEL_FILE, remedy))
-    if dataset and not (cfg.DATASET.ROOT and resolve_path(cfg.DATASET.ROOT).is_dir()):
-        remedy = "data/README.md says what belongs there"
-        problems.append(_missing("DATASET.ROOT", "folder", cfg.DATASET.ROOT, remedy))
+        problems += _file_problems("TEST.MODEL_FILE", cfg.TEST.MODEL_FILE, remedy)
+    if dataset:
+        problems += _folder_problems("DATASET.ROOT", cfg.DATASET.ROOT)
     raise_problems(cfg, problems)
 
 
-def _missing(key: str, kind: str, path: str, remedy: str) -> Problem:
-    return Problem((key,), f"no {kind} {path!r} here or in {REPOSITORY}; {remedy}")
+def _file_problems(key: str, path: str, remedy: str) -> Iterator[Problem]:
+    """The problem of a file that cannot be read, if it cannot."""
+    found = resolve_path(path)
+    if not os.path.exists(found):
+        yield Problem((key,), f"no file {path!r}{_where_sought(path)}; {remedy}")
+    elif why := why_unreadable(found):
+        yield Problem((key,), f"{path!r} {why}")
+
+
+def _folder_problems(key: str, path: str) -> Iterator[Problem]:
+    """The problem of a data set's folder, if it has one."""
+    found = resolve_path(path)
+    if not path:
+        yield Problem((key,), f"is empty; give {key}, the folder of the data set")
+    elif not os.path.exists(found):
+        remedy = "data/README.md says what belongs there"
+        yield Problem((key,), f"no folder {path!r}{_where_sought(path)}; {remedy}")
+    elif not found.is_dir():
+        yield Problem((key,), f"{path!r} is not a folder")
+
+
+def _where_sought(path: str) -> str:
+    """The end of "no file PATH": the two folders of a relative path."""
+    return "" if resolve_path(path).is_absolute() else f" here or in {REPOSITORY}"
 
 
 def run_name(cfg: Any, cfg_path: str | os.PathLike[str]) -> str:
@@ -120,7 +141,8 @@ def output_dir(cfg: Any, cfg_path: str | os.PathLike[str]) -> Path:
     moved = get_places(cfg).get("OUTPUT_DIR") == COMMAND_LINE
     if file.name == SAVED_CONFIG and file.parent.name == name and not moved:
         return file.parent
-    return Path(cfg.OUTPUT_DIR or "output", cfg.DATASET.DATASET, cfg.MODEL.NAME, name)
+    folder = os.path.expanduser(cfg.OUTPUT_DIR or "output")
+    return Path(folder, cfg.DATASET.DATASET, cfg.MODEL.NAME, name)
 
 
 def log_dir(cfg: Any, cfg_path: str | os.PathLike[str], when: float | None = None) -> Path:
@@ -130,7 +152,8 @@ def log_dir(cfg: Any, cfg_path: str | os.PathLike[str], when: float | None = Non
     """
     start = time.strftime("%Y-%m-%d-%H-%M-%S", time.localtime(when))
     name = f"{run_name(cfg, cfg_path)}_{start}"
-    return Path(cfg.LOG_DIR or "log", cfg.DATASET.DATASET, cfg.MODEL.NAME, name)
+    folder = os.path.expanduser(cfg.LOG_DIR or "log")
+    return Path(folder, cfg.DATASET.DATASET, cfg.MODEL.NAME, name)
 
 
 def save_config(cfg: Any, path: str | os.PathLike[str]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Sequence
 from difflib import SequenceMatcher
 from pathlib import Path
@@ -9,7 +10,7 @@ from typing import Any, NamedTuple
 
 import yaml
 
-from swahr.config.errors import Problem
+from swahr.config.errors import ConfigError, Problem
 from swahr.config.places import COMMAND_LINE
 from swahr.config.schema import SCHEMA, sections
 from swahr.config.values import compose, decode
@@ -63,7 +64,8 @@ class Reader:
             return self._complain(_place_of_error(path, error), (), _reason(error))
         for base in (setting for setting in settings if setting.key == BASE):
             if isinstance(base.value, str) and base.value:
-                self.read_file(path.parent / base.value, chain, base.where)
+                file = path.parent / os.path.expanduser(base.value)
+                self.read_file(file, chain, base.where)
             else:
                 given = shorten(base.value)
                 text = f"must be the path of a YAML file, relative to this one, not {given}"
@@ -84,13 +86,9 @@ class Reader:
 
     def read_pairs(self, opts: Sequence[Any]) -> None:
         """Add the settings of the command line: KEY VALUE or KEY=VALUE, any number of them."""
-        rest = iter(opts)
-        for item in rest:
-            key, equals, text = str(item).partition("=")
-            value: Any = text if equals else next(rest, _MISSING)
+        for key, value in _pairs(opts):
             if value is _MISSING:
-                text = f"settings are KEY VALUE or KEY=VALUE; {shorten(item)} has no value"
-                self._complain(COMMAND_LINE, (), text)
+                self.problems.append(_without_value(key))
             elif key in self._sections:
                 example = next(known for known in SCHEMA if known.startswith(key + "."))
                 text = f"is a section; name one of its keys, as in {example}"
@@ -144,6 +142,26 @@ class Reader:
         self._complain(where, [key, nearest], f"unknown key; the nearest one is {nearest}")
 
 
+def check_pairs(opts: Sequence[Any]) -> None:
+    """Raise ConfigError where a setting of a command line has no value."""
+    problems = [_without_value(key) for key, value in _pairs(opts) if value is _MISSING]
+    if problems:
+        raise ConfigError(problems)
+
+
+def _pairs(opts: Sequence[Any]) -> Iterator[tuple[str, Any]]:
+    """Each key with its value, which is _MISSING where there is none."""
+    rest = iter(opts)
+    for item in rest:
+        key, equals, text = str(item).partition("=")
+        yield key, text if equals else next(rest, _MISSING)
+
+
+def _without_value(key: str) -> Problem:
+    text = f"settings are KEY VALUE or KEY=VALUE; {shorten(key)} has no value"
+    return Problem((), text, COMMAND_LINE)
+
+
 def nearest_key(key: str) -> str:
     """The known key or section most like `key`, by its full name and by its last part."""
     key = key.upper()[:100]
@@ -177,4 +195,5 @@ def _reason(error: Exception) -> str:
     if isinstance(error, RecursionError):
         return "not valid YAML: nested too deeply"
     reason = getattr(error, "problem", None) or getattr(error, "reason", None) or str(error)
-    return f"not valid YAML: {str(reason).splitlines()[0]}"
+    remedy = "; save it as UTF-8" if isinstance(error, UnicodeDecodeError) else ""
+    return f"not valid YAML: {str(reason).splitlines()[0]}{remedy}"

@@ -58,9 +58,12 @@ def coerce(value: Any, default: Any) -> Any:
 
 
 def _remedy(value: Any, default: Any) -> str:
-    """What helps where a number is in octal or in base 60; '' elsewhere."""
+    """What helps where a number has a decimal comma, or is in octal or in base 60; '' elsewhere."""
     first = default[0] if isinstance(default, list) else default
     is_number = type(first) in (int, float) and isinstance(value, str | list | tuple)
+    comma = re.fullmatch(r"\s*([-+]?\d+),(\d+)\s*", str(value))
+    if comma and isinstance(default, float):
+        return f"; write {comma[1]}.{comma[2]}, with a point"
     if not is_number or not re.search(rf"(?<![\w.:-]){_OTHER_BASE}(?![\w.:])", str(value)):
         return ""
     return "; write numbers in base 10, without leading zeros and colons"
@@ -145,7 +148,12 @@ def compose(text: str) -> Iterator[tuple[Any, yaml.Node | None]]:
     """
     loader = Loader(text)
     try:
-        root = loader.get_single_node()
+        try:
+            root = loader.get_single_node()
+        except yaml.MarkedYAMLError as error:
+            if error.problem_mark and text[error.problem_mark.index :][:1] == "\t":
+                error.problem = f"{error.problem}; YAML indents with spaces, not with tabs"
+            raise
         if root is not None:
             _check_size(root)
         yield loader, root

@@ -1,5 +1,5 @@
 """Label files of other tools turned into COCO's format, with images and a skeleton file beside it.
 
 coco writes the files; lsp and dlc read what they are made from. May be imported by tools; imports
-skeleton, geometry and files only.
+data, skeleton, geometry and files only.
 """

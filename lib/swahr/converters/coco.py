@@ -4,9 +4,8 @@ ROOT/annotations/person_keypoints_SPLIT.json, ROOT/images/SPLIT/ and ROOT/skelet
 DATASET.ROOT and DATASET.SKELETON expect them.
 
 Rules where the source gives no more than keypoints: a keypoint outside its image is not labelled;
-a box lies around the labelled keypoints, MARGIN of its longer side (at least MIN_MARGIN pixels)
-away from them, within the image; the area is BOX_TO_AREA of the box, as CrowdPose's evaluation has
-it.
+the box is that of swahr.data.annotation_fields; the area is BOX_TO_AREA of the box, as CrowdPose's
+evaluation has it.
 """
 
 from __future__ import annotations
@@ -15,22 +14,20 @@ import filecmp
 import itertools
 import json
 import os
-import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from swahr.data.annotation_fields import box_of_joints
+from swahr.data.images import ImageError, read_image
 from swahr.files import make_folder, write_bytes, write_text
 from swahr.geometry import BOX_TO_AREA
 from swahr.skeleton import Skeleton, load_skeleton, skeleton_yaml
 
-MARGIN = 0.1
-MIN_MARGIN = 8.0  # pixels
 DECIMALS = 2  # of a pixel
 SPLITS = ("train", "val")
 INFO = {"description": "labels converted by swahr"}  # of the annotation files written here
@@ -197,28 +194,14 @@ def _refuse_other_image(target: Path, source: Path) -> None:
         )
 
 
-def flip_pairs(names: Sequence[str]) -> tuple[tuple[int, int], ...]:
-    """Index pairs of names that differ in left and right: left_ear and right_ear, EarLeft and
-    EarRight, ear_l and ear_r, lEar and rEar, earL and earR.
-    """
-    index = {name: k for k, name in enumerate(names)}
-    pairs = []
-    for k, name in enumerate(names):
-        others = [other for other in _mirrored(name) if other in index]
-        if others:
-            pairs.append((k, index[others[0]]))
-    return tuple(pairs)
-
-
 def image_size(path: Path, where: str) -> tuple[int, int]:
     """Width and height in pixels of the stored image, its EXIF rotation ignored; ConversionError
-    where it is missing or no image.
+    where read_image refuses it.
     """
-    if not path.is_file():
-        raise ConversionError(f"{where}: there is no image {path}")
-    image = cv2.imread(str(path), cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION)
-    if image is None:
-        raise ConversionError(f"{where}: {path} cannot be read as an image")
+    try:
+        image = read_image(path)
+    except ImageError as error:
+        raise ConversionError(f"{where}: {error}") from None
     return image.shape[1], image.shape[0]
 
 
@@ -231,21 +214,6 @@ def number(text: str, where: str, what: str) -> float:
     if not np.isfinite(value):
         raise ConversionError(f"{where}: {what} is {text!r}, not a number")
     return value
-
-
-def _mirrored(name: str) -> Iterable[str]:
-    """What the right side may be called if `name` is a left side."""
-    for left, right in (("left", "right"), ("Left", "Right"), ("LEFT", "RIGHT")):
-        if left in name:
-            yield name.replace(left, right)
-    for pattern in (
-        r"(?<![A-Za-z])[lL](?![A-Za-z])",  # ear_l, L_ear, l1
-        r"^[lL](?=[A-Z])",  # lEar
-        r"(?<=[a-z0-9])L(?![a-z])",  # earL, earLTip
-    ):
-        other = re.sub(pattern, lambda found: "r" if found[0] == "l" else "R", name)
-        if other != name:
-            yield other
 
 
 def _check_names(images: Sequence[LabelledImage]) -> None:
@@ -290,17 +258,13 @@ def _annotation(person: Floats, width: int, height: int) -> dict[str, Any]:
     keypoints = np.zeros_like(person)
     keypoints[labelled, :2] = person[labelled, :2].round(DECIMALS)
     keypoints[labelled, 2] = 2
-    low = person[labelled, :2].min(axis=0)
-    high = person[labelled, :2].max(axis=0)
-    margin = max(MARGIN * float((high - low).max()), MIN_MARGIN)
-    low = np.maximum(low - margin, 0)
-    sides = np.minimum(high + margin, (width, height)) - low
+    box = np.array(box_of_joints(person.ravel().tolist(), (width, height)))
     return {
         "category_id": _CATEGORY,
         "keypoints": [int(v) if v == int(v) else v for v in keypoints.ravel().tolist()],
         "num_keypoints": int(labelled.sum()),
-        "bbox": np.concatenate([low, sides]).round(DECIMALS).tolist(),
-        "area": round(BOX_TO_AREA * float(sides.prod()), DECIMALS),
+        "bbox": box.round(DECIMALS).tolist(),
+        "area": round(BOX_TO_AREA * float(box[2:].prod()), DECIMALS),
         "iscrowd": 0,
     }
 

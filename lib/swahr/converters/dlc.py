@@ -16,7 +16,8 @@ from pathlib import Path, PurePosixPath
 import numpy as np
 from numpy.typing import NDArray
 
-from swahr.converters.coco import ConversionError, LabelledImage, flip_pairs, number
+from swahr.converters.coco import ConversionError, LabelledImage, number
+from swahr.data.sides import flip_pairs
 from swahr.skeleton import TYPICAL_SIGMA, Skeleton
 
 SIGMA = TYPICAL_SIGMA
@@ -27,9 +28,9 @@ EMPTY = ("", "nan", "NaN")
 
 @dataclass(frozen=True)
 class DeepLabCutLabels:
-    """skeleton: the parts, with SIGMA for each. images: the frames with labels, all of split train.
-    unlabelled: number of frames without labels, which are left out. unique: parts of no animal,
-    which are left out.
+    """skeleton: the parts, with the given sigma for each. images: the frames with labels, all of
+    split train. unlabelled: number of frames without labels, which are left out. unique: parts of
+    no animal, which are left out.
     """
 
     skeleton: Skeleton

@@ -15,13 +15,8 @@ from pathlib import Path
 
 import numpy as np
 
-from swahr.converters.coco import (
-    SPLITS,
-    ConversionError,
-    LabelledImage,
-    flip_pairs,
-    number,
-)
+from swahr.converters.coco import SPLITS, ConversionError, LabelledImage, number
+from swahr.data.sides import flip_pairs
 from swahr.skeleton import Skeleton
 
 NAMES = (

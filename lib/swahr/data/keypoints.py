@@ -19,7 +19,7 @@ from swahr.data.images import AbsentImages, Image, ImageError, ImageStore, read_
 from swahr.data.joints import ScaleSigma, joint_centers
 from swahr.data.outlines import draw_mask
 from swahr.data.plausibility import check_plausibility, flip_problem
-from swahr.data.trees import dataset_spec
+from swahr.data.trees import DatasetSpec, dataset_spec
 from swahr.skeleton import SKELETON_OF, Skeleton, get_skeleton
 
 logger = logging.getLogger(__name__)
@@ -219,6 +219,29 @@ class KeypointDataset:
         return data
 
 
+def _open_images(
+    spec: DatasetSpec, root: Path, split: str, data_format: str, need_images: bool
+) -> ImageStore:
+    """The images of a split; ImageError, which names the other DATA_FORMAT if that is there, where
+    they are needed and missing.
+    """
+    paths = {
+        "jpg": spec.image_folder(root, split),
+        "zip": spec.image_folder(root, split, ".zip"),
+    }
+    images = paths.pop(data_format)
+    if images.exists():
+        return ImageStore(images)
+    if not need_images:
+        return AbsentImages(images)
+    for other_format, other in paths.items():
+        if other.exists():
+            raise ImageError(
+                f"{images}: is not there, but {other} is; set DATASET.DATA_FORMAT {other_format}"
+            )
+    return ImageStore(images)
+
+
 def build_dataset(
     cfg: CfgNode,
     split: str,
@@ -247,10 +270,9 @@ def build_dataset(
     sigma = None
     if data.SCALE_AWARE_SIGMA:
         sigma = ScaleSigma(data.BASE_SIZE, data.BASE_SIGMA, data.INT_SIGMA)
-    images = spec.image_folder(root, split, ".zip" if data.DATA_FORMAT == "zip" else "")
     return KeypointDataset(
         spec.annotation_file(root, split),
-        ImageStore(images) if need_images or images.exists() else AbsentImages(images),
+        _open_images(spec, root, split, data.DATA_FORMAT, need_images),
         skeleton,
         categories=[category for category in data.CATEGORIES if category],
         require_people=train,

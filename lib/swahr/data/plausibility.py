@@ -4,7 +4,6 @@ their images, unusual visibilities.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 
 import numpy as np
@@ -12,15 +11,11 @@ from numpy.typing import NDArray
 
 from swahr.data.annotation_arrays import AnnotationArrays
 from swahr.data.annotation_report import Report
+from swahr.data.sides import SIDES, mirrored_names, words
 from swahr.skeleton import Skeleton
 
 MIN_JOINTS = 20  # from which coordinates that are all small mean percentages, not a small corner
 PERCENT_SIDE = 200  # px; only images whose sides are all longer can show that
-
-_SIDES = ("left", "right")
-_PAIRS = (("left", "right"), ("Left", "Right"), ("LEFT", "RIGHT"), ("l", "r"), ("L", "R"))
-_EXCHANGED = {a: b for pair in _PAIRS for a, b in (pair, pair[::-1])}
-_WORD = re.compile("[A-Z]+(?![a-z])|[A-Z]?[a-z]+")  # of a name like left_eye, LeftEye or L_EYE
 
 
 def check_plausibility(arrays: AnnotationArrays, skeleton: Skeleton, report: Report) -> None:
@@ -97,35 +92,16 @@ def flip_problem(skeleton: Skeleton) -> str:
             "mirrored images show the wrong side under these names"
         )
     for index, name in enumerate(names):
-        mirrored = _mirrored(name)
-        if mirrored != name and mirrored in names and partner.get(index) != mirrored:
+        mirrored = [other for other in mirrored_names(name) if other in names]
+        if mirrored and partner[index] not in mirrored:
             return (
                 f"skeleton {skeleton.name!r}: flip_pairs joins {name} with {partner[index]}, "
-                f"not with {mirrored}"
+                f"not with {mirrored[0]}"
             )
     return ""
 
 
 def _has_side(name: str, names: Sequence[str]) -> bool:
     """Whether a name says left or right; l and r count if the other side is among the names."""
-    mirrored = _mirrored(name)
-    return mirrored != name and (
-        mirrored in names or any(word.startswith(_SIDES) for word in _words(name))
-    )
-
-
-def _words(name: str) -> list[str]:
-    return [word.lower() for word in _WORD.findall(name)]
-
-
-def _mirrored(name: str) -> str:
-    """A name with left and right, or l and r, exchanged; the name itself if it has no side."""
-
-    def swap(match: re.Match[str]) -> str:
-        word = match[0]
-        for side, other in _EXCHANGED.items():
-            if word == side or (len(side) > 1 and word.startswith(side)):
-                return other + word[len(side) :]
-        return word
-
-    return _WORD.sub(swap, name)
+    says_so = any(word.startswith(SIDES) for word in words(name))
+    return says_so or any(other in names for other in mirrored_names(name))

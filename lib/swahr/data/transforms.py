@@ -105,8 +105,8 @@ class Affine:
         self.max_translate = max_translate
 
     def draw(self, width: int, height: int, rng: np.random.Generator) -> AugmentParams:
-        """Parameters for an image of this size; always four random numbers, in the same order,
-        whatever the settings.
+        """Parameters for an image of this size. The zoom and the rotation take a random number
+        each, whatever the settings. The shift takes two, but none if it can only be 0 pixels.
         """
         zoom = rng.uniform(self.min_scale, self.max_scale)
         rotation = rng.uniform(-1, 1) * self.max_rotation

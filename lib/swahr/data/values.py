@@ -24,6 +24,8 @@ def why_no_whole_number(value: Any) -> str:
     """For a message: what is wrong with a value for which `whole_number` gives None."""
     if isinstance(value, str):
         return f"{shorten(value)} is text, not a whole number"
+    if type(value) is int or (type(value) is float and value.is_integer()):
+        return f"{shorten(value)} is too large; it must lie between -2^53 and 2^53"
     return f"{shorten(value)} is not a whole number"
 
 

@@ -179,9 +179,10 @@ def changed_settings(before: str, now: str, defaults: str) -> dict[str, tuple[An
     """{key: (value before, value now)} of two configurations, given as YAML.
 
     defaults: the default of every key, as YAML; it stands for keys that `before` lacks, as it was
-    written by an older version. Keys that `now` lacks do not count.
+    written by an older version. Keys that `now` lacks do not count. Raises ValueError, in one line,
+    if `before` is not the YAML of a configuration.
     """
-    old = _flatten(yaml.safe_load(defaults)) | _flatten(yaml.safe_load(before))
+    old = _flatten(yaml.safe_load(defaults)) | _flatten(_read_settings(before))
     new = _flatten(yaml.safe_load(now))
     return {
         key: (old.get(key), value)
@@ -216,6 +217,18 @@ def changes_what_is_measured(key: str) -> bool:
     """Whether figures of validations with two values of a setting cannot be compared."""
     section, _, name = key.partition(".")
     return key in MEASURE or (section == "TEST" and name not in SPEED_KEYS)
+
+
+def _read_settings(text: str) -> dict[str, Any]:
+    """The settings of a file that anybody may have edited; ValueError if it has none."""
+    try:
+        settings = yaml.safe_load(text)
+    except Exception as error:  # PyYAML raises other types for wrong values and for deep nesting
+        reason = getattr(error, "problem", None) or str(error) or type(error).__name__
+        raise ValueError(f"cannot be read as YAML: {str(reason).splitlines()[0]}") from None
+    if not isinstance(settings, dict):
+        raise ValueError("no settings in it")
+    return settings
 
 
 def _flatten(tree: Any, prefix: str = "") -> dict[str, Any]:

@@ -35,8 +35,15 @@ from swahr.synthetic.shapes import SHIFT, Array, Image, fixed, paint
 JOINTS = POINTS[:19]  # points of a figure that can be keypoints of a skeleton
 MIN_VISIBLE = 0.2  # people of whom a smaller share is visible get no keypoints
 MAX_PEOPLE = 200
+MIN_IMAGE_SIDE = 16  # px
 # Smallest value of the settings that are ranges; the others, but two, are probabilities.
-_RANGE_MIN = {"width": 16, "height": 16, "people": 0, "figure_height": 0.01, "distractors": 0}
+_RANGE_MIN = {
+    "width": MIN_IMAGE_SIDE,
+    "height": MIN_IMAGE_SIDE,
+    "people": 0,
+    "figure_height": 0.01,
+    "distractors": 0,
+}
 
 
 class SyntheticError(ValueError):

@@ -32,6 +32,8 @@ from swahr.synthetic.shapes import Image
 
 FPS = 10
 TRUTH = "people.json"
+# Endings of video files that are not written.
+OTHER_ENDINGS = (".avi", ".flv", ".gif", ".m4v", ".mkv", ".mov", ".mpeg", ".mpg", ".webm", ".wmv")
 MAX_WALKERS = 50
 MIN_SIDE = 64
 MAX_SIDE = 4096  # px; a square scene of this side takes 0.8 GB of memory while it is drawn
@@ -183,11 +185,17 @@ def write_video(
 
     out: a folder, which gets frames/000000.jpg, ... and people.json, the same bytes on every
     machine; or a file ending in .mp4, with the truth in a .json file of the same name beside it.
-    Raises SyntheticError where OpenCV cannot write the video, where the folder holds other frames
-    or another file has the name of the truth, and as render_walk does.
+    Raises SyntheticError for another ending of a video file, where OpenCV cannot write the video,
+    where the folder holds other frames or another file has the name of the truth, and as
+    render_walk does.
     """
     out = Path(out)
-    is_file = out.suffix.lower() == ".mp4"
+    ending = out.suffix.lower()
+    if ending in OTHER_ENDINGS:
+        raise SyntheticError(
+            f"{out}: a video is written as .mp4, not as {ending}; give a file.mp4 or a folder"
+        )
+    is_file = ending == ".mp4"
     frames = render_walk(seed, num_frames=num_frames, num_people=num_people, size=size)
     records = []
     truth = out.with_suffix(".json") if is_file else out / TRUTH
