@@ -17,6 +17,8 @@ from swahr.parts import PartError
 MAIN = "experiments/coco/higher_hrnet/w32_512_adam_lr1e-3.yaml"
 TOOLS = ("train", "val", "predict")
 INFERENCE = ("--img_dir", "a", "--save_dir", "b")
+A_FOLDER = "name a folder"
+A_VALUE = "give a value"
 
 
 @pytest.fixture
@@ -96,27 +98,37 @@ def test_contradictions_are_one_line(
 
 
 @pytest.mark.parametrize(
-    ("name", "flags", "flag"),
+    ("name", "flags", "flag", "remedy"),
     [
-        ("lsp", ["--data", "lsp", "--out", ""], "--out"),
-        ("lsp", ["--data", " ", "--out", "out"], "--data"),
-        ("dlc", ["labels.csv", "--images", "frames", "--out", ""], "--out"),
-        ("dlc", ["labels.csv", "--images", "", "--out", "out"], "--images"),
-        ("synthetic", ["--out", ""], "--out"),
-        ("publish", ["demo", "--out", ""], "--out"),
+        ("lsp", ["--data", "lsp", "--out", ""], "--out", A_FOLDER),
+        ("lsp", ["--data", " ", "--out", "out"], "--data", A_FOLDER),
+        ("dlc", ["labels.csv", "--images", "frames", "--out", ""], "--out", A_FOLDER),
+        ("dlc", ["labels.csv", "--images", "", "--out", "out"], "--images", A_FOLDER),
+        ("synthetic", ["--out", ""], "--out", A_FOLDER),
+        ("publish", ["demo", "--out", ""], "--out", A_FOLDER),
+        (
+            "check",
+            ["a.json", "b", "--contact-sheet", ""],
+            "--contact-sheet/--contact_sheet",
+            A_VALUE,
+        ),
+        ("report", ["a.json", "--annotations", "b", "--images", ""], "--images", A_VALUE),
+        ("report", ["a.json", "--annotations", "b", "--out", " "], "--out", A_VALUE),
+        ("ablation", [MAIN, "--out", ""], "--out", A_VALUE),
     ],
 )
-def test_an_empty_folder_is_not_the_current_one(
+def test_an_empty_path_is_neither_the_current_folder_nor_a_missing_flag(
     name: str,
     flags: list[str],
     flag: str,
+    remedy: str,
     tool: Callable[[str], Any],
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     with pytest.raises(SystemExit) as ended:
         tool(name).main(flags)
     assert ended.value.code == 2
-    assert f"argument {flag}: it is empty; name a folder\n" in capsys.readouterr().err
+    assert f"argument {flag}: it is empty; {remedy}\n" in capsys.readouterr().err
 
 
 def test_an_empty_folder_of_results_is_refused(
@@ -125,27 +137,6 @@ def test_an_empty_folder_of_results_is_refused(
     with pytest.raises(SystemExit):
         parse("predict", "--save-dir", "")
     assert "--save-dir: it is empty; name a folder\n" in capsys.readouterr().err
-
-
-@pytest.mark.parametrize(
-    ("name", "flags", "flag"),
-    [
-        ("check", ["a.json", "b", "--contact-sheet", ""], "--contact-sheet/--contact_sheet"),
-        ("report", ["a.json", "--annotations", "b", "--images", ""], "--images"),
-        ("report", ["a.json", "--annotations", "b", "--out", " "], "--out"),
-        ("ablation", [MAIN, "--out", ""], "--out"),
-    ],
-)
-def test_an_empty_file_is_no_missing_flag(
-    name: str,
-    flags: list[str],
-    flag: str,
-    tool: Callable[[str], Any],
-    capsys: pytest.CaptureFixture[str],
-) -> None:
-    with pytest.raises(SystemExit):
-        tool(name).main(flags)
-    assert f"argument {flag}: it is empty; give a value\n" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

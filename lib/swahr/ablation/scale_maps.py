@@ -11,15 +11,15 @@ from pathlib import Path
 from typing import NamedTuple
 from zipfile import BadZipFile
 
-import cv2
 import numpy as np
 import torch
 
-from swahr.data.images import Image, normalize
+from swahr.data.images import normalize
 from swahr.data.keypoints import KeypointDataset
 from swahr.evaluation.matching import Floats
 from swahr.files import replacing
 from swahr.geometry import InputGeometry, input_geometry, input_matrix, transform_points
+from swahr.inference.predictor import warp
 from swahr.models.network import PoseNetwork
 
 
@@ -62,7 +62,8 @@ def read_scales(
         image = dataset.read(image_id)
         place = input_geometry(image.shape[1], image.shape[0], input_size, 1.0, 1.0)
         tall = np.repeat(dataset.arrays.boxes[people, 3:].astype(np.float64), joints.shape[1], 1)
-        outputs = model(normalize(_warp(image, place).to(device)))
+        warped = torch.from_numpy(warp(image, place))[None]
+        outputs = model(normalize(warped.to(device)))
         maps = [output.scales for output in outputs if output.scales is not None]
         if len(maps) < len(outputs):
             return None
@@ -71,12 +72,6 @@ def read_scales(
         heights.append(tall[used])
         scales.append(values[:, used])
     return ScaleReadings(np.concatenate(heights), np.concatenate(scales, axis=1))
-
-
-def _warp(image: Image, place: InputGeometry) -> torch.Tensor:
-    """(1, h, w, 3) uint8: the network's input before it is normalised."""
-    matrix = input_matrix(place.center, place.box_scale, place.size)
-    return torch.from_numpy(cv2.warpAffine(image, matrix, place.size))[None]
 
 
 def _at_joints(scales: Sequence[torch.Tensor], joints: Floats, place: InputGeometry) -> Floats:

@@ -38,6 +38,34 @@ from swahr.skeleton import Skeleton, get_skeleton
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
+    args = _parse(arguments)
+    protocol = args.protocol or (args.skeleton if args.skeleton in NAMES else "coco")
+    paths = [args.results, *([args.compare] if args.compare else [])]
+    try:
+        import_modules(args.modules)
+        check_libraries()
+        check_out(args)
+        draw_maps = map_overlays(args.weights, args.cfg, args.images)
+        results = [read_json(path, "results", list) for path in paths]
+        dataset = open_annotations(args.annotations, get_skeleton(args.skeleton))
+        page = make_report(
+            dataset.coco,
+            dict(zip(run_names(paths), [adapt_records(each, dataset) for each in results])),
+            dataset.skeleton,
+            protocol,
+            ImageStore(args.images) if args.images else None,
+            args.worst,
+            draw_maps,
+        )
+        write_text(args.out, page)
+    except (ValueError, OSError) as error:
+        print(error, file=sys.stderr)
+        return 2
+    print(args.out)
+    return 0
+
+
+def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = Parser(__doc__)
     parser.add_argument("results", metavar="RESULTS", help="result records (JSON list)")
     add_flag(
@@ -103,30 +131,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     args = parser.parse_args(arguments)
     if args.worst < 0:
         parser.error(f"--worst {args.worst}: it must be at least 0")
-    protocol = args.protocol or (args.skeleton if args.skeleton in NAMES else "coco")
-    paths = [args.results, *([args.compare] if args.compare else [])]
-    try:
-        import_modules(args.modules)
-        check_libraries()
-        check_out(args)
-        draw_maps = map_overlays(args.weights, args.cfg, args.images)
-        results = [read_json(path, "results", list) for path in paths]
-        dataset = open_annotations(args.annotations, get_skeleton(args.skeleton))
-        page = make_report(
-            dataset.coco,
-            dict(zip(run_names(paths), [adapt_records(each, dataset) for each in results])),
-            dataset.skeleton,
-            protocol,
-            ImageStore(args.images) if args.images else None,
-            args.worst,
-            draw_maps,
-        )
-        write_text(args.out, page)
-    except (ValueError, OSError) as error:
-        print(error, file=sys.stderr)
-        return 2
-    print(args.out)
-    return 0
+    return args
 
 
 def check_out(args: argparse.Namespace) -> None:

@@ -11,7 +11,7 @@ from swahr.evaluation.pixels import PIXEL_NAMES, needs_pixels, pixel_figures
 from swahr.evaluation.swaps import Swaps, count_swaps
 from swahr.skeleton import Skeleton
 
-LOWER_IS_BETTER = ("error (mean px)", "error (median px)")  # of the figures that are distances
+LOWER_IS_BETTER = PIXEL_NAMES[:2]  # the figures that are distances
 
 
 class Scores(NamedTuple):

@@ -336,7 +336,7 @@ class Predictor:
     ) -> PreparedBatch:
         inputs = []
         for at_scale in zip(*(image_geometry.scales for image_geometry in geometries)):
-            warped = np.stack([_warp(*pair) for pair in zip(images, at_scale)])
+            warped = np.stack([warp(*pair) for pair in zip(images, at_scale)])
             inputs.append(torch.from_numpy(warped))
         if self.device.type == "cuda":
             inputs = [batch.pin_memory() for batch in inputs]
@@ -537,8 +537,10 @@ def _is_image(image: Any) -> bool:
     return image.ndim == 3 and image.shape[2] == 3 and image.size > 0
 
 
-def _warp(image: Image, placement: InputGeometry) -> Image:
-    """The network's input for an image; what lies outside the image is black."""
+def warp(image: Image, placement: InputGeometry) -> Image:
+    """The network's input (h, w, 3) uint8 for an image, before it is normalised; what lies outside
+    the image is black.
+    """
     matrix = geometry.input_matrix(placement.center, placement.box_scale, placement.size)
     return cv2.warpAffine(image, matrix, placement.size)  # type: ignore[return-value]
 
