@@ -97,6 +97,16 @@ def test_a_crowd_trains_only_if_it_has_keypoints(tree: Tree, made: Made) -> None
     assert len(opened(tree(data)).joints(10)) == 2
 
 
+@pytest.mark.parametrize("keypoints", [None, []])
+def test_a_crowd_needs_no_list_of_keypoints(tree: Tree, made: Made, keypoints: object) -> None:
+    data = made((2,))
+    data["annotations"][0].update(iscrowd=1, keypoints=keypoints, num_keypoints=0)
+    dataset = opened(tree(data))
+    assert len(dataset.joints(10)) == 1
+    assert (dataset.mask(10) == 0).any()
+    assert len(dataset.coco["annotations"]) == 2
+
+
 def test_mask(tree: Tree, made: Made) -> None:
     """Crowds and people without keypoints are masked: polygons, and run lengths, as numbers or as
     text.

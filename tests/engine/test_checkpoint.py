@@ -44,10 +44,9 @@ def write(folder: Path, epoch: int, model: nn.Module | None = None) -> nn.Module
 
 
 def restored(folder: Path) -> tuple[dict[str, Any], Path | None, list[str]]:
-    contents: list[dict[str, Any]] = []
     warnings: list[str] = []
-    path = checkpoint.resume(folder, contents.append, warnings.append)
-    return contents[0] if contents else {}, path, warnings
+    content = checkpoint.resume(folder, lambda content: content, warnings.append) or {}
+    return content, content.get("path"), warnings
 
 
 def test_round_trip(tmp_path: Path) -> None:
@@ -143,9 +142,10 @@ def test_a_checkpoint_that_does_not_fit_is_named_and_the_one_before_used(tmp_pat
     write(tmp_path, 2)
     warnings: list[str] = []
 
-    def restore(content: dict[str, Any]) -> None:
+    def restore(content: dict[str, Any]) -> Path:
         if content["epoch"] == 2:
             raise ValueError("loaded state dict contains a parameter group\nthat doesn't match")
+        return Path(content["path"])
 
     path = checkpoint.resume(tmp_path, restore, warnings.append)
     assert path == tmp_path / "checkpoint_previous.pth.tar"

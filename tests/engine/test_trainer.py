@@ -33,7 +33,7 @@ from swahr.engine.checkpoint import CheckpointWriter, Progress, RefusedResume, i
 from swahr.engine.hooks import HOOKS, Hook
 from swahr.engine.progress import Meter, add_to_sums, read_records
 from swahr.engine.schedule import TrainingError
-from swahr.engine.setup import adopt_position
+from swahr.engine.start import adopt_position, continues_own_run
 from swahr.engine.step_monitor import NonFiniteLossError
 from swahr.engine.train import train
 from swahr.engine.train_step import TrainStep
@@ -308,7 +308,7 @@ def test_processes_agree_on_whether_they_were_restarted(
     cfg = load_config(config_file, ["AUTO_RESUME", False])
     for others, answer in (([True], True), ([False], False)):
         monkeypatch.setattr(comm, "all_gather", lambda value: [value, *others])  # noqa: B023
-        assert setup.continues_own_run(cfg, config_file.parent, ["job"]) == answer
+        assert continues_own_run(cfg, config_file.parent, ["job"]) == answer
 
 
 def test_resuming_with_other_settings_is_refused(

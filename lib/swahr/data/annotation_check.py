@@ -209,7 +209,7 @@ def reject_reason(
     annotation: Any, sizes: Mapping[int, Any], category_ids: Sequence[int], length: int
 ) -> str:
     """Why an annotation cannot be used, or ''. Joints that have no coordinates and are not labelled
-    are set to zero.
+    are set to zero, and so are those of a crowd that has no list of keypoints.
     """
     if not isinstance(annotation, dict):
         return f"annotation {shorten(annotation)}: not an object"
@@ -221,6 +221,8 @@ def reject_reason(
         return f"{describe(annotation)}: there is no category {given}"
     if whole_number(annotation.get("image_id")) not in sizes:
         return f"{describe(annotation)}: there is no image with this id"
+    if annotation.get("iscrowd") == 1 and annotation.get("keypoints") in (None, []):
+        annotation["keypoints"] = [0] * length
     keypoints = annotation.get("keypoints")
     if not isinstance(keypoints, list) or len(keypoints) != length:
         count = len(keypoints) if isinstance(keypoints, list) else 0

@@ -16,7 +16,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from fnmatch import fnmatch
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import torch
 from torch import Tensor
@@ -50,6 +50,8 @@ _IMPLEMENTATION = {
 }
 _PLAIN = (str, bytes, int, float, bool, type(None))  # what a file may have besides tensors
 _SHAPED_STATE = ("exp_avg", "exp_avg_sq", "max_exp_avg_sq", "momentum_buffer")
+
+Restored = TypeVar("Restored")
 
 
 class RefusedResume(ValueError):
@@ -388,9 +390,9 @@ def restore_optimizer(
 
 
 def resume(
-    folder: Path, restore: Callable[[dict[str, Any]], None], warn: Callable[[str], None]
-) -> Path | None:
-    """Restore the newest usable checkpoint and return its path; None if the folder has none at all.
+    folder: Path, restore: Callable[[dict[str, Any]], Restored], warn: Callable[[str], None]
+) -> Restored | None:
+    """What `restore` returns for the newest usable checkpoint; None if the folder has none at all.
 
     restore: puts the content of `read_checkpoint` to use, or raises CheckpointError, ValueError,
     KeyError, TypeError or AttributeError if it does not fit. warn: gets a line for each checkpoint
@@ -399,8 +401,7 @@ def resume(
     paths = existing(folder)
     for path in paths:
         try:
-            restore(read_checkpoint(path))
-            return path
+            return restore(read_checkpoint(path))
         except RefusedResume:
             raise
         except (ValueError, KeyError, TypeError, AttributeError) as error:

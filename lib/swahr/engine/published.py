@@ -40,7 +40,7 @@ from swahr.engine.provenance import (
 from swahr.engine.run_folder import own_skeleton
 from swahr.evaluation.metrics import format_table
 from swahr.exported import is_exported
-from swahr.files import make_folder, write_bytes, write_text
+from swahr.files import make_folder, naming, write_bytes, write_text
 from swahr.inference.load import load_network
 from swahr.models.weights import CheckpointError, published_state
 from swahr.skeleton import SKELETONS, Skeleton
@@ -96,11 +96,6 @@ def publish(model: ModelFiles, out: str | Path, *, half: bool = False) -> Path:
         tensors = rounded
     folder = make_folder(out)
     content = save(tensors, {"format": "pt"})
-    write_bytes(folder / PUBLISHED_WEIGHTS, content)
-    if text := own_skeleton(cfg):
-        write_text(folder / PUBLISHED_SKELETON, text)
-    else:
-        (folder / PUBLISHED_SKELETON).unlink(missing_ok=True)  # of a model that was there
     description = {
         "library_name": LIBRARY,
         "version": __version__,
@@ -111,7 +106,14 @@ def publish(model: ModelFiles, out: str | Path, *, half: bool = False) -> Path:
         "metrics": [{"test": each.test, **each.figures} for each in measured],
         "config": portable_settings(cfg),
     }
+    # First, as it marks the folder as one of ours, which a later call may complete.
     write_text(folder / PUBLISHED_CONFIG, json.dumps(description, indent=1) + "\n")
+    if text := own_skeleton(cfg):
+        write_text(folder / PUBLISHED_SKELETON, text)
+    else:
+        with naming(folder / PUBLISHED_SKELETON):
+            (folder / PUBLISHED_SKELETON).unlink(missing_ok=True)  # of a model that was there
+    write_bytes(folder / PUBLISHED_WEIGHTS, content)
     write_text(folder / CARD, model_card(cfg, skeleton, weights, measured, half=half))
     return folder
 
