@@ -1,4 +1,4 @@
-# make demo   install, make synthetic people, train, validate, draw (no GPU needed, 14 minutes on two cores after installation)
+# make demo   install, make synthetic people, train, validate, draw (no GPU needed, 10 to 14 minutes on two cores after installation)
 # make test   install what the tests need and run them all
 # make faults the longer fault-injection scripts (kill, full disk, lost node, memory) and the slow tests, 11 to 26 minutes
 PYTHON ?= python3

@@ -165,6 +165,21 @@ def test_scores_at_a_border_are_whole() -> None:
     assert not len(written(120, 120, (140, 50)))  # nobody's score stands at the border
 
 
+@pytest.mark.parametrize("at", [(50, 60), (50, 5), (50, 110)])
+def test_no_score_covers_another(at: tuple[int, int]) -> None:
+    """The scores of three people in one place take the room of three."""
+
+    def written_pixels(count: int) -> int:
+        people = np.zeros((count, 17, 3))
+        people[:, 5] = *at, 1
+        plain, scored = (
+            draw_people(grey(120, 120), people, COCO, scores) for scores in (None, [0.5] * count)
+        )
+        return int((plain != scored).any(axis=2).sum())
+
+    assert written_pixels(3) > 2.7 * written_pixels(1)  # outlines touch
+
+
 def test_labels_of_points_begin_beside_their_rings() -> None:
     ring, labelled = (draw_points(grey(), [(20, 30)], [(250, 0, 0)], 9, [text]) for text in " 0")
     changed = np.flatnonzero((ring != labelled).any(axis=(0, 2)))

@@ -54,8 +54,9 @@ def draw_people(
     K, 3) x, y in image pixels and a score or visibility; joints at or below `threshold`, and their
     limbs, are not drawn. Further joints at or below `unsure` are rings, and their limbs are dashed.
     scores: (P,), written above the people; people with higher scores are drawn over others. ids:
-    (P,), whole numbers that are written there too and choose the hues; -1 for none. boxes: whether
-    boxes are drawn. Raises ValueError if there are fewer joints than the skeleton has; further
+    (P,), whole numbers that are written there too and choose the hues; -1 for none. What is written
+    moves up or down where it would cover that of people with higher scores. boxes: whether boxes
+    are drawn. Raises ValueError if there are fewer joints than the skeleton has; further
     ones (a centre) are not drawn.
     """
     canvas = _checked(image).copy()
@@ -74,10 +75,18 @@ def draw_people(
     shown = (people[..., 2] > threshold) & np.isfinite(people).all(axis=2)
     sure = people[..., 2] > unsure
     people = _near(people)
-    for i in _rising(len(people), scores):
-        if shown[i].any():
-            own = look.of_person(hues[i])
-            _draw_person(canvas, people[i], shown[i], sure[i], own, labels[i], boxes)
+    drawn = [i for i in _rising(len(people), scores) if shown[i].any()]
+    looks = {i: look.of_person(hues[i]) for i in drawn}
+    for i in drawn:
+        _draw_person(canvas, people[i], shown[i], sure[i], looks[i], boxes)
+    scale = max(MIN_TEXT, TEXT_SHARE * max(_size(canvas)))
+    taken: list[_Box] = []
+    for i in reversed(drawn):
+        low, high = _extent(people[i], shown[i])
+        if labels[i] and (high >= 0).all() and (low < _size(canvas)).all():
+            above = (round(low[0]), round(low[1] - 12 * scale))
+            taken.append(_free_place(_text_box(canvas, labels[i], above, scale), taken, canvas))
+            _write(canvas, labels[i], taken[-1].corner, looks[i].label, scale)
     return canvas
 
 
@@ -354,12 +363,10 @@ def _draw_person(
     shown: NDArray[np.bool_],
     sure: NDArray[np.bool_],
     look: _Look,
-    label: str,
     box: bool,
 ) -> None:
-    """Draw the joints of a person (K, 3) where shown (K,), its limbs, label and box; in place."""
-    low = person[shown, :2].min(axis=0)
-    high = person[shown, :2].max(axis=0)
+    """Draw the joints of a person (K, 3) where shown (K,), its limbs and box; in place."""
+    low, high = _extent(person, shown)
     size = float((high - low).max())
     width = max(1, round(size * 0.012))
     ends, lines = _limbs(person, shown, sure, look, 6.0 * width)
@@ -371,16 +378,20 @@ def _draw_person(
     for k in np.flatnonzero(shown).tolist():
         draw = _disc if sure[k] else _ring
         draw(canvas, points[k], radius, look.colors[look.joints[k]])
-    corner, far = (
-        np.clip(np.round(values), -(1 << 15), 1 << 15).astype(int).tolist()
-        for values in (low, high)
-    )
     if box:
+        corner, far = (
+            np.clip(np.round(values), -(1 << 15), 1 << 15).astype(int).tolist()
+            for values in (low, high)
+        )
         cv2.rectangle(canvas, corner, far, look.label, width)
-    in_image = (high >= 0).all() and (low < _size(canvas)).all()
-    if label and in_image:
-        scale = max(MIN_TEXT, TEXT_SHARE * max(_size(canvas)))
-        _write(canvas, label, (corner[0], corner[1] - round(12 * scale)), look.label, scale)
+
+
+def _extent(
+    person: NDArray[np.float64], shown: NDArray[np.bool_]
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """The lowest and the highest x, y of the joints (K, 3) that are shown (K,)."""
+    points = person[shown, :2]
+    return points.min(axis=0), points.max(axis=0)
 
 
 def _limbs(
@@ -467,16 +478,51 @@ def _ring(canvas: Image, center: Sequence[int], radius: float, color: Color) -> 
     cv2.circle(canvas, center, inner, DARK, -1, cv2.LINE_AA, SHIFT)
 
 
-def _write(canvas: Image, text: str, at: tuple[int, int], color: Color, scale: float) -> None:
-    """Text with a dark outline. at: its lower left corner in px, moved so that the whole text is
-    between the left and right borders, and below the upper one. scale: OpenCV's size of the font.
+class _Box(NamedTuple):
+    """Where a text is, with its outline, in px. corner: its lower left one."""
+
+    corner: tuple[int, int]
+    width: int
+    height: int
+
+    def covers(self, other: _Box) -> bool:
+        """Whether the two have pixels in common."""
+        across = other.corner[0] - self.corner[0]
+        down = other.corner[1] - self.corner[1]
+        return -other.width < across < self.width and -self.height < down < other.height
+
+
+def _free_place(box: _Box, taken: Sequence[_Box], canvas: Image) -> _Box:
+    """The box, moved up or down by as few lines as possible to where it covers no other; where it
+    is if there is no such place in the image.
+    """
+    x, y = box.corner
+    lines = [line * sign for line in range(len(taken) + 1) for sign in (-1, 1)]
+    places = [box._replace(corner=(x, y + line * box.height)) for line in lines]
+    free = (
+        place
+        for place in places
+        if box.height <= place.corner[1] < len(canvas) and not any(map(place.covers, taken))
+    )
+    return next(free, box)
+
+
+def _text_box(canvas: Image, text: str, at: tuple[int, int], scale: float) -> _Box:
+    """The box of a text whose lower left corner is `at`, moved so that the whole text is between
+    the left and right borders, and below the upper one. scale: OpenCV's size of the font.
     """
     stroke = max(1, round(2 * scale))
-    outline = 3 * stroke
-    (width, height), _ = cv2.getTextSize(text, FONT, scale, outline)
+    (width, height), _ = cv2.getTextSize(text, FONT, scale, 3 * stroke)
+    height += 3 * stroke  # with the outline
     x, y = at
-    corner = (max(stroke, min(x, canvas.shape[1] - width)), max(y, height + stroke))
-    cv2.putText(canvas, text, corner, FONT, scale, DARK, outline, cv2.LINE_AA)
+    return _Box((max(stroke, min(x, canvas.shape[1] - width)), max(y, height)), width, height)
+
+
+def _write(canvas: Image, text: str, at: tuple[int, int], color: Color, scale: float) -> None:
+    """Text with a dark outline in its `_text_box`."""
+    stroke = max(1, round(2 * scale))
+    corner = _text_box(canvas, text, at, scale).corner
+    cv2.putText(canvas, text, corner, FONT, scale, DARK, 3 * stroke, cv2.LINE_AA)
     cv2.putText(canvas, text, corner, FONT, scale, color, stroke, cv2.LINE_AA)
 
 
