@@ -128,9 +128,11 @@ def test_an_unknown_command_is_one_line() -> None:
 
 
 def test_the_exit_status_is_that_of_the_command(tmp_path: Path) -> None:
+    """`swahr info` of a file that does not load ends with 1."""
+    (tmp_path / "empty.pth").touch()
     with pytest.raises(SystemExit) as ended:
-        run(["check", str(tmp_path / "none.json"), str(tmp_path)])
-    assert ended.value.code == 2
+        run(["info", str(tmp_path / "empty.pth")])
+    assert ended.value.code == 1
 
 
 def test_a_package_without_the_repository_cannot_benchmark(

@@ -118,3 +118,14 @@ def test_why_a_file_cannot_be_opened(tmp_path: Path, monkeypatch: pytest.MonkeyP
     ):
         monkeypatch.setattr(Path, "open", Mock(side_effect=error))
         assert why_unreadable(path) == reason
+
+
+def test_a_pipe_or_a_device_is_not_replaced(tmp_path: Path) -> None:
+    """Such as /dev/null, for who may write there."""
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    with pytest.raises(
+        WriteError, match=f"^{pipe}: could not be written .it is a device or a pipe"
+    ):
+        write_text(pipe, "text")
+    assert pipe.is_fifo()

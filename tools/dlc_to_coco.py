@@ -1,8 +1,6 @@
 #!/usr/bin/env python
 """`swahr dlc` from a clone, see lib/swahr/commands/dlc.py."""
 
-import sys
-
 import _init_paths  # noqa: F401  (first: it puts lib/ on the path)
 
 # isort: split
@@ -10,4 +8,4 @@ from swahr.commands.dlc import main
 from swahr.distributed.launch import main_with_exit_status
 
 if __name__ == "__main__":
-    main_with_exit_status(lambda: sys.exit(main()))
+    main_with_exit_status(main)

@@ -24,12 +24,15 @@ def replacing(
     Until then, and after an error, a reader sees the previous file. Missing folders are made.
     durable: wait until the file is on the disk, so that it survives a power cut; False for files
     that are quickly made again. previous: the name under which the previous file is kept. Raises
-    WriteError if the system cannot write the file.
+    WriteError if the system cannot write the file, and for a device or a pipe, such as /dev/null,
+    which the new file would replace.
     """
     path = Path(path)
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
+        if path.exists() and not path.is_file() and not path.is_dir():
+            raise OSError("it is a device or a pipe")
         with open(temporary, "wb") as file:
             yield file
             file.flush()

@@ -7,6 +7,7 @@ import json
 import os
 import shutil
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -17,12 +18,13 @@ import torch
 import swahr
 from swahr.commands import publish as command
 from swahr.config import ConfigError, load_config, save_config
-from swahr.engine import checkpoint, hub
+from swahr.engine import checkpoint, hub, published
 from swahr.engine.checkpoint import Progress, RunIdentity
 from swahr.engine.model_files import LoadError, ModelFiles, find_model
 from swahr.engine.provenance import describe_weights
 from swahr.engine.published import publish
 from swahr.engine.run_folder import keep_config, own_skeleton
+from swahr.files import WriteError
 from swahr.models.build import build_model
 from swahr.models.weights import (
     CheckpointError,
@@ -143,6 +145,45 @@ def test_files_of_a_folder_that_is_no_model_stay(
     with pytest.raises(LoadError, match=line):
         publish(ModelFiles(None, Path("x.pth"), ""), tmp_path)
     assert {path.name: path.read_text() for path in tmp_path.iterdir()} == content
+
+
+@pytest.mark.parametrize("step", range(4))
+def test_a_publishing_that_was_interrupted_is_completed(
+    tmp_path: Path, step: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A folder that has some of the files is one of ours."""
+    own = swahr.Skeleton("hand", ("wrist", "left_tip", "right_tip"), ((1, 2),), (0.1, 0.1, 0.1))
+    (tmp_path / "hand.yaml").write_text(skeleton_yaml(own))
+    skeleton = ["DATASET.SKELETON", str(tmp_path / "hand.yaml")]
+    joints = ["DATASET.NUM_JOINTS", "3", "MODEL.NUM_JOINTS", "3"]
+    files = find_model(make_run(tmp_path / "run", *skeleton, *joints))
+    written: list[Path] = []
+
+    def stopping(write: Callable[..., None]) -> Callable[..., None]:
+        def call(path: Path, content: Any) -> None:
+            if len(written) == step:
+                raise KeyboardInterrupt
+            written.append(path)
+            write(path, content)
+
+        return call
+
+    with monkeypatch.context() as stopped:
+        for name in ("write_bytes", "write_text"):
+            stopped.setattr(published, name, stopping(getattr(published, name)))
+        with pytest.raises(KeyboardInterrupt):
+            publish(files, tmp_path / "out")
+    assert len(list((tmp_path / "out").iterdir())) == step
+    out = publish(files, tmp_path / "out")
+    assert len(list(out.iterdir())) == 4 and swahr.load(out).skeleton == own
+
+
+def test_a_file_that_cannot_be_removed_is_named(tmp_path: Path) -> None:
+    files = find_model(make_run(tmp_path / "run"))
+    out = publish(files, tmp_path / "out")
+    (out / "skeleton.yaml").mkdir()
+    with pytest.raises(WriteError, match="^.*/out/skeleton.yaml: cannot be written \\("):
+        publish(files, out)
 
 
 def test_keypoints_of_ones_own_travel_along(tmp_path: Path) -> None:

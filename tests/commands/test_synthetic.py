@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from swahr.commands import synthetic
+from tests.commands.exit_status import status_of
 
 OF_VIDEO = "--video takes --seed, --size, --frames, --people"
 
@@ -51,7 +52,8 @@ def test_flags_that_are_wrong_are_one_line(
 def test_images_that_fill_the_memory_are_refused(
     kind: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert synthetic.main(["--out", str(tmp_path / "a"), *kind, "--size", "100000", "64"]) == 2
+    arguments = ["--out", str(tmp_path / "a"), *kind, "--size", "100000", "64"]
+    assert status_of(synthetic.main, arguments) == 2
     assert capsys.readouterr().err == "--size: 100000 px; a side has at most 4096 px\n"
 
 

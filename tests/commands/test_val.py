@@ -119,9 +119,10 @@ def test_a_report_that_cannot_be_made_is_said_before_anything_runs(
 
 
 def test_something_to_test_is_asked_for(loaded: Any, capsys: pytest.CaptureFixture[str]) -> None:
-    for words in ((), ("--weights", "")):
+    for words, line in (
+        ((), "give --weights (a run's folder or a file of weights), or --cfg"),
+        (("--weights", ""), "argument --weights: it is empty; give a value"),
+    ):
         with pytest.raises(SystemExit):
             loaded(*words)
-        assert "error: give --weights (a run's folder or a file of weights), or --cfg\n" in (
-            capsys.readouterr().err
-        )
+        assert f"error: {line}\n" in capsys.readouterr().err

@@ -21,6 +21,7 @@ from swahr.converters.coco import ConversionError
 from swahr.converters.dlc import read_dlc, split_frames
 from swahr.converters.lsp import NAMES, SKELETON
 from swahr.skeleton import COCO, load_skeleton, skeleton_yaml
+from tests.commands.exit_status import status_of
 
 TOOLS = Path(__file__).resolve().parents[2] / "tools"
 PARTS = ("snout", "left_ear", "right_ear", "tail")
@@ -96,7 +97,7 @@ def lsp(tmp_path: Path) -> Path:
 
 def test_photographs(lsp: Path, tool: Tool, capsys: pytest.CaptureFixture[str]) -> None:
     root = lsp.parent / "out"
-    assert tool("lsp_to_coco").main(["--data", str(lsp), "--out", str(root)]) == 0
+    assert status_of(tool("lsp_to_coco").main, ["--data", str(lsp), "--out", str(root)]) == 0
     printed = capsys.readouterr().out
     assert "train  2 images, 2 people\nval    1 image, 1 person\n2 joints lie outside" in printed
     train, val = read(root, "train"), read(root, "val")
@@ -122,7 +123,7 @@ def test_images_are_copied_on_demand_and_once_more(lsp: Path, tool: Tool) -> Non
     arguments = ["--data", str(lsp), "--out", str(root)]
     source = (lsp / "images/a.jpg").read_bytes()
     for more in ([], ["--copy"], ["--copy"], []):
-        assert tool("lsp_to_coco").main([*arguments, *more]) == 0
+        assert status_of(tool("lsp_to_coco").main, [*arguments, *more]) == 0
         assert (root / "images/train/a.jpg").is_symlink() == (not more)
         assert (root / "images/train/a.jpg").read_bytes() == source
     assert (lsp / "images/a.jpg").read_bytes() == source
@@ -136,7 +137,7 @@ def test_images_are_copied_where_links_are_not_possible(
 
     monkeypatch.setattr("os.symlink", refuse)
     root = lsp.parent / "out"
-    assert tool("lsp_to_coco").main(["--data", str(lsp), "--out", str(root)]) == 0
+    assert status_of(tool("lsp_to_coco").main, ["--data", str(lsp), "--out", str(root)]) == 0
     assert not (root / "images/train/a.jpg").is_symlink()
 
 
@@ -146,7 +147,7 @@ def test_boxes_grow_with_the_person(lsp: Path, tool: Tool) -> None:
     lines[2] = ",".join(lsp_line("b.jpg", "val", {"neck": (100, 100), "left_hip": (150, 300)}))
     (lsp / "joints.csv").write_text("\n".join(lines))
     root = lsp.parent / "out"
-    assert tool("lsp_to_coco").main(["--data", str(lsp), "--out", str(root)]) == 0
+    assert status_of(tool("lsp_to_coco").main, ["--data", str(lsp), "--out", str(root)]) == 0
     assert read(root, "val")["annotations"][0]["bbox"] == [80, 80, 90, 240]
 
 
@@ -186,7 +187,7 @@ def test_wrong_lists_of_photographs(
     lines[line] = lines[line].replace(old, new, 1)
     (lsp / "joints.csv").write_text("\n".join(lines))
     root = lsp.parent / "out"
-    assert tool("lsp_to_coco").main(["--data", str(lsp), "--out", str(root)]) == 2
+    assert status_of(tool("lsp_to_coco").main, ["--data", str(lsp), "--out", str(root)]) == 2
     printed = capsys.readouterr()
     assert said.format(lsp=lsp) in printed.err and printed.err.count("\n") == 1
     assert not root.exists()
@@ -196,7 +197,7 @@ def test_a_list_that_a_spreadsheet_wrote(lsp: Path, tool: Tool) -> None:
     """Excel's "CSV UTF-8" starts with a byte order mark."""
     path = lsp / "joints.csv"
     path.write_text(path.read_text(), encoding="utf-8-sig")
-    assert tool("lsp_to_coco").main(["--data", str(lsp), "--out", str(lsp / "out")]) == 0
+    assert status_of(tool("lsp_to_coco").main, ["--data", str(lsp), "--out", str(lsp / "out")]) == 0
 
 
 @pytest.mark.parametrize(
@@ -208,10 +209,10 @@ def test_lists_of_nothing(
     path = lsp / "joints.csv"
     header = path.read_text().splitlines()[0]
     path.write_text(header if text is None else text)
-    assert tool("lsp_to_coco").main(["--data", str(lsp), "--out", str(lsp / "out")]) == 2
+    assert status_of(tool("lsp_to_coco").main, ["--data", str(lsp), "--out", str(lsp / "out")]) == 2
     assert said in capsys.readouterr().err
     path.unlink()
-    assert tool("lsp_to_coco").main(["--data", str(lsp), "--out", str(lsp / "out")]) == 2
+    assert status_of(tool("lsp_to_coco").main, ["--data", str(lsp), "--out", str(lsp / "out")]) == 2
     assert "joints.csv: cannot be read (No such file" in capsys.readouterr().err
 
 
@@ -252,7 +253,8 @@ def dlc(tmp_path: Path) -> Path:
 def convert(tool: Tool, csv: Path, *more: str, images: str = "") -> tuple[int, Path]:
     root = csv.parent / "out"
     where = str(csv.parent / images)
-    return tool("dlc_to_coco").main([str(csv), "--images", where, "--out", str(root), *more]), root
+    arguments = [str(csv), "--images", where, "--out", str(root), *more]
+    return status_of(tool("dlc_to_coco").main, arguments), root
 
 
 @pytest.mark.parametrize("index", [1, 3])
@@ -377,7 +379,7 @@ def test_a_list_of_photographs_keeps_an_edited_skeleton(
     edited = skeleton_yaml(replace(SKELETON, limbs=()))
     root.mkdir()
     (root / "skeleton.yaml").write_text(edited)
-    assert tool("lsp_to_coco").main(["--data", str(lsp), "--out", str(root)]) == 0
+    assert status_of(tool("lsp_to_coco").main, ["--data", str(lsp), "--out", str(root)]) == 0
     assert (root / "skeleton.yaml").read_text() == edited
     assert "skeleton.yaml is kept as it is" in capsys.readouterr().out
 
@@ -431,7 +433,7 @@ def test_a_link_to_another_image_is_replaced(lsp: Path, tool: Tool) -> None:
     (root / "images/train").mkdir(parents=True)
     write_image(lsp.parent / "earlier.jpg", 16, 16)
     (root / "images/train/a.jpg").symlink_to(lsp.parent / "earlier.jpg")
-    assert tool("lsp_to_coco").main(["--data", str(lsp), "--out", str(root)]) == 0
+    assert status_of(tool("lsp_to_coco").main, ["--data", str(lsp), "--out", str(root)]) == 0
     assert (root / "images/train/a.jpg").samefile(lsp / "images/a.jpg")
 
 
@@ -441,7 +443,10 @@ def test_an_image_of_the_same_size_and_date_is_no_copy(lsp: Path, tool: Tool) ->
     path.parent.mkdir(parents=True)
     path.write_bytes(bytes(source.stat().st_size))
     shutil.copystat(source, path)
-    assert tool("lsp_to_coco").main(["--data", str(lsp), "--out", str(lsp.parent / "out")]) == 2
+    assert (
+        status_of(tool("lsp_to_coco").main, ["--data", str(lsp), "--out", str(lsp.parent / "out")])
+        == 2
+    )
     assert not any(path.read_bytes())
 
 
@@ -601,4 +606,34 @@ def test_an_output_that_cannot_be_written(
     (dlc.parent / "out").write_text("a file")
     status, _ = convert(tool, dlc)
     printed = capsys.readouterr().err
-    assert status == 2 and "the folder cannot be made" in printed and printed.count("\n") == 1
+    assert status == 3 and "the folder cannot be made" in printed and printed.count("\n") == 1
+
+
+@pytest.mark.parametrize("share", ["0", "0.2"])
+@pytest.mark.parametrize("name", ["images/train/m1_img000.png", "images/val/m1_img000.png"])
+def test_a_folder_in_the_place_of_an_image_stays(
+    dlc: Path, tool: Tool, capsys: pytest.CaptureFixture[str], name: str, share: str
+) -> None:
+    """Nothing is written beside it."""
+    path = dlc.parent / "out" / name
+    path.mkdir(parents=True)
+    status, root = convert(tool, dlc, "--val", share)
+    printed = capsys.readouterr().err
+    assert status == 2 and f"{path}: exists, and is no copy of " in printed
+    assert printed.count("\n") == 1 and whole_content(root) == {}
+
+
+def test_a_file_that_cannot_be_removed_is_named(
+    dlc: Path, tool: Tool, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The image of a frame that is in the other split now."""
+
+    def refuse(path: Path, missing_ok: bool = False) -> None:
+        raise PermissionError(13, "Permission denied", str(path))
+
+    _, root = convert(tool, dlc, "--val", "0")
+    monkeypatch.setattr(Path, "unlink", refuse)
+    status, _ = convert(tool, dlc, "--copy")
+    said = capsys.readouterr().err
+    assert status == 3 and said.startswith(f"{root}/images/")
+    assert said.endswith(": cannot be written (Permission denied)\n") and said.count("\n") == 1

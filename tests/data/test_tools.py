@@ -17,6 +17,7 @@ from swahr.data.images import read_image
 from swahr.data.joints import ScaleSigma
 from swahr.data.keypoints import KeypointDataset
 from swahr.skeleton import COCO
+from tests.commands.exit_status import status_of
 from tests.data.test_image_header import jpeg
 
 Tree = Callable[..., Path]
@@ -86,7 +87,7 @@ def test_check_a_set_with_problems(
         and "the id 0 means 'not matched' to the scorers -> new id" in printed.out
     )
     assert "11.png: the file is empty" in printed.out and not printed.err
-    assert check.main([*paths(root), "--skeleton", "crowd_pose"]) == 2
+    assert status_of(check.main, [*paths(root), "--skeleton", "crowd_pose"]) == 2
     assert capsys.readouterr().err.count("\n") == 1
 
 
@@ -99,7 +100,7 @@ def test_check_says_everything_when_nothing_is_left(
     for image in data["images"]:
         image["file_name"] = f"train2017\\{image['file_name']}"
     Path(paths(root)[0]).write_text(json.dumps(data))
-    assert tool("check").main(paths(root)) == 2
+    assert status_of(tool("check").main, paths(root)) == 2
     printed = capsys.readouterr().err
     for name in ("10.png", "11.png"):
         looked_for = root / "images/train2017" / f"train2017\\{name}"
@@ -172,7 +173,7 @@ def test_check_suggests_sigmas(
     for image in data["images"]:
         image["file_name"] = f"other_{image['file_name']}"
     second.write_text(json.dumps(data))
-    assert check.main([*paths(root), "--suggest-sigmas", "--second", str(second)]) == 2
+    assert status_of(check.main, [*paths(root), "--suggest-sigmas", "--second", str(second)]) == 2
     assert "second.json: nobody in it was labelled in " in capsys.readouterr().err
 
 
@@ -183,7 +184,7 @@ def test_sigmas_are_suggested_for_a_skeleton_without_them(
     skeleton.write_text(f"keypoints: {json.dumps(COCO.keypoints)}\n")
     arguments = [*paths(tree((1, 2))), "--skeleton", str(skeleton)]
     check = tool("check")
-    assert check.main(arguments) == 2
+    assert status_of(check.main, arguments) == 2
     said = capsys.readouterr().err
     assert said.startswith(f"{skeleton}: a skeleton needs the entry sigmas, ")
     assert "--suggest-sigmas` prints it\n" in said
@@ -228,7 +229,7 @@ def test_check_of_an_experiments_training_set(
 def test_check_says_which_flags_fit(
     tool: Any, arguments: list[str], line: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert tool("check").main(arguments) == 2
+    assert status_of(tool("check").main, arguments) == 2
     said = capsys.readouterr().err
     assert line in said and said.count("\n") == 1
 
@@ -238,16 +239,16 @@ def test_concat(tool: Any, made: Made, tmp_path: Path, capsys: pytest.CaptureFix
     train = made((1, 2))
     val = made((3,))
     (tmp_path / "crowdpose_train.json").write_text(json.dumps(train))
-    assert concat.main(["--data_dir", str(tmp_path)]) == 2
+    assert status_of(concat.main, ["--data_dir", str(tmp_path)]) == 2
     assert "crowdpose_val.json: cannot be read (No such file" in capsys.readouterr().err
     (tmp_path / "crowdpose_val.json").write_text(json.dumps(val))
-    assert concat.main(["--root", str(tmp_path)]) == 2
+    assert status_of(concat.main, ["--root", str(tmp_path)]) == 2
     said = "crowdpose_train.json and crowdpose_val.json: both have 1 id of images, such as 10\n"
     assert said in capsys.readouterr().err
     assert not (tmp_path / "crowdpose_trainval.json").exists()
     val["images"][0]["id"], val["annotations"] = 99, []
     (tmp_path / "crowdpose_val.json").write_text(json.dumps(val))
-    assert concat.main(["--data_dir", str(tmp_path)]) == 0
+    concat.main(["--data_dir", str(tmp_path)])
     joined = json.loads((tmp_path / "crowdpose_trainval.json").read_text())
     assert [len(joined[key]) for key in ("images", "annotations", "categories")] == [3, 3, 1]
     assert "crowdpose_trainval.json: 3 images, 3 annotations" in capsys.readouterr().out

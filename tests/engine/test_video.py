@@ -19,6 +19,7 @@ import pytest
 from swahr.engine import video
 from swahr.engine.image_sources import InferenceError
 from swahr.engine.video import Frame, Video, VideoWriter, is_video
+from swahr.files import WriteError
 
 TIMES = (0.0, 0.1, 0.25, 0.3, 0.7)  # of the frames, seconds
 SIZE = (64, 48)
@@ -383,7 +384,7 @@ def test_a_place_that_cannot_be_written_to(
         monkeypatch.setitem(sys.modules, "av", None)
     source = Video(clip)
     with (
-        pytest.raises(InferenceError, match="copy.mp4: the video cannot be written"),
+        pytest.raises(WriteError, match="copy.mp4: the video cannot be written"),
         VideoWriter(clip.parent / "none" / "copy.mp4", source) as writer,
     ):
         writer.write(image(0), 0.0)

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from swahr.skeleton import COCO
+from tests.commands.exit_status import status_of
 
 ROOT = Path(__file__).resolve().parents[2]
 CONFIGS = {
@@ -29,7 +30,7 @@ def score(capsys: pytest.CaptureFixture[str]) -> Score:
 
     def call(protocol: str, results: Path, root: Path, *opts: str) -> tuple[int, str, str]:
         arguments = ["--cfg", str(ROOT / CONFIGS[protocol]), str(results)]
-        status = tool.main([*arguments, "DATASET.ROOT", str(root), *opts])
+        status = status_of(tool.main, [*arguments, "DATASET.ROOT", str(root), *opts])
         return (status, *capsys.readouterr())
 
     return call

@@ -15,14 +15,18 @@ import pytest
 
 from swahr.synthetic import (
     BENCHMARKS,
+    PRESETS,
     SyntheticError,
     dataset,
     render_scene,
     verify_benchmark,
     write_benchmark,
+    write_dataset,
 )
+from tests.commands.exit_status import status_of
 
 SMALL = "benchmark-v1-small"
+TINY = replace(PRESETS["calm"], width=(64, 64), height=(64, 64))
 COUNTS = {"train": 4, "val": 2}
 # First digits of the SHA-256 of every file of that part of the small set.
 PINNED = {
@@ -144,6 +148,7 @@ def test_every_difference_is_named(copy: Path) -> None:
     [
         ({"sha256": "0"}, "its list of files differs from its own sha256"),
         ({"name": "mine"}, "'mine' is not one of benchmark-v1"),
+        ({"name": ["mine"]}, "is not one of benchmark-v1"),
     ],
 )
 def test_a_changed_manifest_is_named(copy: Path, change: dict, message: str) -> None:
@@ -161,6 +166,46 @@ def test_a_set_made_by_another_program_is_named(copy: Path) -> None:
     write_benchmark(copy, SMALL, images=COUNTS)
     (problem,) = verify_benchmark(copy)
     assert "benchmark-v1-small has" in problem
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "[]",
+        "mine",
+        '{"files": {}, "images": {}}',
+        '{"files": [[1, 2]], "name": "mine", "images": {}, "sha256": ""}',
+        "[" * 100_000,
+    ],
+)
+def test_another_manifest_is_one_line(tmp_path: Path, text: str) -> None:
+    (tmp_path / "manifest.json").write_text(text)
+    with pytest.raises(SyntheticError, match="manifest.json: cannot be read") as error:
+        verify_benchmark(tmp_path)
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("{", "cannot be read"),
+        ("[]", "has no lists images and annotations"),
+        ("\xff", "cannot be r"),
+    ],
+)
+def test_a_damaged_part_of_crowdposes_format_is_named(tmp_path: Path, text: str, said: str) -> None:
+    """It is read again where both parts are joined."""
+    numbers = {"num_train": 1, "num_val": 1, "settings": TINY}
+    write_dataset(tmp_path, format="crowd_pose", **numbers)
+    (tmp_path / "json/crowdpose_trainval.json").unlink()
+    part = tmp_path / "json/crowdpose_val.json"
+    part.write_text(text, encoding="latin-1")
+    with pytest.raises(SyntheticError, match=f"^{part}: {said}.*; remove it to have it made again"):
+        write_dataset(tmp_path, format="crowd_pose", **numbers)
+    part.unlink()
+    write_dataset(tmp_path, format="crowd_pose", **numbers)
+    joined = json.loads((tmp_path / "json/crowdpose_trainval.json").read_text())
+    assert len(joined["images"]) == 2
 
 
 def test_what_is_no_benchmark_is_refused(tmp_path: Path) -> None:
@@ -196,5 +241,5 @@ def test_the_tool_refuses_to_change_a_benchmark(tool, capsys, flag: list[str]) -
 
 
 def test_the_tool_names_a_folder_without_a_manifest(tool, tmp_path: Path, capsys) -> None:
-    assert tool.main(["--out", str(tmp_path), "--verify"]) == 2
+    assert status_of(tool.main, ["--out", str(tmp_path), "--verify"]) == 2
     assert "manifest.json: cannot be read" in capsys.readouterr().err

@@ -16,6 +16,7 @@ import pytest
 
 from swahr.commands import synthetic
 from swahr.synthetic import SyntheticError, render_walk, write_video
+from tests.commands.exit_status import status_of
 
 SIZE = (160, 120)
 PINNED = "162d2ceca35c"
@@ -165,5 +166,5 @@ def test_the_tool_makes_a_video(tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
 def test_a_size_that_is_too_small_names_the_flag(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], flags: list[str], said: str
 ) -> None:
-    assert synthetic.main([*flags, "--out", str(tmp_path / "out")]) == 2
+    assert status_of(synthetic.main, [*flags, "--out", str(tmp_path / "out")]) == 2
     assert capsys.readouterr().err == said and not (tmp_path / "out").exists()

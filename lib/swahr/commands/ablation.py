@@ -37,6 +37,7 @@ from swahr.ablation.processes import RunProcesses, make_slots
 from swahr.commands.flags import Parser, add_flag, add_import_flag, check_no_key, not_empty
 from swahr.config import check_files, check_pairs
 from swahr.distributed import comm
+from swahr.distributed.launch import is_known
 from swahr.distributed.signals import Interrupted
 from swahr.engine.datasets import build_validation_set
 from swahr.engine.progress import setup_logging
@@ -89,7 +90,7 @@ def parse_args(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     for name, least in (("seeds", 1), ("parallel", 0), ("resamples", 1)):
         if getattr(args, name) < least:
             parser.error(f"--{name} {getattr(args, name)}: it must be at least {least}")
-    if not args.files:
+    if not args.files or not all(args.files):
         parser.error("LIST: it names no file or folder")
     return args
 
@@ -168,7 +169,7 @@ def collect_all(
                 figures = collect(run, comm.select_device(run.cfg.DEVICE))
             except (ValueError, OSError) as error:
                 failed[run.name] = str(error)
-                logger.error("%s: %s", run.name, error)
+                logger.error("%s: %s", run.name, error, exc_info=not is_known(error))
                 continue
             results.setdefault(label, {})[run.seed] = figures
     return results

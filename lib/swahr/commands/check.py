@@ -9,15 +9,16 @@ and draw some of them.
     python tools/check_dataset.py --cfg experiments/finetune/base.yaml --augmented sheet.jpg \\
         DATASET.ROOT data/mine DATASET.SKELETON data/mine/skeleton.yaml
 
-Exit status: 0 no problems (notes are allowed), 1 problems, 2 the set cannot be used at all.
+Exit status: 0 no problems (notes are allowed); 1 problems, or any other error; 2 the set cannot be
+used at all, or wrong settings; 3 a file that cannot be written.
 """
 
 from __future__ import annotations
 
 import argparse
 import logging
-import sys
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 import cv2
@@ -44,25 +45,21 @@ CELL = 320  # px of each image
 
 def main(arguments: Sequence[str] | None = None) -> int:
     args = _parse(arguments)
-    try:
-        import_modules(args.modules)
-        cfg = _configuration(args)
-        dataset = _open(args) if cfg is None else _open_configured(cfg)
-        print(dataset.report)
-        for name, value in counts(dataset):
-            print(f"{name:<28} {value}")
-        broken = unreadable(dataset) if args.read_images else []
-        if args.contact_sheet:
-            save_image(args.contact_sheet, contact_sheet(dataset))
-            print(f"contact sheet: {args.contact_sheet}")
-        if args.augmented:
-            save_image(args.augmented, augmented_sheet(cfg, dataset))
-            print(f"augmented images: {args.augmented}")
-        if args.suggest_sigmas:
-            print_sigmas(dataset, args.second)
-    except (ValueError, OSError) as error:
-        print(error, file=sys.stderr)
-        return 2
+    import_modules(args.modules)
+    cfg = _configuration(args)
+    dataset = _open(args) if cfg is None else _open_configured(cfg)
+    print(dataset.report)
+    for name, value in counts(dataset):
+        print(f"{name:<28} {value}")
+    broken = unreadable(dataset) if args.read_images else []
+    if args.contact_sheet:
+        save_image(args.contact_sheet, contact_sheet(dataset))
+        print(f"contact sheet: {args.contact_sheet}")
+    if args.augmented:
+        save_image(args.augmented, augmented_sheet(cfg, dataset))
+        print(f"augmented images: {args.augmented}")
+    if args.suggest_sigmas:
+        print_sigmas(dataset, args.second)
     return 1 if dataset.report.count or broken else 0
 
 
@@ -131,13 +128,20 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
 
 
 def _configuration(args: argparse.Namespace) -> Any:
-    """The configuration of --cfg; None without it. ConfigError for flags that miss others."""
+    """The configuration of --cfg; None without it. ConfigError for flags that miss others, and for
+    sheets whose file names are none of images.
+    """
+    for flag, path in (("--contact-sheet", args.contact_sheet), ("--augmented", args.augmented)):
+        kind = Path(path or "").suffix
+        if path and not cv2.haveImageWriter(kind):
+            text = f"images are written as .png or .jpg, not as {kind or 'a bare name'}"
+            raise ConfigError([f"{flag} {path}: {text}"])
     if args.second and not args.suggest_sigmas:
         raise ConfigError(["--second needs --suggest-sigmas, which it is for"])
     if args.cfg is None:
         if args.augmented:
             raise ConfigError(["--augmented needs --cfg, the experiment whose training it shows"])
-        if len(args.words) != 2:
+        if len(args.words) != 2 or not all(args.words):
             raise ConfigError(
                 ["give an annotation file and the folder of its images, or --cfg FILE"]
             )

@@ -15,41 +15,51 @@ skeleton.yaml, as pairs of names, to have them drawn.
 
 Converting again, after more frames were labelled, replaces what an earlier conversion wrote. It
 keeps skeleton.yaml, and stops before it would replace labels or images of other origin.
+
+Exit status: 0 done; 2 wrong labels or images; 3 a file that cannot be written; 1 any other error.
 """
 
 from __future__ import annotations
 
-import argparse
-import sys
 from collections.abc import Sequence
 
-from swahr.commands.flags import named_folder
+from swahr.commands.flags import Parser, add_flag, named_folder, not_empty
 from swahr.converters.coco import write_dataset
 from swahr.converters.dlc import SIGMA, read_dlc, split_frames
 from swahr.skeleton import Skeleton
 from swahr.words import counted
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+def main(arguments: Sequence[str] | None = None) -> None:
+    parser = Parser(__doc__)
+    parser.add_argument("csv", type=not_empty, metavar="CSV", help="labels that DeepLabCut wrote")
+    add_flag(
+        parser,
+        "--images",
+        type=named_folder,
+        required=True,
+        metavar="DIR",
+        help="folder of the frames",
     )
-    parser.add_argument("csv", metavar="CSV", help="labels that DeepLabCut wrote")
-    parser.add_argument(
-        "--images", type=named_folder, required=True, metavar="DIR", help="folder of the frames"
+    add_flag(
+        parser,
+        "--out",
+        type=named_folder,
+        required=True,
+        metavar="ROOT",
+        help="folder of the new data set",
     )
-    parser.add_argument(
-        "--out", type=named_folder, required=True, metavar="ROOT", help="folder of the new data set"
-    )
-    parser.add_argument(
+    add_flag(
+        parser,
         "--val",
         type=float,
         default=0.2,
         metavar="SHARE",
         help="share of the frames for validation, drawn at random (default: %(default)s)",
     )
-    parser.add_argument("--seed", type=int, default=0, help="of the draw (default: %(default)s)")
-    parser.add_argument(
+    add_flag(parser, "--seed", type=int, default=0, help="of the draw (default: %(default)s)")
+    add_flag(
+        parser,
         "--sigma",
         type=float,
         default=SIGMA,
@@ -58,13 +68,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("--copy", action="store_true", help="copy the images, do not link them")
     args = parser.parse_args(arguments)
-    try:
-        labels = read_dlc(args.csv, args.images, args.sigma)
-        frames = split_frames(labels.images, args.val, args.seed)
-        written = write_dataset(args.out, frames, labels.skeleton, "animal", args.copy)
-    except (ValueError, OSError) as error:
-        print(error, file=sys.stderr)
-        return 2
+    labels = read_dlc(args.csv, args.images, args.sigma)
+    frames = split_frames(labels.images, args.val, args.seed)
+    written = write_dataset(args.out, frames, labels.skeleton, "animal", args.copy)
     for split, count in written.images.items():
         animals = counted(written.people[split], "animal")
         print(f"{split:<6} {counted(count, 'image')}, {animals}")
@@ -78,7 +84,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     print(f"flip pairs: {pairs_text(written.skeleton)}")
     if written.kept:
         print(written.kept)
-    return 0
 
 
 def pairs_text(skeleton: Skeleton) -> str:

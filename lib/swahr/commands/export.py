@@ -10,21 +10,22 @@ input and outputs mean. It is run on an image, by ONNX Runtime: maps within 1e-4
 value (--half: 1e-2) and the same people as PyTorch's, or there is no file. Needs
 pip install 'swahr[export]'.
 
-Exit status: 0 done; 2 wrong settings or weights, or a file that was refused; 1 any other error.
+Exit status: 0 done; 2 wrong settings or weights, or a file that was refused; 3 a file that cannot
+be written; 1 any other error.
 """
 
 from __future__ import annotations
 
-import argparse
 import os
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from swahr import __version__
-from swahr.commands.flags import add_import_flag
+from swahr.commands.flags import Parser, add_flag, add_import_flag, not_empty
 from swahr.config import OWN_SKELETON, configured_skeleton
 from swahr.config.schema import SCHEMA, unflatten
 from swahr.data.images import MEAN, STD, Image, read_image
@@ -55,19 +56,28 @@ OF_PYTORCH = {
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = Parser(__doc__)
     parser.add_argument("source", metavar="SOURCE", help="folder of a run, weights or YAML file")
-    parser.add_argument("--output", required=True, metavar="FILE", help="the file: NAME.onnx")
-    parser.add_argument("--format", default="onnx", choices=("onnx",), help="default: onnx")
-    parser.add_argument("--cfg", metavar="FILE", help="YAML file of the experiment")
+    add_flag(
+        parser,
+        "--output",
+        type=not_empty,
+        required=True,
+        metavar="FILE",
+        help="the file: NAME.onnx",
+    )
+    add_flag(parser, "--format", default="onnx", choices=("onnx",), help="default: onnx")
+    add_flag(parser, "--cfg", type=not_empty, metavar="FILE", help="YAML file of the experiment")
     parser.add_argument("--half", action="store_true", help="convolutions in float16")
     parser.add_argument(
         "--flip", action="store_true", help="both passes of the flip test inside the file"
     )
-    parser.add_argument(
-        "--image", metavar="FILE", help="image of the check (default: one that is drawn)"
+    add_flag(
+        parser,
+        "--image",
+        type=not_empty,
+        metavar="FILE",
+        help="image of the check (default: one that is drawn)",
     )
     add_import_flag(parser)
     parser.add_argument("opts", nargs="*", metavar="KEY VALUE", help="settings")
@@ -133,7 +143,8 @@ def export(
         reason = str(error).removeprefix(f"{temporary}: ")
         raise ExportedError(f"{path}: is not written: {reason}") from error
     finally:
-        temporary.unlink(missing_ok=True)
+        with suppress(OSError):
+            temporary.unlink(missing_ok=True)
     return agreement
 
 

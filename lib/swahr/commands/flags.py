@@ -33,12 +33,13 @@ LIKE_A_KEY = 0.75  # from this likeness to a key, of 0 to 1, a word is meant as 
 class Parser(argparse.ArgumentParser):
     """A parser that shows the description as it is, and takes -1e-3 for a number, not for a flag.
 
-    argparse itself knows no negative numbers with an exponent.
+    argparse itself knows no negative numbers with an exponent. A flag is written out: the first
+    letters of its name are not taken for it.
     """
 
     def __init__(self, description: str | None = None, **options: Any) -> None:
         options.setdefault("formatter_class", argparse.RawDescriptionHelpFormatter)
-        super().__init__(description=description, **options)
+        super().__init__(description=description, allow_abbrev=False, **options)
         self._negative_number_matcher = re.compile(
             r"-(\d+\.?\d*|\.\d+)(e[-+]?\d+)?$", re.IGNORECASE
         )
@@ -52,10 +53,11 @@ def config_parser(
     instead: what may be given in place of --cfg. takes_sources: whether words without a flag are
     sources too, and not settings alone.
     """
-    parser = Parser(description, allow_abbrev=False)
+    parser = Parser(description)
     add_flag(
         parser,
         "--cfg",
+        type=not_empty,
         metavar="FILE",
         help="YAML file of the experiment" + (f"; or {instead}" if instead else ""),
     )
@@ -168,9 +170,14 @@ class _Once(argparse.Action):
         given: dict[str, str] = getattr(namespace, "given_flags", {})
         before = getattr(namespace, self.dest)
         if self.dest in given and before != values:
-            _refuse(f"{given[self.dest]} {before}", f"{option_string} {values}")
+            _refuse(f"{given[self.dest]} {_words(before)}", f"{option_string} {_words(values)}")
         namespace.given_flags = given | {self.dest: str(option_string)}
         setattr(namespace, self.dest, values)
+
+
+def _words(values: Any) -> str:
+    """The value of a flag, or its several ones, as they are given."""
+    return " ".join(map(str, values)) if isinstance(values, list) else str(values)
 
 
 def add_import_flag(parser: argparse.ArgumentParser) -> None:
@@ -190,6 +197,7 @@ def add_weights_flag(parser: argparse.ArgumentParser) -> None:
     add_flag(
         parser,
         "--weights",
+        type=not_empty,
         metavar="PATH",
         help="the folder of a run or of `swahr publish`, or a file of weights, whose network is "
         "told from it; with --cfg a file in place of TEST.MODEL_FILE",
@@ -220,7 +228,7 @@ def parse_flags(
     otherwise --cfg must name the YAML file of an experiment. Raises ConfigError for flags that
     contradict each other, PartError for a module that cannot be imported.
     """
-    early = Parser(add_help=False, allow_abbrev=False)
+    early = Parser(add_help=False)
     _add_early_flags(early)
     args, _ = early.parse_known_args(arguments)
     import_modules(args.modules)

@@ -13,14 +13,14 @@ Exit status: 0 it loads; 1 it does not; 2 there is no such file.
 
 from __future__ import annotations
 
-import argparse
 import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from swahr.commands.flags import add_import_flag
+from swahr.commands.flags import Parser, add_import_flag
 from swahr.config import configured_skeleton, resolve_path
+from swahr.distributed.launch import is_known
 from swahr.engine.model_files import DEMO, LoadError, find_model
 from swahr.engine.provenance import describe_test, describe_weights
 from swahr.exported import Description, is_exported, load_onnx
@@ -34,9 +34,7 @@ Rows = list[tuple[str, str]]
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = Parser(__doc__)
     parser.add_argument("source", metavar="SOURCE", help="weights, a folder or a YAML file")
     add_import_flag(parser)
     args = parser.parse_args(arguments)
@@ -78,6 +76,8 @@ def describe(source: str) -> tuple[Rows, str]:
             ("GMACs", f"{published / 1e9:.2f} for {cfg.DATASET.INPUT_SIZE} px"),
         ]
     except ValueError as error:
+        if not is_known(error):
+            raise
         return rows, str(error)
     return rows, ""
 

@@ -13,8 +13,8 @@ the number of a camera; - reads paths from stdin, one a line. Images are read as
 COCO's format; people.jsonl with a line for each image as soon as it is done; people.csv with a row
 for each person. Files that are not images are listed at the end and change nothing else. After
 Ctrl-C, a kill or an error, the files have the images that are done. Exit status: 0 done, unless no
-file is an image; 2 wrong settings, weights or images; 130 after Ctrl-C, 143 after SIGTERM; 1 any
-other error.
+file is an image; 2 wrong settings, weights or images; 3 a file that cannot be written; 130 after
+Ctrl-C, 143 after SIGTERM; 1 any other error.
 
 {scores}
 """
@@ -36,6 +36,7 @@ from swahr.commands.flags import (
     finite_number,
     load_run_config,
     named_folder,
+    not_empty,
     parse_flags,
     run_parser,
     run_settings,
@@ -77,6 +78,7 @@ def parse_args() -> argparse.Namespace:
     add_weights_flag(parser)
     parser.add_argument(
         "--img",
+        type=not_empty,
         nargs="+",
         action="extend",
         default=[],
@@ -87,7 +89,13 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument(
         "--recursive", action="store_true", help="read the folders in a folder of images too"
     )
-    add_flag(parser, "--video", metavar="FILE", help="a video, whatever its name ends in")
+    add_flag(
+        parser,
+        "--video",
+        type=not_empty,
+        metavar="FILE",
+        help="a video, whatever its name ends in",
+    )
     add_flag(
         parser,
         "--save_dir",
@@ -99,6 +107,7 @@ def parse_args() -> argparse.Namespace:
     add_flag(
         parser,
         "--save",
+        type=not_empty,
         metavar="LIST",
         help=f"what is written, of {','.join(OUTPUTS)}, with commas between, or {NOTHING} "
         "(images,json; of a video: video,json)",
@@ -124,6 +133,8 @@ def parse_args() -> argparse.Namespace:
     flagged, more_opts = split_sources(args.img)
     args.opts = opts + more_opts
     args.img = images + flagged
+    if not all(args.img):
+        parser.error("SOURCE is empty; name images or a video")
     given = sum((bool(args.img), args.img_dir is not None, args.video is not None))
     if given != 1:
         parser.error("give images (or --img), --img_dir or --video, and only one of them")

@@ -6,27 +6,30 @@ RUN is the folder of a run, or what else swahr.load takes. OUT gets model.safete
 README.md with the figures that training and dist_valid measured with these weights, and
 skeleton.yaml for keypoints of your own. swahr.load(OUT) loads it.
 
-Exit status: 0 done; 2 wrong settings or weights; 1 any other error.
+Exit status: 0 done; 2 wrong settings or weights; 3 a file that cannot be written; 1 any other
+error.
 """
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Sequence
 
-from swahr.commands.flags import add_import_flag, named_folder
+from swahr.commands.flags import Parser, add_flag, add_import_flag, named_folder
 from swahr.engine.model_files import find_model
 from swahr.engine.published import publish
 from swahr.parts import import_modules
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = Parser(__doc__)
     parser.add_argument("run", metavar="RUN", help="folder of a run, weights or YAML file")
-    parser.add_argument(
-        "--out", type=named_folder, required=True, metavar="DIR", help="folder, made if needed"
+    add_flag(
+        parser,
+        "--out",
+        type=named_folder,
+        required=True,
+        metavar="DIR",
+        help="folder, made if needed",
     )
     parser.add_argument("--half", action="store_true", help="weights in float16: half the size")
     add_import_flag(parser)

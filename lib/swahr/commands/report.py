@@ -8,12 +8,15 @@
 
 With --weights, the network that made RESULTS runs on the worst images again, and the page shows its
 heatmaps and tags. The file opens in a browser, without network. It needs jinja2 and matplotlib.
+
+Exit status: 0 done; 2 wrong results, annotations, images or weights; 3 a file that cannot be
+written; 1 any other error.
 """
 
 from __future__ import annotations
 
 import argparse
-import sys
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -37,37 +40,34 @@ from swahr.report.page import ReportError, check_libraries, make_report
 from swahr.skeleton import Skeleton, get_skeleton
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
+def main(arguments: Sequence[str] | None = None) -> None:
     args = _parse(arguments)
     protocol = args.protocol or (args.skeleton if args.skeleton in NAMES else "coco")
     paths = [args.results, *([args.compare] if args.compare else [])]
-    try:
-        import_modules(args.modules)
-        check_libraries()
-        check_out(args)
-        draw_maps = map_overlays(args.weights, args.cfg, args.images)
-        results = [read_json(path, "results", list) for path in paths]
-        dataset = open_annotations(args.annotations, get_skeleton(args.skeleton))
-        page = make_report(
-            dataset.coco,
-            dict(zip(run_names(paths), [adapt_records(each, dataset) for each in results])),
-            dataset.skeleton,
-            protocol,
-            ImageStore(args.images) if args.images else None,
-            args.worst,
-            draw_maps,
-        )
-        write_text(args.out, page)
-    except (ValueError, OSError) as error:
-        print(error, file=sys.stderr)
-        return 2
+    import_modules(args.modules)
+    check_libraries()
+    check_out(args)
+    draw_maps = map_overlays(args.weights, args.cfg, args.images)
+    results = [read_json(path, "results", list) for path in paths]
+    dataset = open_annotations(args.annotations, get_skeleton(args.skeleton))
+    page = make_report(
+        dataset.coco,
+        dict(zip(run_names(paths), [adapt_records(each, dataset) for each in results])),
+        dataset.skeleton,
+        protocol,
+        ImageStore(args.images) if args.images else None,
+        args.worst,
+        draw_maps,
+    )
+    write_text(args.out, page)
     print(args.out)
-    return 0
 
 
 def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = Parser(__doc__)
-    parser.add_argument("results", metavar="RESULTS", help="result records (JSON list)")
+    parser.add_argument(
+        "results", type=not_empty, metavar="RESULTS", help="result records (JSON list)"
+    )
     add_flag(
         parser,
         "--annotations",
@@ -138,7 +138,7 @@ def check_out(args: argparse.Namespace) -> None:
     """Raise ReportError where the page would replace a file that it is made from."""
     for name in ("results", "annotations", "compare", "images", "skeleton", "weights", "cfg"):
         path = Path(getattr(args, name) or "")
-        if path.is_file() and path.resolve() == Path(args.out).resolve():
+        if path.is_file() and os.path.realpath(path) == os.path.realpath(args.out):
             flag = "RESULTS" if name == "results" else f"--{name}"
             raise ReportError(f"--out {args.out}: would replace {flag}; name another file")
 

@@ -13,7 +13,6 @@ Exit status: 0 done; 2 wrong settings, annotations or results; 1 any other error
 from __future__ import annotations
 
 import os
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -28,7 +27,7 @@ from swahr.evaluation.records import read_json
 from swahr.parts import import_modules
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
+def main(arguments: Sequence[str] | None = None) -> None:
     parser = Parser(__doc__)
     add_flag(
         parser,
@@ -39,23 +38,21 @@ def main(arguments: Sequence[str] | None = None) -> int:
         help="YAML file of the experiment",
     )
     parser.add_argument(
-        "results", metavar="RESULTS", help="results file (JSON); it comes before the settings"
+        "results",
+        type=not_empty,
+        metavar="RESULTS",
+        help="results file (JSON); it comes before the settings",
     )
     parser.add_argument(
         "opts", nargs="*", metavar="KEY VALUE", help="settings that replace the file's"
     )
     add_import_flag(parser)
     args = parser.parse_intermixed_args(arguments)
-    try:
-        import_modules(args.modules)
-        check_results(args.results)
-        check_pairs(args.opts)
-        stats = score(load_config(args.cfg, args.opts), args.results)
-    except (ValueError, OSError) as error:
-        print(error, file=sys.stderr)
-        return 2
+    import_modules(args.modules)
+    check_results(args.results)
+    check_pairs(args.opts)
+    stats = score(load_config(args.cfg, args.opts), args.results)
     print(format_table(Path(args.results).stem, stats))
-    return 0
 
 
 def check_results(word: str) -> None:

@@ -15,7 +15,7 @@ OUTPUT_DIR/<data set>/<model>/<name>_<first digits of their sha256>. The files a
 keypoints_<TEST>_results; tests without flip or with other scales than 1 have a suffix, such as
 _noflip_scales0.5-1-2. --report DIR writes DIR/report.html, which shows the errors (see `swahr
 report`). TEST.RESUME True resumes a validation that was interrupted. Exit status: 0 done; 2 wrong
-settings, weights or data; 130 Ctrl-C; 1 any other error.
+settings, weights or data; 3 a file that cannot be written; 130 Ctrl-C; 1 any other error.
 """
 
 from __future__ import annotations

@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 
 from swahr.data.annotation_fields import box_of_joints
 from swahr.data.images import ImageError, read_image
-from swahr.files import make_folder, write_bytes, write_text
+from swahr.files import make_folder, naming, write_bytes, write_text
 from swahr.geometry import BOX_TO_AREA
 from swahr.skeleton import Skeleton, load_skeleton, skeleton_yaml
 
@@ -117,13 +117,13 @@ def write_dataset(
         if split == image.split:
             _place(image.path, target, copy)
         elif not _is_source(target, image.path):  # left by a conversion with another split
-            target.unlink(missing_ok=True)
+            _remove(target)
     for split, part in data.items():
         path = _annotation_file(root, split)
         if part["images"]:
             write_text(path, json.dumps(part))
         else:
-            path.unlink(missing_ok=True)
+            _remove(path)
     if not kept:
         write_text(skeleton_file, skeleton_yaml(skeleton))
     return Written(
@@ -186,12 +186,19 @@ def _refuse_other_image(target: Path, source: Path) -> None:
     """Raise ConversionError where a file is there that is neither a link nor a copy of the image,
     so that no conversion wrote it.
     """
-    is_file = target.is_file() and not target.is_symlink()
-    if is_file and not filecmp.cmp(source, target, shallow=False):
+    if target.is_symlink() or not target.exists():
+        return
+    if not target.is_file() or not filecmp.cmp(source, target, shallow=False):
         raise ConversionError(
             f"{target}: exists, and is no copy of {source}; choose another folder (--out), or "
-            "remove this file"
+            "remove it"
         )
+
+
+def _remove(path: Path) -> None:
+    """Remove a file if it is there. Raises WriteError if that is not possible."""
+    with naming(path):
+        path.unlink(missing_ok=True)
 
 
 def image_size(path: Path, where: str) -> tuple[int, int]:

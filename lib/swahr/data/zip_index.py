@@ -11,6 +11,8 @@ from pathlib import Path
 
 import numpy as np
 
+from swahr.files import why_unreadable
+
 MAX_MEMBER = 2**30  # bytes of one image file; a larger record is a mistake, or an attack
 # What zipfile raises for damaged files, and for versions of the format that it does not know. Names
 # in another encoding give ValueError, places from 2^63 on OverflowError.
@@ -39,6 +41,8 @@ class ZipIndex:
     def __init__(self, path: Path) -> None:
         """path: of the zip file. ZipError if it cannot be read as one."""
         self._path = path
+        if reason := why_unreadable(path):
+            raise ZipError(f"{path}: neither a folder nor a zip file that can be read ({reason})")
         try:
             with zipfile.ZipFile(path) as archive:
                 members = [m for m in archive.infolist() if not m.filename.endswith("/")]

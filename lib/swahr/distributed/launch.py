@@ -17,10 +17,11 @@ import time
 import traceback
 import uuid
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import fields
 from pathlib import Path
 from types import FrameType
-from typing import Any, NoReturn, TypeVar
+from typing import Any, NoReturn, TypeGuard, TypeVar
 from urllib.parse import urlsplit
 
 from torch.distributed import DistError
@@ -37,6 +38,7 @@ from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 from swahr.distributed import comm
 from swahr.distributed.place import LaunchError, check_place
 from swahr.distributed.signals import Interrupted, mark_in, marks_in
+from swahr.distributed.stdout import NO_READER, drop_stdout, flush_stdout, has_no_reader
 
 logger = logging.getLogger("swahr")
 T = TypeVar("T")
@@ -138,36 +140,75 @@ def launch(
 def main_with_exit_status(main: Callable[[], Any]) -> NoReturn:
     """Run a tool's main function and exit: 0 if it returns, else with `exit_status`.
 
-    Known errors and Ctrl-C print their one line, unknown errors their traceback.
+    Known errors and Ctrl-C print their one line, unknown errors their traceback. Where the reader
+    of stdout has gone, as in `swahr info demo | head -1`, nothing is said.
     """
     try:
         _main_or_interrupted(main)
     except (Exception, Interrupted) as error:
+        status = exit_status(error)
+        drop_stdout()
         if is_known(error):
-            print(f"{_rank_prefix()}{error}", file=sys.stderr)
+            print(f"{_rank_prefix()}{_line(error)}", file=sys.stderr)
+        elif status == NO_READER:
+            pass
         elif comm.has_group():
             traceback.print_exc()
         else:
             raise
-        _leave(exit_status(error))
+        _leave(status)
     _leave(0)
 
 
 def _main_or_interrupted(main: Callable[[], Any]) -> None:
-    """Ctrl-C in what does not watch signals itself ends it like the other signals do."""
+    """Ctrl-C in what does not watch signals itself ends it like the other signals do. Errors of
+    stdout come up here, and not when the interpreter shuts down.
+    """
+    ended = None
     try:
         main()
     except KeyboardInterrupt:
         raise Interrupted(signal.SIGINT) from None
+    except SystemExit as error:  # of --help, for instance
+        ended = error
+    flush_stdout()
+    if ended is not None:
+        raise ended
 
 
 def is_known(error: BaseException) -> bool:
-    """Whether it is one of this project's own errors, whose message needs no traceback."""
-    return type(error).__module__.split(".")[0] == __name__.split(".")[0]
+    """Whether its message needs no traceback: one of this project's own errors, or one of the
+    system about a file that this project used, such as a folder that this user may not enter.
+    """
+    return _is_own(type(error).__module__) or _names_a_file(error)
+
+
+def _is_own(module: str) -> bool:
+    return module.split(".")[0] == __name__.split(".")[0]
+
+
+def _names_a_file(error: BaseException) -> TypeGuard[OSError]:
+    """Whether a function of this project met an error of the system that names a file. A user's own
+    module, where the same may be a mistake in its code, keeps its traceback.
+    """
+    if not isinstance(error, OSError) or error.filename is None:
+        return False
+    names = [
+        frame.f_globals.get("__name__", "") for frame, _ in traceback.walk_tb(error.__traceback__)
+    ]
+    modules = [name for name in names if name.split(".")[0] not in sys.stdlib_module_names]
+    return bool(modules) and _is_own(modules[-1])
+
+
+def _line(error: BaseException) -> str:
+    """What is printed of a known error."""
+    return f"{error.filename}: {error.strerror}" if _names_a_file(error) else str(error)
 
 
 def exit_status(error: BaseException) -> int:
-    """1 for unknown errors; for known ones their own, else 2 for wrong input, else 3."""
+    """1 for unknown errors; for known ones their own, else 2 for wrong input, else 3; NO_READER."""
+    if has_no_reader(error):
+        return NO_READER
     known = getattr(error, "exit_status", 2 if isinstance(error, ValueError) else 3)
     return int(known) if is_known(error) else 1
 
@@ -300,8 +341,9 @@ def _leave(status: int) -> NoReturn:
         sys.exit(status)
     if not comm.has_group():
         atexit._run_exitfuncs()
-    sys.stdout.flush()
-    sys.stderr.flush()
+    with suppress(OSError):
+        sys.stdout.flush()
+        sys.stderr.flush()
     os._exit(status)
 
 

@@ -326,10 +326,11 @@ def _check_types(content: Any, path: Path) -> None:
             raise CheckpointError(f"{path}: not a training checkpoint: its {key!r} is a {found}")
     for name, value in content["state_dict"].items():
         if not isinstance(name, str) or not isinstance(value, Tensor):
-            raise CheckpointError(
-                f"{path}: not a training checkpoint: its 'state_dict' has an entry "
-                f"{str(name)[:80]!r} that is a {type(value).__name__}, not a tensor"
-            )
+            entry = f"its 'state_dict' has an entry {str(name)[:80]!r}"
+            reason = f"is a {type(value).__name__}, not a tensor"
+            if not isinstance(name, str):
+                reason = f"has a {type(name).__name__} for a name"
+            raise CheckpointError(f"{path}: not a training checkpoint: {entry} that {reason}")
     progress = content.get("progress", {})
     types: dict[str, Any] = dict.fromkeys(("perf", "best_perf"), int | float | None)
     types["seconds"] = int | float

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
+import os
 from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import closing, nullcontext
 from dataclasses import dataclass
@@ -323,7 +324,7 @@ def _people_file(cfg: Any, weights: Weights, results: Results) -> PeopleFile:
 
 
 def _check_folder(folder: Path, sources: set[Path]) -> Path:
-    if folder.resolve() in {source.resolve() for source in sources}:
+    if os.path.realpath(folder) in map(os.path.realpath, sources):
         raise InferenceError(
             f"--save_dir {folder} is where the images are; they would be overwritten"
         )
@@ -339,9 +340,9 @@ def _check_targets(files: ImageFiles, results: Results) -> None:
     names = {target: name for name, target in files.drawn_names().items()}
     drawn = names if "images" in results.outputs else {}
     maps = {_maps_name(target): name for target, name in names.items()} if results.maps else {}
-    sources = {path.resolve(): path for path in files.paths.values()}
+    sources = {os.path.realpath(path): path for path in files.paths.values()}
     for target in (*drawn, *maps):
-        if source := sources.get((results.folder / target).resolve()):
+        if source := sources.get(os.path.realpath(results.folder / target)):
             raise InferenceError(
                 f"--save_dir {results.folder}: {source} would be overwritten; give a folder "
                 "outside those of the images"

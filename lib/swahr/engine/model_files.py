@@ -125,7 +125,7 @@ def read_description(folder: Path) -> dict[str, Any]:
     path = folder / PUBLISHED_CONFIG
     try:
         content = json.loads(path.read_bytes())
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         reason = str(error).splitlines()[0]
         raise LoadError(f"{path}: cannot be read as JSON ({reason})") from None
     if not isinstance(content, dict) or not isinstance(content.get("config"), dict):
@@ -232,5 +232,7 @@ def _load_values(values: Mapping[str, Any], path: Path, opts: Sequence[str]) -> 
         node = tree
         for section in sections:
             node = node.setdefault(section, {})
+            if not isinstance(node, dict):
+                raise LoadError(f"{path}: {section} in {name} is a setting, and has none below it")
         node[last] = value
     return load_text(yaml.safe_dump(tree), str(path), opts)

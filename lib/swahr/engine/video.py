@@ -9,8 +9,8 @@ from __future__ import annotations
 import logging
 import math
 import threading
-from collections.abc import Generator, Iterator
-from contextlib import closing, suppress
+from collections.abc import Callable, Generator, Iterator
+from contextlib import closing, contextmanager, suppress
 from fractions import Fraction
 from pathlib import Path
 from types import ModuleType, TracebackType
@@ -22,6 +22,7 @@ import numpy as np
 
 from swahr.data.images import Image
 from swahr.engine.image_sources import InferenceError
+from swahr.files import WriteError
 
 logger = logging.getLogger("swahr")
 
@@ -314,7 +315,8 @@ class VideoWriter:
 
     def write(self, image: Image, time: float) -> None:
         """Append a frame (H, W, 3) uint8 RGB that is shown at `time` in seconds; later ones are
-        resized to the size of the first. Raises InferenceError if the file cannot be written.
+        resized to the size of the first. Raises WriteError if the file cannot be written, as the
+        end of the `with` block does, and InferenceError without an encoder.
         """
         even = cv2.copyMakeBorder(
             image, 0, image.shape[0] % 2, 0, image.shape[1] % 2, cv2.BORDER_REPLICATE
@@ -388,10 +390,8 @@ class _AvFile:
         self._ticks = MPEG4_TICKS if encoder == "mpeg4" else TICKS
         self._duration = round(self._ticks / source.fps)
         self._last = -1  # tick of the last frame
-        try:
+        with self._writing():
             self._container = av.open(str(path), "w", options={"movflags": "+faststart"})
-        except self._error as error:
-            raise _cannot_write(path, error.strerror) from None
         self._stream = self._container.add_stream(
             encoder, rate=Fraction(source.fps).limit_denominator(1001)
         )
@@ -402,7 +402,9 @@ class _AvFile:
             self._stream.options = {"preset": "veryfast", "crf": "20", "bf": "0"}
         else:
             self._stream.bit_rate = size[0] * size[1] * 8
-        self._sound = _open_sound(source, self._container, av) if source.is_file else None
+        self._sound = None
+        if source.is_file:
+            self._sound = _open_sound(source, self._container, self._mux, av)
 
     def write(self, image: Image, time: float) -> None:
         frame = self._av.VideoFrame.from_ndarray(image, format="rgb24")
@@ -411,28 +413,42 @@ class _AvFile:
         frame.time_base = Fraction(1, self._ticks)
         frame.duration = self._duration
         self._last = tick
-        self._mux(self._stream.encode, frame)
+        self._encode(frame)
         if self._sound is not None:
             self._sound.copy_until(time)
 
     def close(self, complete: bool) -> None:
         try:
-            self._mux(self._stream.encode, None)
+            self._encode(None)
             if self._sound is not None and complete:
                 self._sound.copy_until(math.inf)
-        finally:
+        except BaseException:
             with suppress(self._error):  # the first error says more
                 self._container.close()
+            raise
+        with self._writing():  # what is still in memory, and the index of the frames
+            self._container.close()
 
-    def _mux(self, encode: Any, frame: Any) -> None:
+    def _encode(self, frame: Any) -> None:
+        """Write a frame, or, where it is None, those that the encoder still has."""
+        with self._writing():
+            self._container.mux(self._stream.encode(frame))
+
+    def _mux(self, packet: Any) -> None:
+        with self._writing():
+            self._container.mux(packet)
+
+    @contextmanager
+    def _writing(self) -> Iterator[None]:
+        """Errors of PyAV in the block become a WriteError that names the file."""
         try:
-            self._container.mux(encode(frame))
+            yield
         except self._error as error:
             raise _cannot_write(self.path, error.strerror) from None
 
 
-def _cannot_write(path: Path, reason: str) -> InferenceError:
-    return InferenceError(f"{path}: the video cannot be written ({reason})")
+def _cannot_write(path: Path, reason: str) -> WriteError:
+    return WriteError(f"{path}: the video cannot be written ({reason})")
 
 
 def _find_encoder(av: ModuleType) -> str:
@@ -450,10 +466,15 @@ def _find_encoder(av: ModuleType) -> str:
 
 
 class _Sound:
-    """Copies the packets of the first sound track of a video, in step with the frames."""
+    """Copies the packets of the first sound track of a video, in step with the frames.
 
-    def __init__(self, container: Any, stream: Any, output: Any) -> None:
-        self._output = output
+    write: takes a packet for the file `output`.
+    """
+
+    def __init__(
+        self, container: Any, stream: Any, output: Any, write: Callable[[Any], None]
+    ) -> None:
+        self._write = write
         self._target = output.add_stream_from_template(stream)
         self._start = (container.start_time or 0) / MICROSECONDS
         self._packets = container.demux(stream)
@@ -472,11 +493,13 @@ class _Sound:
             packet.pts -= shift
             packet.dts -= shift
             packet.stream = self._target
-            self._output.mux(packet)
+            self._write(packet)
             self._next = None
 
 
-def _open_sound(source: Video, output: Any, av: ModuleType) -> _Sound | None:
+def _open_sound(
+    source: Video, output: Any, write: Callable[[Any], None], av: ModuleType
+) -> _Sound | None:
     """The sound of a video file; None where it has none, or one that .mp4 does not take."""
     container = av.open(source.source)
     if not container.streams.audio:
@@ -488,4 +511,4 @@ def _open_sound(source: Video, output: Any, av: ModuleType) -> _Sound | None:
             "%s: .mp4 does not take its sound (%s), which is left out", source.name, codec
         )
         return None
-    return _Sound(container, stream, output)
+    return _Sound(container, stream, output, write)

@@ -234,10 +234,10 @@ def verify_benchmark(root: str | Path) -> list[str]:
     root = Path(root)
     try:
         manifest = json.loads((root / MANIFEST).read_text(encoding="utf-8"))
-        listed: dict[str, str] = dict(manifest["files"])
-        name, images = manifest["name"], manifest["images"]
+        listed: dict[str, str] = dict(manifest["files"].items())
+        name, images = str(manifest["name"]), manifest["images"]
         digest = manifest["sha256"]
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
         raise SyntheticError(f"{root / MANIFEST}: cannot be read ({error})") from None
     problems = []
     present = set(_files_of(root))
@@ -288,7 +288,7 @@ def _claim(root: Path, stamp: Record, annotations: Iterable[Path]) -> None:
     if path.is_file():
         try:
             found = json.loads(path.read_text(encoding="utf-8"))
-        except ValueError:
+        except (ValueError, RecursionError):
             found = None
         if found != wanted:
             raise SyntheticError(
@@ -449,12 +449,29 @@ def _write_annotations(
 
 
 def _join(parts: Sequence[Path], path: Path) -> None:
-    """Write the annotations of several files as one file."""
-    joined, *others = (json.loads(part.read_text(encoding="utf-8")) for part in parts)
+    """Write the annotations of several files as one file. Raises SyntheticError for a damaged
+    one.
+    """
+    joined, *others = map(_read_part, parts)
     for other in others:
         for key in ("images", "annotations"):
             joined[key] += other[key]
     write_text(path, json.dumps(joined))
+
+
+def _read_part(path: Path) -> Record:
+    try:
+        data = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise SyntheticError(
+            f"{path}: cannot be read ({error}); remove it to have it made again"
+        ) from None
+    keys = ("images", "annotations")
+    if not isinstance(data, dict) or not all(isinstance(data.get(key), list) for key in keys):
+        raise SyntheticError(
+            f"{path}: has no lists images and annotations; remove it to have it made again"
+        )
+    return data
 
 
 # -- annotations

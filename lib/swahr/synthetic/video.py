@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import cv2
 import numpy as np
 
-from swahr.files import make_folder, write_bytes, write_text
+from swahr.files import WriteError, make_folder, write_bytes, write_text
 from swahr.skeleton import COCO, Skeleton
 from swahr.synthetic.background import background, distractors
 from swahr.synthetic.dataset import Record, encode_jpeg, keypoint_fields
@@ -185,9 +185,8 @@ def write_video(
 
     out: a folder, which gets frames/000000.jpg, ... and people.json, the same bytes on every
     machine; or a file ending in .mp4, with the truth in a .json file of the same name beside it.
-    Raises SyntheticError for another ending of a video file, where OpenCV cannot write the video,
-    where the folder holds other frames or another file has the name of the truth, and as
-    render_walk does.
+    Raises SyntheticError for another ending of a video file, where the folder holds other frames or
+    another file has the name of the truth, and as render_walk does; WriteError.
     """
     out = Path(out)
     ending = out.suffix.lower()
@@ -197,7 +196,15 @@ def write_video(
         )
     is_file = ending == ".mp4"
     frames = render_walk(seed, num_frames=num_frames, num_people=num_people, size=size)
-    records = []
+    records: list[Record] = []
+    data = {
+        "fps": FPS,
+        "seed": seed,
+        "width": size[0],
+        "height": size[1],
+        "keypoints": list(COCO.keypoints),
+        "frames": records,
+    }
     truth = out.with_suffix(".json") if is_file else out / TRUTH
     there = os.path.lexists(truth)
     if there and not _is_truth(truth):
@@ -214,7 +221,9 @@ def write_video(
         make_folder(out.parent)
         writer = cv2.VideoWriter(str(out), cv2.VideoWriter.fourcc(*"mp4v"), FPS, size)
         if not writer.isOpened():
-            raise SyntheticError(f"{out}: OpenCV cannot write this video; give a folder instead")
+            raise WriteError(f"{out}: OpenCV cannot write this video; give a folder instead")
+    else:  # without frames so far: the mark by which the next call knows those of this one
+        write_text(truth, json.dumps(data))
     for i, (image, people) in enumerate(frames):
         record: dict[str, Any] = {"frame": i, "time": round(i / FPS, 3)}
         if writer is not None:
@@ -225,14 +234,6 @@ def write_video(
         records.append({**record, "people": people})
     if writer is not None:
         writer.release()
-    data = {
-        "fps": FPS,
-        "seed": seed,
-        "width": size[0],
-        "height": size[1],
-        "keypoints": list(COCO.keypoints),
-        "frames": records,
-    }
     write_text(truth, json.dumps(data))
     return truth
 
