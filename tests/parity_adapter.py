@@ -23,7 +23,7 @@ from swahr.engine.validate import predict
 from swahr.evaluation.metrics import evaluate as score
 from swahr.inference.predictor import build_predictor
 from swahr.inference.tta import PassMaps, average_scales
-from swahr.losses.criterion import build_criterion, total_loss
+from swahr.losses.criterion import Criterion, build_criterion, total_loss
 from swahr.models.build import build_model
 from swahr.models.network import StageOutput
 from swahr.models.weights import load_state, load_weights, published_state
@@ -34,6 +34,24 @@ Array = np.ndarray[Any, Any]
 
 def _array(tensor: torch.Tensor | None) -> Array | None:
     return None if tensor is None else tensor.detach().numpy()
+
+
+def _gradient(tensor: torch.Tensor | None) -> Array | None:
+    """Zeros where the loss does not depend on it."""
+    if tensor is None:
+        return None
+    return _array(torch.zeros_like(tensor) if tensor.grad is None else tensor.grad)
+
+
+def _weightless(criterion: Criterion) -> list[str]:
+    """The losses of weight 0, which are not computed here, and 0 in the published code."""
+    return [
+        f"{name}{stage}"
+        for term in criterion.terms
+        for name, weights in term.weights.items()
+        for stage, weight in enumerate(weights)
+        if weight == 0
+    ]
 
 
 def network_forward(
@@ -80,18 +98,19 @@ def losses(
         )
         for h, m, j in zip(heatmaps, masks, joints)
     ]
-    values = build_criterion(load_config(cfg_file, opts))(
+    criterion = build_criterion(load_config(cfg_file, opts))
+    values = criterion(
         [StageOutput(stage["scale"], stage["heatmap"], stage["tag"]) for stage in tensors], wanted
     )  # type: ignore[arg-type]
     total = total_loss(values)
     total.backward()  # type: ignore[no-untyped-call]
-    gradients = [
-        {name: None if t is None else t.grad.numpy() for name, t in stage.items()}
-        for stage in tensors
-    ]
+    gradients = [{name: _gradient(t) for name, t in stage.items()} for stage in tensors]
     return {
         "total": total.item(),
-        "values": {name: _array(v) for name, v in values.items()},
+        "values": {
+            **dict.fromkeys(_weightless(criterion), np.zeros(len(heatmaps[0]), np.float32)),
+            **{name: _array(value) for name, value in values.items()},
+        },
         "gradients": gradients,
     }
 
@@ -108,9 +127,9 @@ def render_scale_aware(joints: Array, size: int) -> Array:
     return targets.render_scale_aware(_batch_of_one(joints), size)[0].numpy()
 
 
-def tag_index(joints: Array, size: int, tag_per_joint: bool) -> set[tuple[int, int]]:
+def tag_index(joints: Array, size: int, tag_per_joint: bool) -> list[tuple[int, int]]:
     index, present = targets.tag_index(_batch_of_one(joints), size, tag_per_joint)
-    return {(int(person), int(index[0, person, joint])) for person, joint in present[0].nonzero()}
+    return [(int(person), int(index[0, person, joint])) for person, joint in present[0].nonzero()]
 
 
 def augment_matrix(center: Sequence[float], scale: float, size: int, rotation: float) -> Array:
@@ -142,7 +161,7 @@ def decode(
 
     def stages(scale: float, mirrored: bool) -> list[StageOutput]:
         maps = [torch.from_numpy(stage)[None] for stage in network(scale, mirrored)]
-        k = skeleton.num_keypoints
+        k = cfg.MODEL.NUM_JOINTS
         return [
             StageOutput(a[:, :k], a[:, k : 2 * k], a[:, 2 * k :] if a.shape[1] > 2 * k else None)
             for a in maps
@@ -163,7 +182,9 @@ def decode_maps(
     cfg_file: str, opts: list[str], heatmaps: Array, tags: Array
 ) -> tuple[Array, Array]:
     cfg = load_config(cfg_file, opts)
-    decoder = build_decoder(cfg, configured_skeleton(cfg))
+    skeleton = configured_skeleton(cfg)
+    is_decoded = cfg.DATASET.WITH_CENTER and not cfg.TEST.IGNORE_CENTER
+    decoder = build_decoder(cfg, skeleton.trained(is_decoded))
     maps = Maps(torch.from_numpy(heatmaps)[None], torch.from_numpy(tags)[None])
     [people] = decoder(maps)
     return people.keypoints, people.scores
@@ -211,7 +232,8 @@ def train_steps(
         masks = [torch.from_numpy(stage.astype(np.uint8)) for stage in arrays["masks"]]
         result = step([Batch(images, joints, masks, torch.arange(len(images)), {})], rate)
         losses = {name: float(value) for name, value in result.losses.items()}
-        values.append({"total": sum(losses.values()), **losses})
+        unused = dict.fromkeys(_weightless(step.criterion), 0.0)
+        values.append({"total": sum(losses.values()), **unused, **losses})
     state = published_state(model)
     return values, {name: t.numpy() for name, t in state.items() if t.dtype == torch.float32}
 

@@ -110,3 +110,11 @@ def test_mean_tags_are_those_of_numpy_to_the_bit(values: int) -> None:
     peak_of_joint = np.where(np.arange(40) < np.arange(1, 41)[:, None], 0, -1)
     want = [np.mean(list(tags[:count, 0]), axis=0) for count in range(1, 41)]
     np.testing.assert_array_equal(grouping.mean_tags(peaks, peak_of_joint), want)
+
+
+def test_tags_whose_mean_overflows_cost_much_and_not_infinity() -> None:
+    """Infinite costs have no differences, and the assignment would search for ever."""
+    distances = np.array([[np.inf, 1.0], [np.inf, np.inf]])
+    for use_detection_val in (False, True):
+        costs = grouping._costs(distances, np.ones(2), use_detection_val)
+        assert np.isfinite(costs).all() and costs[0, 0] > 1e90 > costs[0, 1]

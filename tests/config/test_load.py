@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import copy
 import logging
 import pickle
@@ -74,6 +75,18 @@ def test_bases_nest_and_are_relative_to_their_file(variant: Variant, tmp_path: P
     (tmp_path / "below/top.yaml").write_text("PRINT_FREQ: 2\n_BASE_: ../middle.yaml\n")
     cfg = load_config(tmp_path / "below/top.yaml")
     assert (cfg.PRINT_FREQ, cfg.WORKERS, cfg.TRAIN.IMAGES_PER_GPU) == (2, 1, 20)
+
+
+def test_the_name_of_a_run_is_not_that_of_its_base(tmp_path: Path) -> None:
+    (tmp_path / "base.yaml").write_text("LOSS.NUM_STAGES: 2\nRUN_NAME: mine\n")
+    (tmp_path / "top.yaml").write_text("_BASE_: base.yaml\n")
+    names = [load_config(tmp_path / f"{name}.yaml").RUN_NAME for name in ("base", "top")]
+    assert names == ["mine", "top"]
+
+
+@pytest.mark.parametrize("nothing", ["", "~", "null"])
+def test_a_section_may_be_empty(variant: Variant, nothing: str) -> None:
+    assert load_config(variant(f"TEST: {nothing}\n")).TEST == load_config(MAIN).TEST
 
 
 def test_bases_that_go_wrong(tmp_path: Path) -> None:
@@ -155,6 +168,15 @@ def test_numbers_booleans_and_text() -> None:
         "",
     )
     assert (cfg.TEST.MODEL_FILE, cfg.MODEL.EXTRA.PRETRAINED_LAYERS) == ("a b.pth", ["conv1", "bn1"])
+
+
+@pytest.mark.parametrize(
+    ("given", "text"),
+    [("'a b'", "a b"), ("''", ""), ("'", "'"), ("'a\"", "'a\""), ("aba", "aba"), ("a'b'", "a'b'")],
+)
+def test_quotes_around_a_text_go(given: str, text: str) -> None:
+    """Only a pair of them, of one kind."""
+    assert text == load_config(MAIN, ["DATASET.ROOT", given]).DATASET.ROOT
 
 
 IN_BASE_10 = "; write numbers in base 10, without leading zeros and colons"
@@ -241,6 +263,9 @@ def test_exponents_that_yaml_takes_for_text(variant: Variant) -> None:
         ("TRAIN.SEED", "9" * 5000, "a whole number, not '999"),
         ("TRAIN.SEED", int("9" * 400), "a whole number, not 999"),
         ("TRAIN.SEED", "9" * 20, "a whole number, not '999"),
+        ("TRAIN.SEED", str(2**63), "a whole number, not '922"),
+        ("TRAIN.SEED", f"-{2**63}", "a whole number, not '-922"),
+        ("DATASET.SIGMA", "-1e999", "a number, not '-1e999'"),
         ("TRAIN.LR", "9" * 400, "a number, not '999"),
         ("TEST.WITH_AE", "[" * 999, "a list of true or false, not '[[["),
     ],
@@ -281,6 +306,7 @@ def test_what_gives_no_list_has_no_example(value: Any) -> None:
     [
         ("TRAIN.LRR", "TRAIN.LR"),
         ("train.lr", "TRAIN.LR"),
+        ("test.flip_test", "TEST.FLIP_TEST"),
         ("LR", "TRAIN.LR"),
         ("TRAIN.FLIP_TEST", "TEST.FLIP_TEST"),
         ("LOSS.NUM_STAGE", "LOSS.NUM_STAGES"),
@@ -353,6 +379,7 @@ def test_a_key_is_given_once_in_a_file_however_it_is_spelled(variant: Variant) -
 def test_what_follows_from_a_wrong_value_is_not_told(variant: Variant) -> None:
     assert len(problems_of(variant("LOSS:\n  NUM_STAGES: two\n"))) == 1
     assert len(problems_of(variant("LOSS:\n  NUMSTAGES: 3\n"))) == 1
+    assert len(problems_of(variant("TEST: 3\n"), ["TEST.NMS_KERNEL", "4"])) == 1
 
 
 @pytest.mark.parametrize(
@@ -376,6 +403,16 @@ def test_what_follows_from_a_wrong_value_is_not_told(variant: Variant) -> None:
 )
 def test_yaml_that_is_none(variant: Variant, text: str, line: str) -> None:
     assert line in problems_of(variant(text))[0]
+
+
+def test_a_key_that_is_no_name_is_said_once(variant: Variant) -> None:
+    """Outside a section, any setting may have been meant: nothing is said of the others."""
+    for text, said in (
+        ("TRAIN:\n  [LR]: 1\n", "3: TRAIN: has"),
+        ("[LR]: 1\nTEST.NMS_KERNEL: 4\n", "2: has"),
+    ):
+        path = variant(text)
+        assert problems_of(path) == [f"{path}:{said} a key that is not a name"]
 
 
 @pytest.mark.parametrize("text", ["TRAIN:\n\tLR: 1\n", "TRAIN:\n  LR: 1\n\tWD: 1\n"])
@@ -434,8 +471,9 @@ def test_encodings_of_files(tmp_path: Path) -> None:
     for encoding in ("utf-8", "utf-8-sig"):
         path.write_text("LOSS.NUM_STAGES: 2\nDATASET.ROOT: bücher\n", encoding=encoding)
         assert load_config(path).DATASET.ROOT == "bücher"
-    path.write_text("LOSS.NUM_STAGES: 2\n", encoding="utf-16")
-    assert problems_of(path) == [f"{path}: not valid YAML: it is in UTF-16; save it as UTF-8"]
+    for order, encoding in ((codecs.BOM_UTF16_LE, "utf-16-le"), (codecs.BOM_UTF16_BE, "utf-16-be")):
+        path.write_bytes(order + "LOSS.NUM_STAGES: 2\n".encode(encoding))
+        assert problems_of(path) == [f"{path}: not valid YAML: it is in UTF-16; save it as UTF-8"]
     path.write_text("DATASET.ROOT: bücher\n", encoding="latin-1")
     assert problems_of(path)[0].endswith("; save it as UTF-8")
     path.write_text("LOSS.NUM_STAGES: 2\n", encoding="utf-16-le")
@@ -595,7 +633,8 @@ def test_fp16_of_a_saved_configuration_has_a_dynamic_scale(opts: list[str], tmp_
 
 def test_no_scale_maps_no_scale_adaptation() -> None:
     assert not load_config(MAIN, ["MODEL.SCALE_HEADS", "False"]).LOSS.SCALE_ADAPTIVE
-    assert load_config(MAIN, ["LOSS.SCALE_ADAPTIVE", "False"]).MODEL.SCALE_HEADS
+    fixed = load_config(MAIN, ["LOSS.SCALE_ADAPTIVE", "False"])
+    assert fixed.MODEL.SCALE_HEADS and not fixed.LOSS.SCALE_ADAPTIVE
 
 
 def test_data_dir_goes_before_relative_paths(tmp_path: Path) -> None:

@@ -130,6 +130,7 @@ def test_other_heads_have_other_stages() -> None:
 def test_nesterov_needs_momentum() -> None:
     opts = ("TRAIN.NESTEROV", "True", "TRAIN.OPTIMIZER", "sgd", "TRAIN.MOMENTUM", "0")
     assert problems_of(*opts) == ["TRAIN.NESTEROV: needs a MOMENTUM above 0"]
+    load_config(MAIN, [*opts, "TRAIN.OPTIMIZER", "adam"])
 
 
 def check(*opts: str, starts_trained: bool = False) -> None:
@@ -237,14 +238,16 @@ def test_batch_norm_needs_more_than_one_pixel() -> None:
 
 
 def test_the_centre_is_one_more_joint() -> None:
+    """It is added where it is missing, as in the published code."""
+    with_center = ["DATASET.WITH_CENTER", "True"]
     assert (
         "has 18 joints with its centre (DATASET.WITH_CENTER)"
-        in problems_of("DATASET.WITH_CENTER", "True")[0]
+        in problems_of(*with_center, "MODEL.NUM_JOINTS", "19")[0]
     )
-    cfg = load_config(
-        MAIN, ["DATASET.WITH_CENTER", "True", "DATASET.NUM_JOINTS", "18", "MODEL.NUM_JOINTS", "18"]
-    )
-    assert configured_skeleton(cfg).num_keypoints == 17  # of the annotations
+    for counts in ([], ["DATASET.NUM_JOINTS", "18", "MODEL.NUM_JOINTS", "18"]):
+        cfg = load_config(MAIN, [*with_center, *counts])
+        assert cfg.MODEL.NUM_JOINTS == cfg.DATASET.NUM_JOINTS == 18
+        assert configured_skeleton(cfg).num_keypoints == 17  # of the annotations
 
 
 def test_skeletons_of_ones_own(tmp_path: Path) -> None:

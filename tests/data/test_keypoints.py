@@ -341,6 +341,38 @@ def test_scoring_needs_no_images(tree: Tree) -> None:
         dataset.read(10)
 
 
+def test_results_are_scored_against_what_the_set_uses(tree: Tree, made: Made) -> None:
+    data = made((1, 1, 1))
+    data["categories"].append({"id": 2, "name": "child", "keypoints": list(COCO.keypoints)})
+    data["annotations"][1]["category_id"] = 2
+    root = tree(data)
+    (root / "images/train2017/12.png").unlink()
+    dataset = opened(root, categories=["person"], strict=False)
+    truth = dataset.coco
+    assert [image["id"] for image in truth["images"]] == dataset.image_ids == [10, 11]
+    assert [annotation["image_id"] for annotation in truth["annotations"]] == [10]
+    assert dataset.examples(9) == [10]
+    assert "12.png" in str(dataset.report) and "separates folders" not in str(dataset.report)
+
+
+def test_settings_of_joints_reach_the_data_set(tree: Tree, made: Made) -> None:
+    data = made((1,))
+    data["annotations"][0]["bbox"] = [0, 0, 32, 16]
+    root = tree(data)
+    for whole, sigma in ((False, 1.5), (True, 2.0)):
+        of_sigma = {"BASE_SIZE": 64.0, "BASE_SIGMA": 3.0, "INT_SIGMA": whole}
+        cfg = settings(root, WITH_CENTER=True, SCALE_AWARE_SIGMA=True, **of_sigma)
+        joints = build_dataset(cfg, "train2017", train=True).joints(10)
+        assert joints.shape == (1, 18, 4) and (joints[..., 3] == sigma).all()
+
+
+def test_images_are_tested_however_few_keypoints_they_have(tree: Tree, made: Made) -> None:
+    data = made((1, 0))
+    data["annotations"][0].update(UNLABELLED)
+    cfg = settings(tree(data), MIN_KEYPOINTS=1)
+    assert build_dataset(cfg, "train2017", train=False).image_ids == [10, 11]
+
+
 def test_unicode_forms_of_names(tree: Tree, made: Made) -> None:
     data = made((1,))
     data["images"][0]["file_name"] = "caf\u00e9.png"
@@ -391,6 +423,7 @@ def test_test_dev_has_no_annotations(tree: Tree, made: Made) -> None:
         dataset.image_ids == [10, 11] and not dataset.has_annotations and dataset.category_id == 7
     )
     assert dataset.joints(10).shape == (0, 17, 3) and dataset.mask(10).all()
+    assert dataset.coco["annotations"] == []
 
 
 def test_trees(tree: Tree, made: Made, tmp_path: Path) -> None:
@@ -429,6 +462,8 @@ def test_pairs_are_only_missed_where_images_are_mirrored(
     own.write_text(f"keypoints: [{names}]\nsigmas: [{', '.join(['.1'] * 17)}]\n")
     root = tree((1,))
     build_dataset(settings(root, SKELETON=str(own), TRANSFORMS=["affine"]), "train2017", train=True)
+    build_dataset(settings(root, SKELETON=str(own), FLIP=0.0), "train2017", train=True)
+    build_dataset(settings(root, SKELETON=str(own)), "train2017", train=False)
     assert "flip_pairs" not in caplog.text
     build_dataset(settings(root, SKELETON=str(own)), "train2017", train=True)
     assert "flip_pairs" in caplog.text

@@ -15,6 +15,7 @@ import pytest
 import torch
 from yacs.config import CfgNode
 
+from swahr.data import loaders
 from swahr.data.images import ImageError
 from swahr.data.keypoints import KeypointDataset, ScaleSigma
 from swahr.data.loaders import Batch, EpochSampler, TrainingSet, build_train_loader, collate
@@ -159,6 +160,33 @@ def test_an_epoch_resumes_at_a_step() -> None:
     orders = [[index for _, index in itertools.chain(*part)] for part in (whole, sampler)]
     assert orders[0] != orders[1] and sorted(orders[0]) != orders[0]
     assert not np.array_equal(EpochSampler(20, 3, seed=6).permutation(4), sampler.permutation(4))
+
+
+def test_the_order_is_not_drawn_from_the_numbers_of_a_sample() -> None:
+    """Those of [seed, epoch] alone are those of the sample [seed, epoch, 0]."""
+    of_sample = np.random.default_rng(np.random.SeedSequence([5, 4, 0]))
+    order = EpochSampler(20, 3, seed=5).permutation(4)
+    assert not np.array_equal(order, of_sample.permutation(20))
+
+
+def test_how_batches_are_loaded(tree: Tree, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Workers stay from epoch to epoch; memory is pinned for a GPU alone."""
+    dataset = opened(tree((1, 1)))
+    for workers in (0, 2):
+        loader = build_train_loader(settings(WORKERS=workers), dataset)
+        assert (loader.num_workers, loader.persistent_workers) == (workers, workers > 0)
+    for wanted, has_gpu in itertools.product((True, False), repeat=2):
+        monkeypatch.setattr(torch.cuda, "is_available", lambda: has_gpu)  # noqa: B023
+        loader = build_train_loader(settings(PIN_MEMORY=wanted), dataset)
+        assert loader.pin_memory == (wanted and has_gpu)
+
+
+def test_a_worker_has_one_thread_and_reuses_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    calls: list[tuple[str, int]] = []
+    monkeypatch.setattr(cv2, "setNumThreads", lambda count: calls.append(("threads", count)))
+    monkeypatch.setattr(loaders, "keep_memory", lambda limit: calls.append(("memory", limit)))
+    loaders.start_worker(3)
+    assert calls == [("threads", 0), ("memory", 32 * 2**20)]
 
 
 DAMAGES: dict[str, tuple[Callable[[Path], Any], str]] = {

@@ -238,6 +238,19 @@ def test_two_affine_transforms() -> None:
         transforms(make_sample(1), np.random.default_rng(0))
 
 
+def test_joints_and_masks_are_of_the_same_outputs() -> None:
+    """Before and after the affine transform."""
+    sample = make_sample(1)
+    rng = np.random.default_rng(0)
+    for joints, masks in ((2, 1), (1, 2)):
+        doubled = Sample(sample.image, sample.joints * joints, sample.masks * masks)
+        with pytest.raises(TransformError, match="needs joints and mask in pixels of the image"):
+            Affine(**SIZES)(doubled, rng)
+    forgetful = Compose([Affine(**SIZES), lambda s, _: s._replace(joints=s.joints[:1])], **SIZES)
+    with pytest.raises(TransformError, match="masks of 16 x 16, 32 x 32 px and 1 lists of joints"):
+        forgetful(sample, rng)
+
+
 def test_messages() -> None:
     with pytest.raises(ValueError, match="^scale_type is 'shrot'; it is 'short' or 'long'$"):
         Affine(**SIZES, scale_type="shrot")

@@ -71,6 +71,12 @@ def test_answers_without_other_processes() -> None:
     assert comm.reduce_max(torch.tensor([1.0, 2.0])).tolist() == [1.0, 2.0]
 
 
+def test_a_group_knows_its_processes_whoever_made_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, answer in (("is_initialized", True), ("get_rank", 3), ("get_world_size", 4)):
+        monkeypatch.setattr(comm.dist, name, lambda answer=answer: answer)
+    assert (comm.rank(), comm.world_size()) == (3, 4) and not comm.is_main()
+
+
 @pytest.mark.slow
 @pytest.mark.skipif(
     platform.libc_ver()[0] != "glibc", reason="other C libraries are left as they are"
@@ -198,6 +204,25 @@ def test_select_device(show_gpus: ShowGpus) -> None:
         comm.select_device("cuda:3")
     with pytest.raises(DeviceError, match="DEVICE is 'tpu'"):
         comm.select_device("tpu")
+
+
+@pytest.mark.parametrize(
+    ("cores", "processes", "threads"), [(8, 1, []), (8, 2, [4]), (7, 3, [2]), (2, 4, [1])]
+)
+def test_processes_share_the_cores(
+    monkeypatch: pytest.MonkeyPatch, cores: int, processes: int, threads: list[int]
+) -> None:
+    """Unless the user has said how many threads they have."""
+    chosen: list[int] = []
+    monkeypatch.setattr(comm, "count_cores", lambda: cores)
+    monkeypatch.setattr(comm, "local_world_size", lambda: processes)
+    monkeypatch.setattr(torch, "set_num_threads", chosen.append)
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    comm.limit_threads()
+    assert chosen == threads
+    monkeypatch.setenv("OMP_NUM_THREADS", "3")
+    comm.limit_threads()
+    assert chosen == threads
 
 
 def test_each_launch_has_an_id_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -6,12 +6,22 @@ import multiprocessing
 import os
 import signal
 import subprocess
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from multiprocessing.connection import Connection
+from pathlib import Path
 
 import pytest
 
-from swahr.distributed.signals import Interrupted, LeaveSignalsToParent, StopRequest
+from swahr.distributed import comm, signals
+from swahr.distributed.signals import (
+    SIGNALS,
+    Interrupted,
+    LeaveSignalsToParent,
+    StopRequest,
+    mark_in,
+    marks_in,
+)
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1, signal.SIGINT])
@@ -33,6 +43,42 @@ def test_the_first_signal_counts_and_a_second_ctrl_c_interrupts() -> None:
             os.kill(os.getpid(), signal.SIGINT)
 
 
+def test_a_launcher_sends_ctrl_c_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    """So that a second one of its processes is no wish to stop at once."""
+    monkeypatch.setattr(comm, "launched", lambda: True)
+    with StopRequest() as stop:
+        for _ in range(2):
+            os.kill(os.getpid(), signal.SIGINT)
+        assert stop.signal == signal.SIGINT
+
+
+def test_another_thread_changes_no_handler() -> None:
+    def handlers() -> list[object]:
+        with StopRequest():
+            return [signal.getsignal(number) for number in SIGNALS]
+
+    before = [signal.getsignal(number) for number in SIGNALS]
+    with ThreadPoolExecutor(1) as pool:
+        assert pool.submit(handlers).result() == before
+    assert [signal.getsignal(number) for number in SIGNALS] == before
+
+
+def test_a_mark_is_there_while_signals_are_handled(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is that of the outermost StopRequest."""
+    monkeypatch.setattr(signals, "_mark", None)
+    with StopRequest():
+        assert marks_in(str(tmp_path)) == []
+    monkeypatch.setattr(comm, "rank", lambda: 12)
+    mark_in(str(tmp_path))
+    with StopRequest():
+        with StopRequest():
+            assert marks_in(str(tmp_path)) == [12]
+        assert marks_in(str(tmp_path)) == [12]
+    assert marks_in(str(tmp_path)) == []
+
+
 def test_at_once() -> None:
     with StopRequest() as stop:
         with pytest.raises(Interrupted, match="stopped by SIGTERM") as caught, stop.at_once():
@@ -40,6 +86,17 @@ def test_at_once() -> None:
         assert caught.value.exit_status == 143
         with pytest.raises(Interrupted), stop.at_once():
             pytest.fail("a signal from before does not let it begin")
+
+
+def test_a_second_signal_does_not_disturb_the_exit() -> None:
+    is_tidy = False
+    with StopRequest() as stop, pytest.raises(Interrupted), stop.at_once():
+        try:
+            os.kill(os.getpid(), signal.SIGTERM)
+        finally:
+            os.kill(os.getpid(), signal.SIGTERM)
+            is_tidy = True
+    assert is_tidy
 
 
 def test_what_catches_the_errors_of_some_work_catches_no_signal() -> None:
@@ -62,6 +119,14 @@ def work(ready: Connection) -> None:
     LeaveSignalsToParent(ready.send)(3)
     ready.send("busy")
     signal.pause()
+
+
+def test_a_worker_that_is_done_ends_by_itself() -> None:
+    fork = multiprocessing.get_context("fork")
+    worker = fork.Process(target=LeaveSignalsToParent(), args=(3,), daemon=True)
+    worker.start()
+    worker.join(30)
+    assert worker.exitcode == 0
 
 
 def test_workers_end_when_their_parent_says_so_and_not_before() -> None:

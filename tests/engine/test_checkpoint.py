@@ -152,6 +152,22 @@ def test_a_checkpoint_that_does_not_fit_is_named_and_the_one_before_used(tmp_pat
     assert "checkpoint.pth.tar: is of another run" in warnings[0] and "\n" not in warnings[0]
 
 
+@pytest.mark.parametrize(
+    ("text", "reason"), [("", "ValueError"), ("a\nb", "a"), ("x" * 999, "x" * 200)]
+)
+def test_why_a_checkpoint_does_not_fit_is_one_short_line(
+    tmp_path: Path, text: str, reason: str
+) -> None:
+    def restore(content: dict[str, Any]) -> None:
+        raise ValueError(text)
+
+    write(tmp_path, 1)
+    warnings: list[str] = []
+    with pytest.raises(CheckpointError, match="no checkpoint there can be used"):
+        checkpoint.resume(tmp_path, restore, warnings.append)
+    assert warnings == [f"{tmp_path / 'checkpoint.pth.tar'}: is of another run ({reason})"]
+
+
 def test_nothing_to_resume_and_nothing_usable(tmp_path: Path) -> None:
     assert checkpoint.resume(tmp_path, lambda content: None, print) is None
     (tmp_path / "checkpoint.pth.tar").write_bytes(b"x")
@@ -218,6 +234,22 @@ def test_a_file_written_in_the_background_has_the_values_of_its_moment(
     assert saved["weights"]["a"].data_ptr() == saved["weights"]["b"].data_ptr()
 
 
+def test_a_writer_without_a_thread_has_written_when_it_returns(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(checkpoint.threading, "Thread", lambda **_: pytest.fail("a thread"))
+    checkpoint.CheckpointWriter(in_background=False).write({}, tmp_path / "x.pth.tar")
+    assert (tmp_path / "x.pth.tar").exists()
+
+
+def test_tensors_with_the_same_first_value_are_copied_each() -> None:
+    whole = torch.arange(4.0).view(2, 2)
+    content = {"whole": whole, "row": whole[0], "turned": whole.T, "bits": whole.view(torch.int32)}
+    copied = checkpoint.copy_to_host(content).content
+    for name, tensor in content.items():
+        assert torch.equal(copied[name], tensor) and copied[name].dtype == tensor.dtype
+
+
 def test_files_are_written_in_their_order(tmp_path: Path) -> None:
     path = tmp_path / "x.pth.tar"
     with checkpoint.CheckpointWriter(in_background=True) as writer:
@@ -277,6 +309,15 @@ def test_foreign_contents_are_named_and_the_one_before_used(
     assert content["epoch"] == 1
     [line] = warnings
     assert line.startswith(f"{path}: not a training checkpoint: {reason}") and "\n" not in line
+
+
+@pytest.mark.parametrize("content", [{"conv1.weight": torch.ones(2)}, {"epoch": 1}, 3])
+def test_a_file_that_is_no_checkpoint_is_named(tmp_path: Path, content: object) -> None:
+    path = tmp_path / "x.pth.tar"
+    torch.save(content, path)
+    said = f"^{path}: not a training checkpoint: it has no '(epoch|state_dict)'$"
+    with pytest.raises(CheckpointError, match=said):
+        checkpoint.read_checkpoint(path)
 
 
 def test_a_refused_resume_does_not_try_the_one_before(tmp_path: Path) -> None:

@@ -182,6 +182,19 @@ def test_the_figures_of_the_best_and_the_last_validation_are_kept(tmp_path: Path
     assert hook.state_dict() == {"best": best | {"sha256": digest}, "last": last}
 
 
+def test_the_main_process_alone_writes_the_best_weights(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """All processes know the best figure."""
+    monkeypatch.setattr(hooks_module.comm, "is_main", lambda: False)
+    hook = BestWeights("AP")
+    progress = Progress()
+    trainer = trainer_of(progress=progress, folder=tmp_path, evaluated_model=SmallNet())
+    hook.after_validation(trainer, {"AP": 0.5})
+    assert progress.best_perf == 0.5 and hook.state_dict()["best"]["figures"] == {"AP": 0.5}
+    assert not list(tmp_path.iterdir())
+
+
 def test_figures_of_numpy_are_kept_as_plain_numbers(tmp_path: Path) -> None:
     """A checkpoint with other numbers could not be read again."""
     best = BestWeights("AP")
@@ -282,6 +295,40 @@ def test_an_unknown_hook_is_told_with_the_known_ones(config_file: Path) -> None:
         run(config_file, "TRAIN.HOOKS", ["x"])
 
 
+class Slip(Hook):
+    def after_steps(self, trainer: Any) -> None:
+        """Nothing calls this."""
+
+    def add_figures(self) -> None:
+        """A method of its own, which is no slip."""
+
+
+class Keeper(Hook):
+    def state_dict(self) -> dict[str, Any]:
+        return {"best": np.float64(0.5)}
+
+
+def test_hooks_are_looked_at_before_training(
+    config_file: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    cfg = load_config(config_file, ["TRAIN.HOOKS", "['mine']"])
+    for made, message in (
+        (SimpleNamespace(), "TRAIN.HOOKS: mine gives a SimpleNamespace, not a swahr"),
+        (
+            Keeper(),
+            "TRAIN.HOOKS: the state of mine.best: a numpy.float64 cannot be kept in",
+        ),
+    ):
+        monkeypatch.setitem(HOOKS, "mine", lambda cfg, model: made)  # noqa: B023
+        with pytest.raises(TrainingError, match=f"^{message}"):
+            hooks_module.build_hooks(cfg, SmallNet())
+    monkeypatch.setitem(HOOKS, "mine", lambda cfg, model: Slip())
+    hooks_module.build_hooks(cfg, SmallNet())
+    assert caplog.messages == [
+        "TRAIN.HOOKS: mine has a method after_steps, which nothing calls; is after_step meant?"
+    ]
+
+
 def test_a_run_with_average_clipping_and_patience_resumes_to_the_bit(
     config_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -338,6 +385,10 @@ def test_hooks_of_the_settings_come_first_and_those_that_read_figures_last(
     opts = ["TRAIN.HOOKS", ["counter", "counter"], "TRAIN.EMA", 0.5, "TRAIN.PATIENCE", 1]
     built = hooks_module.build_hooks(load_config(config_file, opts), SmallNet())
     assert list(built) == ["ema", "counter", "best_weights", "early_stopping"]
+    named = ["TRAIN.HOOKS", ["early_stopping", "counter", "best_weights"], *opts[2:]]
+    assert list(hooks_module.build_hooks(load_config(config_file, named), SmallNet())) == list(
+        built
+    )
     drawn = hooks_module.build_hooks(load_config(config_file, ["TRAIN.PLOTS", True]), SmallNet())
     assert list(drawn) == ["best_weights", "curves"]
 

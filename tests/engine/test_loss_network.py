@@ -65,9 +65,6 @@ class ToyHead(Head):
         super().__init__()
         self.maps = nn.ModuleList(nn.Conv2d(4, 3 * 17, 1) for _ in self.upsampling)
 
-    def is_idle(self, terms_read: set[tuple[str, int]]) -> bool:
-        return False
-
     def forward(self, features: Tensor) -> list[StageOutput]:
         finer = nn.functional.interpolate(features, scale_factor=2)
         maps = [layer(x) for layer, x in zip(self.maps, (features, finer), strict=True)]

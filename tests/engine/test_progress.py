@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -36,6 +37,32 @@ def test_a_log_file_that_cannot_be_written_is_named(tmp_path: Path) -> None:
     (tmp_path / "train.log").mkdir()
     with pytest.raises(WriteError, match=r"train.log: cannot be written \(Is a directory\)$"):
         setup_logging(tmp_path / "train.log")
+
+
+@pytest.mark.parametrize("is_main", [True, False])
+def test_only_the_main_process_logs_more_than_errors(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    is_main: bool,
+) -> None:
+    monkeypatch.setattr(comm, "is_main", lambda: is_main)
+    setup_logging(tmp_path / "log" / "train.log")
+    logger = logging.getLogger("swahr")
+    for log in (logger.debug, logger.info, logger.error):
+        log("a line for %s", log.__name__)
+    printed = [line[9:] for line in capsys.readouterr().err.splitlines()]
+    assert printed == [f"a line for {name}" for name in ("info", "error")][not is_main :]
+    assert (tmp_path / "log").exists() == is_main
+    if is_main:
+        lines = (tmp_path / "log" / "train.log").read_text().splitlines()
+        assert [line.split()[2] for line in lines] == ["DEBUG", "INFO", "ERROR"]
+
+
+def test_a_log_file_on_a_full_disk_ends_nothing(capsys: pytest.CaptureFixture[str]) -> None:
+    setup_logging(Path("/dev/full"))
+    logging.getLogger("swahr").info("a line")
+    assert [line[9:] for line in capsys.readouterr().err.splitlines()] == ["a line"]
 
 
 def read_events(folder: Path) -> list[Event]:
@@ -116,6 +143,11 @@ def test_tensorboard(tmp_path: Path) -> None:
     TensorBoard(None).scalars({"x": 1.0}, 0)
 
 
+def test_numbers_that_are_not_finite_are_not_drawn(tmp_path: Path) -> None:
+    TensorBoard(tmp_path).scalars({"a": float("nan"), "b": 1.0, "c": float("inf")}, 7)
+    assert [value.tag for value in read_events(tmp_path)[-1].summary.value] == ["b"]
+
+
 def test_a_full_disk_costs_the_log_and_one_line(
     tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -128,6 +160,19 @@ def test_a_full_disk_costs_the_log_and_one_line(
         f"{tmp_path}: the TensorBoard log cannot be written (No space left on device); "
         "training continues without it"
     ]
+
+
+def test_a_log_folder_that_cannot_be_made_costs_the_log_and_one_line(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """And where there is no log, none is resumed."""
+    (tmp_path / "file").touch()
+    for folder in (tmp_path / "file" / "log", None):
+        board = TensorBoard(folder)
+        board.drop_after(3, before_validation=True)
+        board.scalars({"x": 1.0}, 4)
+    [message] = caplog.messages
+    assert message.startswith(f"{tmp_path / 'file' / 'log'}: the TensorBoard log cannot be written")
 
 
 @pytest.mark.parametrize(("memory", "told"), [(None, ""), (3.25, "GPU memory 3.2 GiB, ")])
@@ -146,6 +191,20 @@ def test_a_pipe_gets_a_line_for_every_report_and_no_bar(
         f"gradient norm 1.25e-01, 12.3 images/s, data wait 26%, {told}1:01:01 left"
     ]
     assert capfd.readouterr() == ("", "")
+
+
+@pytest.mark.parametrize("is_main", [True, False])
+def test_on_a_terminal_the_main_process_alone_has_a_bar(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], is_main: bool
+) -> None:
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
+    monkeypatch.setattr(comm, "is_main", lambda: is_main)
+    with EpochBar("epoch 1/2", 10, 3) as bar:
+        bar.advance()
+        bar.tell(StepReport({"total": 2.5}, 1e-3, 0.125, 12.34, 0.256, None, 3661.4))
+    shown = capsys.readouterr().err
+    assert ("4/10" in shown and "loss 2.500e+00, 12.3 images/s, 1:01:01 left" in shown) == is_main
+    assert bool(shown) == is_main
 
 
 def test_a_resumed_log_has_each_step_once(tmp_path: Path) -> None:
@@ -194,6 +253,19 @@ def test_panel(tmp_path: Path, where: str) -> None:
         where == "panel.jpg"
     )  # an image that cannot be written costs a line
     assert read_events(tmp_path / "log")[-1].summary.value[0].image.height > 3 * 8
+
+
+def test_a_panel_of_maps_in_bf16(tmp_path: Path) -> None:
+    """NumPy does not know this type."""
+    train_step = make_train_step(dtype=torch.bfloat16)
+    sample = train_step([make_batches(1, 4)[0]], 0.1, sample_size=3).sample
+    [output] = sample.outputs
+    assert output.heatmaps.dtype == torch.bfloat16
+    output = output._replace(scales=output.heatmaps, tags=output.heatmaps)
+    path = tmp_path / "panel.jpg"
+    sample = sample._replace(outputs=[output])
+    save_panel(path, TensorBoard(None), sample, 5, scales=True, tags=True)
+    assert path.exists()
 
 
 def test_a_panel_is_due_once_an_epoch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+import shutil
 import socket
 import subprocess
 import sys
@@ -12,16 +13,19 @@ from pathlib import Path
 
 import pytest
 
-from swahr.config import defaults
+from swahr.config import defaults, load_config
 from swahr.engine import run_folder
 from swahr.engine.run_folder import (
     RunInUseError,
     changed_settings,
     changes_what_is_learnt,
+    changes_what_is_measured,
     keep_config,
+    own_skeleton,
     run_lock,
 )
 from swahr.files import WriteError
+from swahr.skeleton import COCO, skeleton_yaml
 
 HOLD = (
     "import sys; from pathlib import Path; from swahr.engine.run_folder import run_lock\n"
@@ -84,6 +88,54 @@ def test_without_file_locks_the_process_id_decides(
     other.communicate()
 
 
+HERE = socket.gethostname()
+
+
+@pytest.mark.parametrize(
+    "left",
+    ["ours", {"host": HERE, "pid": "1"}, {"host": HERE}, [1], "1"],
+)
+def test_without_file_locks_a_file_that_names_no_other_process_holds_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, left: object
+) -> None:
+    """A container that is started again may give its run the same process id."""
+    monkeypatch.setattr(run_folder, "fcntl", None)
+    owner = {"host": HERE, "pid": os.getpid()} if left == "ours" else left
+    (tmp_path / "run.lock").write_text(json.dumps(owner))
+    with run_lock(tmp_path):
+        assert json.loads((tmp_path / "run.lock").read_text())["pid"] == os.getpid()
+
+
+def test_without_file_locks_a_process_of_another_user_is_alive(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def not_ours(pid: int, number: int) -> None:
+        raise PermissionError
+
+    monkeypatch.setattr(run_folder, "fcntl", None)
+    monkeypatch.setattr(run_folder.os, "kill", not_ours)
+    (tmp_path / "run.lock").write_text(json.dumps({"host": HERE, "pid": 1}))
+    with pytest.raises(RunInUseError, match=f"process 1 on {HERE} is"), run_lock(tmp_path):
+        pytest.fail("two runs in one folder")
+
+
+@pytest.mark.parametrize("made_anew", [False, True])
+def test_a_lock_on_a_file_that_was_removed_holds_nothing(tmp_path: Path, made_anew: bool) -> None:
+    """Its owner removed it after it was opened here, and another run may have made a new one."""
+    path = tmp_path / "run.lock"
+    with open(path, "a+") as file:
+        path.unlink()
+        if made_anew:
+            path.touch()
+        with pytest.raises(RunInUseError):
+            run_folder._acquire(file, path)
+
+
+def test_a_folder_that_is_removed_while_it_is_held(tmp_path: Path) -> None:
+    with run_lock(tmp_path / "run"):
+        shutil.rmtree(tmp_path / "run")
+
+
 def test_earlier_configurations_are_kept(tmp_path: Path) -> None:
     for text in ("A: 1", "A: 1", "A: 2", "A: 3"):
         keep_config(tmp_path, text)
@@ -130,6 +182,7 @@ def test_changed_settings() -> None:
         ("TRAIN.FREEZE", True),
         ("MODEL.NUM_JOINTS", True),
         ("A_KEY_OF_YOURS", True),
+        ("WORKERS_OF_YOURS", True),
         ("WORKERS", False),
         ("TEST.FLIP_TEST", False),
         ("TRAIN.VAL_INTERVAL", False),
@@ -137,6 +190,35 @@ def test_changed_settings() -> None:
 )
 def test_what_is_learnt(key: str, learnt: bool) -> None:
     assert changes_what_is_learnt(key) == learnt
+
+
+@pytest.mark.parametrize(
+    ("key", "measured"),
+    [
+        ("TEST.FLIP_TEST", True),
+        ("TEST.SCALE_FACTOR", True),
+        ("TRAIN.BEST_METRIC", True),
+        ("DATASET.TEST", True),
+        ("DATASET.DATASET_TEST", True),
+        ("DATASET.MAX_NUM_PEOPLE", True),
+        ("TEST.MODEL_FILE", False),
+        ("TEST.IMAGES_PER_GPU", False),
+        ("TEST.LOG_PROGRESS", False),
+        ("TEST.CUDA_GRAPHS", False),
+        ("TEST.RESUME", False),
+        ("TRAIN.VAL_INTERVAL", False),
+    ],
+)
+def test_what_is_measured(key: str, measured: bool) -> None:
+    assert changes_what_is_measured(key) == measured
+
+
+def test_only_a_skeleton_of_ones_own_has_a_text(config_file: Path, tmp_path: Path) -> None:
+    own = tmp_path / "own.yaml"
+    own.write_text(skeleton_yaml(COCO))
+    for name, is_own in (("", False), ("coco", False), (str(own), True)):
+        text = own_skeleton(load_config(config_file, [f"DATASET.SKELETON={name}"]))
+        assert bool(text) == is_own
 
 
 def test_the_skeleton_lies_beside_the_configuration(tmp_path: Path) -> None:

@@ -115,6 +115,15 @@ def test_build_optimizer() -> None:
         )
 
 
+@pytest.mark.parametrize("name", ["adam", "sgd"])
+def test_frozen_parameters_are_not_the_optimizers(name: str) -> None:
+    model = SmallNet()
+    model.conv.weight.requires_grad_(False)
+    [group] = build_optimizer(optimizer_settings(**{"TRAIN.OPTIMIZER": name}), model).param_groups
+    assert len(group["params"]) == 3
+    assert not any(parameter is model.conv.weight for parameter in group["params"])
+
+
 def scaler_of(**changes: object) -> float | None:
     return build_scaler(optimizer_settings(**changes), CPU).fixed
 

@@ -42,9 +42,10 @@ def state(train_step: object) -> list[Tensor]:
     return copy.deepcopy(tensors)
 
 
+@pytest.mark.parametrize("host_reads", [True, False])
 @pytest.mark.parametrize("optimizer", ["sgd", "adam"])
-def test_against_a_plain_step(optimizer: str) -> None:
-    train_step = make_train_step(optimizer=optimizer)
+def test_against_a_plain_step(optimizer: str, host_reads: bool) -> None:
+    train_step = make_train_step(optimizer=optimizer, host_reads=host_reads)
     plain = make_train_step(optimizer=optimizer)
     for batch in make_batches(3, 4):
         result = train_step([batch], 0.02)
@@ -57,9 +58,8 @@ def test_against_a_plain_step(optimizer: str) -> None:
         plain.optimizer.step()
         assert float(result.losses["near"]) == pytest.approx(losses["near"].mean().item())
         assert not result.bad and result.sample is None
-        assert all(
-            torch.equal(a, b) for a, b in zip(train_step.parameters, plain.parameters, strict=True)
-        )
+        for ours, theirs in zip(state(train_step), state(plain), strict=True):
+            assert torch.equal(ours, theirs)
 
 
 def test_accumulated_batches_are_one_batch() -> None:
@@ -253,6 +253,16 @@ def test_a_recorded_step_is_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
     assert calls == [6, 6]
     for ours, theirs in zip(recorded.parameters, plain.parameters, strict=True):
         assert torch.equal(ours, theirs)
+
+
+def test_a_recorded_adam_keeps_its_steps_and_rate_on_the_device(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(module, "StepGraphs", lambda function, on_failure: function)
+    step = make_train_step(optimizer="adam")
+    step.record()
+    [group] = step.optimizer.param_groups
+    assert group["capturable"] is True and isinstance(group["lr"], Tensor)
 
 
 def test_batches_come_back_from_their_tensors() -> None:

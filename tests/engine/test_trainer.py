@@ -29,17 +29,31 @@ from swahr.distributed import comm
 from swahr.distributed.launch import launch
 from swahr.distributed.signals import Interrupted
 from swahr.engine import setup, trainer
-from swahr.engine.checkpoint import CheckpointWriter, Progress, RefusedResume, is_earlier_best
+from swahr.engine.checkpoint import (
+    CheckpointWriter,
+    Progress,
+    RefusedResume,
+    RunIdentity,
+    is_earlier_best,
+)
 from swahr.engine.hooks import HOOKS, Hook
-from swahr.engine.progress import Meter, add_to_sums, read_records
+from swahr.engine.progress import (
+    EpochBar,
+    Meter,
+    StepReport,
+    TensorBoard,
+    add_to_sums,
+    read_records,
+)
 from swahr.engine.schedule import TrainingError
-from swahr.engine.start import adopt_position, continues_own_run
+from swahr.engine.start import adopt_position, continues_own_run, refuse_other_settings
 from swahr.engine.step_monitor import NonFiniteLossError
 from swahr.engine.train import train
 from swahr.engine.train_step import TrainStep
 from swahr.inference.predictor import ScaleError
 from swahr.losses.criterion import build_criterion
 from swahr.models.build import build_model
+from swahr.models.heads.higher_hrnet import HigherHRNetHead
 from swahr.models.weights import CheckpointError, published_state
 from swahr.parts import PartError
 from swahr.skeleton import COCO, skeleton_yaml
@@ -546,6 +560,78 @@ def test_a_checkpoint_has_the_steps_since_the_last_report_and_leaves_them_to_the
     assert told == [3, 1]
 
 
+def test_the_time_left_is_that_of_all_steps_to_come(
+    start: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of eight steps of two images, at the speed that the same report names."""
+    reports: list[StepReport] = []
+    monkeypatch.setattr(EpochBar, "tell", lambda self, report: reports.append(report))
+    start()
+    left = [report.seconds_left * report.images_per_second / 2 for report in reports]
+    assert left == pytest.approx([6, 4, 2, 0])
+
+
+def test_steps_wait_for_hooks_that_read_gradients_only(
+    start: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Others leave the step as cheap as it is without hooks."""
+    calls: list[bool] = []
+    original = TrainStep.__call__
+
+    def step(self: TrainStep, *args: Any, after_backward: Any, **options: Any) -> Any:
+        calls.append(after_backward is not None)
+        return original(self, *args, after_backward=after_backward, **options)
+
+    monkeypatch.setattr(TrainStep, "__call__", step)
+    for opts, reads in ((("TRAIN.EMA", 0.9), False), (("TRAIN.CLIP_NORM", 1.0), True)):
+        calls.clear()
+        start("AUTO_RESUME", False, "TRAIN.END_EPOCH", 1, *opts)
+        assert calls == [reads] * 4
+
+
+def test_another_seed_than_that_of_an_older_checkpoint_is_said(
+    config_file: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The published code's checkpoints name none."""
+    cfg = load_config(config_file, ["TRAIN.SEED", 5])
+    for seed in (None, 5, 4):
+        assert refuse_other_settings(cfg, RunIdentity(seed=seed), Path("x.pth.tar")) == {}
+    assert caplog.messages == ["TRAIN.SEED is 4 in x.pth.tar, and is now another"]
+
+
+@pytest.mark.parametrize("tags", [True, False])
+@pytest.mark.parametrize("predicted", [True, False])
+@pytest.mark.parametrize("targets", [True, False])
+def test_which_maps_a_panel_has(
+    config_file: Path, targets: bool, predicted: bool, tags: bool
+) -> None:
+    names = ("SAVE_HEATMAPS_GT", "SAVE_HEATMAPS_PRED", "SAVE_TAGMAPS_PRED")
+    opts = [f"DEBUG.{name}={on}" for name, on in zip(names, (targets, predicted, tags))]
+    board = TensorBoard(None)
+    assert setup.build_panels(load_config(config_file, opts), Path(), board) is None
+    cfg = load_config(config_file, ["DEBUG.DEBUG=True", "PRINT_FREQ=7", *opts])
+    panels = setup.build_panels(cfg, Path("run"), board)
+    assert (panels is not None) == (targets or predicted)
+    if panels is not None:
+        assert (panels.scales, panels.tags) == (predicted, tags)
+        assert (panels.folder, panels.board, panels.print_freq) == (Path("run/panels"), board, 7)
+
+
+@pytest.mark.parametrize("last", [True, False])
+def test_the_layout_of_the_weights_is_that_of_the_settings(config_file: Path, last: bool) -> None:
+    cfg = load_config(config_file, ["TRAIN.CHANNELS_LAST", last])
+    weight = published_state(setup.build_network(cfg, torch.device("cpu")))["conv1.weight"]
+    assert weight.is_contiguous(memory_format=torch.channels_last) == last
+
+
+def test_fresh_weights_are_those_of_the_seed(config_file: Path) -> None:
+    def bias(seed: int) -> torch.Tensor:
+        cfg = load_config(config_file, ["TRAIN.SEED", seed])
+        return published_state(setup.build_network(cfg, torch.device("cpu")))["final_layers.0.bias"]
+
+    assert torch.equal(bias(3), bias(3)) and not torch.equal(bias(3), bias(4))
+
+
 def test_sums_do_not_depend_on_when_the_meter_is_read() -> None:
     values = torch.rand(50, generator=torch.Generator().manual_seed(0))
     sums = []
@@ -780,6 +866,21 @@ def test_many_replaced_images_are_counted(
     ]
 
 
+def test_a_head_without_tags_is_named_before_training(
+    start: Start, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The decoder would ask for them at the first validation."""
+    original = HigherHRNetHead.forward
+    monkeypatch.setattr(
+        HigherHRNetHead,
+        "forward",
+        lambda self, features: [s._replace(tags=None) for s in original(self, features)],
+    )
+    with pytest.raises(TrainingError, match="TEST.DECODER associative groups joints by tags, of"):
+        start("LOSS.TERMS", ["heatmap", "scale"], "DATASET.MAX_NUM_PEOPLE", 1)
+    assert not (folder / "checkpoint.pth.tar").exists()
+
+
 def test_a_validation_set_with_problems_is_named_before_training(
     start: Start, folder: Path, images: Path, tmp_path: Path
 ) -> None:
@@ -828,7 +929,7 @@ def test_heads_without_a_loss_are_told_to_the_processes(
     calls: list[dict[str, Any]] = []
     monkeypatch.setattr(comm, "has_group", lambda: True)
     monkeypatch.setattr(
-        setup, "DistributedDataParallel", lambda module, **options: calls.append(options)
+        setup, "DistributedDataParallel", lambda module, **options: calls.append(options) or module
     )
     for opts in (
         [],
@@ -837,7 +938,7 @@ def test_heads_without_a_loss_are_told_to_the_processes(
         ["LOSS.WITH_HEATMAPS_LOSS", "[True, False]"],
     ):
         cfg = load_config(config_file, opts)
-        setup.wrap_model(build_model(cfg), torch.device("cpu"), build_criterion(cfg).reads)
+        setup.build_train_step(cfg, build_model(cfg), build_criterion(cfg), torch.device("cpu"))
     assert [options["find_unused_parameters"] for options in calls] == [False, True, False, True]
     assert all(options[setup.BUFFERS] is False for options in calls)
 

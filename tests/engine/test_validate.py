@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import cv2
+import numpy as np
 import pytest
 import torch
 
@@ -25,7 +26,7 @@ from swahr.engine.validate import (
     validate_weights,
     write_report,
 )
-from swahr.evaluation.metrics import evaluate
+from swahr.evaluation.metrics import METRICS, evaluate
 from swahr.evaluation.results import PartFiles
 from swahr.inference.predictor import Predictor
 from swahr.models.build import build_model
@@ -250,6 +251,30 @@ def test_validation_writes_results_and_a_report(config_file: Path, weights: Path
     records = json.loads(files[f"{NAME}.json"])
     assert records and {len(record["keypoints"]) for record in records} == {51}
     assert files[f"{NAME}.md"] == f"{report}\n"
+
+
+def test_the_main_process_alone_writes_and_all_get_the_figures(
+    config_file: Path, weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each process has a disk of its own here."""
+    cfg = load_config(config_file, ["TRAIN.PLOTS", "True"])
+    model = build_model(cfg).eval()
+    model.load_state_dict(torch.load(weights, weights_only=True))
+    figures = in_processes(
+        monkeypatch, 2, lambda: validate(cfg, model, folder=tmp_path / f"disk{comm.rank()}")
+    )
+    assert figures[0] == figures[1] and "AP" in figures[0]
+    assert {path.name for path in (tmp_path / "disk0").iterdir()} == {"results", "val_images.jpg"}
+    assert not (tmp_path / "disk1").exists()
+
+
+def test_figures_of_numpy_are_written_as_plain_numbers(
+    config_file: Path, weights: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(METRICS, "mine", lambda dataset, records: np.float32(0.5))
+    assert type(validated(config_file, weights).stats["mine"]) is float
+    figures = json.loads(result_files(config_file)[f"{NAME}_figures.json"])["figures"]
+    assert figures["mine"] == 0.5
 
 
 def test_the_report_says_weights_settings_and_skipped_images() -> None:

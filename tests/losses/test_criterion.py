@@ -266,6 +266,15 @@ def test_terms_that_do_not_fit() -> None:
         two_names(*make_stages())
 
 
+def test_losses_that_are_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    flat = Criterion([Term(lambda output, target: 0.5, {"flat": [1]})], 2)
+    with pytest.raises(LossError, match="function of the loss flat gives a float; it must give a"):
+        flat(*make_stages())
+    monkeypatch.setitem(LOSSES, "flat", lambda cfg: lambda output, target: 0.5)
+    with pytest.raises(LossError, match="^LOSS.TERMS: flat gives a function, not a swahr.losses"):
+        criterion(TERMS=["flat"])
+
+
 def test_outputs_that_do_not_fit() -> None:
     outputs, targets = make_stages()
     with pytest.raises(LossError, match="^1 outputs and 2 targets: the criterion is for 2 stages$"):

@@ -81,6 +81,13 @@ class Brightness(Head):
         return [StageOutput(None, self.project(features), None)]
 
 
+def test_a_function_reaches_every_map() -> None:
+    one = torch.ones(1)
+    doubled = StageOutput(one, 2 * one, 3 * one, {"mine": 4 * one}).map(lambda maps: 2 * maps)
+    assert doubled == (2 * one, 4 * one, 6 * one, {"mine": 8 * one})
+    assert StageOutput(None, one, None).map(lambda maps: maps) == (None, one, None, None)
+
+
 def with_parts(backbone: str, head: str) -> CfgNode:
     cfg = published(W32).clone()
     cfg.defrost()
@@ -95,8 +102,25 @@ def test_parts_of_your_own(monkeypatch: pytest.MonkeyPatch) -> None:
     model = build_model(with_parts("blur/strong", "brightness"))
     assert model.strides == (2,) and model.size_divisor == 2
     assert model(torch.zeros(1, 3, 6, 4))[0].heatmaps.shape == (1, 1, 3, 2)
-    assert model.head.is_idle({("heatmaps", 0)})  # the safe answer
     assert list(published_state(model)) == ["head.project.weight", "head.project.bias"]
+
+
+@pytest.mark.parametrize(
+    ("part", "name", "message"),
+    [
+        (Blur, "stride", "MODEL.BACKBONE blur: has no whole number 'stride', see Backbone"),
+        (Brightness, "upsampling", "MODEL.HEAD brightness: has no tuple 'upsampling'; see Head"),
+    ],
+)
+def test_parts_that_do_not_say_their_sizes(
+    monkeypatch: pytest.MonkeyPatch, part: type, name: str, message: str
+) -> None:
+    monkeypatch.setitem(BACKBONES, "blur", lambda cfg: Blur())
+    monkeypatch.setitem(HEADS, "brightness", lambda cfg, backbone: Brightness(backbone.channels))
+    monkeypatch.delattr(part, name)
+    with pytest.raises(ModelError) as error:
+        build_model(with_parts("blur", "brightness"))
+    assert str(error.value) == message
 
 
 @pytest.mark.parametrize(
@@ -147,6 +171,19 @@ def test_emulated_types_are_said_once(
     amp_dtype(cfg)
     [message] = caplog.messages
     assert message.startswith(f"AMP.DTYPE {name}: this CPU has no units for it and emulates it")
+
+
+def test_a_gpu_without_units_is_called_one(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Every GPU has units for fp16."""
+    build._warn_of_emulation.cache_clear()
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (7, 5))
+    monkeypatch.setattr(build, "_cpu_has", lambda *questions: False)
+    for name, dtype in (("fp16", torch.float16), ("bf16", torch.bfloat16)):
+        assert amp_dtype(published(W32, "AMP.ENABLED=True", f"AMP.DTYPE={name}"), "cuda") == dtype
+    [message] = caplog.messages
+    assert message.startswith("AMP.DTYPE bf16: this GPU has no units for it")
 
 
 @pytest.mark.parametrize("name", ["_is_avx512_bf16_supported", "_is_amx_tile_supported"])

@@ -127,6 +127,15 @@ def test_strided_maps_in_bf16_get_their_gradient_from_float32() -> None:
     assert (found.double() - exact.grad).norm() < 0.005 * exact.grad.norm()
 
 
+def test_other_devices_have_the_gradients_of_pytorch() -> None:
+    for device in ("cpu", "meta"):
+        x = torch.ones(1, 4, 6, 6, device=device)
+        weight = torch.ones(4, 1, 3, 3, device=device, requires_grad=True)
+        output = depthwise_conv2d(x, weight, None)
+        assert output.grad_fn is not None
+        assert ("Depthwise" in output.grad_fn.name()) == (device == "cpu")
+
+
 def test_which_layers_of_a_network_train_so() -> None:
     fitting = [nn.Conv2d(4, 4, 3, groups=4), nn.Conv2d(4, 4, 5, stride=2, padding=2, groups=4)]
     other = [

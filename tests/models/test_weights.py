@@ -22,6 +22,7 @@ from swahr.models.weights import (
     load_weights,
     published_state,
     read_state_dict,
+    verify_checksums,
 )
 from tests.models.tiny_networks import STAGES, VARIANTS, bare_network, network
 
@@ -269,6 +270,23 @@ def test_bad_files(tmp_path: Path, kind: str, capfd: pytest.CaptureFixture[str])
     assert capfd.readouterr() == ("", "")
 
 
+@pytest.mark.parametrize(("place", "value"), [(8, 1), (10, 97)])
+def test_archives_that_only_others_can_check_are_left_to_them(
+    tmp_path: Path, place: int, value: int
+) -> None:
+    """Bytes of an archive's list of files: one that is encrypted, and an unknown compression."""
+    path = saved(tmp_path / "a.pth", {"conv1.weight": torch.ones(3)})
+    data = bytearray(path.read_bytes())
+    data[data.index(b"PK\1\2") + place] = value
+    path.write_bytes(data)
+    verify_checksums(path)
+
+
+def test_only_what_every_name_begins_with_is_a_wrapper(tmp_path: Path) -> None:
+    state = {name: torch.ones(1) for name in ("module.a", "module._orig_mod.b", "c")}
+    assert list(read_state_dict(saved(tmp_path / "a.pth", state))) == list(state)
+
+
 UNUSUAL: dict[str, tuple[Callable[[], Tensor], str]] = {
     "float8": (lambda: torch.ones(2).to(torch.float8_e4m3fn), "is of type float8_e4m3fn"),
     "complex": (lambda: torch.ones(2, dtype=torch.complex64), "is of type complex64"),
@@ -390,6 +408,12 @@ def test_joints_that_stay_open() -> None:
         load_state(one_output(3, 3), state)
 
 
+def test_an_odd_number_of_maps_is_not_halved() -> None:
+    """35 maps are not those of 17 joints with a tag each."""
+    settings = describe_settings(published_state(one_output(35, 0)))
+    assert "MODEL.NUM_JOINTS" not in settings
+
+
 def test_other_widths() -> None:
     state = published_state(network(stages=BROADER))
     before = published_state(network())
@@ -487,6 +511,11 @@ def test_pretrained_errors(tmp_path: Path) -> None:
     )
     with pytest.raises(CheckpointError, match=f"{another}, .*{width}"):
         load_pretrained(network(), path)
+    alone = published_state(network(stages=BROADER))
+    of_head = ("final_layers", "deconv_layers", "conv_scale_layers")
+    alone = {name: value for name, value in alone.items() if not name.startswith(of_head)}
+    with pytest.raises(CheckpointError, match=width):
+        load_pretrained(network(), saved(path, alone))
     none = (
         r"none of its 1 tensors \(first fc\.weight\) is one of the network's in "
         r"PRETRAINED_LAYERS \(fc, conv1\)$"
@@ -547,3 +576,24 @@ def test_settings_describe_themselves(variant: str) -> None:
     assert settings["MODEL.EXTRA.STEM_BLOCKS"] == 4
     assert settings["MODEL.EXTRA.STAGE3.NUM_BLOCKS"] == [1, 2, 1]
     assert settings["MODEL.EXTRA.STAGE4.BLOCK"] == ("BOTTLENECK" if variant == "wide" else "BASIC")
+    assert settings["MODEL.EXTRA.STAGE4.NUM_MODULES"] == (1 if variant == "wide" else 2)
+    assert settings["MODEL.EXTRA.FINAL_CONV_KERNEL"] == (3 if variant == "wide" else 1)
+
+
+def test_transposed_convolutions_describe_themselves() -> None:
+    found = describe_settings(published_state(network("two steps")))
+    deconv = {key.rpartition(".")[2]: found[key] for key in found if ".DECONV." in key}
+    assert deconv == {
+        "NUM_DECONVS": 2,
+        "NUM_BASIC_BLOCKS": 1,
+        "NUM_CHANNELS": [4, 5],
+        "KERNEL_SIZE": [3, 2],
+        "CAT_OUTPUT": [False, True],
+    }
+
+
+def test_a_file_without_a_stem_says_nothing_of_its_blocks() -> None:
+    state = published_state(network())
+    rest = {name: value for name, value in state.items() if not name.startswith("layer1")}
+    assert describe_settings(state)["MODEL.EXTRA.STEM_BLOCKS"] == 4
+    assert "MODEL.EXTRA.STEM_BLOCKS" not in describe_settings(rest)

@@ -17,6 +17,7 @@ from swahr.codec.tile_bounds import Floats
 from swahr.jit import kernel
 
 NO_MATCH_COST = 1e10  # of a peak without a person, where there are more peaks than people
+FARTHEST = 1e100  # at most; the assignment subtracts costs, and cannot subtract infinite ones
 SCORE_DIGITS = 100  # a step of 1 in rounded tag distance outweighs every score
 
 PeakOfJoint = NDArray[np.int64]
@@ -145,6 +146,7 @@ def _costs(distances, scores, use_detection_val):  # type: ignore[no-untyped-def
                 costs[n, person] = np.rint(distances[n, person]) * SCORE_DIGITS - np.float64(
                     scores[n]
                 )
+            costs[n, person] = min(costs[n, person], FARTHEST)
         costs[n, known:] = NO_MATCH_COST
     return costs
 

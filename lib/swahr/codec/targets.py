@@ -113,10 +113,10 @@ def render_heatmaps(
 
 
 def render_scale_aware(joints: Tensor, size: int, drop_absent: bool | None = None) -> Tensor:
-    """Like render_heatmaps, for joints (B, N, K, 4) whose fourth number is the joint's own sigma in
-    pixels.
+    """Like render_heatmaps, for joints (B, N, K, 4) whose fourth number is the person's sigma in
+    pixels; that of the first joint counts, as in the published code.
     """
-    sigma = joints[..., 3]
+    sigma = joints[:, :, :1, 3].expand(joints.shape[:-1])
     # This waits for a GPU: patches need a size.
     largest = float(sigma.max()) if sigma.numel() else 0.0
     return _render(joints, sigma, size, math.ceil(6 * largest + 3), drop_absent)

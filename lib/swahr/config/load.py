@@ -72,6 +72,7 @@ def load_config(
     _apply_mixed_precision(values, given)
     _apply_scale_heads(values)
     _follow_skeleton(values, given)
+    _count_center(values)
     _join_data_dir(values)
     _spread_over_stages(values)
     cfg = unflatten(values)
@@ -231,6 +232,18 @@ def _follow_skeleton(values: dict[str, Any], given: dict[str, Setting]) -> None:
     for key, value in implied.items():
         if key not in given or given[key].layer < layer:
             values[key] = value
+
+
+def _count_center(values: dict[str, Any]) -> None:
+    """Add the centre to the numbers of joints that lack it, as the published code does."""
+    if not values["DATASET.WITH_CENTER"]:
+        return
+    try:
+        joints = configured_skeleton(unflatten(values)).num_keypoints
+    except (OSError, TypeError, ValueError, LookupError):  # `rules` reports it
+        return
+    for key in ("MODEL.NUM_JOINTS", "DATASET.NUM_JOINTS"):
+        values[key] += values[key] == joints
 
 
 def _join_data_dir(values: dict[str, Any]) -> None:

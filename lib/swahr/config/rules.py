@@ -372,7 +372,7 @@ def _run_without_effect(cfg: Any) -> Iterator[tuple[str, str]]:
 
 def _reason_without_effect(cfg: Any, key: Key) -> str:
     """Why a key changes nothing, '' if it does; what its only_with depends on counts first."""
-    if key.no_effect or not key.only_with:
+    if not key.only_with:
         return key.no_effect
     name, _ = key.only_with
     reason = _reason_without_effect(cfg, SCHEMA[name])

@@ -326,11 +326,13 @@ def _check_types(content: Any, path: Path) -> None:
             raise CheckpointError(f"{path}: not a training checkpoint: its {key!r} is a {found}")
     for name, value in content["state_dict"].items():
         if not isinstance(name, str) or not isinstance(value, Tensor):
-            entry = f"its 'state_dict' has an entry {str(name)[:80]!r}"
-            reason = f"is a {type(value).__name__}, not a tensor"
+            reason = f"that is a {type(value).__name__}, not a tensor"
             if not isinstance(name, str):
-                reason = f"has a {type(name).__name__} for a name"
-            raise CheckpointError(f"{path}: not a training checkpoint: {entry} that {reason}")
+                reason = f"whose name is no text but a {type(name).__name__}"
+            raise CheckpointError(
+                f"{path}: not a training checkpoint: its 'state_dict' has an entry "
+                f"{str(name)[:80]!r} {reason}"
+            )
     progress = content.get("progress", {})
     types: dict[str, Any] = dict.fromkeys(("perf", "best_perf"), int | float | None)
     types["seconds"] = int | float
@@ -374,8 +376,6 @@ def restore_optimizer(
         for group, of_this_start in zip(groups, settings):
             group.update(of_this_start)
         optimizer.load_state_dict({**state, "param_groups": groups})
-        for group, of_this_start in zip(optimizer.param_groups, settings, strict=True):
-            group.update(of_this_start)
     except (ValueError, KeyError, TypeError, AttributeError, IndexError) as error:
         raise CheckpointError(
             f"{path}: its optimizer does not fit the network: {_reason(error)}"

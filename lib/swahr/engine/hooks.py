@@ -17,6 +17,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Mapping
+from difflib import get_close_matches
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -39,7 +40,7 @@ from swahr.engine.run_plots import draw_curves
 from swahr.engine.schedule import TrainingError
 from swahr.evaluation.figures import is_defined
 from swahr.evaluation.scores import is_better
-from swahr.models.weights import load_state, published_state
+from swahr.models.weights import CheckpointError, load_state, published_state
 from swahr.parts import choose
 
 if TYPE_CHECKING:
@@ -47,6 +48,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger("swahr")
 
+LIKE_A_METHOD = 0.85  # from this likeness to a hook's method, of 0 to 1, another one is a slip
 SHARE_INTERVAL = 5.0  # seconds after which ShareCPU looks again
 
 Stats = dict[str, float]  # figures of a validation by name; the same on every process
@@ -363,5 +365,29 @@ def build_hooks(cfg: Any, model: nn.Module) -> dict[str, Hook]:
     for name in [*FIRST, *named, *LAST]:
         hook = choose(HOOKS, name, "TRAIN.HOOKS")(cfg, model)
         if hook is not None:
+            _check_hook(name, hook)
             hooks[name] = hook
     return hooks
+
+
+def _check_hook(name: str, hook: Any) -> None:
+    """Raise TrainingError for what is no Hook, and for a state that no checkpoint can hold. Name
+    methods that look like slips, as nothing calls them.
+    """
+    if not isinstance(hook, Hook):
+        raise TrainingError(
+            f"TRAIN.HOOKS: {name} gives a {type(hook).__name__}, not a swahr.engine.hooks.Hook"
+        )
+    known = [method for method in dir(Hook) if not method.startswith("_")]
+    for method in sorted(set(dir(hook)) - set(dir(Hook))):
+        for meant in get_close_matches(method, known, 1, LIKE_A_METHOD):
+            logger.warning(
+                "TRAIN.HOOKS: %s has a method %s, which nothing calls; is %s meant?",
+                name,
+                method,
+                meant,
+            )
+    try:
+        checkpoint.plain_copy({name: hook.state_dict()})
+    except CheckpointError as error:
+        raise TrainingError(f"TRAIN.HOOKS: the state of {error}") from None

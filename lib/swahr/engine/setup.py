@@ -43,12 +43,14 @@ from swahr.engine.step_monitor import StepMonitor
 from swahr.engine.train_step import LossScaler, TrainStep, takes_skipping
 from swahr.engine.trainer import Trainer, gradient_hooks
 from swahr.evaluation.scores import figure_names
+from swahr.inference.exported_network import used_maps
 from swahr.inference.load import set_cudnn
 from swahr.inference.predictor import check_test_scales
 from swahr.losses.criterion import Criterion, build_criterion
 from swahr.models.build import amp_dtype, build_model
 from swahr.models.freeze import freeze
-from swahr.models.network import ModelError, PoseNetwork, use_channels_last
+from swahr.models.network import ModelError, PoseNetwork, StageOutput, use_channels_last
+from swahr.models.trial import has_idle_parameters, try_network
 from swahr.models.weights import published_state
 
 logger = logging.getLogger("swahr")
@@ -80,6 +82,7 @@ def build_trainer(
     set_cudnn(cfg)
     model = build_network(cfg, device)
     cfg = fit_to_network(cfg, model.strides, model.size_divisor)
+    outputs = try_network(model, trial_image(cfg, device), cfg.MODEL.NUM_JOINTS)
     criterion = build_criterion(cfg)
     launchers = sorted(set(comm.all_gather(comm.launcher_id())))
     resumes_own = continues_own_run(cfg, folder, launchers)
@@ -90,6 +93,7 @@ def build_trainer(
     validation_set = open_validation_set(cfg)
     if validation_set is not None:
         check_test_scales(cfg.TEST.SCALE_FACTOR, model.size_divisor)
+        check_tested_tags(cfg, outputs)
         check_best_metric(cfg)
     loader = build_train_loader(cfg, dataset, comm.rank(), world_size)
     loader.worker_init_fn = LeaveSignalsToParent(loader.worker_init_fn)
@@ -164,6 +168,19 @@ def open_validation_set(cfg: Any) -> KeypointDataset | None:
             logger.info("no validation, not even after the last epoch: %s does not exist", file)
             return None
     return build_validation_set(cfg)
+
+
+def check_tested_tags(cfg: Any, outputs: Sequence[StageOutput]) -> None:
+    """TrainingError if the decoder groups joints by tags, and the network gives none of those that
+    testing uses.
+    """
+    _, use_tags = used_maps(cfg)
+    has_tags = any(used and output.tags is not None for used, output in zip(use_tags, outputs))
+    if cfg.TEST.DECODER == "associative" and not has_tags:
+        raise TrainingError(
+            f"TEST.DECODER associative groups joints by tags, of which MODEL.HEAD {cfg.MODEL.HEAD} "
+            "gives none that TEST.WITH_AE uses; name a decoder that needs none"
+        )
 
 
 def check_best_metric(cfg: Any) -> None:
@@ -295,6 +312,9 @@ def build_train_step(
         logger.info("AMP.DTYPE auto: %s on this %s", dtype or torch.float32, device.type)
     loss_network: nn.Module | None = None
     wrapped: nn.Module = model
+    is_idle = comm.has_group() and has_idle_parameters(
+        model, trial_image(cfg, device), criterion.reads
+    )
     if cfg.TRAIN.COMPILE:
         encoder.drop_absent = False  # compiled code cannot depend on how many there are
         loss_network = LossNetwork(
@@ -304,10 +324,9 @@ def build_train_step(
             dtype=dtype,
             memory_format=memory_format(cfg),
         )
-        is_idle = model.head.is_idle(criterion.reads)
         loss_network = in_parallel(compiled(loss_network, cfg, device), device, is_idle)
     else:
-        wrapped = wrap_model(model, device, criterion.reads)
+        wrapped = in_parallel(model, device, is_idle)
     step = TrainStep(
         model=wrapped,
         encoder=encoder,
@@ -345,6 +364,13 @@ def record_if_possible(step: TrainStep, cfg: Any, gradient_hooks: Sequence[str] 
         step.record()
 
 
+def trial_image(cfg: Any, device: torch.device) -> torch.Tensor:
+    """An image (1, 3, S, S) as training gives them to the network, S = DATASET.INPUT_SIZE."""
+    size = cfg.DATASET.INPUT_SIZE
+    image = torch.zeros(1, 3, size, size, device=device)
+    return image.contiguous(memory_format=memory_format(cfg))
+
+
 def memory_format(cfg: Any) -> torch.memory_format:
     """The layout of images and maps that TRAIN.CHANNELS_LAST names."""
     return torch.channels_last if cfg.TRAIN.CHANNELS_LAST else torch.contiguous_format
@@ -362,16 +388,6 @@ def compiled(module: nn.Module, cfg: Any, device: torch.device) -> nn.Module:
         mode = {"max-autotune": "max-autotune-no-cudagraphs"}.get(mode, "default")
     network: nn.Module = compile_network(module, "TRAIN.COMPILE", device, mode)
     return network
-
-
-def wrap_model(
-    model: PoseNetwork, device: torch.device, terms_read: set[tuple[str, int]]
-) -> nn.Module:
-    """The model as training calls it: in DistributedDataParallel if there are several processes.
-
-    terms_read: the maps that the criterion reads, (name, stage).
-    """
-    return in_parallel(model, device, model.head.is_idle(terms_read))
 
 
 def in_parallel(module: nn.Module, device: torch.device, is_idle: bool) -> nn.Module:

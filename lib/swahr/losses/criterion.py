@@ -137,6 +137,11 @@ def _losses_of(
     values = term.function(output, target)
     if isinstance(values, Tensor):
         values = [values]
+    if not isinstance(values, Sequence) or not all(isinstance(v, Tensor) for v in values):
+        raise LossError(
+            f"LOSS.TERMS: the function of the loss {names} gives a {type(values).__name__}; it "
+            "must give a tensor (B,), or one for each of its losses"
+        )
     if len(values) != len(term.weights):
         raise LossError(
             f"LOSS.TERMS: the function of the loss {names} gives {len(values)} tensors; it must "
@@ -222,4 +227,10 @@ def build_criterion(cfg: Any) -> Criterion:
     Raises PartError for an unknown name, LossError as Criterion does.
     """
     terms = [choose(LOSSES, name, "LOSS.TERMS")(cfg) for name in cfg.LOSS.TERMS]
+    for name, term in zip(cfg.LOSS.TERMS, terms):
+        if not isinstance(term, Term):
+            raise LossError(
+                f"LOSS.TERMS: {name} gives a {type(term).__name__}, not a "
+                "swahr.losses.criterion.Term"
+            )
     return Criterion(terms, cfg.LOSS.NUM_STAGES)

@@ -16,7 +16,7 @@ import torch
 from swahr.models.backbones.hrnet import build_hrnet
 from swahr.models.backbones.timm import build_timm
 from swahr.models.heads.higher_hrnet import build_higher_hrnet
-from swahr.models.network import Backbone, Head, PoseNetwork
+from swahr.models.network import Backbone, Head, ModelError, PoseNetwork
 from swahr.parts import choose
 
 logger = logging.getLogger(__name__)
@@ -86,7 +86,14 @@ def build_model(cfg: Any) -> PoseNetwork:
     unknown part and ModelError for settings that make no network.
     """
     backbone = choose(BACKBONES, cfg.MODEL.BACKBONE.split("/")[0], "MODEL.BACKBONE")(cfg)
+    for name in ("channels", "stride", "size_divisor"):
+        if not isinstance(getattr(backbone, name, None), int):
+            raise ModelError(
+                f"MODEL.BACKBONE {cfg.MODEL.BACKBONE}: has no whole number {name!r}, see Backbone"
+            )
     head = choose(HEADS, cfg.MODEL.HEAD, "MODEL.HEAD")(cfg, backbone)
+    if not getattr(head, "upsampling", ()):
+        raise ModelError(f"MODEL.HEAD {cfg.MODEL.HEAD}: has no tuple 'upsampling'; see Head")
     model = PoseNetwork(backbone, head)
     if cfg.MODEL.INIT_WEIGHTS:
         model.init_weights()

@@ -70,14 +70,6 @@ class Head(nn.Module):
     def for_testing(self) -> None:
         """Drop, in-place, what testing does not need; nothing by default."""
 
-    def is_idle(self, terms_read: set[tuple[str, int]]) -> bool:
-        """Whether some parameters get no gradient if the loss reads only these maps.
-
-        terms_read: (field of StageOutput or name in its extra, stage). True is always safe: it
-        makes DistributedDataParallel look for such parameters, which takes a little time.
-        """
-        return True
-
 
 class PoseNetwork(nn.Module):
     """images (B, 3, H, W) -> one StageOutput per resolution, low to high.

@@ -124,9 +124,9 @@ def describe_settings(state: Mapping[str, Tensor], joints: Collection[int] = ())
     shapes = {name: tuple(tensor.shape) for name, tensor in state.items() if tensor.dim() == 4}
     if "stage2.0.branches.0.0.conv1.weight" not in shapes:
         return {}
-    found: dict[str, Any] = {
-        "MODEL.EXTRA.STEM_BLOCKS": len(_numbered(shapes, r"layer1\.(\d+)\.conv1\.weight"))
-    }
+    found: dict[str, Any] = {}
+    if stem := _numbered(shapes, r"layer1\.(\d+)\.conv1\.weight"):
+        found["MODEL.EXTRA.STEM_BLOCKS"] = len(stem)
     for stage in (2, 3, 4):
         key = f"MODEL.EXTRA.STAGE{stage}"
         name = rf"stage{stage}\.0\.branches"

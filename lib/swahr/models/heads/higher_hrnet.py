@@ -90,19 +90,6 @@ class HigherHRNetHead(Head):
         """Drop the scale heads in-place: only the loss reads scale maps."""
         self.conv_scale_layers = nn.ModuleList()
 
-    def is_idle(self, terms_read: set[tuple[str, int]]) -> bool:
-        """Whether some parameters get no gradient if the loss reads only these maps."""
-        last = max((stage for _, stage in terms_read), default=-1)
-        if last < len(self.deconv_layers):
-            return True
-        for stage, feeds_next in enumerate(self.cat_output):
-            if self.conv_scale_layers and ("scales", stage) not in terms_read:
-                return True
-            read = {("heatmaps", stage), ("tags", stage)} & terms_read
-            if not read and not feeds_next:
-                return True
-        return False
-
     def forward(self, features: Tensor) -> list[StageOutput]:
         """(B, in_channels, h, w) -> outputs at h x w, 2h x 2w and so on."""
         x = features
