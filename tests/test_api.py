@@ -8,14 +8,17 @@ import copy
 import importlib.util
 import json
 import math
+import os
 import re
 import shutil
 import subprocess
 import sys
+import tempfile
 import textwrap
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from io import BytesIO, StringIO
 from pathlib import Path
 from typing import Any
 
@@ -43,7 +46,7 @@ from swahr.models.weights import CheckpointError, published_state
 from swahr.synthetic import PRESETS, SceneSettings, write_dataset
 from tests.engine.checkpoints import save_checkpoint
 from tests.engine.conftest import CONFIG
-from tests.engine.test_image_sources import phone_photo
+from tests.engine.test_image_sources import no_pipe, phone_photo
 
 ROOT = Path(__file__).resolve().parents[1]
 TEST = ["TEST.FLIP_TEST", "True", "TEST.DETECTION_THRESHOLD", "0"]  # finds somebody everywhere
@@ -172,6 +175,44 @@ def test_one_image(network: Network, model: swahr.PoseModel, convert: Callable) 
     assert same(model(convert(path)), model(path))
 
 
+@pytest.mark.parametrize("of_bytes", [bytes, bytearray, memoryview, BytesIO])
+def test_the_contents_of_a_file_are_an_image(
+    model: swahr.PoseModel, tmp_path: Path, of_bytes: Callable
+) -> None:
+    """As the file is read: turned as its EXIF orientation says."""
+    noise = np.random.default_rng(0).integers(0, 256, (64, 90, 3), np.uint8)
+    data = phone_photo(noise, orientation=6)
+    (tmp_path / "phone.jpg").write_bytes(data)
+    expected = model(tmp_path / "phone.jpg")
+    assert expected.image.shape == (90, 64, 3)
+    assert same(model(of_bytes(data)), expected)
+    (result,) = model([of_bytes(data)])
+    assert same(result, expected) and result.source == "image 0"
+
+
+def test_an_open_file_is_an_image(network: Network, model: swahr.PoseModel) -> None:
+    """Its path is the name of the result; a temporary file has a number for a path."""
+    path = network.files[0]
+    expected = model(path)
+    with path.open("rb") as file:
+        result = model(file)
+        assert same(result, expected) and result.source == str(path)
+        with pytest.raises(ImageError, match=f"^{path}: nothing is left to read"):
+            model(file)
+    with pytest.raises(ImageError, match=f"^{path}: cannot be read .* closed file.$"):
+        model(file)
+    with path.open() as text, pytest.raises(ImageError, match=f"^{path}: is open as text; open it"):
+        model(text)
+    with tempfile.TemporaryFile() as file:
+        file.write(path.read_bytes())
+        file.seek(0)
+        assert model(file).source == "image 0"
+    with tempfile.NamedTemporaryFile() as file:  # its class is none of io's
+        file.write(path.read_bytes())
+        file.seek(0)
+        assert same(model(file), expected)
+
+
 def test_several_images(network: Network, model: swahr.PoseModel) -> None:
     expected = [model(path) for path in network.files]
     array = read_image(network.files[0])
@@ -290,7 +331,20 @@ FLOATS = "image 0: a float tensor goes from 0 to 1, this one from"
         ("none.jpg", InferenceError, "none.jpg: there is no such file or folder, and nothing ma"),
         (["none.jpg"], ImageError, "none.jpg: cannot be read"),
         (7, swahr.LoadError, "an image is a path, an array .*, not int"),
-        (b"jpg", swahr.LoadError, "an image is a path, an array .*, not bytes"),
+        ({}, swahr.LoadError, "an image is a path, an array .* or an open file, not dict$"),
+        (b"jpg", ImageError, "image 0: not an image that can be decoded$"),
+        (b"", ImageError, "image 0: the file is empty$"),
+        (
+            BytesIO(),
+            ImageError,
+            r"image 0: nothing is left to read; seek\(0\) goes back to its sta",
+        ),
+        (StringIO("jpg"), ImageError, 'image 0: is open as text; open it in binary mode, "rb"$'),
+        (
+            memoryview(np.zeros((4, 4, 3), np.uint8)),
+            ImageError,
+            "image 0: a memoryview must be of a file's bytes; give numpy.asarray of one of pixels$",
+        ),
         (np.zeros((4, 4), np.uint8), swahr.LoadError, r"an image is an array .* shape \(4, 4\)"),
         (np.zeros((4, 4, 3)), PredictionError, "image 0: an image must be a uint8 array"),
         ([7], PredictionError, "image 0: an image must be a uint8 array .*, not int"),
@@ -300,7 +354,12 @@ FLOATS = "image 0: a float tensor goes from 0 to 1, this one from"
         ([""], ImageError, "image 0: its path is empty$"),
         ("~no-such-user/a.jpg", InferenceError, "~no-such-user/a.jpg: there is no such file"),
         (["~no-such-user/a.jpg"], ImageError, "~no-such-user/a.jpg: cannot be read"),
-        (torch.zeros(3, 0, 4), swahr.LoadError, r"image 0: a tensor must .*, not \(3, 0, 4\)$"),
+        (torch.zeros(3, 0, 4), swahr.LoadError, r"image 0: .* tensor is empty, of shape \(3, 0, 4"),
+        (
+            np.zeros((0, 4, 3), np.uint8),
+            PredictionError,
+            r"image 0: an image must have pixels; this array is empty, of shape \(0, 4, 3\)$",
+        ),
         (torch.tensor([0.0, 255]).expand(3, 2, 2), ImageError, f"{FLOATS} 0 to 255$"),
         (torch.tensor([-2.1, 1]).expand(3, 2, 2), ImageError, f"{FLOATS} -2.1 to 1$"),
         (torch.tensor([0.5, math.nan]).expand(3, 2, 2), ImageError, f"{FLOATS} nan to nan$"),
@@ -351,6 +410,31 @@ def test_a_video_among_the_images_of_a_folder_is_skipped(
     (tmp_path / "film.mp4").touch()
     assert len(model(tmp_path)) == 1
     assert f"skipped: {tmp_path}/film.mp4: is a video" in caplog.text
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="this system has no named pipes")
+def test_pipes_and_archives_are_refused(
+    network: Network,
+    model: swahr.PoseModel,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """Nobody writes into the pipe: reading it would wait for ever."""
+    monkeypatch.setattr(api, "read_image", no_pipe(api.read_image))
+    shutil.copy(network.files[0], tmp_path)
+    os.mkfifo(tmp_path / "pipe.jpg")
+    (tmp_path / "photos.zip").touch()
+    for name, reason in (
+        ("pipe.jpg", "is a pipe or a device, not a regular file; give image files"),
+        ("photos.zip", "is an archive; unpack it, and give the folder"),
+    ):
+        path = tmp_path / name
+        for images, error in ((path, InferenceError), ([path], ImageError)):
+            with pytest.raises(error, match=f"^{path}: {reason}$"):
+                model(images)
+        model(tmp_path)
+        assert f"skipped: {path}: {reason}" in caplog.text
 
 
 # -- sources

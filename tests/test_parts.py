@@ -56,6 +56,14 @@ def test_a_path_in_place_of_a_module_says_its_name(given: str, right: str) -> No
         import_modules([given])
 
 
+@pytest.mark.parametrize("given", ["a,b.c", "a, b.c", "a.py,b.c"])
+def test_several_modules_in_one_flag_say_that_it_is_repeated(given: str) -> None:
+    first = given.split(",")[0]
+    line = f"^--import {given}: repeat the flag for each module: --import {first} --import b.c$"
+    with pytest.raises(PartError, match=line):
+        import_modules([given])
+
+
 def test_modules_that_are_missing_or_wrong_are_named_in_one_line(module: str) -> None:
     with pytest.raises(PartError, match="^--import no_such_module: ModuleNotFoundError: No module"):
         import_modules(["no_such_module"])

@@ -23,7 +23,7 @@ from swahr.config.places import COMMAND_LINE
 from swahr.data.images import Image, ImageError, read_image
 from swahr.distributed.comm import select_device
 from swahr.engine.hub import fetch, send
-from swahr.engine.image_sources import ImageFiles, InferenceError
+from swahr.engine.image_sources import ImageFiles, InferenceError, why_no_image
 from swahr.engine.model_files import LoadError, ModelFiles, find_model
 from swahr.engine.published import publish
 from swahr.engine.video import is_video
@@ -151,11 +151,12 @@ class PoseModel:
         """The people of an image -> Result; of several -> a list of Results, in their order.
 
         images: a path, an array (H, W, 3) uint8 RGB, a PIL image (16 bits become 8, as in files), a
-        tensor (3, H, W) in RGB, uint8 or float from 0 to 1; or several: a list, a folder, a glob
-        such as "photos/*.jpg", a generator, an array or tensor with one more dimension. Files are
-        read as viewers show them (EXIF orientation). Of a folder or glob, files that are no images
-        are skipped with a warning. Raises LoadError, InferenceError, ImageError or PredictionError,
-        all ValueErrors, in one line.
+        tensor (3, H, W) in RGB, uint8 or float from 0 to 1, the contents of an image file (bytes,
+        bytearray, memoryview) or a file open in binary mode, which is read from where it stands; or
+        several: a list, a folder, a glob such as "photos/*.jpg", a generator, an array or tensor
+        with one more dimension. Files are read as viewers show them (EXIF orientation). Of a folder
+        or glob, files that are no images are skipped with a warning. Raises LoadError,
+        InferenceError, ImageError or PredictionError, all ValueErrors, in one line.
         """
         several = _is_several(images)
         results = list(self.stream(images))
@@ -366,18 +367,20 @@ def _is_several(images: Any) -> bool:
                 f"shape {tuple(images.shape)}"
             )
         return images.ndim == 4
-    if _is_pil(images):
+    if _is_pil(images) or _is_file(images):
         return False
-    if isinstance(images, bytes | dict) or not isinstance(images, Iterable):
+    if isinstance(images, dict) or not isinstance(images, Iterable):
         raise LoadError(
-            "an image is a path, an array (height, width, 3), a PIL image or a tensor (3, height, "
-            f"width), not {type(images).__name__}"
+            "an image is a path, an array (height, width, 3), a PIL image, a tensor (3, height, "
+            f"width), the contents of a file or an open file, not {type(images).__name__}"
         )
     return True
 
 
 def _why_no_image(path: str | os.PathLike[str]) -> str:
-    """What to do with an address or a video, which are no images; '' for other paths."""
+    """What to do with an address, a video, an archive or a pipe, which are no images; '' for other
+    paths.
+    """
     if "://" in str(path):
         return (
             "addresses are not fetched; give a file, or the image as an array or a PIL image; "
@@ -388,7 +391,7 @@ def _why_no_image(path: str | os.PathLike[str]) -> str:
             "is a video or a camera; `swahr predict` reads it, and examples/video.py gives a model "
             "its frames"
         )
-    return ""
+    return why_no_image(path)
 
 
 def _is_pil(item: Any) -> bool:
@@ -396,9 +399,18 @@ def _is_pil(item: Any) -> bool:
     return type(item).__module__.partition(".")[0] == "PIL"
 
 
+def _is_file(item: Any) -> bool:
+    """Whether it is the contents of a file, or an open file of any kind, such as BytesIO."""
+    return isinstance(item, bytes | bytearray | memoryview) or hasattr(item, "readline")
+
+
 def _name(item: Any, number: int) -> str:
-    given = item if isinstance(item, str | os.PathLike) else getattr(item, "filename", "")
-    return str(given) or f"image {number}"
+    """The path of an image, or of the file that it is from; else its number."""
+    given = item
+    if not isinstance(item, str | os.PathLike):
+        given = getattr(item, "filename", "") or (_is_file(item) and getattr(item, "name", ""))
+    named = isinstance(given, str | os.PathLike)  # files without a path are named by a number
+    return (str(given) if named else "") or f"image {number}"
 
 
 def _pixels(item: Any, name: str) -> Image:
@@ -413,7 +425,30 @@ def _pixels(item: Any, name: str) -> Image:
         return _from_tensor(item, name)
     if _is_pil(item):
         return _from_pil(item, name)
+    if _is_file(item):
+        return read_image(_contents(item, name), name, honour_exif=True)
     return item
+
+
+def _contents(item: Any, name: str) -> bytes:
+    """Of a file, which is read where it is open. Raises ImageError."""
+    if isinstance(item, memoryview) and item.ndim != 1:
+        raise ImageError(
+            f"{name}: a memoryview must be of a file's bytes; give numpy.asarray of one of pixels"
+        )
+    if isinstance(item, bytes | bytearray | memoryview):
+        return bytes(item)
+    try:
+        data = item.read()
+    except UnicodeDecodeError:
+        data = ""
+    except (OSError, ValueError) as error:  # closed, or open for writing
+        raise ImageError(f"{name}: cannot be read ({error})") from None
+    if isinstance(data, str):
+        raise ImageError(f'{name}: is open as text; open it in binary mode, "rb"')
+    if not data:
+        raise ImageError(f"{name}: nothing is left to read; seek(0) goes back to its start")
+    return bytes(data)
 
 
 def _from_pil(item: Any, name: str) -> NDArray[np.uint8]:
@@ -435,8 +470,13 @@ def _from_pil(item: Any, name: str) -> NDArray[np.uint8]:
 
 
 def _from_tensor(image: Tensor, name: str) -> NDArray[np.uint8]:
-    if image.ndim != 3 or len(image) != 3 or not image.numel():
+    if image.ndim != 3 or len(image) != 3:
         raise LoadError(f"{name}: a tensor must have shape (3, H, W), not {tuple(image.shape)}")
+    if not image.numel():
+        raise LoadError(
+            f"{name}: an image must have pixels; this tensor is empty, of shape "
+            f"{tuple(image.shape)}"
+        )
     if image.dtype.is_floating_point:
         _check_range(image, name)
         image = (image.clamp(0, 1) * 255).round().to(torch.uint8)

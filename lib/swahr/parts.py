@@ -53,7 +53,11 @@ def import_modules(names: Iterable[str]) -> None:
 
 
 def _check_module_name(name: str) -> None:
-    """Raise PartError for the path of a file in place of a module's name."""
+    """Raise PartError for several names in one, and for the path of a file in place of a name."""
+    names = [part.strip() for part in name.split(",") if part.strip()]
+    if len(names) > 1:
+        right = " ".join(f"--import {part}" for part in names)
+        raise PartError(f"--import {name}: repeat the flag for each module: {right}")
     path = Path(name)
     if path.suffix != ".py" and len(path.parts) < 2:
         return

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from swahr.distributed import launch
 from swahr.distributed.launch import exit_status, is_known, main_with_exit_status
 
 FULL_DISK = Path("/dev/full")
@@ -117,3 +118,25 @@ def test_an_error_of_the_system_without_a_file_keeps_its_traceback() -> None:
 
     with pytest.raises(OSError, match="Cannot allocate memory"):
         main_with_exit_status(main)
+
+
+@pytest.mark.parametrize(
+    ("rank", "local_rank", "line"),
+    [
+        (0, 0, ""),
+        (4, 0, "ranks here: 4 to 5 of 6; rank 0, on another node, logs\n"),
+        (5, 1, ""),
+    ],
+)
+def test_a_node_that_logs_nothing_says_so(
+    rank: int,
+    local_rank: int,
+    line: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    values = {"RANK": rank, "LOCAL_RANK": local_rank, "LOCAL_WORLD_SIZE": 2, "WORLD_SIZE": 6}
+    for name, value in values.items():
+        monkeypatch.setenv(name, str(value))
+    launch._say_where_rank_0_is()
+    assert capsys.readouterr().err == line

@@ -1,12 +1,17 @@
 from __future__ import annotations
 
+import os
 import struct
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
 import pytest
 
+from swahr.data.images import ImageError, read_image
+from swahr.engine import image_sources
 from swahr.engine.image_sources import ImageFiles, InferenceError
 
 
@@ -122,6 +127,56 @@ def test_no_two_images_are_drawn_to_one_file(photos: Path) -> None:
         "x/a.png": "x/a.png",
         "x/y/c.tif": "x/y/c.tif.png",
     }
+
+
+def no_pipe(read: Callable[..., Any]) -> Callable[..., Any]:
+    """A function that reads a file, if it is no pipe."""
+
+    def read_file(path: Path, **options: Any) -> Any:
+        assert os.path.isfile(path), f"{path} is read"
+        return read(path, **options)
+
+    return read_file
+
+
+ARCHIVE = "is an archive; unpack it, and give the folder$"
+PIPE = "is a pipe or a device, not a regular file; give image files$"
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="this system has no named pipes")
+@pytest.mark.parametrize(
+    ("name", "reason"),
+    [
+        ("film.MOV", "is a video, a source of its own; run swahr predict on it$"),
+        ("more.ZIP", ARCHIVE),
+        ("pipe.jpg", PIPE),
+    ],
+)
+def test_what_is_no_image_says_what_to_give(
+    photos: Path, monkeypatch: pytest.MonkeyPatch, name: str, reason: str
+) -> None:
+    """Nobody writes into the pipe: reading it would wait for ever."""
+    monkeypatch.setattr(image_sources, "read_image", no_pipe(read_image))
+    path = photos / name
+    os.mkfifo(path) if name == "pipe.jpg" else path.touch()
+    for sources in ([photos], [photos / "*"], [path, photos / "a.png"]):
+        files = ImageFiles(sources)
+        with pytest.raises(ImageError, match=f"^{path}: {reason}"):
+            files.read(name)
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="this system has no named pipes")
+def test_the_only_source_is_refused_at_once(photos: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (photos / "more.zip").touch()
+    (photos / "folder.zip").mkdir()
+    (photos / "folder.zip/a.png").touch()
+    os.mkfifo(photos / "pipe")
+    monkeypatch.chdir(photos)
+    monkeypatch.setenv("HOME", str(photos))
+    for source, reason in (("more.zip", ARCHIVE), ("~/more.zip", ARCHIVE), ("pipe", PIPE)):
+        with pytest.raises(InferenceError, match=f"^{source}: {reason}"):
+            ImageFiles([source])
+    assert ImageFiles(["folder.zip"]).names == ["a.png"]
 
 
 def phone_photo(image: np.ndarray, orientation: int) -> bytes:

@@ -13,6 +13,7 @@ import pytest
 import torch
 
 from swahr import cli
+from swahr.codec.tile_bounds import NonFiniteError
 from swahr.commands.report import write_validation_report
 from swahr.config import load_config
 from swahr.data.images import ImageError
@@ -28,6 +29,7 @@ from swahr.engine.validate import (
 )
 from swahr.evaluation.metrics import METRICS, evaluate
 from swahr.evaluation.results import PartFiles
+from swahr.evaluation.scores import MetricError
 from swahr.inference.predictor import Predictor
 from swahr.models.build import build_model
 from swahr.models.weights import CheckpointError
@@ -277,6 +279,34 @@ def test_figures_of_numpy_are_written_as_plain_numbers(
     assert figures["mine"] == 0.5
 
 
+def test_a_metric_that_would_replace_a_figure_is_refused_before_anybody_is_looked_for(
+    config_file: Path, weights: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("swahr.engine.validate.load_model", lambda *args: pytest.fail("loaded"))
+    monkeypatch.setitem(METRICS, "AP", lambda dataset, records: 1.0)
+    with pytest.raises(MetricError, match=r"^METRICS\['AP'\]: the scoring itself gives a figure"):
+        validated(config_file, weights)
+
+
+@pytest.mark.parametrize("number", [2, 51])  # a joint's score, and the person's
+def test_people_of_a_diverged_network_are_told_as_such(
+    dataset: KeypointDataset, tmp_path: Path, number: int
+) -> None:
+    """The maps are finite: training says of NonFiniteError what helps."""
+    found = predict(dataset, predictor())
+    record = found.records[2]
+    if number == 2:
+        record["keypoints"][2] = 4e28
+    else:
+        record["score"] = 4e28
+    cfg = load_config("experiments/coco/higher_hrnet/w32_512_adam_lr1e-3.yaml")
+    said = (
+        r"^result 2 has the .*score 4e\+28 .*\(image 7\), .*: the network's training has diverged, "
+    )
+    with pytest.raises(NonFiniteError, match=said):
+        write_report(cfg, dataset, found, tmp_path, "w")
+
+
 def test_the_report_says_weights_settings_and_skipped_images() -> None:
     report = ValidationReport(
         "net",
@@ -323,7 +353,8 @@ def test_the_log_says_weights_settings_and_skipped_images(
     log = capsys.readouterr().err
     assert f"weights: {weights} (epoch unknown, sha256 " in log
     assert "flip test, scales 1, input size 64 px" in log
-    assert f"{broken}: the file is empty" in log and "1 of which were skipped" in log
+    assert f"{broken}: the file is empty" in log
+    assert " in 2 images, 1 skipped: " in log
     assert f"{broken}: the file is empty" in str(report) and "- images: 2, 1 skipped" in str(report)
 
 
@@ -445,9 +476,14 @@ def test_the_table_is_followed_by_the_joints_given_to_the_wrong_person(
 
 
 def test_the_report_of_a_validation(
-    config_file: Path, weights: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    config_file: Path,
+    weights: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """--report: the figures of the table, and maps of the network on the worst images."""
+    monkeypatch.setitem(METRICS, "images", lambda dataset, records: len(dataset))
     pytest.importorskip("jinja2", reason="needs the extra report")
     pytest.importorskip("matplotlib", reason="needs the extra report")
     opts = [f"TEST.MODEL_FILE={weights}", "TEST.FLIP_TEST=True", "TEST.DETECTION_THRESHOLD=0"]
@@ -458,7 +494,7 @@ def test_the_report_of_a_validation(
     stats = json.loads(result_files(config_file)[f"{NAME}_figures.json"])["figures"]
     assert f'data-figure="AP .5">{stats["AP .5"]:.3f}<' in page
     assert page.count('data-map="heatmaps"') == page.count("<article") == 2
-    assert "<h1>tiny</h1>" in page
+    assert "<h1>tiny</h1>" in page and 'data-figure="images">2.000<' in page
 
 
 def test_a_report_needs_annotations_and_its_libraries(

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from swahr.evaluation.metrics import METRICS
 from swahr.skeleton import COCO
 from tests.commands.exit_status import status_of
 
@@ -119,7 +120,23 @@ def test_images_that_are_skipped_are_not_scored(
     assert status == 2 and "no image file" in errors
     status, printed, _ = score("coco", results, own, "DATASET.STRICT", "False")
     assert status == 0 and "| r | 1.000 |" in printed
-    assert "1 results are of images that were skipped" in caplog.text
+    assert "not scored, as the image was skipped: 1 result\n" in caplog.text
+
+
+def test_own_metrics_stand_in_the_table(
+    score: Score, own: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They get the records as they are scored, of the set's one category."""
+    results = write(own, [record(1, 6), record(2, 6)], "r.json")
+    seen: list[Any] = []
+    monkeypatch.setitem(METRICS, "mine", lambda dataset, records: seen.extend(records) or 7)
+    status, printed, _ = score("coco", results, own)
+    head, _, row = printed.splitlines()
+    assert status == 0 and head.endswith("| AR (L) | mine |") and row.endswith("| 7.000 |")
+    assert [each["category_id"] for each in seen] == [5, 5]
+    monkeypatch.setitem(METRICS, "mine", lambda dataset, records: None)
+    said = "METRICS['mine']: returned None; it must return a number\n"
+    assert score("coco", results, own) == (2, "", said)
 
 
 @pytest.mark.parametrize(
@@ -128,7 +145,10 @@ def test_images_that_are_skipped_are_not_scored(
         (record(1, 7), "result 1 has the category 7; the annotations have 5"),
         (record(3, 5), "result 1 is of image 3, which is not among the annotated images"),
         (record("1", 5), "result 1 has the image_id '1', which is text, not a whole number"),
-        (record(1, 5, score=float("nan")), "result 1 has the score nan"),
+        (
+            record(1, 5, score=float("nan")),
+            "result 1 has the score nan (image 1), not a number between -1e9 and 1e9",
+        ),
         (5, "result 1 is 5, not an object"),
     ],
 )

@@ -31,6 +31,8 @@ def test_a_joint_on_the_same_joint_of_somebody_else_is_swapped() -> None:
     assert counted == Swaps(joints=1, judged=10, images=1, all_images=3)
     assert counted.joint_share == 0.1 and counted.image_share == pytest.approx(1 / 3)
     assert str(counted) == "1 of 10 joints given to the wrong person, in 1 of 3 images"
+    one = "1 of 1 joint given to the wrong person, in 1 of 1 image"
+    assert str(Swaps(1, 1, 1, 1)) == one
 
 
 def test_other_mistakes_are_no_swaps() -> None:

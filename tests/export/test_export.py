@@ -194,7 +194,11 @@ def test_other_people_and_numbers_are_differences(toys: Toys) -> None:
     exported.decoder = lambda maps: [
         people._replace(keypoints=people.keypoints + np.float32(30)) for people in decoder(maps)
     ]
-    with pytest.raises(ExportedError, match=r"people are found and PyTorch's are .* 100% must be"):
+    line = (
+        r"people are found and PyTorch's are .* 100% must be; the maps agree \(they differ by "
+        rf"{agreement.maps:.1e} of the largest value\), .*: give --image FILE with people"
+    )
+    with pytest.raises(ExportedError, match=line):
         check.compare(exported, reference, image, bounds, COCO.sigmas)
     run = exported.model.run
     exported.model.run = lambda images: {name: a * np.nan for name, a in run(images).items()}

@@ -20,7 +20,7 @@ from swahr.data.transforms import TRANSFORMS
 from swahr.distributed.launch import main_with_exit_status
 from swahr.engine.hooks import HOOKS
 from swahr.engine.schedule import OPTIMIZERS, SCHEDULES
-from swahr.evaluation.metrics import METRICS
+from swahr.evaluation.metrics import LOWER_IS_BETTER, METRICS
 from swahr.losses.criterion import LOSSES
 from swahr.models.build import BACKBONES, HEADS
 from tests.engine.conftest import config_file, images, write_config  # noqa: F401
@@ -60,7 +60,9 @@ RECIPES = recipes()
 def plain_parts() -> Iterator[None]:
     """The dictionaries as they were, so that no other test sees a recipe's entries."""
     before = [dict(parts) for parts in PARTS]
+    lower_is_better = set(LOWER_IS_BETTER)
     yield
+    LOWER_IS_BETTER.intersection_update(lower_is_better)
     for parts, entries in zip(PARTS, before):
         parts.clear()
         parts.update(entries)

@@ -126,7 +126,6 @@ def test_the_network_sees_scales_largest_first_and_both_sides_in_one_batch() -> 
         np.zeros((8, 8), np.uint8),
         np.zeros((8, 8, 4), np.uint8),
         np.zeros((8, 8, 3)),
-        np.zeros((0, 8, 3), np.uint8),
         "a",
     ],
 )
@@ -135,6 +134,11 @@ def test_other_things_than_images_are_refused_in_one_line(image: object) -> None
         PredictionError, match=r"must be a uint8 array \(height, width, 3\) in RGB, not "
     ):
         predictor()([image])  # type: ignore[list-item]
+
+
+def test_an_empty_image_is_said_to_be_empty() -> None:
+    with pytest.raises(PredictionError, match=r"this array is empty, of shape \(0, 8, 3\)$"):
+        predictor()([np.zeros((0, 8, 3), np.uint8)])
 
 
 def test_a_very_thin_image_is_refused_before_it_fills_the_memory() -> None:

@@ -22,7 +22,7 @@ from swahr.data.images import AbsentImages, ImageStore
 from swahr.data.keypoints import KeypointDataset
 from swahr.engine.datasets import adapt_records
 from swahr.evaluation.matching import load_run
-from swahr.evaluation.metrics import evaluate
+from swahr.evaluation.metrics import METRICS, EvaluationError, evaluate
 from swahr.evaluation.pixels import PIXEL_NAMES
 from swahr.report.errors import ERRORS, find_errors
 from swahr.report.gallery import GREY, kinds_of_image, make_card
@@ -70,6 +70,29 @@ def test_figures_of_the_page_are_those_of_the_metrics() -> None:
     numbers = re.findall(r'data-kind="(\w+)">.*?data-figure="number">(\d+)<', page, re.DOTALL)
     assert dict(numbers) == {kind: str(errors.count(kind)) for kind in ERRORS}
     assert sum(errors.count(kind) > 0 for kind in ERRORS) >= 6
+
+
+def test_metrics_of_the_user_have_a_table() -> None:
+    annotations, records = made_set()
+    runs = {"a": records, "b": records[:1]}
+    page = make_report(annotations, runs, SKELETON, own=lambda found: {"<number>": len(found)})
+    table = re.search(r'<table id="own">.*?</table>', page, re.DOTALL)
+    assert table and "<th>&lt;number&gt;</th>" in table[0]
+    assert re.findall(r'data-figure="&lt;number&gt;">([^<]+)<', table[0]) == ["3.000", "1.000"]
+    assert 'id="own"' not in make_report(annotations, {"a": records}, SKELETON)
+    assert 'id="own"' not in make_report(annotations, {"a": records}, SKELETON, own=lambda _: {})
+
+
+def test_a_metric_gets_no_records_that_cannot_be_scored() -> None:
+    annotations, records = made_set()
+    with pytest.raises(EvaluationError, match="^a: result 3 has no image_id$"):
+        make_report(annotations, {"a": [*records, {}]}, SKELETON, own=lambda _: pytest.fail("own"))
+
+
+def test_counts_of_one_have_no_plural() -> None:
+    page = make_report(truth(person(1)), {"a": [found(off=0.3)]}, SKELETON)
+    assert " 1 image with\n1 person who counts.</p>" in page and "of the\n1 detection, or " in page
+    assert "in 1 image. The loss" in page and "or of the 1 person.</p>" in page
 
 
 def test_the_page_needs_no_other_file() -> None:
@@ -409,6 +432,16 @@ def test_annotations_are_checked_as_for_scoring(
     dataset = KeypointDataset(path, AbsentImages(tmp_path), SKELETON, strict=False)
     stats = evaluate(dataset.coco, adapt_records(records, dataset), SKELETON)
     assert figures(out.read_text(), "ap")["AP"] == f"{stats['AP']:.3f}"
+
+
+def test_the_tool_shows_metrics_of_the_user(
+    tool: ModuleType, files: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / "report.html"
+    monkeypatch.setitem(METRICS, "mine", lambda dataset, records: len(dataset) + len(records))
+    given = [files["results.json"], "--annotations", files["val.json"], "--out", str(out)]
+    tool.main([*given, "--skeleton", files["made.yaml"], "--compare", files["old/results.json"]])
+    assert re.findall(r'data-figure="mine">([^<]+)<', out.read_text()) == ["6.000", "5.000"]
 
 
 def test_names_of_runs(tool: ModuleType) -> None:

@@ -7,7 +7,8 @@
         --weights output/coco_kpt/pose_higher_hrnet/w32_512_adam_lr1e-3
 
 With --weights, the network that made RESULTS runs on the worst images again, and the page shows its
-heatmaps and tags. The file opens in a browser, without network. It needs jinja2 and matplotlib.
+heatmaps and tags. Metrics of a module that --import names have a table. The file opens in a
+browser, without network. It needs jinja2 and matplotlib.
 
 Exit status: 0 done; 2 wrong results, annotations, images or weights; 3 a file that cannot be
 written; 1 any other error.
@@ -32,6 +33,7 @@ from swahr.engine.map_overlays import MapOverlays
 from swahr.engine.provenance import find_weights, results_name
 from swahr.evaluation.metrics import NAMES
 from swahr.evaluation.records import read_json
+from swahr.evaluation.scores import own_figures
 from swahr.files import make_folder, write_text
 from swahr.inference.load import load_model
 from swahr.inference.predictor import build_predictor
@@ -58,6 +60,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         ImageStore(args.images) if args.images else None,
         args.worst,
         draw_maps,
+        lambda records: own_figures(dataset, records, protocol),
     )
     write_text(args.out, page)
     print(args.out)
@@ -179,13 +182,15 @@ def write_validation_report(cfg: Any, cfg_path: str, folder: str | Path) -> Path
     results = output_dir(cfg, cfg_path) / "results" / f"{results_name(cfg)}.json"
     device = select_device(cfg.DEVICE)
     network = load_model(cfg, weights, device)
+    protocol = dataset_spec(cfg, train=False).protocol
     page = make_report(
         dataset.coco,
         {run_name(cfg, cfg_path): read_json(results, "results", list)},
         dataset.skeleton,
-        dataset_spec(cfg, train=False).protocol,
+        protocol,
         dataset.images,
         draw_maps=MapOverlays(build_predictor(cfg, network, dataset.skeleton, device)),
+        own=lambda records: own_figures(dataset, records, protocol),
     )
     path = make_folder(folder) / "report.html"
     write_text(path, page)

@@ -5,7 +5,8 @@ DATASET.TEST, by the protocol of DATASET.DATASET_TEST (COCO or CrowdPose).
         results.json DATASET.ROOT data/coco
 
 A results file is a JSON list of records, as COCO's server takes them: image_id, category_id,
-keypoints [x, y, score] * K, score. The images are not needed.
+keypoints [x, y, score] * K, score. The images are not needed. Metrics of a module that --import
+names stand in the table too.
 
 Exit status: 0 done; 2 wrong settings, annotations or results; 1 any other error.
 """
@@ -64,7 +65,9 @@ def check_results(word: str) -> None:
 
 
 def score(cfg: Any, results: str | Path) -> dict[str, float]:
-    """The figures of a results file; EvaluationError and the data set's errors in one line each."""
+    """The figures of a results file, those of METRICS included; EvaluationError, MetricError and
+    the data set's errors in one line each.
+    """
     check_files(cfg, dataset=True)
     dataset = build_validation_set(cfg, need_images=False)
     if not dataset.has_annotations:
@@ -74,6 +77,7 @@ def score(cfg: Any, results: str | Path) -> dict[str, float]:
     records = adapt_records(read_json(results, "results", list), dataset)
     protocol = dataset_spec(cfg, train=False).protocol
     try:
-        return scores.score(dataset.coco, records, dataset.skeleton, protocol).figures
+        figures = scores.score(dataset.coco, records, dataset.skeleton, protocol).figures
     except EvaluationError as error:
         raise EvaluationError(f"{results}: {error}") from None
+    return figures | scores.own_figures(dataset, records, protocol)

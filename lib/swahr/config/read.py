@@ -13,7 +13,7 @@ import yaml
 from swahr.config.errors import ConfigError, Problem
 from swahr.config.places import COMMAND_LINE
 from swahr.config.schema import SCHEMA, sections
-from swahr.config.values import compose, decode
+from swahr.config.values import compose, construct, decode
 from swahr.files import shorten
 
 BASE = "_BASE_"
@@ -131,7 +131,7 @@ class Reader:
             elif key in self._sections:
                 yield from self._walk(loader, value_node, file, first, key)
             elif key in SCHEMA or key == BASE:
-                yield Setting(key, _construct(loader, value_node), where, 0)
+                yield Setting(key, construct(loader, value_node), where, 0)
             else:
                 self._unknown(key, where)
             seen[key] = where
@@ -171,15 +171,6 @@ def nearest_key(key: str) -> str:
         return last + SequenceMatcher(None, key, known).ratio()
 
     return max((*SCHEMA, *sections()), key=likeness)
-
-
-def _construct(loader: Any, node: yaml.Node) -> Any:
-    """The value of a node; YAMLError where it has none, such as the date 2024-99-99."""
-    try:
-        return loader.construct_object(node, deep=True)
-    except (ValueError, TypeError, KeyError, OverflowError):
-        problem = "this value cannot be understood"
-        raise yaml.constructor.ConstructorError(None, None, problem, node.start_mark) from None
 
 
 def _place(file: str, node: yaml.Node) -> str:

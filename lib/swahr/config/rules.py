@@ -160,7 +160,8 @@ def _stages(cfg: Any) -> Iterator[Problem]:
     for name, key in SCHEMA.items():
         length = len(lookup(cfg, name)) if key.per_stage else stages
         if length != stages:
-            text = f"has length {length}; LOSS.NUM_STAGES is {stages}, so it must be 1 or {stages}"
+            right = f"1 or {stages}" if stages > 1 else "1"
+            text = f"has length {length}; LOSS.NUM_STAGES is {stages}, so it must be {right}"
             yield Problem((name, "LOSS.NUM_STAGES"), text)
 
 

@@ -125,8 +125,8 @@ def _literal(text: str) -> Any:
         pass
     try:
         with compose(text) as (loader, root):
-            return None if root is None else loader.construct_document(root)
-    except (ValueError, yaml.YAMLError, RecursionError):
+            return None if root is None else construct(loader, root)
+    except (yaml.YAMLError, RecursionError):
         return text
 
 
@@ -159,6 +159,18 @@ def compose(text: str) -> Iterator[tuple[Any, yaml.Node | None]]:
         yield loader, root
     finally:
         loader.dispose()
+
+
+def construct(loader: Any, node: yaml.Node) -> Any:
+    """The value of a node.
+
+    Raises YAMLError where it has none, such as the date 2024-99-99 or a `!!int` without a text.
+    """
+    try:
+        return loader.construct_object(node, deep=True)
+    except (ValueError, TypeError, LookupError, AttributeError, OverflowError):  # PyYAML's own
+        problem = "this value cannot be understood"
+        raise yaml.constructor.ConstructorError(None, None, problem, node.start_mark) from None
 
 
 def _check_size(root: yaml.Node) -> None:

@@ -88,11 +88,12 @@ def launch(
 ) -> T | None:
     """Call function(*args) in `processes` processes on each of `nodes` nodes.
 
-    Returns what rank 0 returned, None on other nodes. A process that a launcher (torchrun, srun)
+    Returns what rank 0 returned, None on nodes without it: torch numbers the processes by the
+    addresses of their nodes, whatever --rank says. A process that a launcher (torchrun, srun)
     started joins its group, and one process on one node without restarts needs no launcher: both
     call the function directly. Otherwise function must be importable and args picklable.
 
-    url: tcp://host:port of the node of rank 0, the same on all nodes. restarts: how often all
+    url: tcp://host:port of node 0, the same on all nodes. restarts: how often all
     processes are started again after a failure. stop_seconds: what processes get to stop after a
     signal before they are killed.
     Raises WorkerError, Interrupted (a signal, which is passed on to the processes), Killed,
@@ -320,6 +321,7 @@ def _run_rank(function: Callable[..., T], args: tuple, folder: str) -> T:
     folder: of the launcher, where a process that waits for signals leaves its mark.
     """
     mark_in(folder)
+    _say_where_rank_0_is()
     try:
         return _call_and_report(function, args)
     except (Exception, Interrupted) as error:
@@ -328,6 +330,14 @@ def _run_rank(function: Callable[..., T], args: tuple, folder: str) -> T:
             error_file = Path(os.environ["TORCHELASTIC_ERROR_FILE"])
             error_file.with_name(FAILED).write_text(f"{comm.rank()} {exit_status(error)}")
         _leave(exit_status(error))
+
+
+def _say_where_rank_0_is() -> None:
+    """One line on a node whose processes will log nothing, as rank 0 is elsewhere."""
+    rank, here, size = (int(os.environ[n]) for n in ("RANK", "LOCAL_WORLD_SIZE", "WORLD_SIZE"))
+    if rank and os.environ["LOCAL_RANK"] == "0":
+        ranks = f"{rank} to {rank + here - 1}" if here > 1 else str(rank)
+        print(f"ranks here: {ranks} of {size}; rank 0, on another node, logs", file=sys.stderr)
 
 
 def _leave(status: int) -> NoReturn:

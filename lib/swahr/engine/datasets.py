@@ -9,6 +9,7 @@ from typing import Any
 from swahr.config import configured_skeleton, resolve_path
 from swahr.data.keypoints import KeypointDataset, build_dataset
 from swahr.data.values import whole_number
+from swahr.words import counted
 
 logger = logging.getLogger("swahr")
 
@@ -48,5 +49,5 @@ def adapt_records(records: Sequence[Any], dataset: KeypointDataset) -> list[Any]
                 record = record | {"category_id": dataset.category_id}
         adapted.append(record)
     if skipped:
-        logger.warning("%d results are of images that were skipped, and not scored", skipped)
+        logger.warning("not scored, as the image was skipped: %s", counted(skipped, "result"))
     return adapted

@@ -42,6 +42,7 @@ from swahr.evaluation.figures import is_defined
 from swahr.evaluation.scores import is_better
 from swahr.models.weights import CheckpointError, load_state, published_state
 from swahr.parts import choose
+from swahr.words import counted
 
 if TYPE_CHECKING:
     from swahr.engine.trainer import Trainer
@@ -222,9 +223,9 @@ class EarlyStopping(Hook):
             self.validations_since_best += 1
         if self.should_stop():
             logger.info(
-                "no better %s in %d validations: training stops",
+                "no better %s in %s: training stops",
                 self.metric,
-                self.validations_since_best,
+                counted(self.validations_since_best, "validation"),
             )
 
     def should_stop(self) -> bool:

@@ -7,9 +7,10 @@ import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from swahr.data.images import Image, read_image
+from swahr.data.images import Image, ImageError, read_image
 
 WRITABLE = (".jpg", ".jpeg", ".png")  # images of other formats are drawn as .png
+ARCHIVES = (".7z", ".rar", ".tar", ".tgz", ".zip")
 
 
 class InferenceError(ValueError):
@@ -26,7 +27,7 @@ class ImageFiles:
     read, such as that of the results, unless a source names it or what is in it. Hidden files and
     folders in a folder are ignored, and files that several sources name are read once. `excluded`
     counts what globs match in that folder. Raises InferenceError if a source does not exist or has
-    no files.
+    no files, and for the only source if it is an archive, a pipe or a device.
     """
 
     def __init__(
@@ -39,6 +40,8 @@ class ImageFiles:
         self.title = ", ".join(map(str, sources[:3])) + (", ..." if len(sources) > 3 else "")
         self.skipped_folders: list[Path] = []
         self.excluded = 0
+        if len(sources) == 1 and (reason := why_no_image(sources[0])):
+            raise InferenceError(f"{sources[0]}: {reason}")
         self._recursive = recursive
         self._exclude = "" if exclude is None else os.path.realpath(exclude)
         paths: dict[Path, None] = {}  # an ordered set
@@ -60,8 +63,15 @@ class ImageFiles:
         self.names = list(self.paths)
 
     def read(self, name: str) -> Image:
-        """The image as viewers show it: turned as its EXIF orientation says."""
-        return read_image(self.paths[name], honour_exif=True)
+        """The image as viewers show it: turned as its EXIF orientation says. Raises ImageError."""
+        from swahr.engine.video import is_video  # it imports this module
+
+        path = self.paths[name]
+        if is_video(path):
+            raise ImageError(f"{path}: is a video, a source of its own; run swahr predict on it")
+        if reason := why_no_image(path):
+            raise ImageError(f"{path}: {reason}")
+        return read_image(path, honour_exif=True)
 
     def drawn_names(self) -> dict[str, str]:
         """The name under which each image is drawn: its own name if that is a format that can be
@@ -112,6 +122,20 @@ class ImageFiles:
                 deeper = []
             children[:] = deeper
         yield from sorted(files)
+
+
+def why_no_image(path: str | os.PathLike[str]) -> str:
+    """Why what is at a path holds no image, and what to do; '' for folders, paths where nothing is,
+    and other files, of which the decoder says it.
+    """
+    place = os.path.expanduser(path)
+    if not os.path.exists(place) or os.path.isdir(place):
+        return ""
+    if not os.path.isfile(place):  # reading a pipe would wait
+        return "is a pipe or a device, not a regular file; give image files"
+    if Path(place).suffix.lower() in ARCHIVES:
+        return "is an archive; unpack it, and give the folder"
+    return ""
 
 
 def _expand(source: str | Path) -> list[Path]:

@@ -15,6 +15,7 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from swahr.codec.tile_bounds import NonFiniteError
 from swahr.config import configured_skeleton, output_dir
 from swahr.data.images import first_reasons
 from swahr.data.keypoints import KeypointDataset, dataset_spec
@@ -34,9 +35,10 @@ from swahr.engine.provenance import (
     results_name,
 )
 from swahr.engine.run_plots import draw_validation
-from swahr.evaluation.metrics import METRICS, format_table
+from swahr.evaluation.metrics import format_table
+from swahr.evaluation.records import NumberError
 from swahr.evaluation.results import PartFiles, Record, to_records, write_results
-from swahr.evaluation.scores import score
+from swahr.evaluation.scores import check_metrics, own_figures, score
 from swahr.evaluation.swaps import Swaps
 from swahr.files import write_text
 from swahr.inference.exported_network import ExportedNetwork
@@ -51,6 +53,10 @@ from swahr.words import counted
 logger = logging.getLogger(__name__)
 
 MAX_LINES = 20  # skipped images that a report names; the rest is counted
+
+
+class DivergedError(NonFiniteError):
+    """People of a network whose maps are finite, but whose numbers are too large to be scored."""
 
 
 class DatasetPeople(NamedTuple):
@@ -192,6 +198,7 @@ def validate_weights(cfg: Any, cfg_path: str | Path) -> ValidationReport:
         setup_logging()
         path = find_weights(cfg, cfg_path)
         dataset = build_validation_set(cfg)
+        check_metrics(dataset.skeleton, dataset_spec(cfg, train=False).protocol)
         model = load_model(cfg, path, device)
         weights = describe_weights(path)
         logger.info("weights: %s; %s", weights, describe_test(cfg))
@@ -266,14 +273,15 @@ def write_report(
     """Score the people of a data set, log the outcome and write it to the folder's results/.
 
     Under the name of `results_name`, a JSON file that can be uploaded has the records, a Markdown
-    file the report, and a JSON file NAME_figures.json the figures.
+    file the report, and a JSON file NAME_figures.json the figures. Raises DivergedError where the
+    people have numbers that cannot be scored, MetricError.
     """
     path = Path(folder) / "results" / f"{results_name(cfg)}.json"
     write_results(path, found.records)
     for reason in first_reasons(found.skipped, MAX_LINES):
         logger.warning("skipped: %s", reason)
     logger.info(
-        "%s in %s, %d of which were skipped: %s",
+        "%s in %s, %d skipped: %s",
         counted(len(found.records), "person", "people"),
         counted(len(dataset), "image"),
         len(found.skipped),
@@ -283,8 +291,13 @@ def write_report(
     swaps = None
     if dataset.has_annotations:
         protocol = dataset_spec(cfg, train=False).protocol
-        stats, _, swaps = score(dataset.coco, found.records, dataset.skeleton, protocol)
-        stats |= {name: float(metric(dataset, found.records)) for name, metric in METRICS.items()}
+        try:
+            stats, _, swaps = score(dataset.coco, found.records, dataset.skeleton, protocol)
+        except NumberError as error:
+            raise DivergedError(
+                f"{error}: the network's training has diverged, or its weights are damaged"
+            ) from None
+        stats |= own_figures(dataset, found.records, protocol)
     report = ValidationReport(
         name=cfg.MODEL.NAME,
         split=cfg.DATASET.TEST,

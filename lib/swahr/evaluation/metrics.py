@@ -20,6 +20,7 @@ from faster_coco_eval import COCO, COCOeval_faster
 from numpy.typing import NDArray
 
 from swahr.evaluation.figures import UNDEFINED, is_defined
+from swahr.evaluation.pixels import PIXEL_NAMES
 from swahr.evaluation.records import (
     EvaluationError,
     Record,
@@ -61,8 +62,10 @@ NAMES = {
     ),
 }
 # Further figures of a validation: name -> function(dataset, records), called on the main process. A
-# module of yours adds to it; TRAIN.BEST_METRIC may name such a figure, of which more is better.
+# module of yours adds to it; TRAIN.BEST_METRIC may name such a figure.
 METRICS: dict[str, Callable[[Any, list[dict[str, Any]]], float]] = {}
+# The figures of which less is better, here the distances. A module of yours adds names to it.
+LOWER_IS_BETTER: set[str] = set(PIXEL_NAMES[:2])
 # Rows of the scorer's tables. OKS thresholds: 0.5, 0.55 .. 0.95. Areas: 0 = all, 1 = 32^2 .. 96^2
 # px, 2 = larger.
 _THRESHOLDS = {"": slice(None), " .5": slice(0, 1), " .75": slice(5, 6)}

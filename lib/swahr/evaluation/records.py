@@ -14,6 +14,7 @@ from swahr.skeleton import Skeleton
 from swahr.words import counted
 
 MAX_NUMBER = 1e9  # larger coordinates and scores are mistakes
+NO_NUMBER = "not a number between -1e9 and 1e9"  # MAX_NUMBER in messages
 
 Record = dict[str, Any]
 JSON_NAMES = {dict: "object", list: "list", str: "text", int: "number", float: "number"}
@@ -21,6 +22,10 @@ JSON_NAMES = {dict: "object", list: "list", str: "text", int: "number", float: "
 
 class EvaluationError(ValueError):
     """Results that cannot be scored. The message is one line that says why, and what is valid."""
+
+
+class NumberError(EvaluationError):
+    """A coordinate or score of a result that is NO_NUMBER."""
 
 
 def read_json(source: Any, what: str, kind: type) -> Any:
@@ -67,7 +72,7 @@ def checked_records(
         try:
             checked.append(_checked_record(record, image_ids, category_ids, length))
         except EvaluationError as error:
-            raise EvaluationError(f"result {index} {error}") from None
+            raise type(error)(f"result {index} {error}") from None
     if all("bbox" in record for record in checked):
         return checked
     return [{key: record[key] for key in record if key != "bbox"} for record in checked]
@@ -92,10 +97,13 @@ def _checked_record(
         given = counted(len(keypoints) if isinstance(keypoints, Sequence) else 0, "keypoint number")
         raise EvaluationError(f"has {given}; the skeleton needs 3 x {length // 3}")
     if not all(map(_is_number, keypoints)):
-        wrong = next(value for value in keypoints if not _is_number(value))
-        raise EvaluationError(f"has the keypoint coordinate {shorten(wrong)}")
+        place = next(i for i, value in enumerate(keypoints) if not _is_number(value))
+        kind = "score" if place % 3 == 2 else "coordinate"
+        value = f"keypoint {kind} {shorten(keypoints[place])} at keypoints[{place}]"
+        raise NumberError(f"has the {value} (image {image_id}), {NO_NUMBER}")
     if not _is_number(record["score"]):
-        raise EvaluationError(f"has the score {shorten(record['score'])}")
+        score = shorten(record["score"])
+        raise NumberError(f"has the score {score} (image {image_id}), {NO_NUMBER}")
     checked = {
         "image_id": image_id,
         "category_id": category_id,

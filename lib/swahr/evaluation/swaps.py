@@ -14,6 +14,7 @@ import numpy as np
 from swahr.evaluation.figures import UNDEFINED
 from swahr.evaluation.matching import Bools, Ints, Run, pair_similarities
 from swahr.evaluation.pixels import judged_joints, meant_people
+from swahr.words import counted
 
 CLOSE = 0.5  # keypoint similarity from which a joint lies on a place of the truth
 
@@ -42,8 +43,8 @@ class Swaps(NamedTuple):
 
     def __str__(self) -> str:
         return (
-            f"{self.joints} of {self.judged} joints given to the wrong person, "
-            f"in {self.images} of {self.all_images} images"
+            f"{self.joints:,} of {counted(self.judged, 'joint')} given to the wrong person, "
+            f"in {self.images:,} of {counted(self.all_images, 'image')}"
         )
 
 

@@ -204,11 +204,15 @@ class Predictor:
     def geometries_of(self, image: Image) -> ImageGeometry:
         """`geometries` of an image.
 
-        Raises PredictionError where it is not an image, or so long and thin that its input would be
-        too large.
+        Raises PredictionError where it is not an image, or empty, or so long and thin that its
+        input would be too large.
         """
         if not _is_image(image):
             is_array = isinstance(image, np.ndarray)
+            if is_array and not image.size:
+                raise PredictionError(
+                    f"an image must have pixels; this array is empty, of shape {image.shape}"
+                )
             given = f"{image.dtype} {image.shape}" if is_array else type(image).__name__
             raise PredictionError(
                 f"an image must be a uint8 array (height, width, 3) in RGB, not {given}"

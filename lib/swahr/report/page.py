@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -19,8 +19,11 @@ from swahr.report import breakdown, charts
 from swahr.report.errors import ERRORS, KEYPOINT_ERRORS, Errors, corrected_ap, find_errors
 from swahr.report.gallery import Card, DrawMaps, make_card
 from swahr.skeleton import Skeleton
+from swahr.words import counted
 
 TEMPLATE = Path(__file__).with_name("page.html")
+# Result records, which could be scored -> figures by name, see scores.own_figures.
+OwnFigures = Callable[[Sequence[Mapping[str, Any]]], dict[str, float]]
 CURVES = {"0.5": 0, "0.75": 5, "0.95": 9}  # rows of the OKS thresholds
 MEANINGS = {
     "miss": "keypoints that are far from every place they could mean",
@@ -53,20 +56,22 @@ def make_report(
     images: ImageStore | None = None,
     worst: int = 24,
     draw_maps: DrawMaps | None = None,
+    own: OwnFigures | None = None,
 ) -> str:
     """The HTML of a report on one set of results, or on two side by side.
 
     truth: annotations in COCO's format. results: records by the name of the run, of one or two
     runs. images: where the annotated images are; without them people are drawn on grey. worst: how
-    many images are shown. draw_maps: draws the maps of the first run's network, see gallery. Raises
-    EvaluationError for annotations and records that do not fit, ReportError where a library is
-    missing.
+    many images are shown. draw_maps: draws the maps of the first run's network, see gallery. own:
+    gives the figures of the user's metrics. Raises EvaluationError for annotations and records that
+    do not fit, ReportError where a library is missing, and what `own` raises.
     """
     check_libraries()
     import jinja2
 
     runs = [
-        _run_report(name, truth, records, skeleton, protocol) for name, records in results.items()
+        _run_report(name, truth, records, skeleton, protocol, own)
+        for name, records in results.items()
     ]
     names = [run.name for run in runs]
     environment = jinja2.Environment(
@@ -75,6 +80,7 @@ def make_report(
         trim_blocks=True,
         lstrip_blocks=True,
     )
+    environment.filters["counted"] = counted
     environment.filters["figure"] = _figure
     environment.filters["cost"] = _cost
     environment.filters["pixels"] = _pixels
@@ -125,9 +131,11 @@ class _RunReport:
         records: Sequence[Mapping[str, Any]],
         skeleton: Skeleton,
         protocol: str,
+        own: OwnFigures | None,
     ) -> None:
         self.name = name
         self.stats = evaluate(truth, records, skeleton, protocol)
+        self.own = own(records) if own else {}
         self.run: Run = load_run(truth, records, skeleton, protocol)
         self.errors: Errors = find_errors(self.run)
         matches = match(self.run)
