@@ -38,6 +38,7 @@ CLIPPED = "box clipped"
 NEW_BOX = "box put around the keypoints"
 NO_OUTLINE = "segmentation removed"
 NOT_NUMBERS = "keypoints are not all finite numbers"
+UNLABELLED_PERSON = "taken for a person without labelled keypoints"
 NOT_A_BOX = "is not x, y, width, height"
 NOT_AN_OUTLINE = "neither polygons nor run lengths of the image's size"
 
@@ -69,11 +70,35 @@ REPAIRED: dict[str, tuple[Callable[[Data], None], str, str]] = {
     ),
     "no keypoints": (
         change("annotations", keypoints=None),
-        "keypoints has 0 numbers, not 51",
+        "annotation 1201 (image 12): keypoints has 0 numbers, not 51",
+        UNLABELLED_PERSON,
+    ),
+    "an empty list of keypoints": (
+        change("annotations", keypoints=[]),
+        "annotation 1201 (image 12): keypoints has 0 numbers, not 51",
+        UNLABELLED_PERSON,
+    ),
+    "no list of keypoints": (
+        lambda data: data["annotations"][1].pop("keypoints"),
+        "annotation 1201 (image 12): keypoints has 0 numbers, not 51",
+        UNLABELLED_PERSON,
+    ),
+    "one number": (
+        change("annotations", keypoints=[1]),
+        "annotation 1201 (image 12): keypoints has 1 number, not 51",
+        NO_PERSON,
+    ),
+    "keypoints as text": (
+        change("annotations", keypoints="none"),
+        "annotation 1201 (image 12): keypoints has 0 numbers, not 51",
         NO_PERSON,
     ),
     "NaN": (change("annotations", keypoints=[NAN] * 51), NOT_NUMBERS, NO_PERSON),
-    "infinite": (change("annotations", keypoints=[1e300] * 51), NOT_NUMBERS, NO_PERSON),
+    "infinite": (
+        change("annotations", keypoints=[float("inf")] * 51),
+        NOT_NUMBERS,
+        NO_PERSON,
+    ),
     "words": (change("annotations", keypoints=["1"] * 51), NOT_NUMBERS, NO_PERSON),
     "unknown image": (
         change("annotations", image_id=77),
@@ -100,9 +125,19 @@ REPAIRED: dict[str, tuple[Callable[[Data], None], str, str]] = {
         "annotation 1001 (image 12): another annotation has",
         NEW_ID,
     ),
+    "a copy": (
+        lambda data: data["annotations"].append(dict(data["annotations"][1])),
+        "annotation 1201 (image 12): the file has this annotation already",
+        "annotation skipped",
+    ),
     "no id": (
         change("annotations", id=None),
         "annotation None (image 12): its id None is not a whole number",
+        NEW_ID,
+    ),
+    "a list as id": (
+        change("annotations", id=[5]),
+        "annotation [5] (image 12): its id [5] is not a whole number",
         NEW_ID,
     ),
     "box outside": (
@@ -159,7 +194,7 @@ def test_each_problem_is_named_and_repaired(tree: Tree, made: Made, caplog: Any,
     assert message in caplog.text and f"{repair}: 1" in caplog.text
     assert dataset.image_ids == ([10, 12] if repair == NO_IMAGE else [10, 11, 12])
     people = sum(len(dataset.joints(i)) for i in dataset.image_ids)
-    assert people == (2 if repair == NO_PERSON and name != "no object" else 3)
+    assert people == (2 if repair == NO_PERSON and name not in ("no object", "a copy") else 3)
     repaired = dataset.coco
     assert isinstance(repaired, dict) and [i["id"] for i in repaired["images"]] == dataset.image_ids
     assert len({a["id"] for a in repaired["annotations"]} - {0}) == len(repaired["annotations"])
@@ -244,8 +279,8 @@ def test_slack_and_missing_fields_are_no_problem(tree: Tree, made: Made) -> None
 
 
 def test_at_most_twenty_lines(tree: Tree, made: Made) -> None:
-    data = made((31,))
-    for annotation in data["annotations"]:
+    data = made((32,))
+    for annotation in data["annotations"][1:]:
         annotation["keypoints"] = [NAN] * 50
     with pytest.raises(AnnotationError) as error:
         opened(tree(data))
@@ -281,6 +316,88 @@ def test_outlines_that_cannot_be_drawn(tree: Tree, made: Made, outline: object) 
     with pytest.raises(AnnotationError, match=NOT_AN_OUTLINE):
         opened(root)
     assert opened(root, strict=False).mask(10).all()
+
+
+def test_a_person_without_a_list_of_keypoints_is_masked(tree: Tree, made: Made) -> None:
+    """Learnt as background otherwise; num_keypoints cannot count what is not there."""
+    data = made((1, 1))
+    del data["annotations"][0]["keypoints"]
+    dataset = opened(tree(data), strict=False)
+    assert (dataset.mask(10) == 0).any() and dataset.mask(11).all()
+    assert not dataset.joints(10).any() and dataset.report.count == 1
+    [unlabelled, _] = dataset.coco["annotations"]
+    assert unlabelled["num_keypoints"] == 0 and unlabelled["keypoints"] == [0] * 51
+
+
+def test_copies_are_left_out_and_other_people_with_their_id_are_not(tree: Tree, made: Made) -> None:
+    """Copies of a repaired annotation too, and those that write the id as 1001.0."""
+    data = made((3,))
+    first, second, third = data["annotations"]
+    first.update(bbox=None)
+    second.update(id=first["id"])
+    data["annotations"] += [dict(first), dict(first, id=float(first["id"])), dict(third)]
+    dataset = opened(tree(data), strict=False)
+    assert dataset.report.repairs == {NEW_BOX: 1, NEW_ID: 1, NO_PERSON: 3}
+    assert len(dataset.joints(10)) == len({a["id"] for a in dataset.coco["annotations"]}) == 3
+
+
+def with_boxes(made: Made, boxes: list[Any]) -> Data:
+    """A person for each box, in one image."""
+    data = made((len(boxes),))
+    for annotation, box in zip(data["annotations"], boxes):
+        annotation["bbox"] = box
+    return data
+
+
+CORNERS = [[30, 20, 60 - i, 40 + i] for i in range(5)]
+
+
+@pytest.mark.parametrize(
+    "more",
+    [[], [None], [[0, 0, 0, 0]], [[-3, -3, 70, 55]], [[2, 2, 58, 42]] * 45],
+    ids=["all", "none", "zeros", "with slack", "many"],
+)
+def test_boxes_given_by_their_corners_are_asked_about_once(
+    tree: Tree, made: Made, more: list[Any]
+) -> None:
+    with pytest.raises(AnnotationError) as error:
+        opened(tree(with_boxes(made, [*CORNERS, *more])))
+    count = len(more) + 5
+    hint = (
+        f"note: 5 of {count} boxes leave their image: are they x1, y1, x2, y2? COCO's are x, y, "
+        "width, height"
+    )
+    assert str(error.value).count(hint) == 1
+
+
+@pytest.mark.parametrize(
+    "boxes",
+    [
+        CORNERS[:4],
+        [[30, 20, 10, 40], *CORNERS],
+        [*CORNERS, [30, 20, 40, 10]],
+        [*CORNERS, [30, 20, 40, 57]],
+        [*CORNERS, [30, 20, 73, 40]],
+        [*CORNERS, [-20, 20, 40, 40]],
+        [*CORNERS, "a box"],
+        [*CORNERS, *[[2, 2, 58, 42]] * 46],
+    ],
+    ids=["few", "narrow", "low", "below", "beyond", "left of it", "no box", "few of many"],
+)
+def test_boxes_that_are_no_corners(tree: Tree, made: Made, boxes: list[Any]) -> None:
+    dataset = opened(tree(with_boxes(made, boxes)), strict=False)
+    assert dataset.report.repairs[CLIPPED] >= 4
+    assert "x1, y1, x2, y2" not in str(dataset.report)
+
+
+def test_a_reason_stands_first_where_nothing_is_wrong() -> None:
+    report = Report("x.json")
+    assert report.failure("no image") == "x.json: no image"
+    report.note("small")
+    assert report.failure("no image") == "x.json: no image\n  note: small"
+    report.add("bad", "mended")
+    lines = report.failure("no image").splitlines()
+    assert lines == ["x.json: 1 problem", "  bad -> mended", "  note: small", "  no image"]
 
 
 def test_an_empty_report_says_nothing() -> None:

@@ -71,7 +71,7 @@ def test_others_are_counted_and_named(
     """Also those that have as many keypoints, but with other names than the skeleton's."""
     dataset = opened(tree(with_categories(made, (1, "person", NAMES), (7, "dog", names))))
     assert people(dataset) == [1, 0]
-    reason = f"it has {len(names or [])} other keypoints"
+    reason = f"it has {len(names or [])} other keypoints; training takes it for background"
     assert f"1 annotation of the category 'dog' (id 7) not used: {reason}" in caplog.text
     assert [a["category_id"] for a in dataset.coco["annotations"]] == [1]
     assert [c["id"] for c in dataset.coco["categories"]] == [1]
@@ -84,6 +84,7 @@ def test_categories_can_be_chosen(tree: Tree, made: Made, caplog: pytest.LogCapt
     root = tree(data)
     chosen = opened(root, categories=["child", "woman"])
     assert people(chosen) == [0, 1, 0, 1] and chosen.category_ids == (4, 2)
+    assert all(chosen.mask(image_id).all() for image_id in chosen.image_ids)  # as the note says
     assert "1 annotation of the category 'man' (id 1) not used: it is not asked for" in caplog.text
     assert people(opened(root, categories=["cat"])) == [0, 0, 1, 0]
     assert "the keypoints of 'cat' have other names than the skeleton's" in caplog.text

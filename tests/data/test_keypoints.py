@@ -84,10 +84,13 @@ def test_which_images_train(tree: Tree, made: Made) -> None:
     root = tree(data)
     assert opened(root, require_people=True).image_ids == [10, 12]
     assert opened(root, min_keypoints=1).image_ids == [10]
-    with pytest.raises(
-        AnnotationError, match="no image with 18 labelled keypoints and a file is left"
-    ):
+    said = r"2017.json: no image with 18 labelled keypoints and a file is left to work with$"
+    with pytest.raises(AnnotationError, match=said):
         opened(root, min_keypoints=18)
+    for annotation in data["annotations"]:
+        annotation.update(UNLABELLED)
+    with pytest.raises(AnnotationError, match="no image with 1 labelled keypoint and a file is"):
+        opened(tree(data), min_keypoints=1)
 
 
 def test_a_crowd_trains_only_if_it_has_keypoints(tree: Tree, made: Made) -> None:
@@ -156,6 +159,11 @@ def test_crowds_and_people_without_keypoints_that_have_no_outline_are_counted(
     people[5].update(UNLABELLED, iscrowd=1, segmentation=[])
     [note] = opened(tree(data)).report.notes
     assert note.startswith("3 crowds and people without keypoints have no outline: training takes")
+    people[3].update(segmentation=people[2]["segmentation"])
+    people[5].update(segmentation=people[2]["segmentation"])
+    [note] = opened(tree(data)).report.notes
+    said = "1 crowd or person without keypoints has no outline: training takes it for background"
+    assert note == said
 
 
 def test_crowd_pose_has_no_outlines(shared: Path, tmp_path: Path) -> None:
@@ -424,6 +432,23 @@ def test_test_dev_has_no_annotations(tree: Tree, made: Made) -> None:
     )
     assert dataset.joints(10).shape == (0, 17, 3) and dataset.mask(10).all()
     assert dataset.coco["annotations"] == []
+    assert dataset.report.notes == []
+
+
+def test_training_without_annotations_says_why_it_cannot_be(tree: Tree, made: Made) -> None:
+    """One file has none, the other an empty list. NEGATIVES makes it possible."""
+    said = (
+        r"2017.json: no image with people and a file is left to work with\n"
+        r"  note: nobody is labelled: there is no annotation to use$"
+    )
+    empty = made((0, 0))
+    missing = {key: value for key, value in empty.items() if key != "annotations"}
+    for content in (empty, missing):
+        root = tree(content)
+        with pytest.raises(AnnotationError, match=said):
+            opened(root, require_people=True)
+        [note] = opened(root, require_people=True, negatives=True).report.notes
+        assert note.startswith("nobody is labelled")
 
 
 def test_trees(tree: Tree, made: Made, tmp_path: Path) -> None:

@@ -17,14 +17,23 @@ from swahr.skeleton import COCO, CROWD_POSE, Skeleton
 PAIR = Skeleton("pair", ("left_hand", "right_hand"), ((0, 1),), (0.1, 0.1))
 
 
-def report(people: list[list[float]], size: tuple[int, int] = (640, 480)) -> Report:
-    """Of an image with these people, two keypoints each."""
+def report(
+    people: list[list[float]], size: tuple[int, int] = (640, 480), crowds: int = 0
+) -> Report:
+    """Of an image with these people, two keypoints each, the first of them crowds."""
     data = {
         "images": [
             {"id": i, "file_name": f"{i}.png", "width": size[0], "height": size[1]} for i in (4, 5)
         ],
         "annotations": [
-            {"image_id": 5, "keypoints": keypoints, "bbox": [0, 0, 9, 9]} for keypoints in people
+            {
+                "id": number,
+                "image_id": 5,
+                "keypoints": keypoints,
+                "bbox": [0, 0, 9, 9],
+                "iscrowd": int(number <= crowds),
+            }
+            for number, keypoints in enumerate(people, 1)
         ],
     }
     found = Report("x.json")
@@ -40,7 +49,6 @@ def spread(largest: float, people: int = 20) -> list[list[float]]:
 def test_coordinates_in_pixels_are_nothing_to_mention() -> None:
     found = report([*spread(400), [0, 0, 0, 639, 479, 1]])
     assert not found.count and not found.notes
-    assert not report([]).notes
 
 
 @pytest.mark.parametrize("people", [1, 20])
@@ -90,6 +98,8 @@ def test_joints_outside_their_image_are_counted_and_one_is_named() -> None:
 def test_visibilities_that_are_scores_are_named() -> None:
     [note] = report([[100, 100, 0.87, 200, 200, 2], [200, 210, 0, 300, 300, -1]]).notes
     assert note.startswith("2 visibilities are none of 0, 1, 2, like 0.87")
+    [note] = report([[100, 100, 0.87, 200, 200, 2]]).notes
+    assert note.startswith("1 visibility is none of 0, 1, 2, like 0.87")
 
 
 def test_a_set_that_labels_nobody_is_named() -> None:
@@ -97,7 +107,84 @@ def test_a_set_that_labels_nobody_is_named() -> None:
     assert "no joint is labelled: no visibility is above 0, but 2 joints lie" in note
     [note] = report([[100, 100, -1, 200, 200, -1]]).notes
     assert note.startswith("no joint is labelled: no visibility is above 0, but 2 joints")
-    assert not report([[0, 0, 0, 0, 0, 0]]).notes
+    [note] = report([[100, 100, 0, 0, 0, 0]]).notes
+    assert note.endswith("but 1 joint lies at other places than 0, 0")
+
+
+@pytest.mark.parametrize(
+    ("people", "crowds", "said"),
+    [
+        ([], 0, "nobody is labelled: there is no annotation to use"),
+        ([[0] * 6], 0, "nobody is labelled: no visibility is above 0 in 1 annotation"),
+        ([[0] * 6] * 2, 2, "nobody is labelled: no visibility is above 0 in 2 annotations"),
+        (
+            spread(400, 2),
+            2,
+            "all people with labelled joints are crowds (iscrowd is 1): they are trained on, but "
+            "not scored",
+        ),
+    ],
+)
+def test_a_set_in_which_nobody_can_be_found_is_named(
+    people: list[list[float]], crowds: int, said: str
+) -> None:
+    found = report(people, crowds=crowds)
+    assert found.notes == [said] and not found.count
+
+
+def test_one_person_beside_crowds_is_enough() -> None:
+    assert report(spread(400, 3), crowds=2).notes == []
+
+
+def test_people_labelled_twice_are_counted_and_two_are_named() -> None:
+    """Not crowds, those without labelled joints, or who share some joints only."""
+    own = [100, 100, 2, 200, 200, 1]
+    unlabelled: list[list[float]] = [[0] * 6] * 2
+    close = [[100, 100, 2, 200, 201, 1], [200, 200, 1, 100, 100, 2], [100, 100, 1, 200, 200, 1]]
+    [note] = report([*unlabelled, own, *close, own]).notes
+    assert note == (
+        "1 person has exactly the keypoints of another person of the image, like annotations 3 and "
+        "7 of image 5: when scored, one of the two is always missed"
+    )
+    other = close[0]
+    [note] = report([own, *unlabelled, other, own, other, own]).notes
+    assert note.startswith("3 people have exactly the keypoints of another person of the image")
+    assert report([own, *close, *unlabelled]).notes == []
+    assert report([own, own, *close], crowds=1).notes == []
+
+
+def test_equal_people_of_several_images_are_several_people() -> None:
+    person = {"keypoints": [100, 100, 2, 200, 200, 2], "bbox": [0, 0, 9, 9]}
+    ids = range(100)
+    images = [{"id": i, "file_name": "a", "width": 640, "height": 480} for i in ids]
+    for times, said in ((1, []), (2, ["100 people have exactly the keypoints of another"])):
+        people = [{"id": i, "image_id": i} | person for i in (*ids, *ids)[: 100 * times]]
+        found = Report("x.json")
+        arrays = AnnotationArrays({"images": images, "annotations": people}, 2)
+        check_plausibility(arrays, PAIR, found)
+        assert [note[: len(line)] for note, line in zip(found.notes, said, strict=True)] == said
+
+
+def test_exchanged_sides_of_images_are_asked_about() -> None:
+    """Where many joints are outside, and all joints of those people lie in the other sides."""
+    people = [[x, y, 2, x, 300, 2] for x in range(20, 640, 20) for y in (9, 470)]
+    [note] = report(people, (480, 640)).notes
+    asked = "in image 5 of 480 x 640; are width and height of the images exchanged?"
+    assert note.endswith(asked)
+    upright = [[100, 600, 2, 100, 620, 2], [600, 9, 2, 600, 900, 0]]
+    [note] = report([*people, *upright], (480, 640)).notes
+    assert note.endswith(asked)
+    for outside in ([600, 500, 2, 9, 9, 2], [600, -9, 2, 9, 9, 2]):
+        [note] = report([*people, outside], (480, 640)).notes
+        assert note.endswith("in image 5 of 480 x 640")
+    below = [[x, 650, 2, x, 630, 2] for x in range(20, 460, 20)]
+    [note] = report(below, (480, 640)).notes
+    assert note.endswith("in image 5 of 480 x 640")
+    inside: list[list[float]] = [[x / 10, 200, 2, x / 10, 300, 2] for x in range(4000)]
+    [note] = report([*people, *inside], (480, 640)).notes
+    assert note.endswith("in image 5 of 480 x 640")
+    [note] = report(people[-4:], (480, 640)).notes
+    assert note.endswith("in image 5 of 480 x 640")
 
 
 def skeleton(names: str, *pairs: tuple[int, int]) -> Skeleton:

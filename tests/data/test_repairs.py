@@ -146,11 +146,11 @@ def test_a_count_that_changes_no_result_is_a_note(
     tree: Tree, made: Made, caplog: pytest.LogCaptureFixture
 ) -> None:
     data = made((2,))
-    for annotation in data["annotations"]:
-        annotation.update(keypoints=joints((10, 10), (20, 30)), num_keypoints=17)
+    for x, annotation in enumerate(data["annotations"]):
+        annotation.update(keypoints=joints((x, 10), (20, 30)), num_keypoints=17)
     dataset = opened(tree(data))
     assert dataset.report.count == 0
-    assert "num_keypoints of 2 people differ from their keypoints: annotation 1001" in caplog.text
+    assert "num_keypoints and keypoints of 2 people differ: annotation 1001" in caplog.text
     assert [a["num_keypoints"] for a in dataset.coco["annotations"]] == [2, 2]
 
 
@@ -158,8 +158,8 @@ def crowd_pose(made: Made, *counts: int) -> dict[str, Any]:
     """People of whom only the head and the neck are labelled, with their num_keypoints."""
     data = made((len(counts),))
     data["categories"][0]["keypoints"] = list(CROWD_POSE.keypoints)
-    for annotation, count in zip(data["annotations"], counts):
-        annotation.update(keypoints=[0] * 36 + [9, 9, 2, 9, 20, 1], num_keypoints=count)
+    for x, (annotation, count) in enumerate(zip(data["annotations"], counts), 9):
+        annotation.update(keypoints=[0] * 36 + [x, 9, 2, x, 20, 1], num_keypoints=count)
     return data
 
 
@@ -216,7 +216,7 @@ def test_an_unlabelled_joint_needs_no_coordinates(tree: Tree, made: Made, nothin
 
 
 @pytest.mark.parametrize(
-    "joint", [[None, 3, 2], [NAN, 3, 1], [3, HUGE, 2], [3, 3, None], [3, 3, NAN], ["3", 3, 0]]
+    "joint", [[None, 3, 2], [NAN, 3, 1], [HUGE, NAN, 2], [3, 3, None], [3, 3, NAN], ["3", 3, 0]]
 )
 def test_other_joints_need_coordinates(tree: Tree, made: Made, joint: list[Any]) -> None:
     data = made((1, 1))
@@ -225,6 +225,16 @@ def test_other_joints_need_coordinates(tree: Tree, made: Made, joint: list[Any])
     with pytest.raises(AnnotationError, match="keypoints are not all finite numbers"):
         opened(root)
     assert [len(opened(root, strict=False).joints(i)) for i in (10, 11)] == [0, 1]
+
+
+@pytest.mark.parametrize("value", [1e9, -1e30, 1e300, HUGE], ids=str)
+def test_coordinates_may_not_be_absurd(tree: Tree, made: Made, value: float) -> None:
+    """They are finite all the same."""
+    data = made((1, 1))
+    data["annotations"][0]["keypoints"][:3] = [3, value, 2]
+    said = r"keypoints are not all numbers of pixels: -?1[0e]\S+ is too large -> annotation skipped"
+    with pytest.raises(AnnotationError, match=said):
+        opened(tree(), data)
 
 
 def test_whole_numbers_may_be_written_with_a_point(tree: Tree, made: Made) -> None:

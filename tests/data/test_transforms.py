@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from yacs.config import CfgNode
 
+from swahr.data.loaders import LoadedSample, collate
 from swahr.data.transforms import (
     TRANSFORMS,
     Affine,
@@ -225,7 +228,7 @@ def test_without_a_transform_that_gives_the_size() -> None:
     transforms = build_transforms(config(["flip"]), COCO)
     with pytest.raises(
         TransformError,
-        match=r"^the transforms give an image of 64 x 48 px, masks of 64 x 48 px and 1 lists of "
+        match=r"^the transforms give an image of 64 x 48 px, masks of 64 x 48 px and 1 list of "
         r"joints; the network needs an image with sides of 64 px and outputs with sides of "
         r"\[16, 32\] px, which the transform 'affine' makes$",
     ):
@@ -247,8 +250,153 @@ def test_joints_and_masks_are_of_the_same_outputs() -> None:
         with pytest.raises(TransformError, match="needs joints and mask in pixels of the image"):
             Affine(**SIZES)(doubled, rng)
     forgetful = Compose([Affine(**SIZES), lambda s, _: s._replace(joints=s.joints[:1])], **SIZES)
-    with pytest.raises(TransformError, match="masks of 16 x 16, 32 x 32 px and 1 lists of joints"):
+    with pytest.raises(TransformError, match="masks of 16 x 16, 32 x 32 px and 1 list of joints"):
         forgetful(sample, rng)
+
+
+def test_an_affine_transform_needs_a_mask_of_the_images_size() -> None:
+    """Such as after a crop that forgot the mask; also where the network has one output."""
+    sample = make_sample(1)
+    cropped = sample._replace(image=sample.image[:40, :60])
+    said = "mask in pixels of the image; the image has 60 x 40 px, the mask 64 x 48$"
+    with pytest.raises(TransformError, match=said):
+        Affine(**SIZES)(cropped, np.random.default_rng(0))
+    affine = Affine(input_size=64, output_sizes=(16,))
+    with pytest.raises(TransformError, match="the image has 64 x 64 px, the mask 16 x 16$"):
+        affine(affine(sample, np.random.default_rng(0)), np.random.default_rng(0))
+
+
+def with_nan(sample: Sample) -> Sample:
+    joints = sample.joints[1].copy()
+    joints[1, 3, 0] = np.nan
+    return sample._replace(joints=[sample.joints[0], joints])
+
+
+REFUSED: dict[str, tuple[Callable[[Sample], Any], str]] = {
+    "None": (lambda s: None, "a NoneType; it must return a Sample"),
+    "a tuple": (tuple, "a tuple; it must return a Sample"),
+    "one mask": (
+        lambda s: s._replace(masks=s.masks[0]),
+        "a list and a ndarray as joints and masks; they are lists of arrays",
+    ),
+    "one array of joints": (
+        lambda s: s._replace(joints=s.joints[0]),
+        "a ndarray and a list as joints and masks; they are lists of arrays",
+    ),
+    "no image": (
+        lambda s: s._replace(image=None),
+        "an image of type NoneType; it must be uint8 of 0 to 255, (H, W, 3)",
+    ),
+    "fractions": (
+        lambda s: s._replace(image=s.image / 255),
+        "an image of float64, (64, 64, 3); it must be uint8 of 0 to 255, (H, W, 3)",
+    ),
+    "int16": (
+        lambda s: s._replace(image=s.image.astype(np.int16)),
+        "an image of int16, (64, 64, 3); it must be uint8",
+    ),
+    "grey": (
+        lambda s: s._replace(image=s.image[..., 0]),
+        "an image of uint8, (64, 64); it must be uint8 of 0 to 255, (H, W, 3)",
+    ),
+    "channels first": (
+        lambda s: s._replace(image=s.image.transpose(2, 0, 1)),
+        "an image of uint8, (3, 64, 64); it must be",
+    ),
+    "masks of 255": (
+        lambda s: s._replace(masks=[s.masks[0], s.masks[1] * np.uint8(255)]),
+        "a mask with values up to 255; they must be 0, where nothing is learnt, and 1",
+    ),
+    "masks of float": (
+        lambda s: s._replace(masks=[mask / 1 for mask in s.masks]),
+        "a mask of float64, (16, 16); it must be uint8 of 0 and 1, (h, w)",
+    ),
+    "masks with channels": (
+        lambda s: s._replace(masks=[mask[..., None] for mask in s.masks]),
+        "a mask of uint8, (16, 16, 1); it must be uint8 of 0 and 1, (h, w)",
+    ),
+    "NaN": (with_nan, "nan in column 0 of joint 3 of person 1; joints are finite numbers, 0 where"),
+    "too large": (
+        lambda s: s._replace(joints=[joints * 1e300 for joints in map(np.float64, s.joints)]),
+        "inf in column 0 of joint 0 of person 0; joints are finite",
+    ),
+    "a joint less": (
+        lambda s: s._replace(joints=[joints[:, 1:] for joints in s.joints]),
+        "joints of float32, (2, 16, 3); it must keep float32, (people, 17, 3)",
+    ),
+    "a column less": (
+        lambda s: s._replace(joints=[joints[..., :2] for joints in s.joints]),
+        "joints of float32, (2, 17, 2); it must keep float32, (people, 17, 3)",
+    ),
+    "one person": (
+        lambda s: s._replace(joints=[joints[0] for joints in s.joints]),
+        "joints of float32, (17, 3); it must keep",
+    ),
+    "a list of people": (
+        lambda s: s._replace(joints=[joints.tolist() for joints in s.joints]),
+        "joints of type list; it must keep float32, (people, 17, 3)",
+    ),
+    "joints of text": (
+        lambda s: s._replace(joints=[joints.astype(str) for joints in s.joints]),
+        "joints of <U32, (2, 17, 3); it must keep float32",
+    ),
+}
+
+
+@pytest.mark.filterwarnings("ignore:overflow encountered in cast")
+@pytest.mark.parametrize("name", REFUSED)
+def test_what_a_transform_gives_is_checked(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also before the project's own transforms work with it."""
+    change, said = REFUSED[name]
+    monkeypatch.setitem(TRANSFORMS, "own", lambda cfg, skeleton: lambda s, rng: change(s))
+    transforms = build_transforms(config(["affine", "own", "flip"]), COCO)
+    with pytest.raises(TransformError) as error:
+        transforms(make_sample(2), np.random.default_rng(0))
+    line = str(error.value)
+    assert line.startswith(f"the transform 'own' gives {said}") and "\n" not in line
+
+
+def test_a_transform_without_a_name_in_the_settings_has_that_of_its_class() -> None:
+    class Nothing:
+        def __call__(self, sample: Sample, rng: np.random.Generator) -> Any:
+            return None
+
+    with pytest.raises(TransformError, match="^the transform 'Nothing' gives a NoneType"):
+        Compose([Nothing()], **SIZES)(make_sample(1), np.random.default_rng(0))
+
+
+def test_views_bools_and_float64_are_what_they_stand_for() -> None:
+    """PyTorch takes no array with negative strides, and a batch needs arrays of one type."""
+
+    def mirrored(sample: Sample, rng: np.random.Generator) -> Sample:
+        return Sample(
+            sample.image[:, ::-1],
+            [joints.astype(np.float64) for joints in sample.joints],
+            [mask.astype(bool)[:, ::-1] for mask in sample.masks],
+        )
+
+    transforms: list[Any] = [Affine(**SIZES), mirrored, Flip(flip_index=range(17), probability=0)]
+    sample = make_sample(2)
+    want = transforms[0](sample, np.random.default_rng(1))
+    got = Compose(transforms, **SIZES)(sample, np.random.default_rng(1))
+    assert np.array_equal(got.image, want.image[:, ::-1])
+    for ours, theirs in zip(got.joints, want.joints, strict=True):
+        assert ours.dtype == np.float32 and np.array_equal(ours, theirs)
+    for ours, theirs in zip(got.masks, want.masks, strict=True):
+        assert ours.dtype == np.uint8 and np.array_equal(ours, theirs[:, ::-1])
+    batch = collate([LoadedSample(got, 1, {})] * 2)
+    assert batch.images.shape == (2, 64, 64, 3) and batch.masks[1].dtype == torch.uint8
+
+
+def test_people_may_come_and_go() -> None:
+    sample = make_sample(3)
+    for count in (0, 2):
+        leave = Compose([Affine(**SIZES), lambda s, _: only(s, count)], **SIZES)  # noqa: B023
+        assert len(leave(sample, np.random.default_rng(0)).joints[1]) == count
+
+
+def only(sample: Sample, count: int) -> Sample:
+    return sample._replace(joints=[joints[:count] for joints in sample.joints])
 
 
 def test_messages() -> None:

@@ -41,8 +41,10 @@ class AnnotationArrays:
     swahr.data.annotation_check.
 
     ids (I,). starts (I + 1,): the annotations of image i are rows starts[i] to starts[i + 1].
+    annotation_ids (A,).
     keypoints (A, K, 3) float32. boxes (A, 4) float32: x, y, width, height. labelled (A,): number of
-    keypoints with a visibility above 0. is_person (A,): not a crowd, or a crowd with keypoints.
+    keypoints with a visibility above 0. is_crowd (A,). is_person (A,): not a crowd, or a crowd with
+    keypoints.
     is_masked (A,): a crowd, or without keypoints, and with an outline.
     """
 
@@ -57,6 +59,7 @@ class AnnotationArrays:
         owner = self._nearest(np.array([a["image_id"] for a in annotations], np.int64))
         annotations = [annotations[i] for i in np.argsort(owner, kind="stable")]
         self.starts = np.concatenate([[0], np.cumsum(np.bincount(owner, minlength=len(images)))])
+        self.annotation_ids = np.array([a["id"] for a in annotations], np.int64)
         shape = (len(annotations), num_keypoints, 3)
         self.keypoints = np.array([a["keypoints"] for a in annotations], np.float32).reshape(shape)
         self.boxes = np.array([a["bbox"] for a in annotations], np.float32).reshape(-1, 4)
@@ -65,6 +68,7 @@ class AnnotationArrays:
             a.get("num_keypoints", count) for a, count in zip(annotations, self.labelled.tolist())
         ]
         crowd = [bool(a.get("iscrowd")) for a in annotations]
+        self.is_crowd = np.array(crowd, bool)
         self.is_person = np.array([not c or n > 0 for c, n in zip(crowd, counts)], bool)
         outlines = [
             json.dumps(a["segmentation"]) if (c or not n) and a.get("segmentation") else ""
@@ -101,7 +105,11 @@ class AnnotationArrays:
 
     def sizes_of_annotations(self) -> NDArray[np.int32]:
         """(A, 2): width and height of each annotation's image."""
-        return np.repeat(self._sizes, np.diff(self.starts), axis=0)
+        return self._sizes[self.image_rows()]
+
+    def image_rows(self) -> NDArray[np.int64]:
+        """(A,): the row of each annotation's image."""
+        return np.repeat(np.arange(len(self.ids)), np.diff(self.starts))
 
     def outlines(self, image_id: int) -> list[Any]:
         """Segmentations of the image's masked annotations: polygons or run lengths."""
@@ -112,7 +120,5 @@ class AnnotationArrays:
         people.
         """
         most = np.zeros(len(self.ids), np.int64)
-        np.maximum.at(
-            most, np.repeat(np.arange(len(self.ids)), np.diff(self.starts)), self.labelled
-        )
+        np.maximum.at(most, self.image_rows(), self.labelled)
         return most

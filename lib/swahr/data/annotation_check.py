@@ -13,14 +13,17 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from swahr.data.annotation_fields import (
+    CLIPPED,
     complete_keypoints,
     describe,
     is_background,
+    may_be_corners,
     repair_fields,
 )
 from swahr.data.annotation_report import AnnotationError, Report
 from swahr.data.categories import select_categories
 from swahr.data.image_header import MAX_SIDE
+from swahr.data.outlines import why_no_coordinates
 from swahr.data.values import (
     is_amount,
     leaves_folder,
@@ -30,6 +33,12 @@ from swahr.data.values import (
 )
 from swahr.files import shorten
 from swahr.skeleton import Skeleton
+from swahr.words import counted
+
+# Boxes that leave their image, from which all may have been given by their corners: this many, and
+# this part of all.
+MANY_BOXES = 5
+MANY_OF_ALL = 0.1
 
 
 class Annotations(NamedTuple):
@@ -157,17 +166,25 @@ def valid_annotations(
     """
     others = _other_categories(data, category_ids)
     annotations = [a for a in data["annotations"] if _category(a) not in others]
+    copies = _copies(annotations)
     used: set[int] = set()
     valid_ids = (whole_number(a.get("id")) for a in annotations if isinstance(a, dict))
     last_id = max((i for i in valid_ids if i is not None), default=0)
     miscounted = 0
     example = ""
     unmasked = 0
-    for annotation in annotations:
+    boxes = 0
+    are_corners = True
+    for position, annotation in enumerate(annotations):
         problem = reject_reason(annotation, sizes, category_ids, 3 * skeleton.num_keypoints)
+        if not problem and position in copies:
+            problem = f"{describe(annotation)}: the file has this annotation already"
         if problem:
             report.add(problem, "annotation skipped")
             continue
+        problem = _complete(annotation, 3 * skeleton.num_keypoints)
+        if problem:
+            report.add(problem, "taken for a person without labelled keypoints")
         annotation["category_id"] = category_ids[0]
         annotation["image_id"] = int(annotation["image_id"])
         problem = _id_problem(annotation, used)
@@ -179,6 +196,8 @@ def valid_annotations(
         used.add(annotation["id"])
         size = sizes[annotation["image_id"]]
         has_outline = annotation.get("segmentation", []) != []
+        boxes += 1
+        are_corners = are_corners and may_be_corners(annotation.get("bbox"), size)
         for problem, repair, is_harmless in repair_fields(annotation, size, skeleton):
             if is_harmless:
                 miscounted += 1
@@ -188,12 +207,32 @@ def valid_annotations(
         unmasked += not has_outline and is_background(annotation)
         yield annotation
     if miscounted:
-        report.note(f"num_keypoints of {miscounted} people differ from their keypoints: {example}")
+        people = counted(miscounted, "person", "people")
+        report.note(f"num_keypoints and keypoints of {people} differ: {example}")
     if unmasked:
+        who = "crowds and people without keypoints"
+        who = counted(unmasked, "crowd or person without keypoints", who)
+        have, them = ("has", "it") if unmasked == 1 else ("have", "them")
+        report.note(f"{who} {have} no outline: training takes {them} for background")
+    clipped = report.repairs[CLIPPED]
+    if are_corners and clipped >= max(MANY_BOXES, MANY_OF_ALL * boxes):
         report.note(
-            f"{unmasked} crowds and people without keypoints have no outline: training takes them "
-            "for background"
+            f"{clipped:,} of {boxes:,} boxes leave their image: are they x1, y1, x2, y2? COCO's "
+            "are x, y, width, height"
         )
+
+
+def _copies(annotations: Sequence[Any]) -> set[int]:
+    """The positions of annotations that equal an earlier one in every field, in the id too."""
+    first: dict[int, int] = {}
+    copies: set[int] = set()
+    for position, annotation in enumerate(annotations):
+        annotation_id = whole_number(annotation.get("id")) if isinstance(annotation, dict) else None
+        if annotation_id is not None:
+            earlier = first.setdefault(annotation_id, position)
+            if earlier != position and annotations[earlier] == annotation:
+                copies.add(position)
+    return copies
 
 
 def _other_categories(data: Mapping[str, Any], category_ids: Sequence[int]) -> set[int]:
@@ -209,7 +248,7 @@ def reject_reason(
     annotation: Any, sizes: Mapping[int, Any], category_ids: Sequence[int], length: int
 ) -> str:
     """Why an annotation cannot be used, or ''. Joints that have no coordinates and are not labelled
-    are set to zero, and so are those of a crowd that has no list of keypoints.
+    are set to zero. No list of keypoints at all is none: see _complete.
     """
     if not isinstance(annotation, dict):
         return f"annotation {shorten(annotation)}: not an object"
@@ -221,18 +260,35 @@ def reject_reason(
         return f"{describe(annotation)}: there is no category {given}"
     if whole_number(annotation.get("image_id")) not in sizes:
         return f"{describe(annotation)}: there is no image with this id"
-    if annotation.get("iscrowd") == 1 and annotation.get("keypoints") in (None, []):
-        annotation["keypoints"] = [0] * length
     keypoints = annotation.get("keypoints")
+    if keypoints in (None, []):
+        return ""
     if not isinstance(keypoints, list) or len(keypoints) != length:
-        count = len(keypoints) if isinstance(keypoints, list) else 0
-        return (
-            f"{describe(annotation)}: keypoints has {count} numbers, not {length} "
-            "(x, y, visibility of each)"
-        )
+        return _wrong_length(annotation, length)
     if not complete_keypoints(keypoints):
-        return f"{describe(annotation)}: keypoints are not all finite numbers"
+        return f"{describe(annotation)}: keypoints {why_no_coordinates(keypoints)}"
     return ""
+
+
+def _wrong_length(annotation: Mapping[str, Any], length: int) -> str:
+    keypoints = annotation.get("keypoints")
+    given = counted(len(keypoints) if isinstance(keypoints, list) else 0, "number")
+    return f"{describe(annotation)}: keypoints has {given}, not {length} (x, y, visibility of each)"
+
+
+def _complete(annotation: dict[str, Any], length: int) -> str:
+    """Give an annotation without a list of keypoints one, of zeros; what was wrong with it, or ''.
+
+    A crowd needs none. Others are people of whom nothing is labelled, whatever num_keypoints says.
+    """
+    if annotation.get("keypoints") not in (None, []):
+        return ""
+    problem = ""
+    if annotation.get("iscrowd") != 1:
+        problem = _wrong_length(annotation, length)
+        annotation["num_keypoints"] = 0
+    annotation["keypoints"] = [0] * length
+    return problem
 
 
 def _id_problem(annotation: Mapping[str, Any], used: set[int]) -> str:

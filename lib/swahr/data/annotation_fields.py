@@ -25,6 +25,7 @@ NOT_COUNTED = (CROWD_POSE.keypoints.index("head"), CROWD_POSE.keypoints.index("n
 
 NEW_BOX = "box put around the keypoints"
 NEW_COUNT = "keypoints counted"
+CLIPPED = "box clipped"
 
 
 def complete_keypoints(keypoints: list[Any]) -> bool:
@@ -109,7 +110,7 @@ def _repair_box(
             annotation["bbox"] = clipped
             yield (
                 f"bbox {shorten(box)} leaves its image of {size[0]} x {size[1]}",
-                "box clipped",
+                CLIPPED,
             )
             return
         problem = f"bbox {shorten(box)} lies outside its image of {size[0]} x {size[1]}"
@@ -117,6 +118,17 @@ def _repair_box(
         return
     annotation["bbox"] = box_of_joints(annotation["keypoints"], size)
     yield problem, NEW_BOX
+
+
+def may_be_corners(box: Any, size: tuple[int, int]) -> bool:
+    """Whether a box lies in its image of `size` (w, h) px if it is x1, y1, x2, y2. One that is
+    missing, or all zeros, may.
+    """
+    if not isinstance(box, list) or len(box) != 4 or not are_coordinates(box):
+        return box is None
+    return not any(box) or all(
+        -BOX_SLACK <= box[i] < box[i + 2] <= size[i] + BOX_SLACK for i in (0, 1)
+    )
 
 
 def _repair_count(

@@ -51,6 +51,15 @@ class Report:
         lines += [f"  note: {note}" for note in self.notes]
         return "\n".join(lines)
 
+    def failure(self, reason: str) -> str:
+        """The message of an error for which nothing can be used: the reason, with what was found.
+
+        Without problems the reason stands first, and not below their number.
+        """
+        if self.count:
+            return f"{self}\n  {reason}"
+        return "\n".join([f"{self.path}: {reason}", *str(self).splitlines()[1:]])
+
     def raise_or_warn(self, strict: bool) -> None:
         """Raise AnnotationError if there are problems and strict is true. Otherwise log what was
         found, with the repairs.

@@ -146,10 +146,12 @@ def _note_unused(
         count = counts[category["id"]]
         if count:
             keypoints = counted(len(_keypoints(category)), "other keypoint")
+            them = "it" if count == 1 else "them"
             reason = "it is not asked for" if chosen else f"it has {keypoints}"
             report.note(
                 f"{counted(count, 'annotation')} of the category "
-                f"{shorten(category.get('name'))} (id {category['id']}) not used: {reason}"
+                f"{shorten(category.get('name'))} (id {category['id']}) not used: {reason}; "
+                f"training takes {them} for background"
             )
 
 

@@ -21,6 +21,7 @@ from swahr.data.outlines import draw_mask
 from swahr.data.plausibility import check_plausibility, flip_problem
 from swahr.data.trees import DatasetSpec, dataset_spec
 from swahr.skeleton import SKELETON_OF, Skeleton, get_skeleton
+from swahr.words import counted
 
 logger = logging.getLogger(__name__)
 
@@ -69,16 +70,17 @@ class KeypointDataset:
         self.arrays = AnnotationArrays(loaded.data, skeleton.num_keypoints)
         self.category_ids = loaded.category_ids
         del loaded  # a gigabyte for COCO
-        check_plausibility(self.arrays, skeleton, self.report)
+        if self.has_annotations or require_people:  # images to be tested need none
+            check_plausibility(self.arrays, skeleton, self.report)
         self.image_ids = self._with_files(self._useful(require_people, negatives, min_keypoints))
         self.report.raise_or_warn(strict)
         if not self.image_ids:
             kind = "a file"
             if min_keypoints:
-                kind = f"{min_keypoints} labelled keypoints and a file"
+                kind = f"{counted(min_keypoints, 'labelled keypoint')} and a file"
             elif require_people:
                 kind = "people and a file"
-            raise AnnotationError(f"{self.report}\n  no image with {kind} is left to work with")
+            raise AnnotationError(self.report.failure(f"no image with {kind} is left to work with"))
         self._orientation_named = False
 
     def _useful(self, require_people: bool, negatives: bool, min_keypoints: int) -> list[int]:

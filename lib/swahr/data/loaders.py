@@ -21,7 +21,8 @@ from yacs.config import CfgNode
 from swahr.allocator import keep_memory
 from swahr.data.images import ImageError
 from swahr.data.keypoints import KeypointDataset
-from swahr.data.transforms import Joints, Sample, Transform, build_transforms
+from swahr.data.transforms import Joints, Sample, Transform, TransformError, build_transforms
+from swahr.words import counted
 
 KEPT_MEMORY = 32 * 2**20  # bytes that a loading worker keeps when they are freed
 
@@ -82,7 +83,8 @@ class TrainingSet(Dataset[LoadedSample]):
         repeat: int = 1,
     ) -> None:
         """skip_bad: replace an image that cannot be used by the next one that can, instead of
-        raising its ImageError. repeat: times that each image occurs in an epoch.
+        raising its ImageError. repeat: times that each image occurs in an epoch. A TransformError
+        is raised again with the id of its image.
         """
         self.dataset = dataset
         self.transform = transform
@@ -111,10 +113,14 @@ class TrainingSet(Dataset[LoadedSample]):
                 replaced[image_id] = str(error)
                 continue
             sample = Sample(image, [self.dataset.joints(image_id)], [mask])
-            return LoadedSample(self.transform(sample, rng), image_id, replaced)
+            try:
+                sample = self.transform(sample, rng)
+            except TransformError as error:
+                raise TransformError(f"image {image_id}: {error}") from None
+            return LoadedSample(sample, image_id, replaced)
         raise ImageError(
-            f"{self.dataset.annotation_file}: none of its {images} images can be used; the last "
-            f"one: {replaced[image_id]}"
+            f"{self.dataset.annotation_file}: none of its {counted(images, 'image')} can be used; "
+            f"the last one: {replaced[image_id]}"
         )
 
 

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from math import inf
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from pycocotools import mask as run_lengths
+
+from swahr.files import shorten
 
 MAX_COORDINATE = 1e9  # px; larger numbers are no coordinates
 
@@ -18,6 +21,14 @@ def are_coordinates(values: Sequence[Any]) -> bool:
         return sum(map(abs, values)) < MAX_COORDINATE  # false for NaN too
     except (TypeError, OverflowError):
         return False
+
+
+def why_no_coordinates(values: Sequence[Any]) -> str:
+    """For a message: what is wrong with values for which `are_coordinates` is false."""
+    if all(isinstance(value, int | float) and abs(value) < inf for value in values):
+        largest = max(values, key=abs)
+        return f"are not all numbers of pixels: {shorten(largest)} is too large"
+    return "are not all finite numbers"
 
 
 def is_outline(value: Any, size: tuple[int, int]) -> bool:

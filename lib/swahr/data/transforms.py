@@ -6,7 +6,8 @@ each by its own matrix; and a random mirror image (HigherHRNet, Cheng et al., CV
 
 To add a transform, write a function that builds one from the configuration and the skeleton, add it
 to TRANSFORMS, and name it in DATASET.TRANSFORMS. A transform must not change the arrays that it is
-given, and draws all its random numbers from the generator that it is given.
+given, and draws all its random numbers from the generator that it is given. What it returns is
+checked, and refused with its name.
 """
 
 from __future__ import annotations
@@ -22,13 +23,16 @@ from swahr.data.images import Image
 from swahr.geometry import BOX_UNIT, augment_matrix, transform_points
 from swahr.parts import choose
 from swahr.skeleton import Skeleton
+from swahr.words import counted
 
 Joints = NDArray[np.float32]
 Mask = NDArray[np.uint8]
 
 
 class TransformError(ValueError):
-    """Transforms that do not fit each other or the network; the message says what is missing."""
+    """Transforms that do not fit each other or the network, or give no valid sample; the message
+    says what is missing.
+    """
 
     def __init__(self, message: str) -> None:
         # A DataLoader raises a worker's error again, with a traceback that ends in its message.
@@ -118,7 +122,8 @@ class Affine:
     def __call__(self, sample: Sample, rng: np.random.Generator) -> Sample:
         """A sample in pixels of its image -> (S, S, 3) image, joints and masks of every output.
 
-        Raises TransformError if the sample's outputs were made already.
+        Raises TransformError if the sample's outputs were made already, or its mask has another
+        size than its image.
         """
         if len(sample.joints) != 1 or len(sample.masks) != 1:
             raise TransformError(
@@ -126,6 +131,12 @@ class Affine:
                 "another transform has already made those of the outputs"
             )
         height, width = sample.image.shape[:2]
+        if sample.masks[0].shape != (height, width):
+            rows, columns = sample.masks[0].shape
+            raise TransformError(
+                "an affine transform needs joints and mask in pixels of the image; "
+                f"the image has {width} x {height} px, the mask {columns} x {rows}"
+            )
         params = self.draw(width, height, rng)
         opaque = sample.masks[0] * np.uint8(255)
         return Sample(
@@ -175,28 +186,40 @@ class Flip:
 
 
 class Compose:
-    """Transforms one after another, with a check that the result fits the network."""
+    """Transforms one after another, with a check that each gives a sample, and that the result fits
+    the network.
+    """
 
     def __init__(
-        self, transforms: Sequence[Transform], *, input_size: int, output_sizes: Sequence[int]
+        self,
+        transforms: Sequence[Transform],
+        *,
+        input_size: int,
+        output_sizes: Sequence[int],
+        names: Sequence[str] = (),
     ) -> None:
-        """input_size: side of the network's input, px. output_sizes: sides of its outputs, px."""
+        """input_size: side of the network's input, px. output_sizes: sides of its outputs, px.
+
+        names: of the transforms, for messages; by default those of their functions or classes.
+        """
         self.transforms = tuple(transforms)
         self.input_size = input_size
         self.output_sizes = tuple(output_sizes)
+        self.names = tuple(names) or tuple(map(_name, self.transforms))
 
     def __call__(self, sample: Sample, rng: np.random.Generator) -> Sample:
         """A sample in pixels of its image -> one of the network's sizes.
 
-        It depends on the arguments and the generator's state only. Raises TransformError where the
-        result has other sizes.
+        It depends on the arguments and the generator's state only. Raises TransformError where a
+        transform gives no valid sample, or the result has other sizes.
         """
-        for transform in self.transforms:
-            sample = transform(sample, rng)
-        self._check(sample)
+        shape = sample.joints[0].shape[1:]
+        for transform, name in zip(self.transforms, self.names, strict=True):
+            sample = _valid(transform(sample, rng), shape, name)
+        self._check_sizes(sample)
         return sample
 
-    def _check(self, sample: Sample) -> None:
+    def _check_sizes(self, sample: Sample) -> None:
         sizes = [mask.shape for mask in sample.masks]
         fits = (
             sample.image.shape == (self.input_size, self.input_size, 3)
@@ -206,12 +229,90 @@ class Compose:
         if not fits:
             height, width = sample.image.shape[:2]
             given = ", ".join(f"{shape[1]} x {shape[0]}" for shape in sizes)
+            lists = counted(len(sample.joints), "list of joints", "lists of joints")
             raise TransformError(
                 f"the transforms give an image of {width} x {height} px, masks of {given} px and "
-                f"{len(sample.joints)} lists of joints; the network needs an image with sides of "
+                f"{lists}; the network needs an image with sides of "
                 f"{self.input_size} px and outputs with sides of {list(self.output_sizes)} px, "
                 "which the transform 'affine' makes"
             )
+
+
+def _name(transform: Transform) -> str:
+    return getattr(transform, "__name__", type(transform).__name__)
+
+
+def _valid(given: Any, shape: tuple[int, ...], name: str) -> Sample:
+    """What a transform gave, as a sample whose arrays PyTorch can take: none with negative strides,
+    float32 joints, and uint8 masks where it gave bool.
+
+    shape: (K, columns) of the joints of a person. name: of the transform. It takes some 10 us.
+    Raises TransformError for what is no sample.
+    """
+    if not isinstance(given, Sample):
+        raise TransformError(
+            f"the transform {name!r} gives a {type(given).__name__}; it must return a Sample"
+        )
+    if not (isinstance(given.joints, list | tuple) and isinstance(given.masks, list | tuple)):
+        kinds = f"a {type(given.joints).__name__} and a {type(given.masks).__name__}"
+        raise TransformError(
+            f"the transform {name!r} gives {kinds} as joints and masks; they are lists of arrays"
+        )
+    image = given.image
+    if not _is_array(image, np.uint8, 3) or image.shape[2] != 3:
+        raise TransformError(
+            f"the transform {name!r} gives an image of {_describe(image)}; "
+            "it must be uint8 of 0 to 255, (H, W, 3)"
+        )
+    return Sample(
+        np.ascontiguousarray(image),
+        [_valid_joints(joints, shape, name) for joints in given.joints],
+        [_valid_mask(mask, name) for mask in given.masks],
+    )
+
+
+def _valid_joints(joints: Any, shape: tuple[int, ...], name: str) -> Joints:
+    is_array = isinstance(joints, np.ndarray) and joints.dtype.kind in "fiu"
+    if not is_array or joints.shape[1:] != shape:
+        raise TransformError(
+            f"the transform {name!r} gives joints of {_describe(joints)}; "
+            f"it must keep float32, (people, {shape[0]}, {shape[1]})"
+        )
+    joints = joints.astype(np.float32, copy=False)
+    if not np.isfinite(joints).all():
+        person, joint, column = np.argwhere(~np.isfinite(joints))[0].tolist()
+        raise TransformError(
+            f"the transform {name!r} gives {joints[person, joint, column]} in column {column} of "
+            f"joint {joint} of person {person}; joints are finite numbers, 0 where not labelled"
+        )
+    return joints
+
+
+def _valid_mask(mask: Any, name: str) -> Mask:
+    if _is_array(mask, np.bool_, 2):
+        mask = mask.view(np.uint8)
+    if not _is_array(mask, np.uint8, 2):
+        raise TransformError(
+            f"the transform {name!r} gives a mask of {_describe(mask)}; "
+            "it must be uint8 of 0 and 1, (h, w)"
+        )
+    if (largest := mask.max(initial=0)) > 1:
+        raise TransformError(
+            f"the transform {name!r} gives a mask with values up to {largest}; they must be 0, "
+            "where nothing is learnt, and 1"
+        )
+    return np.ascontiguousarray(mask)
+
+
+def _is_array(value: Any, dtype: type[np.generic], dimensions: int) -> bool:
+    return isinstance(value, np.ndarray) and value.dtype == dtype and value.ndim == dimensions
+
+
+def _describe(value: Any) -> str:
+    """The type and shape of what should be an array, for a message."""
+    if isinstance(value, np.ndarray):
+        return f"{value.dtype}, {value.shape}"
+    return f"type {type(value).__name__}"
 
 
 def build_affine(cfg: Any, skeleton: Skeleton) -> Affine:
@@ -248,4 +349,9 @@ def build_transforms(cfg: Any, skeleton: Skeleton) -> Compose:
     transforms = [
         choose(TRANSFORMS, name, "DATASET.TRANSFORMS")(cfg, skeleton) for name in data.TRANSFORMS
     ]
-    return Compose(transforms, input_size=data.INPUT_SIZE, output_sizes=data.OUTPUT_SIZE)
+    return Compose(
+        transforms,
+        input_size=data.INPUT_SIZE,
+        output_sizes=data.OUTPUT_SIZE,
+        names=data.TRANSFORMS,
+    )
