@@ -178,8 +178,8 @@ def targets(figures: Figures) -> None:
         assert heatmaps.shape == (joints.shape[1], size, size)
         assert_close(heatmaps.ravel()[::step], figures[f"heatmaps{layout}"], 2e-6, "heatmaps")
         for name, tag_per_joint in (("index", True), ("shared_index", False)):
-            want = {tuple(map(int, pair)) for pair in figures[f"{name}{layout}"]}
-            got = parity_adapter.tag_index(joints, size, tag_per_joint)
+            want = sorted(tuple(map(int, pair)) for pair in figures[f"{name}{layout}"])
+            got = sorted(parity_adapter.tag_index(joints, size, tag_per_joint))
             assert got == want, f"{name} {layout}: {len(got)} joints, expected {len(want)}"
     size = int(figures["scale_aware_size"])
     heatmaps = parity_adapter.render_scale_aware(figures["scale_aware_joints"], size)
