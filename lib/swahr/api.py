@@ -23,10 +23,9 @@ from swahr.config.places import COMMAND_LINE
 from swahr.data.images import Image, ImageError, read_image
 from swahr.distributed.comm import select_device
 from swahr.engine.hub import fetch, send
-from swahr.engine.image_sources import ImageFiles, InferenceError, why_no_image
+from swahr.engine.image_sources import ImageFiles, InferenceError, is_video, why_no_image
 from swahr.engine.model_files import LoadError, ModelFiles, find_model
 from swahr.engine.published import publish
-from swahr.engine.video import is_video
 from swahr.exported import is_exported
 from swahr.files import shorten
 from swahr.inference.load import load_model

@@ -113,7 +113,8 @@ def draw_points(
     scale = max(MIN_TEXT, LABEL_SHARE * radius)
     for place, color, label in zip(places, colors, labels):
         x, y = (value >> SHIFT for value in place)
-        _write(canvas, label, (x + round(_rim(radius)) + 3, y), color, scale)
+        box = _text_box(canvas, label, (x + round(_rim(radius)) + 3, y), scale)
+        _write(canvas, label, box.corner, color, scale)
     return canvas
 
 
@@ -280,8 +281,13 @@ def encode(image: Image, suffix: str) -> bytes:
     except cv2.error:
         done = False
     if not done:
-        raise ValueError(f"images are written as .png or .jpg, not as {suffix or 'a bare name'}")
+        raise ValueError(unknown_format(suffix))
     return data.tobytes()
+
+
+def unknown_format(suffix: str) -> str:
+    """What is said of the suffix of a file that no image can be written to."""
+    return f"images are written as .png or .jpg, not as {suffix or 'a bare name'}"
 
 
 # -- people
@@ -518,10 +524,9 @@ def _text_box(canvas: Image, text: str, at: tuple[int, int], scale: float) -> _B
     return _Box((max(stroke, min(x, canvas.shape[1] - width)), max(y, height)), width, height)
 
 
-def _write(canvas: Image, text: str, at: tuple[int, int], color: Color, scale: float) -> None:
-    """Text with a dark outline in its `_text_box`."""
+def _write(canvas: Image, text: str, corner: tuple[int, int], color: Color, scale: float) -> None:
+    """Text with a dark outline. corner: that of its `_text_box`."""
     stroke = max(1, round(2 * scale))
-    corner = _text_box(canvas, text, at, scale).corner
     cv2.putText(canvas, text, corner, FONT, scale, DARK, 3 * stroke, cv2.LINE_AA)
     cv2.putText(canvas, text, corner, FONT, scale, color, stroke, cv2.LINE_AA)
 

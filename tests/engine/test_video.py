@@ -17,8 +17,8 @@ import numpy as np
 import pytest
 
 from swahr.engine import video
-from swahr.engine.image_sources import InferenceError
-from swahr.engine.video import Frame, Video, VideoWriter, is_video
+from swahr.engine.image_sources import InferenceError, is_video
+from swahr.engine.video import Frame, Video, VideoWriter
 from swahr.files import WriteError
 
 TIMES = (0.0, 0.1, 0.25, 0.3, 0.7)  # of the frames, seconds

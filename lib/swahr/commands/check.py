@@ -35,7 +35,7 @@ from swahr.engine.augmented_sheet import EXAMPLES, augmented_sheet
 from swahr.engine.datasets import build_training_set
 from swahr.parts import import_modules
 from swahr.skeleton import TYPICAL_SIGMA, MissingSigmas, Skeleton, get_skeleton, load_skeleton
-from swahr.visualize import draw_people, make_grid, save_image
+from swahr.visualize import draw_people, make_grid, save_image, unknown_format
 from swahr.words import counted
 
 SHEET = 16  # images of a contact sheet
@@ -134,8 +134,7 @@ def _configuration(args: argparse.Namespace) -> Any:
     for flag, path in (("--contact-sheet", args.contact_sheet), ("--augmented", args.augmented)):
         kind = Path(path or "").suffix
         if path and not cv2.haveImageWriter(kind):
-            text = f"images are written as .png or .jpg, not as {kind or 'a bare name'}"
-            raise ConfigError([f"{flag} {path}: {text}"])
+            raise ConfigError([f"{flag} {path}: {unknown_format(kind)}"])
     if args.second and not args.suggest_sigmas:
         raise ConfigError(["--second needs --suggest-sigmas, which it is for"])
     if args.cfg is None:

@@ -23,7 +23,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from swahr.commands.flags import Parser, add_flag, named_folder, not_empty
+from swahr.commands.flags import Parser, add_dataset_flags, add_flag, named_folder, not_empty
 from swahr.converters.coco import write_dataset
 from swahr.converters.dlc import SIGMA, read_dlc, split_frames
 from swahr.skeleton import Skeleton
@@ -43,14 +43,6 @@ def main(arguments: Sequence[str] | None = None) -> None:
     )
     add_flag(
         parser,
-        "--out",
-        type=named_folder,
-        required=True,
-        metavar="ROOT",
-        help="folder of the new data set",
-    )
-    add_flag(
-        parser,
         "--val",
         type=float,
         default=0.2,
@@ -66,7 +58,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         help="constant of the keypoint similarity, for all parts of a new skeleton.yaml (default: "
         "%(default)s)",
     )
-    parser.add_argument("--copy", action="store_true", help="copy the images, do not link them")
+    add_dataset_flags(parser)
     args = parser.parse_args(arguments)
     labels = read_dlc(args.csv, args.images, args.sigma)
     frames = split_frames(labels.images, args.val, args.seed)

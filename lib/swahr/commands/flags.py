@@ -180,6 +180,19 @@ def _words(values: Any) -> str:
     return " ".join(map(str, values)) if isinstance(values, list) else str(values)
 
 
+def add_dataset_flags(parser: argparse.ArgumentParser) -> None:
+    """--out and --copy, which converters.coco.write_dataset takes."""
+    add_flag(
+        parser,
+        "--out",
+        type=named_folder,
+        required=True,
+        metavar="ROOT",
+        help="folder of the new data set",
+    )
+    parser.add_argument("--copy", action="store_true", help="copy the images, do not link them")
+
+
 def add_import_flag(parser: argparse.ArgumentParser) -> None:
     """--import, whose names parts.import_modules takes."""
     parser.add_argument(

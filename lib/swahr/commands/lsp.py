@@ -23,7 +23,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from swahr.commands.flags import Parser, add_flag, named_folder
+from swahr.commands.flags import Parser, add_dataset_flags, add_flag, named_folder
 from swahr.converters.coco import write_dataset
 from swahr.converters.lsp import SKELETON, read_lsp
 from swahr.words import counted
@@ -39,15 +39,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         metavar="DIR",
         help="joints.csv and images/",
     )
-    add_flag(
-        parser,
-        "--out",
-        type=named_folder,
-        required=True,
-        metavar="ROOT",
-        help="folder of the new data set",
-    )
-    parser.add_argument("--copy", action="store_true", help="copy the images, do not link them")
+    add_dataset_flags(parser)
     args = parser.parse_args(arguments)
     written = write_dataset(args.out, read_lsp(args.data), SKELETON, copy=args.copy)
     for split, count in written.images.items():

@@ -45,12 +45,12 @@ from swahr.config import check_files, defaults
 from swahr.distributed import comm
 from swahr.distributed.launch import launch
 from swahr.distributed.place import check_place
-from swahr.engine.image_sources import ImageFiles, InferenceError
+from swahr.engine.image_sources import ImageFiles, InferenceError, is_video
 from swahr.engine.infer import OUTPUTS, Results, infer_images, infer_video
 from swahr.engine.model_files import find_model
 from swahr.engine.people_file import Summary
 from swahr.engine.provenance import find_weights
-from swahr.engine.video import Video, is_video
+from swahr.engine.video import Video
 from swahr.parts import with_modules
 from swahr.words import counted
 

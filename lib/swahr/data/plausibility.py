@@ -114,13 +114,13 @@ def _note_twice(arrays: AnnotationArrays, report: Report) -> None:
     count = int(is_equal.sum())
     if not count:
         return
-    one = rows[before[is_equal][0]]
-    other = rows[after[is_equal][0]]
+    one = before[is_equal][0]
+    other = after[is_equal][0]
     have = "1 person has" if count == 1 else f"{count:,} people have"
     report.note(
         f"{have} exactly the keypoints of another person of the image, like annotations "
-        f"{arrays.annotation_ids[one]} and {arrays.annotation_ids[other]} of image "
-        f"{arrays.ids[arrays.image_rows()[one]]}: when scored, one of the two is always missed"
+        f"{arrays.annotation_ids[rows[one]]} and {arrays.annotation_ids[rows[other]]} of image "
+        f"{arrays.ids[images[one]]}: when scored, one of the two is always missed"
     )
 
 

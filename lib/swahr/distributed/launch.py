@@ -165,16 +165,14 @@ def _main_or_interrupted(main: Callable[[], Any]) -> None:
     """Ctrl-C in what does not watch signals itself ends it like the other signals do. Errors of
     stdout come up here, and not when the interpreter shuts down.
     """
-    ended = None
     try:
         main()
     except KeyboardInterrupt:
         raise Interrupted(signal.SIGINT) from None
-    except SystemExit as error:  # of --help, for instance
-        ended = error
+    except SystemExit:  # of --help, for instance
+        flush_stdout()
+        raise
     flush_stdout()
-    if ended is not None:
-        raise ended
 
 
 def is_known(error: BaseException) -> bool:

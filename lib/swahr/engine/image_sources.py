@@ -1,4 +1,6 @@
-"""What inference reads: image files, folders and globs of them. Videos: see video."""
+"""What inference reads: image files, folders and globs of them, and what else a source can be. The
+frames of videos: see video.
+"""
 
 from __future__ import annotations
 
@@ -10,6 +12,11 @@ from pathlib import Path
 from swahr.data.images import Image, ImageError, read_image
 
 WRITABLE = (".jpg", ".jpeg", ".png")  # images of other formats are drawn as .png
+VIDEOS = frozenset(
+    f".{name}"
+    for name in ("3gp", "avi", "flv", "m2ts", "m4v", "mkv", "mov", "mp4", "mpeg", "mpg", "mts")
+    + ("ogv", "ts", "webm", "wmv")
+)
 ARCHIVES = (".7z", ".rar", ".tar", ".tgz", ".zip")
 
 
@@ -64,8 +71,6 @@ class ImageFiles:
 
     def read(self, name: str) -> Image:
         """The image as viewers show it: turned as its EXIF orientation says. Raises ImageError."""
-        from swahr.engine.video import is_video  # it imports this module
-
         path = self.paths[name]
         if is_video(path):
             raise ImageError(f"{path}: is a video, a source of its own; run swahr predict on it")
@@ -122,6 +127,16 @@ class ImageFiles:
                 deeper = []
             children[:] = deeper
         yield from sorted(files)
+
+
+def is_video(source: str | Path) -> bool:
+    """Whether a source is a video file by its ending, an address, or the number of a camera."""
+    text = str(source)
+    if "://" in text:
+        return True
+    if text.isdecimal():
+        return not Path(text).exists()
+    return Path(text).suffix.lower() in VIDEOS
 
 
 def why_no_image(path: str | os.PathLike[str]) -> str:

@@ -9,8 +9,7 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import groupby
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -45,7 +44,7 @@ from swahr.inference.exported_network import ExportedNetwork
 from swahr.inference.load import load_model
 from swahr.inference.pipeline import find_people
 from swahr.inference.predictor import Predictor, build_predictor
-from swahr.models.network import PoseNetwork
+from swahr.models.network import PoseNetwork, evaluating
 from swahr.progress_bar import ProgressBar
 from swahr.skeleton import Skeleton
 from swahr.words import counted
@@ -218,7 +217,7 @@ class Validation:
 
     def __call__(self, cfg: Any, model: PoseNetwork, **options: Any) -> dict[str, float]:
         """As `validate`, with its keywords. cfg: the same in every call."""
-        with _own_mode(model):
+        with evaluating(model):
             if self.predictor is None or not self.predictor.refresh(model):
                 self.predictor = _build(cfg, model, configured_skeleton(cfg))
         return validate(cfg, model, predictor=self.predictor, **options)
@@ -323,7 +322,7 @@ def _predict(
     predictor: Predictor | None = None,
 ) -> DatasetPeople:
     """`predict` with the settings of a configuration; the model's mode is restored at the end."""
-    with _own_mode(model):
+    with evaluating(model):
         return predict(
             dataset,
             predictor or _build(cfg, model, dataset.skeleton),
@@ -341,14 +340,3 @@ def _build(cfg: Any, model: PoseNetwork | ExportedNetwork, skeleton: Skeleton) -
     else:
         device = next(model.parameters()).device
     return build_predictor(cfg, model, skeleton, device)
-
-
-@contextmanager
-def _own_mode(model: PoseNetwork | ExportedNetwork) -> Iterator[None]:
-    """The model's mode is restored at the end; within, it is that of evaluation."""
-    was_training = model.training
-    model.eval()
-    try:
-        yield
-    finally:
-        model.train(was_training)

@@ -26,11 +26,6 @@ from swahr.files import WriteError
 
 logger = logging.getLogger("swahr")
 
-SUFFIXES = frozenset(
-    f".{name}"
-    for name in ("3gp", "avi", "flv", "m2ts", "m4v", "mkv", "mov", "mp4", "mpeg", "mpg", "mts")
-    + ("ogv", "ts", "webm", "wmv")
-)
 DEFAULT_FPS = 25.0
 OPEN_SECONDS = 20  # after which an address that does not answer is given up
 MICROSECONDS = 1_000_000  # PyAV's unit of a file's start and length
@@ -50,16 +45,6 @@ class Frame(NamedTuple):
     number: int
     time: float
     image: Image
-
-
-def is_video(source: str | Path) -> bool:
-    """Whether a source is a video file by its ending, an address, or the number of a camera."""
-    text = str(source)
-    if "://" in text:
-        return True
-    if text.isdecimal():
-        return not Path(text).exists()
-    return Path(text).suffix.lower() in SUFFIXES
 
 
 class Video:

@@ -129,7 +129,7 @@ def _losses_of(
         return
     names = ", ".join(term.weights)
     for map_name in term.reads:
-        if not _has_map(output, map_name):
+        if output.named(map_name) is None:
             raise LossError(
                 f"LOSS.TERMS: the loss {names} reads the map {map_name!r}, which the network does "
                 f"not give at stage {stage}; it needs a MODEL.HEAD that does"
@@ -150,12 +150,6 @@ def _losses_of(
     for name, value in zip(term.weights, values):
         if name in weights:
             yield f"{name}{stage}", weights[name] * value
-
-
-def _has_map(output: StageOutput, name: str) -> bool:
-    if name in ("scales", "heatmaps", "tags"):
-        return getattr(output, name) is not None
-    return name in (output.extra or {})
 
 
 def total_loss(losses: dict[str, Tensor]) -> Tensor:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 import torch
@@ -25,6 +26,13 @@ class StageOutput(NamedTuple):
     heatmaps: Tensor
     tags: Tensor | None
     extra: dict[str, Tensor] | None = None
+
+    def named(self, name: str) -> Tensor | None:
+        """The maps of a name: scales, heatmaps, tags, or one in extra; None if there are none."""
+        if name in ("scales", "heatmaps", "tags"):
+            maps: Tensor | None = getattr(self, name)
+            return maps
+        return (self.extra or {}).get(name)
 
     def map(self, function: Callable[[Tensor], Tensor]) -> StageOutput:
         """The same with `function` applied to every tensor."""
@@ -120,6 +128,17 @@ class PoseNetwork(nn.Module):
                 f"width and height must be multiples of {self.size_divisor}"
             )
         return self.head(self.backbone(images))
+
+
+@contextmanager
+def evaluating(model: nn.Module) -> Iterator[None]:
+    """The model's mode is restored at the end; within, it is that of evaluation."""
+    was_training = model.training
+    model.eval()
+    try:
+        yield
+    finally:
+        model.train(was_training)
 
 
 def use_channels_last(model: nn.Module) -> None:

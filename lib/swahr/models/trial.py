@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from swahr.models.network import ModelError, PoseNetwork, StageOutput
+from swahr.models.network import ModelError, PoseNetwork, StageOutput, evaluating
 
 
 def try_network(model: PoseNetwork, images: Tensor, num_joints: int) -> list[StageOutput]:
@@ -18,7 +17,7 @@ def try_network(model: PoseNetwork, images: Tensor, num_joints: int) -> list[Sta
     Raises ModelError, in one line, where the backbone's features are not what its channels and
     stride say, or the head's maps are not those that Head describes, for num_joints keypoints.
     """
-    with _evaluating(model), torch.no_grad():
+    with evaluating(model), torch.no_grad():
         features = model.backbone(images)
         _check_features(model, features, images)
         outputs = model.head(features)
@@ -34,29 +33,13 @@ def has_idle_parameters(
     terms_read: (field of StageOutput or name in its extra, stage). DistributedDataParallel has to
     look for such parameters in each step.
     """
-    with _evaluating(model), torch.enable_grad():
+    with evaluating(model), torch.enable_grad():
         outputs = model(images)
-        maps = [_map(outputs[stage], name) for name, stage in terms_read]
+        maps = [outputs[stage].named(name) for name, stage in terms_read]
         total = torch.stack([each.float().mean() for each in maps if each is not None]).sum()
         learning = [parameter for parameter in model.parameters() if parameter.requires_grad]
         gradients = torch.autograd.grad(total, learning, allow_unused=True)
     return any(gradient is None for gradient in gradients)
-
-
-@contextmanager
-def _evaluating(model: nn.Module) -> Iterator[None]:
-    """Evaluation mode in the block, so that running statistics stay as they are."""
-    was_training = model.training
-    model.eval()
-    try:
-        yield
-    finally:
-        model.train(was_training)
-
-
-def _map(output: StageOutput, name: str) -> Tensor | None:
-    found = getattr(output, name, None) if name in StageOutput._fields else None
-    return found if isinstance(found, Tensor) else (output.extra or {}).get(name)
 
 
 def _check_features(model: PoseNetwork, features: Any, images: Tensor) -> None:
